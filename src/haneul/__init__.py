@@ -1,0 +1,1 @@
+"""Haneul: a private container cloud around real upstream components."""

@@ -1,0 +1,207 @@
+"""The values of DKOS: what a cluster is asked to be (spec) and what is seen of it (status).
+
+A cluster is a custom resource ``clusters.dkos.haneul.dev`` in the management cluster, in the namespace of its
+project (``project-<project>``). These models parse it once at the edge; everything behind them trusts its values.
+The custom resource's schema is generated from them (:mod:`haneul.dkos.schema`).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from haneul.kernel.kube import Resource
+
+CLUSTERS: Final = Resource("dkos.haneul.dev", "v1alpha1", "clusters", "Cluster")
+
+#: Kubernetes versions whose components are built, newest first. The first is the default.
+VERSIONS: Final = ("1.37.2",)
+
+#: Names become parts of DNS labels and namespaces together with the project's name.
+LONGEST_CLUSTER_NAME: Final = 30
+MOST_NODES: Final = 64
+
+
+class _Model(BaseModel):
+    """Camel case outside, as Kubernetes writes it; unknown fields are errors; values never change."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
+
+
+def _canonical_network(text: str) -> str:
+    return str(ipaddress.IPv4Network(text))
+
+
+#: An IPv4 network in CIDR notation without host bits, such as ``10.0.0.0/18``.
+Cidr = Annotated[str, AfterValidator(_canonical_network)]
+
+
+class NetworkPlugin(StrEnum):
+    """How pods are connected. ``native``: ptp and kube-proxy with nftables. ``cilium``: BPF, no kube-proxy."""
+
+    NATIVE = "native"
+    CILIUM = "cilium"
+
+
+class NodeProviderName(StrEnum):
+    """Where a pool's nodes come from."""
+
+    SANDBOX = "sandbox"
+
+
+class Network(_Model):
+    """The cluster's network. Ranges left out are allocated from the platform's pools, without overlap."""
+
+    plugin: NetworkPlugin = NetworkPlugin.NATIVE
+    pods: Cidr | None = None
+    services: Cidr | None = None
+
+
+class NodePool(_Model):
+    """Nodes of one kind. ``cpu`` is in cores, ``memory_mib`` in MiB, for each node."""
+
+    name: str = "default"
+    count: int = Field(default=1, ge=0, le=MOST_NODES)
+    provider: NodeProviderName = NodeProviderName.SANDBOX
+    cpu: float = Field(default=2.0, gt=0, le=256)
+    memory_mib: int = Field(default=2048, ge=256, le=1 << 20)
+
+
+class Settings(_Model):
+    """What a cluster may set for itself: an allow-list, each field with its bounds.
+
+    The health-check intervals are the reason why many clusters beat one: each team chooses its own.
+    """
+
+    #: How often a kubelet reports that it lives (kubelet ``nodeStatusUpdateFrequency``), in seconds.
+    node_status_update_seconds: int = Field(default=10, ge=1, le=60)
+    #: How long a node may be silent before it is NotReady (controller manager), in seconds.
+    node_monitor_grace_seconds: int = Field(default=50, ge=5, le=600)
+    #: How long pods stay bound to an unreachable node before they are replaced, in seconds.
+    pod_eviction_seconds: int = Field(default=300, ge=0, le=3600)
+    #: Pods on one node at most (kubelet ``maxPods``).
+    max_pods_per_node: int = Field(default=110, ge=1, le=250)
+    #: Days that the API server keeps audit files; their size is bounded in any case.
+    audit_log_days: int = Field(default=7, ge=1, le=90)
+    #: Requests that the API server works on at once, reading and changing together.
+    max_requests_in_flight: int = Field(default=400, ge=50, le=3000)
+    #: Kubernetes feature gates for all components.
+    feature_gates: dict[str, bool] = Field(default_factory=dict)
+
+
+class ClusterSpec(_Model):
+    """What a cluster is asked to be."""
+
+    version: str = VERSIONS[0]
+    network: Network = Network()
+    node_pools: tuple[NodePool, ...] = (NodePool(),)
+    settings: Settings = Settings()
+
+    @property
+    def node_count(self) -> int:
+        """Return how many nodes are asked for in all pools."""
+        return sum(pool.count for pool in self.node_pools)
+
+
+class Phase(StrEnum):
+    """A cluster's life in one word, for lists."""
+
+    PENDING = "Pending"
+    CREATING = "Creating"
+    READY = "Ready"
+    UPDATING = "Updating"
+    DEGRADED = "Degraded"
+    DELETING = "Deleting"
+
+
+class ConditionType(StrEnum):
+    """The conditions of a cluster, in the order in which they come true."""
+
+    ACCEPTED = "Accepted"
+    CONTROL_PLANE_READY = "ControlPlaneReady"
+    API_ANSWERS = "ApiAnswers"
+    NETWORK_READY = "NetworkReady"
+    NODES_READY = "NodesReady"
+
+
+class Condition(_Model):
+    """One condition, as Kubernetes API conventions define it; ``message`` is a sentence for people."""
+
+    type: ConditionType
+    status: str
+    reason: str
+    message: str = ""
+    last_transition_time: datetime
+
+
+class NodeStatus(_Model):
+    """One node as the operator sees it."""
+
+    name: str
+    pool: str
+    address: str = ""
+    ready: bool = False
+    message: str = ""
+
+
+class ClusterStatus(_Model):
+    """What is seen of a cluster. ``endpoint`` is the API server's address from outside."""
+
+    phase: Phase = Phase.PENDING
+    observed_generation: int = 0
+    endpoint: str = ""
+    version: str = ""
+    pods: str = ""
+    services: str = ""
+    nodes: tuple[NodeStatus, ...] = ()
+    conditions: tuple[Condition, ...] = ()
+    #: Seconds from creation to each milestone (``api``, ``node``), for people and the benchmark.
+    milestones: dict[str, float] = Field(default_factory=dict)
+
+
+class Cluster(_Model):
+    """A cluster: its identity, spec and status."""
+
+    project: str
+    name: str
+    uid: str
+    generation: int
+    created: datetime
+    deleting: bool = False
+    spec: ClusterSpec
+    status: ClusterStatus = ClusterStatus()
+
+    @property
+    def masters_namespace(self) -> str:
+        """Return the management namespace of the cluster's masters."""
+        return f"cluster-{self.project}-{self.name}"
+
+    @property
+    def nodes_namespace(self) -> str:
+        """Return the management namespace of the cluster's sandbox nodes."""
+        return f"nodes-{self.project}-{self.name}"
+
+
+def project_namespace(project: str) -> str:
+    """Return the management namespace that holds a project's custom resources."""
+    return f"project-{project}"
+
+
+def cluster_from_resource(resource: dict[str, Any]) -> Cluster:
+    """Parse a custom resource. Raises pydantic.ValidationError for one that the schema would not have let in."""
+    metadata = resource["metadata"]
+    return Cluster(
+        project=metadata["namespace"].removeprefix("project-"),
+        name=metadata["name"],
+        uid=metadata["uid"],
+        generation=metadata["generation"],
+        created=metadata["creationTimestamp"],
+        deleting="deletionTimestamp" in metadata,
+        spec=ClusterSpec.model_validate(resource.get("spec") or {}),
+        status=ClusterStatus.model_validate(resource.get("status") or {}),
+    )

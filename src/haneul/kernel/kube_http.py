@@ -1,0 +1,282 @@
+"""The Kubernetes port over HTTP, with aiohttp.
+
+Neighbours: :mod:`haneul.kernel.kube` has the port. Every call has a deadline; a watch reconnects with back-off and
+starts over from a list when its history is gone (HTTP 410, Kubernetes documentation "API concepts").
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import aiohttp
+import yaml
+
+from haneul.kernel.errors import UnavailableError
+from haneul.kernel.kube import FIELD_MANAGER, KubeAccess, KubeApiError, Manifest, Resource, WatchEvent
+
+_CALL_SECONDS = 20.0
+_WATCH_SECONDS = 240
+_BACKOFF_FIRST, _BACKOFF_LAST = 0.2, 10.0
+
+
+class HttpKubeClient:
+    """One API server, one identity, one connection pool."""
+
+    def __init__(self, access: KubeAccess, *, user_agent: str = "haneul") -> None:
+        self._access = access
+        self._user_agent = user_agent
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def get(self, resource: Resource, name: str, namespace: str = "") -> Manifest | None:
+        """Return the object, or None."""
+        try:
+            return await self._call("GET", _path(resource, namespace, name))
+        except KubeApiError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    async def list(self, resource: Resource, namespace: str = "", *, labels: str = "") -> list[Manifest]:
+        """Return all objects that match."""
+        answer = await self._call(
+            "GET", _path(resource, namespace), query={"labelSelector": labels} if labels else {}
+        )
+        return [_typed(item, resource) for item in answer.get("items") or []]
+
+    async def apply(self, resource: Resource, manifest: Manifest, *, subresource: str = "") -> Manifest:
+        """Server-side apply under Haneul's field manager."""
+        metadata = manifest["metadata"]
+        return await self._call(
+            "PATCH",
+            _path(resource, metadata.get("namespace", ""), metadata["name"], subresource),
+            query={"fieldManager": FIELD_MANAGER, "force": "true"},
+            body=manifest,
+            content_type="application/apply-patch+yaml",
+        )
+
+    async def create(self, resource: Resource, manifest: Manifest) -> Manifest:
+        """Create the object."""
+        path = _path(resource, manifest["metadata"].get("namespace", ""))
+        return await self._call("POST", path, query={"fieldManager": FIELD_MANAGER}, body=manifest)
+
+    async def patch(
+        self, resource: Resource, name: str, patch: Manifest, namespace: str = "", *, subresource: str = ""
+    ) -> Manifest:
+        """Merge ``patch`` into the object."""
+        return await self._call(
+            "PATCH",
+            _path(resource, namespace, name, subresource),
+            query={"fieldManager": FIELD_MANAGER},
+            body=patch,
+            content_type="application/merge-patch+json",
+        )
+
+    async def delete(self, resource: Resource, name: str, namespace: str = "") -> bool:
+        """Ask for the object's end."""
+        body = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
+        try:
+            await self._call("DELETE", _path(resource, namespace, name), body=body)
+        except KubeApiError as error:
+            if error.status == 404:
+                return False
+            raise
+        return True
+
+    async def watch(
+        self, resource: Resource, namespace: str = "", *, labels: str = ""
+    ) -> AsyncIterator[WatchEvent]:
+        """Yield what is and what changes, without end."""
+        backoff = _BACKOFF_FIRST
+        version = ""
+        selector = {"labelSelector": labels} if labels else {}
+        while True:
+            try:
+                if not version:
+                    answer = await self._call("GET", _path(resource, namespace), query=selector)
+                    version = answer["metadata"]["resourceVersion"]
+                    for item in answer.get("items") or []:
+                        yield WatchEvent("ADDED", _typed(item, resource))
+                async for event in self._stream(_path(resource, namespace), selector, version):
+                    if event.type == "ERROR":
+                        version = ""
+                        break
+                    version = event.object["metadata"]["resourceVersion"]
+                    backoff = _BACKOFF_FIRST
+                    if event.type != "BOOKMARK":
+                        yield event
+            except (UnavailableError, KubeApiError) as error:
+                if isinstance(error, KubeApiError) and error.status == 410:
+                    version = ""
+                await asyncio.sleep(backoff)
+                backoff = min(backoff * 2, _BACKOFF_LAST)
+
+    async def raw_get(self, path: str) -> str:
+        """Return the body of a plain GET; raises KubeApiError for a status of 400 and above."""
+        try:
+            async with self._ready_session().get(
+                path, headers=self._headers(), timeout=aiohttp.ClientTimeout(total=5)
+            ) as response:
+                text = await response.text()
+                if response.status >= 400:
+                    raise KubeApiError(text, status=response.status, reason=response.reason or "")
+                return text
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            raise self._unavailable(error) from error
+
+    async def _stream(
+        self, path: str, selector: Mapping[str, str], version: str
+    ) -> AsyncIterator[WatchEvent]:
+        query = {
+            **selector,
+            "watch": "true",
+            "resourceVersion": version,
+            "allowWatchBookmarks": "true",
+            "timeoutSeconds": str(_WATCH_SECONDS),
+        }
+        timeout = aiohttp.ClientTimeout(total=_WATCH_SECONDS + 30, sock_connect=5)
+        try:
+            async with self._ready_session().get(
+                path, params=query, headers=self._headers(), timeout=timeout
+            ) as response:
+                if response.status >= 400:
+                    raise _refusal(await response.text(), response.status)
+                async for line in response.content:
+                    data = json.loads(line)
+                    yield WatchEvent(data["type"], data["object"])
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            raise self._unavailable(error) from error
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Manifest | None = None,
+        content_type: str = "application/json",
+    ) -> Manifest:
+        headers = {**self._headers(), "Content-Type": content_type}
+        try:
+            async with self._ready_session().request(
+                method,
+                path,
+                params=query,
+                headers=headers,
+                data=json.dumps(body) if body is not None else None,
+                timeout=aiohttp.ClientTimeout(total=_CALL_SECONDS, sock_connect=5),
+            ) as response:
+                text = await response.text()
+                if response.status >= 400:
+                    raise _refusal(text, response.status)
+                answer: Manifest = json.loads(text)
+                return answer
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            raise self._unavailable(error) from error
+
+    def _unavailable(self, error: Exception) -> UnavailableError:
+        return UnavailableError(
+            f"the Kubernetes API at {self._access.server} does not answer: {error or type(error).__name__}"
+        )
+
+    def _headers(self) -> dict[str, str]:
+        headers = {"Accept": "application/json", "User-Agent": self._user_agent}
+        if self._access.token_file:
+            headers["Authorization"] = "Bearer " + Path(self._access.token_file).read_text().strip()
+        return headers
+
+    def _ready_session(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                base_url=self._access.server,
+                connector=aiohttp.TCPConnector(ssl=_ssl_context(self._access), limit=64),
+            )
+        return self._session
+
+
+def access_from_kubeconfig(path: Path) -> KubeAccess:
+    """Return the access of a kubeconfig's current context; certificates embedded or in files."""
+    import base64  # noqa: PLC0415 - only kubeconfigs need it
+
+    config: dict[str, Any] = yaml.safe_load(path.read_text())
+    context = next(
+        entry["context"] for entry in config["contexts"] if entry["name"] == config["current-context"]
+    )
+    cluster = next(entry["cluster"] for entry in config["clusters"] if entry["name"] == context["cluster"])
+    user = next(entry["user"] for entry in config["users"] if entry["name"] == context["user"])
+
+    def pem(section: Mapping[str, str], name: str) -> bytes:
+        if f"{name}-data" in section:
+            return base64.b64decode(section[f"{name}-data"])
+        return Path(section[name]).read_bytes() if name in section else b""
+
+    return KubeAccess(
+        server=cluster["server"],
+        authority=pem(cluster, "certificate-authority"),
+        client_certificate=pem(user, "client-certificate"),
+        client_key=pem(user, "client-key"),
+    )
+
+
+_SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+
+
+def access_in_cluster(server: str = "https://kubernetes.default.svc") -> KubeAccess:
+    """Return the access that Kubernetes gives to a pod (documentation "Accessing the API from a Pod")."""
+    import os  # noqa: PLC0415 - the kubelet tells a pod its API server's address by environment
+
+    host, port = os.environ.get("KUBERNETES_SERVICE_HOST"), os.environ.get("KUBERNETES_SERVICE_PORT")
+    return KubeAccess(
+        server=f"https://{host}:{port}" if host else server,
+        authority=(_SERVICE_ACCOUNT / "ca.crt").read_bytes(),
+        token_file=str(_SERVICE_ACCOUNT / "token"),
+    )
+
+
+def _path(resource: Resource, namespace: str = "", name: str = "", subresource: str = "") -> str:
+    prefix = f"/apis/{resource.group}/{resource.version}" if resource.group else f"/api/{resource.version}"
+    if resource.namespaced and namespace:
+        prefix += f"/namespaces/{namespace}"
+    return "/".join(part for part in (prefix, resource.plural, name, subresource) if part)
+
+
+def _typed(item: Manifest, resource: Resource) -> Manifest:
+    """Lists leave out their items' type; put it back so that a manifest is always whole."""
+    return {"apiVersion": resource.api_version, "kind": resource.kind, **item}
+
+
+def _refusal(text: str, status: int) -> KubeApiError:
+    try:
+        body = json.loads(text)
+        message, reason = body.get("message", text), body.get("reason", "")
+    except json.JSONDecodeError:
+        message, reason = text.strip(), ""
+    return KubeApiError(message, status=status, reason=reason)
+
+
+def _ssl_context(access: KubeAccess) -> ssl.SSLContext:
+    context = ssl.create_default_context(cadata=access.authority.decode())
+    if access.client_certificate:
+        # OpenSSL's Python face loads key pairs from files only; this one is private and gone at once.
+        with tempfile.NamedTemporaryFile(prefix="haneul-", suffix=".pem") as handle:
+            handle.write(access.client_certificate + b"\n" + access.client_key)
+            handle.flush()
+            context.load_cert_chain(handle.name)
+    return context
