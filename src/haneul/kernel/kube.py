@@ -142,9 +142,7 @@ class KubeClient(Protocol):
         """Ask for the object's end, dependents after it; return False if there was none."""
         ...
 
-    def watch(
-        self, resource: Resource, namespace: str = "", *, labels: str = ""
-    ) -> AsyncIterator[WatchEvent]:
+    def watch(self, resource: Resource, namespace: str = "", *, labels: str = "") -> AsyncIterator[WatchEvent]:
         """Yield what exists now as ADDED, then changes, reconnecting without end."""
         ...
 

@@ -56,9 +56,7 @@ class HttpKubeClient:
 
     async def list(self, resource: Resource, namespace: str = "", *, labels: str = "") -> list[Manifest]:
         """Return all objects that match."""
-        answer = await self._call(
-            "GET", _path(resource, namespace), query={"labelSelector": labels} if labels else {}
-        )
+        answer = await self._call("GET", _path(resource, namespace), query={"labelSelector": labels} if labels else {})
         return [_typed(item, resource) for item in answer.get("items") or []]
 
     async def apply(self, resource: Resource, manifest: Manifest, *, subresource: str = "") -> Manifest:
@@ -100,9 +98,7 @@ class HttpKubeClient:
             raise
         return True
 
-    async def watch(
-        self, resource: Resource, namespace: str = "", *, labels: str = ""
-    ) -> AsyncIterator[WatchEvent]:
+    async def watch(self, resource: Resource, namespace: str = "", *, labels: str = "") -> AsyncIterator[WatchEvent]:
         """Yield what is and what changes, without end."""
         backoff = _BACKOFF_FIRST
         version = ""
@@ -141,9 +137,7 @@ class HttpKubeClient:
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise self._unavailable(error) from error
 
-    async def _stream(
-        self, path: str, selector: Mapping[str, str], version: str
-    ) -> AsyncIterator[WatchEvent]:
+    async def _stream(self, path: str, selector: Mapping[str, str], version: str) -> AsyncIterator[WatchEvent]:
         query = {
             **selector,
             "watch": "true",
@@ -216,9 +210,7 @@ def access_from_kubeconfig(path: Path) -> KubeAccess:
     import base64  # noqa: PLC0415 - only kubeconfigs need it
 
     config: dict[str, Any] = yaml.safe_load(path.read_text())
-    context = next(
-        entry["context"] for entry in config["contexts"] if entry["name"] == config["current-context"]
-    )
+    context = next(entry["context"] for entry in config["contexts"] if entry["name"] == config["current-context"])
     cluster = next(entry["cluster"] for entry in config["clusters"] if entry["name"] == context["cluster"])
     user = next(entry["user"] for entry in config["users"] if entry["name"] == context["user"])
 

@@ -95,9 +95,7 @@ def issue_leaf(
     return KeyPair(certificate, private_key_pem(key))
 
 
-def sign_request(
-    authority: KeyPair, request: bytes, profile: LeafProfile, *, now: datetime, life: timedelta
-) -> bytes:
+def sign_request(authority: KeyPair, request: bytes, profile: LeafProfile, *, now: datetime, life: timedelta) -> bytes:
     """Return a PEM certificate for the public key of the PKCS #10 ``request`` (RFC 2986).
 
     The caller decides every word of the certificate through ``profile``: of the request only the key is used, after
@@ -115,9 +113,7 @@ def sign_request(
 def public_key_hash(certificate: bytes) -> str:
     """Return ``sha256:<hex>`` of the certificate's SubjectPublicKeyInfo, as kubeadm pins an authority (RFC 7469)."""
     loaded = x509.load_pem_x509_certificate(certificate)
-    spki = loaded.public_key().public_bytes(
-        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
+    spki = loaded.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     return "sha256:" + hashlib.sha256(spki).hexdigest()
 
 
@@ -144,9 +140,7 @@ def _sign(
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_leaf_usage(), critical=True)
         .add_extension(x509.ExtendedKeyUsage(_purposes(profile)), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False
-        )
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False)
     )
     names: list[x509.GeneralName] = [x509.DNSName(name) for name in profile.dns_names]
     names += [x509.IPAddress(ipaddress.ip_address(address)) for address in profile.addresses]

@@ -1,0 +1,3 @@
+module haneul.dev/components/pause
+
+go 1.26.0

@@ -1,0 +1,1 @@
+"""The pinned upstream programs and images: what they are, how they are built here, where the results lie."""

@@ -1,0 +1,67 @@
+"""The component store: where other products find built programs and images, and what builds them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from haneul.components.images import ImageBuilder
+from haneul.components.paths import CacheLayout
+from haneul.components.programs import ProgramBuilder
+from haneul.components.table import COMPONENTS, IMAGES, GoComponent, Image, component_of, image, image_reference
+from haneul.kernel.errors import HostNotReadyError, NotFoundError
+from haneul.kernel.progress import Progress
+
+
+class ComponentStore:
+    """One cache of built components and the project folder that they are built from."""
+
+    def __init__(self, *, cache: Path, project: Path) -> None:
+        layout = CacheLayout(cache)
+        self.programs = ProgramBuilder(layout=layout, sources=project / "components")
+        self.images = ImageBuilder(layout=layout, project=project, programs=self.programs)
+
+    def program(self, name: str) -> Path:
+        """Return a built executable. Raises HostNotReadyError if it is not built."""
+        return self.programs.program(name)
+
+    def image_archive(self, name: str) -> Path:
+        """Return a built image's OCI archive. Raises HostNotReadyError if it is not built."""
+        row = image(name)
+        if not self.images.is_built(row):
+            raise HostNotReadyError(f"the image {name} is not built", hint="run 'haneul components build'")
+        return self.images.archive(row)
+
+    def image_reference(self, name: str) -> str:
+        """Return the name under which an image is known once it is loaded."""
+        return image_reference(name)
+
+    def missing(self) -> list[GoComponent | Image]:
+        """Return what is not built yet, in the order in which it is needed."""
+        programs = [row for row in COMPONENTS if not self.programs.is_built(row)]
+        return [*programs, *(row for row in IMAGES if not self.images.is_built(row))]
+
+    async def build(self, names: list[str], progress: Progress) -> None:
+        """Build the named components and images, or all; an image's components come before it."""
+        wanted = names or [*(row.name for row in COMPONENTS), *(row.name for row in IMAGES)]
+        components, images = _select(wanted)
+        for component in COMPONENTS:
+            if component.name in components:
+                await self.programs.build(component, progress)
+        for row in IMAGES:
+            if row.name in images:
+                await self.images.build(row, progress)
+
+
+def _select(wanted: list[str]) -> tuple[set[str], set[str]]:
+    """Return the names of the components and of the images to build. Raises NotFoundError for an unknown name."""
+    known_components = {row.name for row in COMPONENTS}
+    known_images = {row.name for row in IMAGES}
+    for name in wanted:
+        if name not in known_components | known_images:
+            raise NotFoundError(
+                f"there is no component or image {name!r}", hint="'haneul components list' shows their names"
+            )
+    images = known_images.intersection(wanted)
+    images |= {carried for name in images for carried in image(name).images}
+    needed = {component_of(program).name for name in images for program in image(name).programs}
+    return known_components.intersection(wanted) | needed, images

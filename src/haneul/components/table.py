@@ -1,0 +1,249 @@
+"""The one table of upstream components: names, versions, recipes, licences.
+
+A Go component is a small module of ours in ``components/<name>`` whose ``go.mod`` pins the upstream release and whose
+``go.sum`` pins every byte of it and of its dependencies. An image is a folder ``components/images/<name>`` with a
+Containerfile, and rows here that say which programs and Debian packages go in. Versions stand here and in ``go.mod``;
+a unit test holds the two together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True)
+class Program:
+    """One executable: the Go package that it is built from and how that differs from its component's recipe."""
+
+    name: str
+    package: str
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class GoComponent:
+    """An upstream project built from Go modules. ``estimate`` is seconds on two cores with cold caches."""
+
+    name: str
+    version: str
+    module: str
+    licence: str
+    programs: tuple[Program, ...]
+    estimate: float
+    ldflags: tuple[str, ...] = ()
+    cgo: bool = False
+
+
+@dataclass(frozen=True)
+class Image:
+    """An OCI image made here.
+
+    ``programs`` are copied into the build context as ``bin/<program>``. ``packages`` are Debian packages: when there
+    are any, the context holds ``rootfs.tar`` with a minimal Debian that has them. ``host_files`` are files of Debian
+    packages of this machine, such as a static busybox. ``project`` asks for this project's own wheel and its locked
+    requirements. ``images`` are archives that the image carries along. ``module_folders`` are folders of the module
+    cache, as ``(module, folder, name in the context)``.
+    """
+
+    name: str
+    version: str
+    programs: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
+    host_files: tuple[str, ...] = ()
+    module_folders: tuple[tuple[str, str, str], ...] = ()
+    images: tuple[str, ...] = ()
+    project: bool = False
+    estimate: float = 5.0
+
+
+KUBERNETES: Final = "1.37.2"
+_KUBERNETES_VERSION: Final = "k8s.io/component-base/version"
+
+COMPONENTS: Final[tuple[GoComponent, ...]] = (
+    GoComponent(
+        "etcd",
+        "3.7.3",
+        "go.etcd.io/etcd/server/v3",
+        "Apache-2.0",
+        (
+            Program("etcd", "./cmd/etcd"),
+            Program("etcdctl", "go.etcd.io/etcd/etcdctl/v3"),
+            Program("etcdutl", "go.etcd.io/etcd/etcdutl/v3"),
+        ),
+        estimate=30,
+    ),
+    GoComponent("pause", "1.0.0", "", "Apache-2.0", (Program("pause", "."),), estimate=3),
+    GoComponent(
+        "runc",
+        "1.5.2",
+        "github.com/opencontainers/runc",
+        "Apache-2.0",
+        (Program("runc", "github.com/opencontainers/runc", ("seccomp",)),),
+        estimate=12,
+        ldflags=("-X main.version=1.5.2",),
+        cgo=True,
+    ),
+    GoComponent(
+        "containerd",
+        "2.4.2",
+        "github.com/containerd/containerd/v2",
+        "Apache-2.0",
+        (
+            Program("containerd", "github.com/containerd/containerd/v2/cmd/containerd"),
+            Program("containerd-shim-runc-v2", "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2"),
+            Program("ctr", "github.com/containerd/containerd/v2/cmd/ctr"),
+        ),
+        estimate=60,
+        ldflags=("-X github.com/containerd/containerd/v2/version.Version=v2.4.2",),
+    ),
+    GoComponent(
+        "cni-plugins",
+        "1.9.1",
+        "github.com/containernetworking/plugins",
+        "Apache-2.0",
+        (
+            Program("loopback", "github.com/containernetworking/plugins/plugins/main/loopback"),
+            Program("ptp", "github.com/containernetworking/plugins/plugins/main/ptp"),
+            Program("bridge", "github.com/containernetworking/plugins/plugins/main/bridge"),
+            Program("host-local", "github.com/containernetworking/plugins/plugins/ipam/host-local"),
+            Program("portmap", "github.com/containernetworking/plugins/plugins/meta/portmap"),
+        ),
+        estimate=8,
+    ),
+    GoComponent(
+        "kubernetes",
+        KUBERNETES,
+        "k8s.io/kubernetes",
+        "Apache-2.0",
+        (
+            Program("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
+            Program("kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager"),
+            Program("kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler"),
+            Program("kubelet", "k8s.io/kubernetes/cmd/kubelet"),
+            Program("kubeadm", "k8s.io/kubernetes/cmd/kubeadm"),
+            Program("kubectl", "k8s.io/kubernetes/cmd/kubectl"),
+            Program("kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy"),
+            Program("agnhost", "k8s.io/kubernetes/test/images/agnhost"),
+        ),
+        estimate=420,
+        ldflags=(
+            f"-X {_KUBERNETES_VERSION}.gitVersion=v{KUBERNETES}",
+            f"-X {_KUBERNETES_VERSION}.gitMajor=1",
+            f"-X {_KUBERNETES_VERSION}.gitMinor=37",
+            f"-X {_KUBERNETES_VERSION}.gitTreeState=clean",
+        ),
+    ),
+    GoComponent(
+        "cilium",
+        "1.19.1",
+        "github.com/cilium/cilium",
+        "Apache-2.0",
+        (
+            Program("cilium-agent", "github.com/cilium/cilium/daemon"),
+            Program("cilium-operator", "github.com/cilium/cilium/operator", ("ipam_provider_operator",)),
+            Program("cilium-cni", "github.com/cilium/cilium/plugins/cilium-cni"),
+            Program("cilium-dbg", "github.com/cilium/cilium/cilium-dbg"),
+        ),
+        estimate=270,
+        ldflags=("-X github.com/cilium/cilium/pkg/version.ciliumVersion=1.19.1",),
+    ),
+    GoComponent(
+        "flannel",
+        "0.28.10",
+        "github.com/flannel-io/flannel",
+        "Apache-2.0",
+        (Program("flanneld", "./cmd/flanneld"),),
+        estimate=40,
+    ),
+)
+
+IMAGES: Final[tuple[Image, ...]] = (
+    Image("pause", "1.0.0", programs=("pause",)),
+    Image("toolbox", "1.35.0", host_files=("/bin/busybox",)),
+    Image("etcd", "3.7.3", programs=("etcd",)),
+    Image("kube-apiserver", KUBERNETES, programs=("kube-apiserver",)),
+    Image("kube-controller-manager", KUBERNETES, programs=("kube-controller-manager",)),
+    Image("kube-scheduler", KUBERNETES, programs=("kube-scheduler",)),
+    Image(
+        "cilium",
+        "1.19.1",
+        programs=("cilium-agent", "cilium-operator", "cilium-cni", "cilium-dbg"),
+        packages=(
+            "ca-certificates",
+            "clang-19",
+            "ipset",
+            "iproute2",
+            "iptables",
+            "kmod",
+            "llvm-19",
+            "nftables",
+        ),
+        module_folders=(("github.com/cilium/cilium", "bpf", "bpf"),),
+        estimate=70,
+    ),
+    Image(
+        "platform",
+        "0.1.0",
+        packages=("ca-certificates", "python3"),
+        project=True,
+        estimate=60,
+    ),
+    Image("agnhost", KUBERNETES, programs=("agnhost",)),
+    Image(
+        "node",
+        KUBERNETES,
+        programs=(
+            "containerd",
+            "containerd-shim-runc-v2",
+            "ctr",
+            "runc",
+            "kubelet",
+            "kube-proxy",
+            "flanneld",
+            "loopback",
+            "ptp",
+            "bridge",
+            "host-local",
+            "portmap",
+            "cilium-cni",
+            "kubectl",
+        ),
+        packages=(
+            "conntrack",
+            "iproute2",
+            "kmod",
+            "libseccomp2",
+            "mount",
+            "nftables",
+            "procps",
+            "runit",
+            "tini",
+            "util-linux",
+        ),
+        # What a node needs before any registry serves it.
+        images=("pause", "toolbox", "agnhost"),
+        estimate=60,
+    ),
+)
+
+
+def component_of(program: str) -> GoComponent:
+    """Return the component that ``program`` is built from. Raises KeyError for an unknown program."""
+    for component in COMPONENTS:
+        if any(candidate.name == program for candidate in component.programs):
+            return component
+    raise KeyError(program)
+
+
+def image(name: str) -> Image:
+    """Return an image's row. Raises KeyError for an unknown image."""
+    for candidate in IMAGES:
+        if candidate.name == name:
+            return candidate
+    raise KeyError(name)
+
+
+def image_reference(name: str) -> str:
+    """Return the name under which containerd and Kubernetes know an image."""
+    return f"haneul.local/{name}:v{image(name).version}"

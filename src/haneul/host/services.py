@@ -1,0 +1,55 @@
+"""Host services: programs that the machine itself keeps running, below and outside every cluster.
+
+The port is small on purpose: a service is defined, started, stopped, looked at and removed. Two adapters: systemd
+where it is process 1, else supervisord.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class HostService:
+    """A program to keep running. ``environment`` holds no secrets."""
+
+    name: str
+    argv: tuple[str, ...]
+    environment: tuple[tuple[str, str], ...] = ()
+    #: Children outlive the service: a container runtime's shims must survive its restart.
+    keep_children: bool = False
+
+
+@dataclass(frozen=True)
+class ServiceState:
+    """What is seen of a service; ``detail`` is for people."""
+
+    name: str
+    running: bool
+    pid: int | None = None
+    detail: str = field(default="", compare=False)
+
+
+class ServiceManager(Protocol):
+    """Keeps host services running, across their crashes and their definitions' changes."""
+
+    async def ensure(self, service: HostService) -> bool:
+        """Define and start the service; restart it if its definition changed. Return whether anything changed."""
+        ...
+
+    async def stop(self, name: str) -> None:
+        """Stop the service if it runs; it stays defined."""
+        ...
+
+    async def remove(self, name: str) -> None:
+        """Stop the service and forget its definition."""
+        ...
+
+    async def states(self) -> list[ServiceState]:
+        """Return what is seen of every service that is defined here."""
+        ...
+
+    async def shut_down(self) -> None:
+        """Stop all services and the manager's own process, if it has one."""
+        ...

@@ -1,0 +1,229 @@
+"""Host services under supervisord, for machines where systemd is not process 1.
+
+supervisord reads one file a service and talks XML-RPC on a unix socket that only root may open. It is started when it
+is first needed. A supervisord that was killed leaves its children behind: the next start ends those first, by their
+process ids, so that no service ever runs twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import os
+import resource
+import shlex
+import signal
+import socket
+import sys
+import xmlrpc.client
+from pathlib import Path
+from typing import Any
+
+from haneul.host.processes import command_line, processes_matching
+from haneul.host.services import HostService, ServiceState
+from haneul.kernel.clock import Clock
+from haneul.kernel.errors import UnavailableError
+from haneul.kernel.files import write_atomically
+from haneul.kernel.process import run
+from haneul.kernel.waiting import wait_for
+
+_START_SECONDS, _STOP_SECONDS, _CALL_SECONDS = 15.0, 40.0, 45.0
+
+
+class Supervisord:
+    """A supervisord of our own. ``state`` holds definitions and logs, ``runtime`` the socket and process id."""
+
+    def __init__(self, *, state: Path, runtime: Path, logs: Path, clock: Clock) -> None:
+        self._definitions = state / "services"
+        self._configuration = state / "supervisord.conf"
+        self._socket = runtime / "supervisor.sock"
+        self._pidfile = runtime / "supervisor.pid"
+        self._logs = logs
+        self._clock = clock
+
+    async def ensure(self, service: HostService) -> bool:
+        """Write the definition; start what is new, restart what changed."""
+        changed = write_atomically(self._definition(service.name), self._render(service), mode=0o600)
+        await self._ensure_running()
+        await self._call("reloadConfig")
+        groups = {info["group"] for info in await self._call("getAllProcessInfo")}
+        if service.name in groups and changed:
+            await self._take_out(service.name)
+            groups.discard(service.name)
+        if service.name not in groups:
+            await self._call("addProcessGroup", service.name)
+            return True
+        info = await self._call("getProcessInfo", service.name)
+        if info["statename"] not in ("RUNNING", "STARTING", "BACKOFF"):
+            await self._call("startProcess", service.name, False)
+            return True
+        return changed
+
+    async def stop(self, name: str) -> None:
+        """Stop one service."""
+        if await self._answers() and await self._is_up(name):
+            with contextlib.suppress(xmlrpc.client.Fault):
+                await self._call("stopProcess", name)
+
+    async def remove(self, name: str) -> None:
+        """Stop one service and delete its definition."""
+        if await self._answers():
+            with contextlib.suppress(xmlrpc.client.Fault):
+                await self._take_out(name)
+        self._definition(name).unlink(missing_ok=True)
+
+    async def states(self) -> list[ServiceState]:
+        """Return the state of every defined service; none runs while supervisord does not."""
+        defined = sorted(path.stem for path in self._definitions.glob("*.conf"))
+        if not await self._answers():
+            return [ServiceState(name, running=False, detail="supervisord does not run") for name in defined]
+        seen = {info["name"]: info for info in await self._call("getAllProcessInfo")}
+        return [
+            ServiceState(
+                name,
+                running=name in seen and seen[name]["statename"] == "RUNNING",
+                pid=(seen[name]["pid"] or None) if name in seen else None,
+                detail=seen[name]["description"] if name in seen else "not loaded",
+            )
+            for name in defined
+        ]
+
+    async def shut_down(self) -> None:
+        """Stop all services, then supervisord, then whatever a killed supervisord left behind."""
+        if await self._answers():
+            pid = int(await self._call("getPID"))
+            await self._call("shutdown")
+            await wait_for(
+                lambda: _gone(pid), what="supervisord to stop its services", timeout=_STOP_SECONDS, clock=self._clock
+            )
+        await self._end_orphans()
+        self._socket.unlink(missing_ok=True)
+        self._pidfile.unlink(missing_ok=True)
+
+    async def _take_out(self, name: str) -> None:
+        with contextlib.suppress(xmlrpc.client.Fault):
+            await self._call("stopProcess", name)
+        await self._call("removeProcessGroup", name)
+
+    async def _is_up(self, name: str) -> bool:
+        return any(info["name"] == name for info in await self._call("getAllProcessInfo"))
+
+    async def _ensure_running(self) -> None:
+        if await self._answers():
+            return
+        await self._end_orphans()
+        for folder in (self._definitions, self._socket.parent, self._logs):
+            folder.mkdir(parents=True, exist_ok=True)
+        self._socket.unlink(missing_ok=True)
+        write_atomically(self._configuration, self._render_main(), mode=0o600)
+        await run(
+            [sys.executable, "-m", "supervisor.supervisord", "-c", str(self._configuration)],
+            timeout=_START_SECONDS,
+        )
+        await wait_for(self._answers, what="supervisord to answer", timeout=_START_SECONDS, clock=self._clock)
+
+    async def _end_orphans(self) -> None:
+        """End services that a killed supervisord left: processes with exactly a defined service's command line."""
+        for definition in self._definitions.glob("*.conf"):
+            argv = _argv_of(definition.read_text())
+            for pid in processes_matching(lambda pid: command_line(pid) == argv) if argv else ():  # noqa: B023
+                await self._end(pid)
+
+    async def _end(self, pid: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+        what = f"process {pid} of an earlier run to end"
+        await wait_for(lambda: _gone(pid), what=what, timeout=_STOP_SECONDS, clock=self._clock)
+
+    async def _answers(self) -> bool:
+        if not self._socket.exists():
+            return False
+        try:
+            await self._call("getState")
+        except UnavailableError:
+            return False
+        return True
+
+    async def _call(self, method: str, *arguments: Any) -> Any:
+        def call() -> Any:
+            with xmlrpc.client.ServerProxy("http://localhost", transport=_UnixTransport(self._socket)) as proxy:
+                return getattr(proxy.supervisor, method)(*arguments)
+
+        try:
+            return await asyncio.to_thread(call)
+        except OSError as error:
+            raise UnavailableError(f"supervisord does not answer: {error}", hint="run 'haneul up'") from error
+
+    def _definition(self, name: str) -> Path:
+        return self._definitions / f"{name}.conf"
+
+    def _render(self, service: HostService) -> str:
+        environment = ",".join(f'{name}="{value.replace("%", "%%")}"' for name, value in service.environment)
+        whole_group = str(not service.keep_children).lower()
+        return (
+            f"[program:{service.name}]\n"
+            f"command={shlex.join(service.argv).replace('%', '%%')}\n"
+            f"environment={environment}\n"
+            "autostart=true\n"
+            "autorestart=true\n"
+            "startsecs=1\n"
+            "startretries=1000000\n"
+            "stopwaitsecs=25\n"
+            f"stopasgroup={whole_group}\n"
+            f"killasgroup={whole_group}\n"
+            "redirect_stderr=true\n"
+            f"stdout_logfile={self._logs / service.name}.log\n"
+            "stdout_logfile_maxbytes=20MB\n"
+            "stdout_logfile_backups=2\n"
+        )
+
+    def _render_main(self) -> str:
+        return (
+            "[supervisord]\n"
+            f"logfile={self._logs / 'supervisord.log'}\n"
+            "logfile_maxbytes=5MB\n"
+            "logfile_backups=1\n"
+            f"pidfile={self._pidfile}\n"
+            f"minfds={min(1048576, resource.getrlimit(resource.RLIMIT_NOFILE)[1])}\n"
+            "[unix_http_server]\n"
+            f"file={self._socket}\n"
+            "chmod=0600\n"
+            "[rpcinterface:supervisor]\n"
+            "supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface\n"
+            "[include]\n"
+            f"files={self._definitions}/*.conf\n"
+        )
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=_CALL_SECONDS)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(_CALL_SECONDS)
+        self.sock.connect(str(self._path))
+
+
+class _UnixTransport(xmlrpc.client.Transport):
+    """XML-RPC through a unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+
+    def make_connection(self, host: object) -> http.client.HTTPConnection:
+        return _UnixConnection(self._path)
+
+
+async def _gone(pid: int) -> bool:
+    return command_line(pid) == ()
+
+
+def _argv_of(definition: str) -> tuple[str, ...]:
+    for line in definition.splitlines():
+        if line.startswith("command="):
+            return tuple(shlex.split(line.removeprefix("command=").replace("%%", "%")))
+    return ()

@@ -1,0 +1,74 @@
+"""Host services as systemd units, for machines where systemd is process 1."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from haneul.host.services import HostService, ServiceState
+from haneul.kernel.files import write_atomically
+from haneul.kernel.process import run
+
+_CALL_SECONDS = 60.0
+_PREFIX = "haneul-"
+
+
+class Systemd:
+    """Units named ``haneul-<service>.service`` in ``units``; their logs are the journal's."""
+
+    def __init__(self, *, units: Path = Path("/etc/systemd/system")) -> None:
+        self._units = units
+
+    async def ensure(self, service: HostService) -> bool:
+        """Write the unit; enable and start it, restart it if it changed."""
+        changed = write_atomically(self._unit(service.name), render_unit(service))
+        if changed:
+            await self._systemctl("daemon-reload")
+        await self._systemctl("enable", self._unit(service.name).name)
+        await self._systemctl("restart" if changed else "start", self._unit(service.name).name)
+        return changed
+
+    async def stop(self, name: str) -> None:
+        """Stop the unit."""
+        await self._systemctl("stop", self._unit(name).name)
+
+    async def remove(self, name: str) -> None:
+        """Stop, disable and delete the unit."""
+        if self._unit(name).exists():
+            await self._systemctl("disable", "--now", self._unit(name).name)
+            self._unit(name).unlink()
+            await self._systemctl("daemon-reload")
+
+    async def states(self) -> list[ServiceState]:
+        """Return the state of every unit of ours."""
+        states = []
+        for unit in sorted(self._units.glob(f"{_PREFIX}*.service")):
+            shown = await run(["systemctl", "show", unit.name, "--property=ActiveState,MainPID"], timeout=_CALL_SECONDS)
+            values = dict(line.split("=", 1) for line in shown.stdout.splitlines() if "=" in line)
+            active = values.get("ActiveState", "unknown")
+            name = unit.stem.removeprefix(_PREFIX)
+            states.append(ServiceState(name, active == "active", int(values.get("MainPID", "0")) or None, active))
+        return states
+
+    async def shut_down(self) -> None:
+        """Stop every unit of ours; they stay defined, and disabled so that a reboot does not start them."""
+        for state in await self.states():
+            await self._systemctl("disable", "--now", self._unit(state.name).name)
+
+    async def _systemctl(self, *arguments: str) -> None:
+        await run(["systemctl", *arguments], timeout=_CALL_SECONDS)
+
+    def _unit(self, name: str) -> Path:
+        return self._units / f"{_PREFIX}{name}.service"
+
+
+def render_unit(service: HostService) -> str:
+    """Return the unit file of a service, see systemd.service(5)."""
+    environment = "".join(f'Environment="{name}={value}"\n' for name, value in service.environment)
+    kill_mode = "process" if service.keep_children else "control-group"
+    command = shlex.join(service.argv).replace("%", "%%")
+    return (
+        f"[Unit]\nDescription=Haneul {service.name}\nAfter=network-online.target\nWants=network-online.target\n\n"
+        f"[Service]\nExecStart={command}\n{environment}Restart=always\nRestartSec=1\nKillMode={kill_mode}\n"
+        "Delegate=yes\nLimitNOFILE=1048576\nTasksMax=infinity\n\n[Install]\nWantedBy=multi-user.target\n"
+    )

@@ -1,0 +1,104 @@
+"""What kubeadm is told, as pure functions. kubeadm makes the management cluster and is the way to add hosts."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import yaml
+
+from haneul.management.runtime import kubelet_configuration
+from haneul.management.settings import ManagementSettings
+
+#: The phases before the kubelet runs, each of which may be repeated; an interrupted `up` starts over with the first.
+PHASES_BEFORE_KUBELET: Final = (
+    ("certs", "all"),
+    ("kubeconfig", "all"),
+    ("etcd", "local"),
+    ("control-plane", "all"),
+    ("kubelet-start",),
+)
+#: The phases that need an API server that answers.
+PHASES_AFTER_KUBELET: Final = (
+    ("upload-config", "all"),
+    ("mark-control-plane",),
+    ("bootstrap-token",),
+)
+
+
+def _arguments(**values: str) -> list[dict[str, str]]:
+    return [{"name": name.replace("_", "-"), "value": value} for name, value in values.items()]
+
+
+def configuration(settings: ManagementSettings, *, kubernetes: str, etcd: str) -> str:
+    """Return kubeadm's configuration documents (kubeadm.k8s.io/v1beta4) for the first host."""
+    init: dict[str, Any] = {
+        "apiVersion": "kubeadm.k8s.io/v1beta4",
+        "kind": "InitConfiguration",
+        "localAPIEndpoint": {"advertiseAddress": settings.address, "bindPort": settings.api_port},
+        "nodeRegistration": {
+            "name": settings.host_name,
+            "criSocket": f"unix://{settings.containerd_socket}",
+            "imagePullPolicy": "Never",
+            # Hosts of a small installation carry masters and platform alike.
+            "taints": [],
+        },
+        "timeouts": {"controlPlaneComponentHealthCheck": "2m0s"},
+        "patches": {"directory": str(settings.state / "kubeadm-patches")},
+    }
+    cluster: dict[str, Any] = {
+        "apiVersion": "kubeadm.k8s.io/v1beta4",
+        "kind": "ClusterConfiguration",
+        "clusterName": "haneul",
+        "kubernetesVersion": f"v{kubernetes}",
+        "imageRepository": "haneul.local",
+        "encryptionAlgorithm": "ECDSA-P256",
+        "controlPlaneEndpoint": f"{settings.address}:{settings.api_port}",
+        "networking": {"podSubnet": settings.pods, "serviceSubnet": settings.services, "dnsDomain": "haneul.internal"},
+        "etcd": {"local": {"dataDir": str(settings.state / "etcd"), "imageTag": f"v{etcd}"}},
+        "apiServer": {
+            "extraArgs": _arguments(
+                profiling="false",
+                anonymous_auth="true",
+                service_node_port_range="30000-39999",
+                max_requests_inflight="800",
+                max_mutating_requests_inflight="400",
+            )
+        },
+        # A tenant is a handful of pods and ten may be asked for at once: the defaults of 20 requests a second and five
+        # workers, meant for large shared clusters with patience, would be most of the wait.
+        "controllerManager": {
+            "extraArgs": _arguments(
+                profiling="false",
+                kube_api_qps="300",
+                kube_api_burst="600",
+                concurrent_deployment_syncs="20",
+                concurrent_replicaset_syncs="20",
+                concurrent_statefulset_syncs="20",
+                concurrent_namespace_syncs="20",
+                node_cidr_mask_size="22",
+            )
+        },
+        "scheduler": {"extraArgs": _arguments(profiling="false", kube_api_qps="300", kube_api_burst="600")},
+    }
+    return str(yaml.safe_dump_all([init, cluster, kubelet_configuration(settings)], sort_keys=False))
+
+
+def patches() -> dict[str, str]:
+    """Return kubeadm's patch files by name: the user that kubeadm counts on, requests that fit a small host."""
+    requests = {
+        "kube-apiserver": ("100m", "256Mi"),
+        "kube-controller-manager": ("50m", "96Mi"),
+        "kube-scheduler": ("50m", "64Mi"),
+        "etcd": ("50m", "96Mi"),
+    }
+    return {f"{name}.yaml": str(yaml.safe_dump(_patch(name, *pair))) for name, pair in requests.items()}
+
+
+def _patch(name: str, cpu: str, memory: str) -> dict[str, Any]:
+    return {
+        "spec": {
+            # The images default to another user; the files that kubeadm makes belong to root.
+            "securityContext": {"runAsUser": 0, "runAsGroup": 0},
+            "containers": [{"name": name, "resources": {"requests": {"cpu": cpu, "memory": memory}}}],
+        }
+    }

@@ -1,0 +1,318 @@
+"""`up`, `down` and `status` of this host's part of the management cluster.
+
+`up` is a list of steps, each of which may be repeated: an `up` that was killed at any instant is finished by the next
+one, which finds each step done, half done or not begun, and makes it done. What `up` makes is recorded nowhere but in
+the things themselves; `down --purge` (:mod:`haneul.management.purge`) removes them by what they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from haneul.host.services import ServiceManager, ServiceState
+from haneul.kernel.clock import Clock
+from haneul.kernel.errors import ConflictError, HaneulError, UnavailableError
+from haneul.kernel.files import write_atomically
+from haneul.kernel.kube import DAEMON_SETS, NODES, Manifest, resource_of
+from haneul.kernel.kube_http import HttpKubeClient, access_from_kubeconfig
+from haneul.kernel.process import run
+from haneul.kernel.progress import Progress
+from haneul.kernel.waiting import wait_for
+from haneul.management import cilium, kubeadm, runtime
+from haneul.management.kernel_settings import raise_kernel_settings
+from haneul.management.ports import Artifacts
+from haneul.management.settings import ManagementSettings
+
+_SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_IMAGES = (
+    "pause",
+    "etcd",
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kube-scheduler",
+    "cilium",
+)
+_PLUGINS = ("loopback", "cilium-cni")
+_SUPER_ADMIN = Path("/etc/kubernetes/super-admin.conf")
+_OWNER_MARK = Path("/etc/kubernetes/haneul-owned")
+
+
+@dataclass(frozen=True)
+class HostStatus:
+    """What `haneul status` shows of this host."""
+
+    services: tuple[ServiceState, ...]
+    api: str
+    nodes: tuple[tuple[str, bool], ...]
+
+
+class Lifecycle:
+    """This host's part of the management cluster."""
+
+    def __init__(
+        self, settings: ManagementSettings, *, artifacts: Artifacts, services: ServiceManager, clock: Clock
+    ) -> None:
+        self._settings = settings
+        self._artifacts = artifacts
+        self._services = services
+        self._clock = clock
+
+    async def up(self, progress: Progress) -> None:
+        """Bring the management cluster up, from whatever state it is in."""
+        settings = self._settings
+        settings.state.mkdir(parents=True, exist_ok=True)
+        settings.state.chmod(0o711)
+        with host_lock(settings):
+            with progress.stage("prepare the host", expected_seconds=1):
+                self._claim_host()
+                raise_kernel_settings(settings.state / "kernel-settings.json")
+                await self._prepare_mounts()
+                self._install_plugins()
+            with progress.stage("start the container runtime", expected_seconds=3):
+                await self._start_containerd()
+            with progress.stage("load images", expected_seconds=25) as stage:
+                for name in _IMAGES:
+                    stage.note(name)
+                    await self.load_image(name)
+            with progress.stage("start the management cluster", expected_seconds=15) as stage:
+                await self._start_kubernetes()
+                stage.note("the API server")
+                await self._wait_for_api()
+                for phase in kubeadm.PHASES_AFTER_KUBELET:
+                    stage.note(" ".join(phase))
+                    await self._kubeadm_phase(phase)
+            with progress.stage("start the network", expected_seconds=25) as stage:
+                await self.apply(cilium.manifests(settings, image=self._artifacts.image_reference("cilium")))
+                stage.note("Cilium's agent compiles its BPF programs")
+                await self._wait_for_network()
+
+    async def down(self, progress: Progress) -> None:
+        """Stop everything that runs; what it knows stays on disk for the next `up`."""
+        with progress.stage("stop the kubelet", expected_seconds=2):
+            await self._services.stop("kubelet")
+        with progress.stage("stop all pods", expected_seconds=10):
+            await self.stop_pods()
+        with progress.stage("stop the host services", expected_seconds=5):
+            await self._services.stop("containerd")
+            await self._services.shut_down()
+
+    async def status(self) -> HostStatus:
+        """Return what is seen of this host, without waiting for anything long."""
+        states = tuple(await self._services.states())
+        try:
+            async with self.client() as client:
+                await client.raw_get("/readyz")
+                nodes = tuple((node["metadata"]["name"], node_ready(node)) for node in await client.list(NODES))
+                return HostStatus(states, "ready", nodes)
+        except (HaneulError, FileNotFoundError) as error:
+            return HostStatus(states, f"does not answer ({error})", ())
+
+    def client(self) -> HttpKubeClient:
+        """Return a client of the management cluster's API as its administrator."""
+        return HttpKubeClient(access_from_kubeconfig(self._settings.admin_kubeconfig))
+
+    async def apply(self, manifests: Sequence[Manifest]) -> None:
+        """Apply manifests of built-in kinds, in order."""
+        async with self.client() as client:
+            for manifest in manifests:
+                await client.apply(resource_of(manifest), manifest)
+
+    async def load_image(self, name: str) -> None:
+        """Load an image into the container runtime unless exactly it is there."""
+        archive = self._artifacts.image_archive(name)
+        mark = self._settings.state / "images" / name
+        reference = self._artifacts.image_reference(name)
+        present = (await self._ctr("images", "list", "-q", f"name=={reference}")).strip()
+        if present and mark.exists() and mark.read_text() == archive.name:
+            return
+        await self._ctr("images", "import", "--local", str(archive), seconds=300)
+        write_atomically(mark, archive.name)
+
+    async def stop_pods(self) -> None:
+        """End every container of the container runtime, pods' pauses last; their data stays."""
+        if not self._settings.containerd_socket.exists():
+            return
+        for _ in range(20):
+            tasks = (await self._ctr("tasks", "list", "-q")).split()
+            if not tasks:
+                return
+            await asyncio.gather(
+                *(self._ctr("tasks", "kill", "-s", "SIGKILL", "-a", task, check=False) for task in tasks)
+            )
+            await asyncio.gather(*(self._ctr("tasks", "delete", "-f", task, check=False) for task in tasks))
+        raise UnavailableError("containers do not end", hint=f"look at {self._settings.logs}/containerd.log")
+
+    async def _ctr(self, *arguments: str, seconds: float = 60, check: bool = True) -> str:
+        completed = await run(
+            [
+                str(self._artifacts.program("ctr")),
+                "--address",
+                str(self._settings.containerd_socket),
+                "-n",
+                "k8s.io",
+                *arguments,
+            ],
+            timeout=seconds,
+            check=check,
+        )
+        return completed.stdout
+
+    def _claim_host(self) -> None:
+        """Take the places that Kubernetes hard-codes, unless somebody else's installation lives there."""
+        folder = _OWNER_MARK.parent
+        if folder.exists() and any(folder.iterdir()) and not _OWNER_MARK.exists():
+            raise ConflictError(
+                f"{folder} belongs to another Kubernetes installation on this host",
+                hint="remove that installation ('kubeadm reset' and delete the folder) or use another host",
+            )
+        write_atomically(_OWNER_MARK, "Made by 'haneul up'; 'haneul down --purge' removes this folder.\n")
+
+    async def _prepare_mounts(self) -> None:
+        """Cilium's mounts must reach its pods: the root has to share, bpf's file system has to be there."""
+        await run(["mount", "--make-rshared", "/"], timeout=10)
+        if (await run(["mountpoint", "-q", "/sys/fs/bpf"], timeout=10, check=False)).status != 0:
+            await run(["mount", "-t", "bpf", "bpf", "/sys/fs/bpf"], timeout=10)
+            write_atomically(self._settings.state / "mounted-bpf", "")
+
+    def _install_plugins(self) -> None:
+        folder = self._settings.state / "cni" / "bin"
+        folder.mkdir(parents=True, exist_ok=True)
+        (self._settings.state / "cni" / "net.d").mkdir(parents=True, exist_ok=True)
+        for name in _PLUGINS:
+            source, target = self._artifacts.program(name), folder / name
+            if not target.exists() or target.stat().st_size != source.stat().st_size:
+                temporary = target.with_name(f".{name}")
+                shutil.copy(source, temporary)
+                temporary.rename(target)
+
+    async def _start_containerd(self) -> None:
+        settings = self._settings
+        configuration = runtime.containerd_configuration(settings, pause_image=self._artifacts.image_reference("pause"))
+        write_atomically(settings.state / "containerd.toml", configuration)
+        await self._services.ensure(
+            runtime.containerd_service(
+                settings, program=self._artifacts.program("containerd"), search_path=self._search_path()
+            )
+        )
+        await wait_for(
+            self._containerd_answers,
+            what="the container runtime to answer",
+            timeout=60,
+            clock=self._clock,
+            hint=f"look at {settings.logs}/containerd.log",
+        )
+
+    async def _containerd_answers(self) -> bool:
+        if not self._settings.containerd_socket.exists():
+            return False
+        address = str(self._settings.containerd_socket)
+        completed = await run(
+            [str(self._artifacts.program("ctr")), "--address", address, "version"], timeout=10, check=False
+        )
+        return completed.status == 0
+
+    async def _start_kubernetes(self) -> None:
+        settings = self._settings
+        versions = {
+            name: self._artifacts.image_reference(name).rsplit(":v", 1)[1] for name in ("etcd", "kube-apiserver")
+        }
+        write_atomically(
+            self._kubeadm_file,
+            kubeadm.configuration(settings, kubernetes=versions["kube-apiserver"], etcd=versions["etcd"]),
+            mode=0o600,
+        )
+        for name, patch in kubeadm.patches().items():
+            write_atomically(settings.state / "kubeadm-patches" / name, patch)
+        for phase in kubeadm.PHASES_BEFORE_KUBELET:
+            await self._kubeadm_phase(phase)
+        write_atomically(settings.admin_kubeconfig, _SUPER_ADMIN.read_bytes(), mode=0o600)
+        await self._services.ensure(
+            runtime.kubelet_service(
+                settings, program=self._artifacts.program("kubelet"), search_path=self._search_path()
+            )
+        )
+
+    @property
+    def _kubeadm_file(self) -> Path:
+        return self._settings.state / "kubeadm.yaml"
+
+    async def _kubeadm_phase(self, phase: tuple[str, ...]) -> None:
+        arguments = ["init", "phase", *phase, "--config", str(self._kubeadm_file)]
+        await run(
+            [str(self._artifacts.program("kubeadm")), *arguments],
+            env={"PATH": self._search_path()},
+            timeout=150,
+        )
+
+    async def _wait_for_api(self) -> None:
+        async with self.client() as client:
+
+            async def ready() -> bool:
+                try:
+                    await client.raw_get("/readyz")
+                except HaneulError:
+                    return False
+                return True
+
+            await wait_for(
+                ready,
+                what="the management API server to answer",
+                timeout=60,
+                clock=self._clock,
+                hint=f"look at {self._settings.logs}/kubelet.log and at /var/log/pods",
+            )
+
+    async def _wait_for_network(self) -> None:
+        async with self.client() as client:
+
+            async def ready() -> bool:
+                agents = await client.get(DAEMON_SETS, "cilium", "kube-system")
+                status = (agents or {}).get("status", {})
+                nodes = await client.list(NODES)
+                wanted = status.get("desiredNumberScheduled", 0)
+                return (
+                    0 < wanted == status.get("numberReady", 0)
+                    and status.get("observedGeneration") == (agents or {})["metadata"]["generation"]
+                    and all(node_ready(node) for node in nodes)
+                )
+
+            await wait_for(
+                ready,
+                what="Cilium's agents and the nodes to be ready",
+                timeout=180,
+                clock=self._clock,
+                hint="look at the logs of the pods in the namespace kube-system",
+            )
+
+    def _search_path(self) -> str:
+        folders = {str(self._artifacts.program(name).parent) for name in ("containerd", "runc", "kubelet", "kubeadm")}
+        return ":".join([*sorted(folders), _SYSTEM_PATH])
+
+
+def node_ready(node: Manifest) -> bool:
+    """Say whether a node reports itself ready."""
+    conditions = node.get("status", {}).get("conditions", [])
+    return any(entry["type"] == "Ready" and entry["status"] == "True" for entry in conditions)
+
+
+def host_lock(settings: ManagementSettings) -> FileLock:
+    """Return the lock that keeps two commands from changing this host at once; entering it fails when it is held."""
+    settings.state.mkdir(parents=True, exist_ok=True)
+    return _HostLock(settings.state / "host.lock", timeout=0)
+
+
+class _HostLock(FileLock):
+    def __enter__(self) -> _HostLock:
+        try:
+            self.acquire()
+        except Timeout as error:
+            raise ConflictError(
+                "another 'haneul' command is changing this host", hint="wait for it to end, then try again"
+            ) from error
+        return self

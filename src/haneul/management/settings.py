@@ -1,0 +1,33 @@
+"""What an installation is made with: folders, ranges, ports. Passed in from the composition root."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class ManagementSettings:
+    """One host of the management cluster. ``address`` is the host's own, reachable by users and other hosts."""
+
+    address: str
+    host_name: str
+    state: Path = Path("/var/lib/haneul")
+    runtime: Path = Path("/run/haneul")
+    logs: Path = Path("/var/log/haneul")
+    pods: str = "10.192.0.0/16"
+    services: str = "10.193.0.0/16"
+    api_port: int = 6443
+    # Set where runc may not lower a process's badness for the out-of-memory killer.
+    restrict_oom_score: bool = False
+    systemd: bool = False
+
+    @property
+    def admin_kubeconfig(self) -> Path:
+        """Return the root-only kubeconfig of the management cluster."""
+        return self.state / "admin.kubeconfig"
+
+    @property
+    def containerd_socket(self) -> Path:
+        """Return the socket on which the container runtime serves."""
+        return self.runtime / "containerd" / "containerd.sock"
