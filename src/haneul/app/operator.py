@@ -1,0 +1,177 @@
+"""The DKOS operator as a program: kopf watches the clusters, a controller of its own works for each.
+
+kopf brings the watch with its reconnections, the finalizer that keeps a deleted cluster until it is torn down, and a
+daemon for each cluster; see docs/decisions/0003-operator-framework.md. Everything that decides lives in
+:mod:`haneul.dkos`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import kopf
+import structlog
+from pydantic import ValidationError
+
+from haneul.dkos.adapters.sandbox_nodes import SandboxNodes
+from haneul.dkos.control_plane import CLUSTER_LABEL, Images
+from haneul.dkos.controller import ClusterController
+from haneul.dkos.masters import Masters
+from haneul.dkos.model import CLUSTERS, Cluster, NodeProviderName, cluster_from_resource
+from haneul.dkos.teardown import tear_down
+from haneul.kernel.clock import SystemClock
+from haneul.kernel.errors import HaneulError
+from haneul.kernel.kube import PODS, KubeAccess, KubeClient
+from haneul.kernel.kube_http import HttpKubeClient
+
+_log = structlog.get_logger(__name__)
+_BACKOFF_FIRST, _BACKOFF_LAST = 0.5, 30.0
+
+
+@dataclass(frozen=True)
+class OperatorSettings:
+    """How the operator reaches the management cluster and what it makes clusters from."""
+
+    access: KubeAccess
+    images: Images
+    pause_image: str
+    outside_address: str
+    data: str = "/var/lib/haneul/clusters"
+
+
+class Operator:
+    """All clusters' controllers."""
+
+    def __init__(self, settings: OperatorSettings) -> None:
+        self._settings = settings
+        self._clock = SystemClock()
+        self._management = HttpKubeClient(settings.access, user_agent="haneul-operator")
+        self._controllers: dict[str, ClusterController] = {}
+        # A cluster is either kept or torn down, never both at once.
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        pods = asyncio.create_task(self._dispatch_pods())
+        try:
+            await kopf.operator(registry=self._registry(), clusterwide=True, standalone=True)
+        finally:
+            pods.cancel()
+            await self._management.close()
+
+    def _registry(self) -> kopf.OperatorRegistry:
+        registry = kopf.OperatorRegistry()
+        resource = (CLUSTERS.group, CLUSTERS.version, CLUSTERS.plural)
+
+        @kopf.on.startup(registry=registry)
+        def configure(settings: kopf.OperatorSettings, **_: Any) -> None:
+            settings.persistence.finalizer = f"{CLUSTERS.group}/teardown"
+            settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=CLUSTERS.group)
+            settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=CLUSTERS.group)
+            settings.posting.enabled = False
+            settings.watching.server_timeout = 240
+            settings.batching.worker_limit = None
+
+        @kopf.on.login(registry=registry)
+        def login(**_: Any) -> kopf.ConnectionInfo:
+            return _connection(self._settings.access)
+
+        @kopf.daemon(*resource, registry=registry, id="keep", cancellation_timeout=20)
+        async def keep(body: kopf.Body, stopped: kopf.DaemonStopped, **_: Any) -> None:
+            await self._keep(body, stopped)
+
+        @kopf.on.event(*resource, registry=registry, id="wake")
+        def wake(uid: str, **_: Any) -> None:
+            if controller := self._controllers.get(uid):
+                controller.wake()
+
+        @kopf.on.delete(*resource, registry=registry, id="teardown", backoff=1.0)
+        async def delete(body: kopf.Body, **_: Any) -> None:
+            await self._tear_down(cluster_from_resource(dict(body)))
+
+        return registry
+
+    async def _keep(self, body: kopf.Body, stopped: kopf.DaemonStopped) -> None:
+        uid = str(body["metadata"]["uid"])
+        backoff = _BACKOFF_FIRST
+        async with self._controller(uid) as controller:
+            while not stopped:
+                try:
+                    cluster = cluster_from_resource(dict(body))
+                    async with self._lock(uid):
+                        if stopped or cluster.deleting:
+                            return
+                        status = await controller.reconcile(cluster)
+                except* (HaneulError, ValidationError) as errors:
+                    _log.warning("cluster not reconciled", cluster=uid, errors=[str(e) for e in errors.exceptions])
+                    await asyncio.sleep(backoff)
+                    backoff = min(backoff * 2, _BACKOFF_LAST)
+                else:
+                    backoff = _BACKOFF_FIRST
+                    await controller.pause(status)
+
+    @contextlib.asynccontextmanager
+    async def _controller(self, uid: str) -> AsyncIterator[ClusterController]:
+        settings = self._settings
+        controller = ClusterController(
+            management=self._management,
+            masters=Masters(
+                self._management,
+                images=settings.images,
+                outside_address=settings.outside_address,
+                data=settings.data,
+                clock=self._clock,
+            ),
+            providers={NodeProviderName.SANDBOX: SandboxNodes(self._management, settings.images)},
+            connect=lambda access: HttpKubeClient(access, user_agent="haneul-operator"),
+            pause_image=settings.pause_image,
+            clock=self._clock,
+        )
+        self._controllers[uid] = controller
+        try:
+            yield controller
+        finally:
+            self._controllers.pop(uid, None)
+            await controller.close()
+
+    async def _tear_down(self, cluster: Cluster) -> None:
+        async with self._lock(cluster.uid):
+            try:
+                await tear_down(
+                    self._management,
+                    cluster,
+                    toolbox=self._settings.images.toolbox,
+                    data=self._settings.data,
+                    clock=self._clock,
+                )
+            except HaneulError as error:
+                raise kopf.TemporaryError(str(error), delay=2) from error
+        self._locks.pop(cluster.uid, None)
+
+    def _lock(self, uid: str) -> asyncio.Lock:
+        return self._locks.setdefault(uid, asyncio.Lock())
+
+    async def _dispatch_pods(self) -> None:
+        """Wake a cluster's controller whenever one of its pods changes."""
+        client: KubeClient = self._management
+        async for event in client.watch(PODS, labels=CLUSTER_LABEL):
+            uid = event.object["metadata"]["labels"][CLUSTER_LABEL]
+            if controller := self._controllers.get(uid):
+                controller.wake()
+
+
+def _connection(access: KubeAccess) -> kopf.ConnectionInfo:
+    from pathlib import Path  # noqa: PLC0415 - only with a token file
+
+    return kopf.ConnectionInfo(
+        server=access.server,
+        ca_data=access.authority,
+        certificate_data=access.client_certificate or None,
+        private_key_data=access.client_key or None,
+        token=Path(access.token_file).read_text().strip() if access.token_file else None,
+        priority=100,
+    )

@@ -1,0 +1,1 @@
+"""DKOS meets the world: one module a technology."""

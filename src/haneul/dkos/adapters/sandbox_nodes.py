@@ -1,0 +1,151 @@
+"""Sandbox nodes: machines that are privileged pods of the management cluster, as kind does it.
+
+Each node is a StatefulSet of one pod, so the management cluster replaces it when it dies; its settings are a
+ConfigMap, its credential a Secret. A node that is replaced joins anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime
+from typing import Any
+
+from haneul.dkos.control_plane import Images, labels
+from haneul.dkos.credentials import content_digest, secret_manifest
+from haneul.dkos.model import Cluster, NetworkPlugin
+from haneul.dkos.ports import NodeAnnouncement, ProvidedNode
+from haneul.kernel.kube import CONFIG_MAPS, PODS, SECRETS, STATEFUL_SETS, KubeClient, Manifest
+
+_NODE_LABEL = "dkos.haneul.dev/node"
+_ROLE = "node"
+
+
+class SandboxNodes:
+    """Node pods in the cluster's nodes namespace."""
+
+    def __init__(self, client: KubeClient, images: Images) -> None:
+        self._client = client
+        self._images = images
+        self._applied: dict[tuple[str, str], int] = {}
+
+    async def ensure(self, cluster: Cluster, node: NodeAnnouncement) -> None:
+        """Apply the node's three objects, unless exactly they were applied before by this process."""
+        objects = node_manifests(cluster, node, self._images)
+        fingerprint = hash(repr(objects))
+        if self._applied.get((cluster.uid, node.name)) == fingerprint:
+            return
+        settings, credential, machine = objects
+        await asyncio.gather(self._client.apply(CONFIG_MAPS, settings), self._client.apply(SECRETS, credential))
+        await self._client.apply(STATEFUL_SETS, machine)
+        self._applied[(cluster.uid, node.name)] = fingerprint
+
+    async def observe(self, cluster: Cluster) -> list[ProvidedNode]:
+        """Return the node pods, and as not running those that have no pod just now."""
+        selector = ",".join(f"{key}={value}" for key, value in labels(cluster, _ROLE).items())
+        sets, pods = await asyncio.gather(
+            self._client.list(STATEFUL_SETS, cluster.nodes_namespace, labels=selector),
+            self._client.list(PODS, cluster.nodes_namespace, labels=selector),
+        )
+        by_node = {pod["metadata"]["labels"][_NODE_LABEL]: pod for pod in pods}
+        names = [entry["metadata"]["name"] for entry in sets]
+        return [_provided(name, by_node.get(name)) for name in sorted(names)]
+
+    async def remove(self, cluster: Cluster, name: str) -> None:
+        """Delete the node's objects."""
+        self._applied.pop((cluster.uid, name), None)
+        for resource in (STATEFUL_SETS, CONFIG_MAPS, SECRETS):
+            await self._client.delete(resource, name, cluster.nodes_namespace)
+
+
+def node_manifests(cluster: Cluster, node: NodeAnnouncement, images: Images) -> tuple[Manifest, Manifest, Manifest]:
+    """Return a node's ConfigMap, Secret and StatefulSet."""
+    owned = {**labels(cluster, _ROLE), _NODE_LABEL: node.name}
+    namespace = cluster.nodes_namespace
+    settings: Manifest = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": node.name, "namespace": namespace, "labels": owned},
+        "data": node.files,
+    }
+    credential = secret_manifest(
+        namespace, node.name, {"kubeconfig": node.bootstrap_kubeconfig, "ca.crt": node.authority}, owned
+    )
+    machine: Manifest = {
+        "apiVersion": "apps/v1",
+        "kind": "StatefulSet",
+        "metadata": {"name": node.name, "namespace": namespace, "labels": owned},
+        "spec": {
+            "replicas": 1,
+            "serviceName": node.name,
+            "podManagementPolicy": "Parallel",
+            "selector": {"matchLabels": owned},
+            "template": {
+                "metadata": {
+                    "labels": owned,
+                    "annotations": {"dkos.haneul.dev/settings": content_digest(settings)},
+                },
+                "spec": _pod_spec(cluster, node, images),
+            },
+        },
+    }
+    return settings, credential, machine
+
+
+def _pod_spec(cluster: Cluster, node: NodeAnnouncement, images: Images) -> dict[str, Any]:
+    volumes: list[Manifest] = [
+        {"name": "settings", "configMap": {"name": node.name}},
+        {"name": "bootstrap", "secret": {"secretName": node.name, "defaultMode": 0o400}},
+        {"name": "containerd", "emptyDir": {}},
+        {"name": "kubelet", "emptyDir": {}},
+        {"name": "logs", "emptyDir": {}},
+    ]
+    mounts: list[Manifest] = [
+        {"name": "settings", "mountPath": "/etc/haneul/node", "readOnly": True},
+        {"name": "bootstrap", "mountPath": "/etc/haneul/bootstrap", "readOnly": True},
+        {"name": "containerd", "mountPath": "/var/lib/containerd"},
+        {"name": "kubelet", "mountPath": "/var/lib/kubelet"},
+        {"name": "logs", "mountPath": "/var/log"},
+    ]
+    if cluster.spec.network.plugin is NetworkPlugin.CILIUM:
+        # Cilium's agent and compiler are large: the host's one copy is shared read-only by all nodes on it.
+        volumes.append({"name": "cilium", "image": {"reference": images.cilium, "pullPolicy": "IfNotPresent"}})
+        mounts.append({"name": "cilium", "mountPath": "/opt/haneul/cilium", "readOnly": True})
+    return {
+        "hostname": node.name,
+        "containers": [
+            {
+                "name": "node",
+                "image": images.node,
+                "imagePullPolicy": "IfNotPresent",
+                "env": [{"name": "NODE_ADDRESS", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}],
+                "securityContext": {"privileged": True},
+                "resources": {
+                    "requests": {"cpu": "50m", "memory": "192Mi"},
+                    "limits": {"cpu": f"{round(node.pool.cpu * 1000)}m", "memory": f"{node.pool.memory_mib}Mi"},
+                },
+                "volumeMounts": mounts,
+            }
+        ],
+        "volumes": volumes,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": 2,
+        "dnsPolicy": "Default",
+    }
+
+
+def _provided(name: str, pod: Manifest | None) -> ProvidedNode:
+    if pod is None:
+        return ProvidedNode(name, "", message="its pod is being made")
+    status = pod.get("status", {})
+    states = [entry.get("state", {}) for entry in status.get("containerStatuses", [])]
+    waiting: dict[str, str] = next((state["waiting"] for state in states if "waiting" in state), {})
+    started = next((state["running"]["startedAt"] for state in states if "running" in state), None)
+    return ProvidedNode(
+        name,
+        instance=pod["metadata"]["uid"],
+        address=status.get("podIP", ""),
+        running=any("running" in state for state in states) and "deletionTimestamp" not in pod["metadata"],
+        started=datetime.fromisoformat(started) if started else None,
+        message=": ".join(filter(None, (waiting.get("reason"), waiting.get("message")))) or status.get("phase", ""),
+    )

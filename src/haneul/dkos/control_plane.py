@@ -1,0 +1,538 @@
+"""A tenant's own masters as manifests of the management cluster: pure rendering, held by golden files.
+
+etcd, kube-apiserver, kube-controller-manager and kube-scheduler are hardened pods: no root, nothing writable but
+their volumes, no capabilities, the runtime's seccomp profile, no service account. etcd's data lies on its host, in a
+volume made for exactly this cluster. Network policies let only the cluster's own parts meet.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import yaml
+
+from haneul.dkos.credentials import Endpoints
+from haneul.dkos.model import Cluster, Settings
+from haneul.kernel.kube import Manifest
+
+USER: Final = 65532
+CLUSTER_LABEL: Final = "dkos.haneul.dev/cluster"
+ROLE_LABEL: Final = "dkos.haneul.dev/role"
+NODE_CIDR_BITS: Final = 24
+_PEM: Final = "/etc/haneul/pki"
+
+
+@dataclass(frozen=True)
+class Images:
+    """References of the images that masters and nodes run."""
+
+    etcd: str
+    apiserver: str
+    controller_manager: str
+    scheduler: str
+    toolbox: str
+    node: str
+    cilium: str
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a cluster's data lies: the management host and the folder that holds all clusters' data there."""
+
+    host: str
+    data: str = "/var/lib/haneul/clusters"
+
+
+def labels(cluster: Cluster, role: str = "") -> dict[str, str]:
+    """Return the ownership labels of everything that is made for a cluster."""
+    result = {"app.kubernetes.io/managed-by": "haneul", CLUSTER_LABEL: cluster.uid}
+    return {**result, ROLE_LABEL: role} if role else result
+
+
+def kubernetes_service_address(services: str) -> str:
+    """Return the first address of a service range, which Kubernetes gives to its own API service."""
+    return str(ipaddress.IPv4Network(services)[1])
+
+
+def namespaces(cluster: Cluster) -> list[Manifest]:
+    """Return the two namespaces of a cluster: one for its masters, one for its sandbox nodes.
+
+    The masters need a first container that owns the data folder, which the level ``baseline`` permits; a node is a
+    privileged pod.
+    """
+    levels = {cluster.masters_namespace: "baseline", cluster.nodes_namespace: "privileged"}
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "Namespace",
+            "metadata": {
+                "name": name,
+                "labels": {**labels(cluster), "pod-security.kubernetes.io/enforce": level},
+            },
+        }
+        for name, level in levels.items()
+    ]
+
+
+def services(cluster: Cluster) -> list[Manifest]:
+    """Return the services of the etcd members and of the API server.
+
+    Each etcd member has an address of its own that outlives its pods, so that nothing in a control plane needs DNS.
+    The API server is reached from outside at a port of every management host.
+    """
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "etcd-0", "namespace": cluster.masters_namespace, "labels": labels(cluster)},
+            "spec": {
+                "type": "ClusterIP",
+                "publishNotReadyAddresses": True,
+                "selector": {**labels(cluster, "etcd"), "statefulset.kubernetes.io/pod-name": "etcd-0"},
+                "ports": [
+                    {"name": "client", "port": 2379, "targetPort": 2379},
+                    {"name": "peer", "port": 2380, "targetPort": 2380},
+                ],
+            },
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "kube-apiserver", "namespace": cluster.masters_namespace, "labels": labels(cluster)},
+            "spec": {
+                "type": "NodePort",
+                "selector": labels(cluster, "kube-apiserver"),
+                "ports": [{"name": "https", "port": 6443, "targetPort": 6443}],
+            },
+        },
+    ]
+
+
+def volume(cluster: Cluster, placement: Placement, index: int = 0) -> list[Manifest]:
+    """Return the volume and claim of one etcd member, bound to each other and to the member's host."""
+    name, claim = f"etcd-{cluster.uid}-{index}", f"data-etcd-{index}"
+    size = {"storage": "4Gi"}
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolume",
+            "metadata": {"name": name, "labels": labels(cluster)},
+            "spec": {
+                "capacity": size,
+                "accessModes": ["ReadWriteOnce"],
+                "persistentVolumeReclaimPolicy": "Retain",
+                "storageClassName": "",
+                "claimRef": {
+                    "apiVersion": "v1",
+                    "kind": "PersistentVolumeClaim",
+                    "namespace": cluster.masters_namespace,
+                    "name": claim,
+                },
+                "hostPath": {"path": f"{placement.data}/{cluster.uid}/etcd-{index}", "type": "DirectoryOrCreate"},
+                "nodeAffinity": {
+                    "required": {
+                        "nodeSelectorTerms": [
+                            {
+                                "matchExpressions": [
+                                    {"key": "kubernetes.io/hostname", "operator": "In", "values": [placement.host]}
+                                ]
+                            }
+                        ]
+                    }
+                },
+            },
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": {"name": claim, "namespace": cluster.masters_namespace, "labels": labels(cluster)},
+            "spec": {
+                "accessModes": ["ReadWriteOnce"],
+                "storageClassName": "",
+                "volumeName": name,
+                "resources": {"requests": size},
+            },
+        },
+    ]
+
+
+def configuration(cluster: Cluster) -> Manifest:
+    """Return the API server's configuration files that are no secrets."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {
+            "name": "kube-apiserver",
+            "namespace": cluster.masters_namespace,
+            "labels": labels(cluster),
+        },
+        "data": {"audit.yaml": _audit_policy(), "authentication.yaml": _authentication()},
+    }
+
+
+def _authentication() -> str:
+    """Only health checks are answered without a credential."""
+    return str(
+        yaml.safe_dump(
+            {
+                "apiVersion": "apiserver.config.k8s.io/v1",
+                "kind": "AuthenticationConfiguration",
+                "anonymous": {
+                    "enabled": True,
+                    "conditions": [{"path": path} for path in ("/livez", "/readyz", "/healthz")],
+                },
+            },
+            sort_keys=False,
+        )
+    )
+
+
+def _audit_policy() -> str:
+    """Who changed what, without bodies or the machinery's own chatter (Kubernetes documentation "Auditing")."""
+    return str(
+        yaml.safe_dump(
+            {
+                "apiVersion": "audit.k8s.io/v1",
+                "kind": "Policy",
+                "omitStages": ["RequestReceived"],
+                "rules": [
+                    {"level": "None", "nonResourceURLs": ["/livez*", "/readyz*", "/healthz*", "/version"]},
+                    {"level": "None", "resources": [{"group": "coordination.k8s.io", "resources": ["leases"]}]},
+                    {"level": "None", "resources": [{"group": "", "resources": ["events"]}]},
+                    {
+                        "level": "None",
+                        "userGroups": ["system:nodes", "system:serviceaccounts:kube-system", "system:masters"],
+                        "verbs": ["get", "list", "watch"],
+                    },
+                    {
+                        "level": "None",
+                        "users": ["system:kube-controller-manager", "system:kube-scheduler"],
+                        "verbs": ["get", "list", "watch"],
+                    },
+                    {"level": "Metadata"},
+                ],
+            },
+            sort_keys=False,
+        )
+    )
+
+
+def etcd(cluster: Cluster, endpoints: Endpoints, images: Images, digests: Mapping[str, str]) -> Manifest:
+    """Return the cluster's own etcd."""
+    namespace = cluster.masters_namespace
+    address = endpoints.etcd_addresses[0]
+    arguments = {
+        "name": "etcd-0",
+        "data-dir": "/data/member-data",
+        "listen-client-urls": "https://0.0.0.0:2379",
+        "advertise-client-urls": f"https://{address}:2379",
+        "listen-peer-urls": "https://0.0.0.0:2380",
+        "initial-advertise-peer-urls": f"https://{address}:2380",
+        "initial-cluster": f"etcd-0=https://{address}:2380",
+        "initial-cluster-token": cluster.uid,
+        "listen-metrics-urls": "http://0.0.0.0:2381",
+        "cert-file": f"{_PEM}/server.crt",
+        "key-file": f"{_PEM}/server.key",
+        "client-cert-auth": "true",
+        "trusted-ca-file": f"{_PEM}/ca.crt",
+        "peer-cert-file": f"{_PEM}/server.crt",
+        "peer-key-file": f"{_PEM}/server.key",
+        "peer-client-cert-auth": "true",
+        "peer-trusted-ca-file": f"{_PEM}/ca.crt",
+        "tls-min-version": "TLS1.3",
+        "quota-backend-bytes": str(2 << 30),
+        "auto-compaction-mode": "periodic",
+        "auto-compaction-retention": "30m",
+        "heartbeat-interval": "100",
+        "election-timeout": "1000",
+    }
+    container = _container("etcd", images.etcd, arguments, memory="48Mi", limit="512Mi", cpu="20m")
+    container |= {
+        "env": [{"name": "GOMEMLIMIT", "value": "384MiB"}],
+        "volumeMounts": [_mount("pki", _PEM), {"name": "data", "mountPath": "/data"}],
+        "startupProbe": _probe(2381, "/readyz", scheme="HTTP", period=1, failures=60),
+        "livenessProbe": _probe(2381, "/livez", scheme="HTTP", period=10, failures=6),
+        "readinessProbe": _probe(2381, "/readyz", scheme="HTTP", period=5, failures=3),
+    }
+    own_data = {
+        "name": "own-data",
+        "image": images.toolbox,
+        "imagePullPolicy": "IfNotPresent",
+        "args": ["chown", f"{USER}:{USER}", "/data"],
+        "volumeMounts": [{"name": "data", "mountPath": "/data"}],
+        "resources": {"requests": {"cpu": "5m", "memory": "8Mi"}, "limits": {"memory": "32Mi"}},
+        "securityContext": {
+            "runAsUser": 0,
+            "runAsNonRoot": False,
+            "readOnlyRootFilesystem": True,
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"], "add": ["CHOWN"]},
+        },
+    }
+    pod = _pod(cluster, "etcd", container, [_secret_volume("pki", "etcd"), _claim_volume("data", "data-etcd-0")])
+    pod["spec"] |= {"initContainers": [own_data], "terminationGracePeriodSeconds": 10}
+    pod["metadata"]["annotations"] = {"dkos.haneul.dev/credentials": digests["etcd"]}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "StatefulSet",
+        "metadata": {"name": "etcd", "namespace": namespace, "labels": labels(cluster, "etcd")},
+        "spec": {
+            "replicas": 1,
+            "serviceName": "etcd-0",
+            "podManagementPolicy": "Parallel",
+            "selector": {"matchLabels": labels(cluster, "etcd")},
+            "template": pod,
+        },
+    }
+
+
+def apiserver(cluster: Cluster, endpoints: Endpoints, images: Images, digests: Mapping[str, str]) -> Manifest:
+    """Return the cluster's API server."""
+    settings = cluster.spec.settings
+    reading = settings.max_requests_in_flight * 2 // 3
+    arguments = {
+        "etcd-servers": ",".join(f"https://{address}:2379" for address in endpoints.etcd_addresses),
+        "etcd-cafile": f"{_PEM}/etcd-ca.crt",
+        "etcd-certfile": f"{_PEM}/etcd-client.crt",
+        "etcd-keyfile": f"{_PEM}/etcd-client.key",
+        "secure-port": "6443",
+        # Pods of the cluster reach their API server where every other part does: at the service that never moves.
+        "advertise-address": endpoints.service_address,
+        "service-cluster-ip-range": str(cluster.spec.network.services),
+        "client-ca-file": f"{_PEM}/ca.crt",
+        "tls-cert-file": f"{_PEM}/server.crt",
+        "tls-private-key-file": f"{_PEM}/server.key",
+        "tls-min-version": "VersionTLS12",
+        "kubelet-client-certificate": f"{_PEM}/kubelet-client.crt",
+        "kubelet-client-key": f"{_PEM}/kubelet-client.key",
+        "kubelet-certificate-authority": f"{_PEM}/ca.crt",
+        "kubelet-preferred-address-types": "InternalIP",
+        "proxy-client-cert-file": f"{_PEM}/front-proxy-client.crt",
+        "proxy-client-key-file": f"{_PEM}/front-proxy-client.key",
+        "requestheader-client-ca-file": f"{_PEM}/front-proxy-ca.crt",
+        "requestheader-allowed-names": "front-proxy-client",
+        "requestheader-extra-headers-prefix": "X-Remote-Extra-",
+        "requestheader-group-headers": "X-Remote-Group",
+        "requestheader-username-headers": "X-Remote-User",
+        "service-account-issuer": "https://kubernetes.default.svc",
+        "service-account-key-file": f"{_PEM}/service-account.pub",
+        "service-account-signing-key-file": f"{_PEM}/service-account.key",
+        "authorization-mode": "Node,RBAC",
+        "authentication-config": "/etc/haneul/config/authentication.yaml",
+        "enable-admission-plugins": "NodeRestriction",
+        "enable-bootstrap-token-auth": "true",
+        "encryption-provider-config": f"{_PEM}/encryption.yaml",
+        "audit-policy-file": "/etc/haneul/config/audit.yaml",
+        "audit-log-path": "/var/log/audit/audit.log",
+        "audit-log-maxsize": "10",
+        "audit-log-maxbackup": "4",
+        "audit-log-maxage": str(settings.audit_log_days),
+        "profiling": "false",
+        "max-requests-inflight": str(reading),
+        "max-mutating-requests-inflight": str(settings.max_requests_in_flight - reading),
+        "event-ttl": "1h0m0s",
+        **_feature_gates(settings),
+    }
+    container = _container("kube-apiserver", images.apiserver, arguments, memory="256Mi", limit="1536Mi", cpu="50m")
+    container |= {
+        "env": [{"name": "GOGC", "value": "75"}, {"name": "GOMEMLIMIT", "value": "1280MiB"}],
+        "volumeMounts": [
+            _mount("pki", _PEM),
+            _mount("config", "/etc/haneul/config"),
+            {"name": "audit", "mountPath": "/var/log/audit"},
+        ],
+        "startupProbe": _probe(6443, "/readyz", period=1, failures=120),
+        "livenessProbe": _probe(6443, "/livez", period=10, failures=8, timeout=15),
+        "readinessProbe": _probe(6443, "/readyz", period=2, failures=3, timeout=10),
+    }
+    volumes = [
+        _secret_volume("pki", "kube-apiserver"),
+        {"name": "config", "configMap": {"name": "kube-apiserver"}},
+        {"name": "audit", "emptyDir": {"sizeLimit": "64Mi"}},
+    ]
+    return _deployment(cluster, "kube-apiserver", container, volumes, digests)
+
+
+def controller_manager(cluster: Cluster, images: Images, digests: Mapping[str, str]) -> Manifest:
+    """Return the cluster's controller manager.
+
+    It signs and approves no node certificate: DKOS does, after its own checks. Its client rate is raised because the
+    default of 20 requests a second is what a fresh cluster waits for: each of some forty controllers asks for an
+    account and a token before the first of them starts.
+    """
+    settings = cluster.spec.settings
+    arguments = {
+        "kubeconfig": f"{_PEM}/kubeconfig",
+        "authentication-skip-lookup": "true",
+        "root-ca-file": f"{_PEM}/ca.crt",
+        "service-account-private-key-file": f"{_PEM}/service-account.key",
+        "use-service-account-credentials": "true",
+        "controllers": ",".join(
+            (
+                "*",
+                "tokencleaner",
+                "-certificatesigningrequest-approving-controller",
+                "-certificatesigningrequest-signing-controller",
+            )
+        ),
+        "allocate-node-cidrs": "true",
+        "cluster-cidr": str(cluster.spec.network.pods),
+        "node-cidr-mask-size": str(NODE_CIDR_BITS),
+        "service-cluster-ip-range": str(cluster.spec.network.services),
+        "node-monitor-grace-period": f"{settings.node_monitor_grace_seconds}s",
+        "leader-elect": "false",
+        "kube-api-qps": "300",
+        "kube-api-burst": "600",
+        "profiling": "false",
+        **_feature_gates(settings),
+    }
+    container = _container(
+        "kube-controller-manager", images.controller_manager, arguments, memory="80Mi", limit="768Mi", cpu="20m"
+    )
+    container |= {
+        "env": [{"name": "GOGC", "value": "60"}, {"name": "GOMEMLIMIT", "value": "640MiB"}],
+        "volumeMounts": [_mount("pki", _PEM)],
+        "livenessProbe": _probe(10257, "/healthz", period=15, failures=6, timeout=15),
+    }
+    return _deployment(
+        cluster, "kube-controller-manager", container, [_secret_volume("pki", "kube-controller-manager")], digests
+    )
+
+
+def scheduler(cluster: Cluster, images: Images, digests: Mapping[str, str]) -> Manifest:
+    """Return the cluster's scheduler."""
+    arguments = {
+        "kubeconfig": f"{_PEM}/kubeconfig",
+        "authentication-skip-lookup": "true",
+        "leader-elect": "false",
+        "profiling": "false",
+        "kube-api-qps": "200",
+        "kube-api-burst": "400",
+        **_feature_gates(cluster.spec.settings),
+    }
+    container = _container("kube-scheduler", images.scheduler, arguments, memory="48Mi", limit="512Mi", cpu="10m")
+    container |= {
+        "env": [{"name": "GOGC", "value": "60"}, {"name": "GOMEMLIMIT", "value": "384MiB"}],
+        "volumeMounts": [_mount("pki", _PEM)],
+        "livenessProbe": _probe(10259, "/healthz", period=15, failures=6, timeout=15),
+    }
+    return _deployment(cluster, "kube-scheduler", container, [_secret_volume("pki", "kube-scheduler")], digests)
+
+
+def cilium_operator(cluster: Cluster, endpoints: Endpoints, images: Images, digests: Mapping[str, str]) -> Manifest:
+    """Return the operator of the cluster's own Cilium, which stands with the masters as they do."""
+    arguments = {
+        "k8s-kubeconfig-path": f"{_PEM}/kubeconfig",
+        "k8s-api-server-urls": endpoints.inside,
+        "cluster-name": "default",
+        "cluster-id": "0",
+        "identity-allocation-mode": "crd",
+        "ipam": "kubernetes",
+        "enable-ipv4": "true",
+        "enable-ipv6": "false",
+        "unmanaged-pod-watcher-interval": "0",
+        "operator-api-serve-addr": "127.0.0.1:9234",
+        "operator-prometheus-serve-addr": "127.0.0.1:9963",
+    }
+    container = _container("cilium-operator", images.cilium, arguments, memory="48Mi", limit="384Mi", cpu="10m")
+    container |= {
+        "command": ["cilium-operator"],
+        "env": [
+            {"name": "GOGC", "value": "60"},
+            {"name": "GOMEMLIMIT", "value": "256MiB"},
+            {"name": "CILIUM_K8S_NAMESPACE", "value": "kube-system"},
+        ],
+        "volumeMounts": [_mount("pki", _PEM)],
+    }
+    return _deployment(cluster, "cilium-operator", container, [_secret_volume("pki", "cilium-operator")], digests)
+
+
+def _feature_gates(settings: Settings) -> dict[str, str]:
+    if not settings.feature_gates:
+        return {}
+    gates = ",".join(f"{name}={str(value).lower()}" for name, value in sorted(settings.feature_gates.items()))
+    return {"feature-gates": gates}
+
+
+def _container(
+    name: str, image: str, arguments: Mapping[str, str], *, memory: str, limit: str, cpu: str
+) -> dict[str, Any]:
+    return {
+        "name": name,
+        "image": image,
+        "imagePullPolicy": "IfNotPresent",
+        "args": [f"--{argument}={value}" for argument, value in arguments.items()],
+        "resources": {"requests": {"cpu": cpu, "memory": memory}, "limits": {"memory": limit}},
+        "securityContext": {
+            "readOnlyRootFilesystem": True,
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+        },
+    }
+
+
+def _pod(cluster: Cluster, role: str, container: Manifest, volumes: list[Manifest]) -> dict[str, Any]:
+    return {
+        "metadata": {"labels": labels(cluster, role)},
+        "spec": {
+            "containers": [container],
+            "volumes": volumes,
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "priorityClassName": "haneul-masters",
+            "terminationGracePeriodSeconds": 5,
+            "dnsPolicy": "Default",
+            "securityContext": {
+                "runAsNonRoot": True,
+                "runAsUser": USER,
+                "runAsGroup": USER,
+                "fsGroup": USER,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+        },
+    }
+
+
+def _deployment(
+    cluster: Cluster, role: str, container: Manifest, volumes: list[Manifest], digests: Mapping[str, str]
+) -> Manifest:
+    pod = _pod(cluster, role, container, volumes)
+    pod["metadata"]["annotations"] = {"dkos.haneul.dev/credentials": digests[role]}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": role, "namespace": cluster.masters_namespace, "labels": labels(cluster, role)},
+        "spec": {
+            "replicas": 1,
+            "revisionHistoryLimit": 2,
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+            "selector": {"matchLabels": labels(cluster, role)},
+            "template": pod,
+        },
+    }
+
+
+def _probe(
+    port: int, path: str, *, period: int, failures: int, scheme: str = "HTTPS", timeout: int = 5
+) -> dict[str, Any]:
+    return {
+        "httpGet": {"path": path, "port": port, "scheme": scheme},
+        "periodSeconds": period,
+        "failureThreshold": failures,
+        "timeoutSeconds": timeout,
+    }
+
+
+def _mount(name: str, path: str) -> dict[str, Any]:
+    return {"name": name, "mountPath": path, "readOnly": True}
+
+
+def _secret_volume(name: str, secret: str) -> dict[str, Any]:
+    return {"name": name, "secret": {"secretName": secret, "defaultMode": 0o440}}
+
+
+def _claim_volume(name: str, claim: str) -> dict[str, Any]:
+    return {"name": name, "persistentVolumeClaim": {"claimName": claim}}

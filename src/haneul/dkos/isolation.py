@@ -1,0 +1,93 @@
+"""Network policies of one cluster: only its own parts meet. Pure rendering.
+
+The API server answers everyone, as any API server on a network does; everything else of a cluster is reached by
+exactly who needs it. Policies are the management cluster's (``networking.k8s.io/v1``); the host itself always reaches
+its own pods, which is how health checks work.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from haneul.dkos.control_plane import CLUSTER_LABEL, labels
+from haneul.dkos.model import Cluster
+from haneul.kernel.kube import Manifest
+
+
+def network_policies(cluster: Cluster) -> list[Manifest]:
+    """Return all policies of a cluster's two namespaces."""
+    own_nodes = {
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": cluster.nodes_namespace}},
+        "podSelector": {"matchLabels": {CLUSTER_LABEL: cluster.uid}},
+    }
+    own_masters = {
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": cluster.masters_namespace}},
+        "podSelector": {"matchLabels": {CLUSTER_LABEL: cluster.uid}},
+    }
+    own_apiserver = {"podSelector": {"matchLabels": labels(cluster, "kube-apiserver")}}
+    own_etcd = {"podSelector": {"matchLabels": labels(cluster, "etcd")}}
+    masters, nodes = cluster.masters_namespace, cluster.nodes_namespace
+    # Everything outside the management cluster: its own pods and hosts are never matched by addresses.
+    world = {"ipBlock": {"cidr": "0.0.0.0/0"}}
+    return [
+        _policy(cluster, masters, "default", {}, ingress=[], egress=[]),
+        _policy(
+            cluster,
+            masters,
+            "etcd",
+            labels(cluster, "etcd"),
+            ingress=[_from([own_apiserver], 2379), _from([own_etcd], 2380)],
+            egress=[_to([own_etcd], 2380)],
+        ),
+        _policy(
+            cluster,
+            masters,
+            "kube-apiserver",
+            labels(cluster, "kube-apiserver"),
+            ingress=[{"ports": [{"port": 6443, "protocol": "TCP"}]}],
+            # Besides etcd and kubelets, an API server calls its users' webhooks, which run on the nodes or outside.
+            egress=[_to([own_etcd], 2379), {"to": [own_nodes, world]}],
+        ),
+        *(
+            _policy(cluster, masters, role, labels(cluster, role), ingress=[], egress=[_to([own_apiserver], 6443)])
+            for role in ("kube-controller-manager", "kube-scheduler", "cilium-operator")
+        ),
+        _policy(
+            cluster,
+            nodes,
+            "nodes",
+            {},
+            ingress=[{"from": [own_nodes, own_masters]}],
+            egress=[{"to": [own_nodes, world]}, _to([own_masters], 6443)],
+        ),
+    ]
+
+
+def _policy(
+    cluster: Cluster,
+    namespace: str,
+    name: str,
+    selector: dict[str, str],
+    *,
+    ingress: list[Any],
+    egress: list[Any],
+) -> Manifest:
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": name, "namespace": namespace, "labels": labels(cluster)},
+        "spec": {
+            "podSelector": {"matchLabels": selector} if selector else {},
+            "policyTypes": ["Ingress", "Egress"],
+            "ingress": ingress,
+            "egress": egress,
+        },
+    }
+
+
+def _from(peers: list[Any], port: int) -> dict[str, Any]:
+    return {"from": peers, "ports": [{"port": port, "protocol": "TCP"}]}
+
+
+def _to(peers: list[Any], port: int) -> dict[str, Any]:
+    return {"to": peers, "ports": [{"port": port, "protocol": "TCP"}]}

@@ -1,0 +1,150 @@
+"""Who may join a cluster as a node: the decision on a certificate request, pure.
+
+The built-in approver of Kubernetes is switched off in every cluster. A request is granted only if it is exactly what
+an announced node asks: the right signer, ``system:node:<name>`` of ``system:nodes`` and nothing else, the usages of
+its kind, asked with the one credential that was made for this node (first certificate) or by the node itself
+(renewal, serving), and for no address but the one at which its provider sees it. See Kubernetes documentation
+"Certificates and Certificate Signing Requests", section "Kubernetes signers".
+"""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+
+from haneul.kernel.kube import Manifest
+from haneul.kernel.pki import LeafProfile
+
+CLIENT_SIGNER: Final = "kubernetes.io/kube-apiserver-client-kubelet"
+SERVING_SIGNER: Final = "kubernetes.io/kubelet-serving"
+NODE_CERTIFICATE_LIFE: Final = timedelta(days=7)
+
+_CLIENT_USAGES: Final = ({"digital signature", "client auth"}, {"digital signature", "key encipherment", "client auth"})
+_SERVING_USAGES: Final = (
+    {"digital signature", "server auth"},
+    {"digital signature", "key encipherment", "server auth"},
+)
+
+
+@dataclass(frozen=True)
+class AnnouncedNode:
+    """A node that may join: its name, the user name of its bootstrap token, and its address once it is known."""
+
+    name: str
+    bootstrap_user: str
+    address: str
+
+
+@dataclass(frozen=True)
+class Grant:
+    """The request is right; ``profile`` is what the certificate says."""
+
+    profile: LeafProfile
+    reason: str
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """The request is wrong, and will not become right."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class NotYet:
+    """The request may become right: its node's address is not known yet."""
+
+    reason: str
+
+
+def decide(  # noqa: PLR0911 - a list of checks, each with its own words
+    request: Manifest, announced: Mapping[str, AnnouncedNode]
+) -> Grant | Refusal | NotYet | None:
+    """Return the decision on a CertificateSigningRequest; None if it is for a signer that is not ours.
+
+    ``announced`` maps node names to nodes.
+    """
+    spec = request["spec"]
+    if spec["signerName"] not in (CLIENT_SIGNER, SERVING_SIGNER):
+        return None
+    try:
+        parsed = x509.load_pem_x509_csr(base64.b64decode(spec["request"]))
+    except ValueError:
+        return Refusal("the request is not a PKCS #10 request")
+    if not parsed.is_signature_valid:
+        return Refusal("the request is not signed by its own key")
+    name = _node_name(parsed)
+    if name is None:
+        return Refusal("the subject is not exactly O=system:nodes, CN=system:node:<name>")
+    node = announced.get(name)
+    if node is None:
+        return Refusal(f"no pool of this cluster announced a node named {name}")
+    if spec["signerName"] == CLIENT_SIGNER:
+        return _decide_client(spec, parsed, node)
+    return _decide_serving(spec, parsed, node)
+
+
+def _decide_client(spec: Manifest, parsed: x509.CertificateSigningRequest, node: AnnouncedNode) -> Grant | Refusal:
+    if _alternative_names(parsed) != ((), ()):
+        return Refusal("a client certificate of a node carries no alternative names")
+    if set(spec.get("usages", [])) not in _CLIENT_USAGES:
+        return Refusal("the usages are not those of a node's client certificate")
+    if spec.get("username") not in (node.bootstrap_user, f"system:node:{node.name}"):
+        return Refusal("the request was not made with the credential that was announced for this node")
+    profile = LeafProfile(f"system:node:{node.name}", ("system:nodes",), client=True)
+    return Grant(profile, "the node was announced by a pool of this cluster")
+
+
+def _decide_serving(
+    spec: Manifest, parsed: x509.CertificateSigningRequest, node: AnnouncedNode
+) -> Grant | Refusal | NotYet:
+    if set(spec.get("usages", [])) not in _SERVING_USAGES:
+        return Refusal("the usages are not those of a node's serving certificate")
+    if spec.get("username") != f"system:node:{node.name}":
+        return Refusal("a serving certificate is for its own node to ask")
+    names, addresses = _alternative_names(parsed)
+    if set(names) - {node.name} or not addresses:
+        return Refusal("the names are not the node's own")
+    if not node.address:
+        return NotYet("the node's address is not known yet")
+    if set(addresses) != {node.address}:
+        return Refusal(f"the addresses {', '.join(addresses)} are not the announced {node.address}")
+    profile = LeafProfile(f"system:node:{node.name}", ("system:nodes",), names, addresses, server=True)
+    return Grant(profile, "the addresses are the announced node's")
+
+
+def _node_name(parsed: x509.CertificateSigningRequest) -> str | None:
+    subject = parsed.subject
+    organizations = [entry.value for entry in subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)]
+    common_names = [str(entry.value) for entry in subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    if organizations != ["system:nodes"] or len(common_names) != 1 or len(list(subject)) != 2:
+        return None
+    prefix, _, name = common_names[0].rpartition(":")
+    return name if prefix == "system:node" and name else None
+
+
+def _alternative_names(parsed: x509.CertificateSigningRequest) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the DNS names and the addresses; other kinds stand among the DNS names, where they never match."""
+    try:
+        extension = parsed.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return (), ()
+    names: list[str] = []
+    addresses: list[str] = []
+    for entry in extension:
+        if isinstance(entry, x509.DNSName):
+            names.append(entry.value)
+        elif isinstance(entry, x509.IPAddress) and isinstance(
+            entry.value, (ipaddress.IPv4Address, ipaddress.IPv6Address)
+        ):
+            addresses.append(str(entry.value))
+        else:
+            names.append(f"{type(entry).__name__}:{entry.value}")
+    return tuple(names), tuple(addresses)

@@ -1,0 +1,246 @@
+"""Making a cluster's masters so: applies what :mod:`control_plane` renders, in the order in which it is needed.
+
+Level-triggered: every call makes what is missing and changes what differs; what this process has applied before and
+has not changed since is skipped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from haneul.dkos import control_plane, isolation
+from haneul.dkos.control_plane import CLUSTER_LABEL, ROLE_LABEL, Images, Placement, labels
+from haneul.dkos.credentials import (
+    Authorities,
+    Endpoints,
+    authorities_from,
+    component_data,
+    component_profiles,
+    content_digest,
+    decode,
+    needs_issuing,
+    new_authorities,
+    profile_digest,
+    secret_manifest,
+)
+from haneul.dkos.model import Cluster, NetworkPlugin
+from haneul.dkos.states import MasterState
+from haneul.kernel.clock import Clock
+from haneul.kernel.kube import (
+    NODES,
+    PERSISTENT_VOLUMES,
+    PODS,
+    SECRETS,
+    SERVICES,
+    KubeApiError,
+    KubeClient,
+    Manifest,
+    resource_of,
+)
+
+_AUTHORITIES = "authorities"
+#: The secret from which the platform's API signs people's short-lived certificates.
+CLIENT_AUTHORITY = "client-authority"
+
+
+@dataclass(frozen=True)
+class MadeMasters:
+    """What later steps need of the masters: where they are reached and what signs for them."""
+
+    endpoints: Endpoints
+    authorities: Authorities
+
+
+class Masters:
+    """The masters of one cluster in the management cluster."""
+
+    def __init__(self, client: KubeClient, *, images: Images, outside_address: str, data: str, clock: Clock) -> None:
+        self._client = client
+        self._images = images
+        self._outside_address = outside_address
+        self._data = data
+        self._clock = clock
+        self._applied: dict[tuple[str, str, str], int] = {}
+
+    def forget(self) -> None:
+        """Apply everything again at the next call, in case somebody else changed it."""
+        self._applied.clear()
+
+    async def ensure(self, cluster: Cluster) -> MadeMasters:
+        """Make the masters be as the spec says; does not wait until they run."""
+        await self._apply(control_plane.namespaces(cluster))
+        endpoints, authorities, _ = await asyncio.gather(
+            self._endpoints(cluster), self._authorities(cluster), self._volume(cluster)
+        )
+        digests = await self._credentials(cluster, endpoints, authorities)
+        configuration = control_plane.configuration(cluster)
+        await self._apply([configuration, *isolation.network_policies(cluster), *_signing_rights(cluster)])
+        digests["kube-apiserver"] += content_digest(configuration)
+        images = self._images
+        programs = [
+            control_plane.etcd(cluster, endpoints, images, digests),
+            control_plane.apiserver(cluster, endpoints, images, digests),
+            control_plane.controller_manager(cluster, images, digests),
+            control_plane.scheduler(cluster, images, digests),
+        ]
+        if cluster.spec.network.plugin is NetworkPlugin.CILIUM:
+            programs.append(control_plane.cilium_operator(cluster, endpoints, images, digests))
+        await self._apply(programs)
+        return MadeMasters(endpoints, authorities)
+
+    async def observe(self, cluster: Cluster) -> tuple[MasterState, ...]:
+        """Return each master component's state, from its pods."""
+        pods = await self._client.list(PODS, cluster.masters_namespace, labels=f"{CLUSTER_LABEL}={cluster.uid}")
+        roles = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"]
+        if cluster.spec.network.plugin is NetworkPlugin.CILIUM:
+            roles.append("cilium-operator")
+        return tuple(
+            _master_state(role, [pod for pod in pods if pod["metadata"]["labels"].get(ROLE_LABEL) == role])
+            for role in roles
+        )
+
+    async def _endpoints(self, cluster: Cluster) -> Endpoints:
+        etcd, api = await asyncio.gather(
+            *(self._client.apply(SERVICES, manifest) for manifest in control_plane.services(cluster))
+        )
+        return Endpoints(
+            etcd_addresses=(etcd["spec"]["clusterIP"],),
+            service_address=api["spec"]["clusterIP"],
+            kubernetes_service_address=control_plane.kubernetes_service_address(str(cluster.spec.network.services)),
+            outside_address=self._outside_address,
+            outside_port=api["spec"]["ports"][0]["nodePort"],
+        )
+
+    async def _volume(self, cluster: Cluster) -> None:
+        """Put etcd's data on the host that has it already, else on the host with the fewest volumes."""
+        name = f"etcd-{cluster.uid}-0"
+        if (PERSISTENT_VOLUMES.kind, "", name) in self._applied:
+            return
+        if await self._client.get(PERSISTENT_VOLUMES, name) is None:
+            volumes, nodes = await asyncio.gather(
+                self._client.list(PERSISTENT_VOLUMES, labels="app.kubernetes.io/managed-by=haneul"),
+                self._client.list(NODES),
+            )
+            host = choose_host([node["metadata"]["name"] for node in nodes], volumes)
+            await self._apply(control_plane.volume(cluster, Placement(host, self._data)))
+        self._applied[(PERSISTENT_VOLUMES.kind, "", name)] = 0
+
+    async def _authorities(self, cluster: Cluster) -> Authorities:
+        namespace = cluster.masters_namespace
+        kept = await self._client.get(SECRETS, _AUTHORITIES, namespace)
+        if kept is None:
+            fresh = new_authorities(f"{cluster.project}/{cluster.name}", self._clock.now())
+            manifest = secret_manifest(namespace, _AUTHORITIES, fresh.data(), labels(cluster))
+            try:
+                kept = await self._client.create(SECRETS, manifest)
+            except KubeApiError as error:
+                if error.reason != "AlreadyExists":
+                    raise
+                # Another process was first: its authorities are the cluster's.
+                kept = await self._client.get(SECRETS, _AUTHORITIES, namespace)
+        return authorities_from(decode(kept or {}))
+
+    async def _credentials(self, cluster: Cluster, endpoints: Endpoints, authorities: Authorities) -> dict[str, str]:
+        """Make each component's secret; return the digests of their contents by component."""
+        now = self._clock.now()
+        namespace = cluster.masters_namespace
+        cilium = cluster.spec.network.plugin is NetworkPlugin.CILIUM
+        wanted = component_profiles(endpoints, cilium=cilium)
+        kept = {
+            secret["metadata"]["name"]: secret
+            for secret in await self._client.list(SECRETS, namespace, labels=f"{CLUSTER_LABEL}={cluster.uid}")
+        }
+        digests: dict[str, str] = {}
+        fresh: list[Manifest] = []
+        for component, profiles in wanted.items():
+            secret = kept.get(component)
+            if secret is None or needs_issuing(secret, profiles, endpoints.inside, now):
+                data = component_data(component, profiles, authorities, endpoints, now)
+                issued_for = profile_digest(profiles, endpoints.inside)
+                secret = secret_manifest(namespace, component, data, labels(cluster), issued_for=issued_for)
+                fresh.append(secret)
+            digests[component] = content_digest(secret)
+        signer = {
+            "ca.crt": authorities.cluster.certificate,
+            "ca.key": authorities.cluster.key,
+            "server": endpoints.outside.encode(),
+        }
+        fresh.append(secret_manifest(namespace, CLIENT_AUTHORITY, signer, labels(cluster)))
+        await self._apply(fresh)
+        return digests
+
+    async def _apply(self, manifests: Iterable[Manifest]) -> None:
+        """Apply what this process has not applied in just this form; in parallel, none depends on another."""
+
+        async def apply(manifest: Manifest) -> None:
+            metadata = manifest["metadata"]
+            key = (manifest["kind"], metadata.get("namespace", ""), metadata["name"])
+            fingerprint = hash(repr(manifest))
+            if self._applied.get(key) != fingerprint:
+                await self._client.apply(resource_of(manifest), manifest)
+                self._applied[key] = fingerprint
+
+        async with asyncio.TaskGroup() as group:
+            for manifest in manifests:
+                group.create_task(apply(manifest))
+
+
+def choose_host(hosts: list[str], volumes: list[Manifest]) -> str:
+    """Return the host that carries the fewest of the given volumes, the first by name among equals."""
+    carried = dict.fromkeys(sorted(hosts), 0)
+    for volume in volumes:
+        terms = volume["spec"]["nodeAffinity"]["required"]["nodeSelectorTerms"]
+        for host in terms[0]["matchExpressions"][0]["values"]:
+            if host in carried:
+                carried[host] += 1
+    return min(carried, key=lambda host: carried[host])
+
+
+def _signing_rights(cluster: Cluster) -> list[Manifest]:
+    """The platform's API may read one secret of each cluster: the one that signs people's certificates."""
+    metadata = {
+        "name": "credential-signer",
+        "namespace": cluster.masters_namespace,
+        "labels": labels(cluster),
+    }
+    return [
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "Role",
+            "metadata": metadata,
+            "rules": [
+                {"apiGroups": [""], "resources": ["secrets"], "resourceNames": [CLIENT_AUTHORITY], "verbs": ["get"]}
+            ],
+        },
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "RoleBinding",
+            "metadata": metadata,
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "credential-signer"},
+            "subjects": [{"kind": "ServiceAccount", "name": "haneul-api", "namespace": "haneul-system"}],
+        },
+    ]
+
+
+def _master_state(role: str, pods: list[Manifest]) -> MasterState:
+    if not pods:
+        return MasterState(role, ready=False, message="its pod is being made")
+    for pod in pods:
+        conditions = pod.get("status", {}).get("conditions", [])
+        if any(entry["type"] == "Ready" and entry["status"] == "True" for entry in conditions):
+            return MasterState(role, ready=True)
+    return MasterState(role, ready=False, message=_why_not_ready(pods[-1]))
+
+
+def _why_not_ready(pod: Manifest) -> str:
+    status = pod.get("status", {})
+    for entry in [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]:
+        waiting = entry.get("state", {}).get("waiting")
+        if waiting and waiting.get("reason") not in ("PodInitializing", "ContainerCreating"):
+            return f"{waiting.get('reason')}: {waiting.get('message', '')}".rstrip(": ")
+    scheduled = next((e for e in status.get("conditions", []) if e["type"] == "PodScheduled"), None)
+    if scheduled is not None and scheduled["status"] == "False":
+        return str(scheduled.get("message", "not scheduled"))
+    return "starting"

@@ -1,0 +1,188 @@
+"""What a node is told: the configuration files of its kubelet, container runtime and network. Pure rendering.
+
+The files are the same for every provider; how they reach the machine is the provider's business. The node image's
+``start-node`` fills in what only the machine knows (what it must reserve).
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+import yaml
+
+from haneul.dkos.model import Cluster, NetworkPlugin, NodePool
+
+PROVIDER_LABEL: Final = "dkos.haneul.dev/provider"
+POOL_LABEL: Final = "dkos.haneul.dev/pool"
+
+
+def node_files(cluster: Cluster, pool: NodePool, node: str, *, pause_image: str) -> dict[str, str]:
+    """Return the configuration files of one node by name."""
+    native = cluster.spec.network.plugin is NetworkPlugin.NATIVE
+    services = ["containerd", "kubelet", "flanneld", "kube-proxy" if native else "cilium-agent"]
+    environment = {
+        "NODE_NAME": node,
+        "NODE_LABELS": f"{POOL_LABEL}={pool.name},{PROVIDER_LABEL}={pool.provider}",
+        "NODE_MEMORY_MIB": str(pool.memory_mib),
+        "NODE_MILLICORES": str(round(pool.cpu * 1000)),
+        "NODE_SERVICES": '"' + " ".join(services) + '"',
+        "NODE_MASQUERADE": str(native).lower(),
+    }
+    network = {"cni-template.json": _cni_template(cluster)} if native else {}
+    network |= {} if native else {f"cilium.{name}": value for name, value in _cilium(cluster).items()}
+    return {
+        "node.env": "".join(f"{name}={value}\n" for name, value in environment.items()),
+        "containerd.toml": _containerd(pause_image, native=native),
+        "kubelet.yaml": str(yaml.safe_dump(_kubelet(cluster), sort_keys=False)),
+        "kube-proxy.yaml": str(yaml.safe_dump(_kube_proxy(cluster), sort_keys=False)),
+        "flannel.json": json.dumps(
+            {
+                "Network": str(cluster.spec.network.pods),
+                "EnableNFTables": True,
+                "Backend": {"Type": "vxlan", "Port": 8472, "VNI": 1},
+            },
+            indent=2,
+        ),
+        **network,
+    }
+
+
+def _kubelet(cluster: Cluster) -> dict[str, Any]:
+    settings = cluster.spec.settings
+    configuration: dict[str, Any] = {
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+        "authentication": {
+            "anonymous": {"enabled": False},
+            "webhook": {"enabled": True},
+            "x509": {"clientCAFile": "/etc/haneul/bootstrap/ca.crt"},
+        },
+        "authorization": {"mode": "Webhook"},
+        "cgroupDriver": "cgroupfs",
+        "cgroupRoot": "/",
+        "failCgroupV1": False,
+        "failSwapOn": False,
+        "containerRuntimeEndpoint": "unix:///run/containerd/containerd.sock",
+        "rotateCertificates": True,
+        # The serving certificate is asked for too, and signed by DKOS for the node's announced address only.
+        "serverTLSBootstrap": True,
+        "nodeStatusUpdateFrequency": f"{settings.node_status_update_seconds}s",
+        "nodeStatusReportFrequency": "1m",
+        "maxPods": settings.max_pods_per_node,
+        "serializeImagePulls": False,
+        "kubeAPIQPS": 50,
+        "kubeAPIBurst": 100,
+        "systemReserved": {"memory": "RESERVED_MEMORY", "cpu": "RESERVED_CPU"},
+        "enforceNodeAllocatable": ["pods"],
+        "evictionHard": {"memory.available": "64Mi", "nodefs.available": "3%", "imagefs.available": "3%"},
+        "imageGCHighThresholdPercent": 95,
+        "imageGCLowThresholdPercent": 90,
+        "containerLogMaxSize": "10Mi",
+        "containerLogMaxFiles": 3,
+        "shutdownGracePeriod": "0s",
+        "readOnlyPort": 0,
+    }
+    if settings.feature_gates:
+        configuration["featureGates"] = settings.feature_gates
+    return configuration
+
+
+def _kube_proxy(cluster: Cluster) -> dict[str, Any]:
+    return {
+        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+        "kind": "KubeProxyConfiguration",
+        "mode": "nftables",
+        "clusterCIDR": str(cluster.spec.network.pods),
+        "clientConnection": {"kubeconfig": "/var/lib/kubelet/kubeconfig", "qps": 50, "burst": 100},
+        # Connection tracking is the machine's to size, not one node's of many.
+        "conntrack": {"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
+        "nftables": {"syncPeriod": "30s", "minSyncPeriod": "200ms"},
+    }
+
+
+def _containerd(pause_image: str, *, native: bool) -> str:
+    template = 'conf_template = "/etc/haneul/node/cni-template.json"' if native else ""
+    return f"""version = 3
+disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.zfs",
+    "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.erofs", "io.containerd.nri.v1.nri",
+    "io.containerd.tracing.processor.v1.otlp", "io.containerd.internal.v1.tracing"]
+
+[plugins."io.containerd.cri.v1.images"]
+snapshotter = "overlayfs"
+[plugins."io.containerd.cri.v1.images".pinned_images]
+sandbox = "{pause_image}"
+
+[plugins."io.containerd.cri.v1.runtime"]
+restrict_oom_score_adj = true
+[plugins."io.containerd.cri.v1.runtime".cni]
+bin_dirs = ["/opt/cni/bin"]
+conf_dir = "/etc/cni/net.d"
+{template}
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
+runtime_type = "io.containerd.runc.v2"
+"""
+
+
+def _cni_template(cluster: Cluster) -> str:
+    """Return the template from which containerd writes the network configuration once the node has its pod range.
+
+    Each pod is joined to the node by a pair of its own (CNI plugin ``ptp``): no bridge, plain routes. The node puts
+    in the MTU of its way to other nodes.
+    """
+    configuration = {
+        "cniVersion": "1.0.0",
+        "name": "haneul",
+        "plugins": [
+            {
+                "type": "ptp",
+                "mtu": "POD_MTU",
+                "ipam": {
+                    "type": "host-local",
+                    "dataDir": "/run/cni-ipam",
+                    "ranges": [[{"subnet": "{{.PodCIDR}}"}]],
+                    "routes": [{"dst": "0.0.0.0/0"}],
+                },
+            },
+            {"type": "portmap", "capabilities": {"portMappings": True}, "backend": "nftables"},
+        ],
+    }
+    return json.dumps(configuration, indent=2).replace('"POD_MTU"', "POD_MTU")
+
+
+def _cilium(cluster: Cluster) -> dict[str, str]:
+    """Return the options of the cluster's own Cilium agents, one file an option.
+
+    Native routing over the routes that flannel keeps; BPF maps instead of kube-proxy. Several agents share one kernel
+    with the management cluster's: each has its own BPF file system, and each translates sockets of its own host
+    namespace only.
+    """
+    return {
+        "agent-health-port": "9879",
+        "auto-direct-node-routes": "false",
+        "bpf-lb-sock-hostns-only": "true",
+        "bpf-map-dynamic-size-ratio": "0.0025",
+        "bpf-policy-map-max": "1024",
+        "cgroup-root": "/run/haneul/cgroup2",
+        "cluster-id": "0",
+        "cluster-name": "default",
+        "cni-exclusive": "true",
+        "devices": "eth0",
+        "enable-bpf-masquerade": "true",
+        "enable-endpoint-health-checking": "false",
+        "enable-envoy-config": "false",
+        "enable-health-checking": "false",
+        "enable-hubble": "false",
+        "enable-ipv4": "true",
+        "enable-ipv4-masquerade": "true",
+        "enable-ipv6": "false",
+        "enable-l7-proxy": "false",
+        "identity-allocation-mode": "crd",
+        "ipam": "kubernetes",
+        "ipv4-native-routing-cidr": str(cluster.spec.network.pods),
+        "k8s-kubeconfig-path": "/var/lib/kubelet/kubeconfig",
+        "kube-proxy-replacement": "true",
+        "operator-api-serve-addr": "127.0.0.1:9234",
+        "routing-mode": "native",
+        "write-cni-conf-when-ready": "/etc/cni/net.d/05-cilium.conflist",
+    }

@@ -1,0 +1,52 @@
+"""What DKOS needs of others, each as small as its use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from haneul.dkos.model import Cluster, NodePool
+
+
+@dataclass(frozen=True)
+class NodeAnnouncement:
+    """A node that a pool wants: its name and pool, its files, and the credential to ask for a certificate with."""
+
+    name: str
+    pool: NodePool
+    files: dict[str, str]
+    bootstrap_kubeconfig: bytes
+    authority: bytes
+
+
+@dataclass(frozen=True)
+class ProvidedNode:
+    """A machine as its provider sees it.
+
+    ``instance`` changes whenever the machine is replaced by a new one of the same name; ``address`` and ``started``
+    are known once it runs.
+    """
+
+    name: str
+    instance: str
+    address: str = ""
+    running: bool = False
+    started: datetime | None = None
+    message: str = ""
+
+
+class NodeProvider(Protocol):
+    """Where a pool's nodes come from. Every method may be repeated; none waits for long."""
+
+    async def ensure(self, cluster: Cluster, node: NodeAnnouncement) -> None:
+        """Make the machine be there with these files, replacing it if it was made from other ones."""
+        ...
+
+    async def observe(self, cluster: Cluster) -> list[ProvidedNode]:
+        """Return the machines of a cluster."""
+        ...
+
+    async def remove(self, cluster: Cluster, name: str) -> None:
+        """Make the machine not be there."""
+        ...

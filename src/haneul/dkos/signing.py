@@ -1,0 +1,69 @@
+"""Answering the certificate requests of one cluster's nodes: asks :mod:`joining`, signs, writes the answer down."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+
+import structlog
+
+from haneul.dkos.joining import NODE_CERTIFICATE_LIFE, AnnouncedNode, Grant, NotYet, Refusal, decide
+from haneul.kernel.clock import Clock
+from haneul.kernel.kube import CERTIFICATE_REQUESTS, KubeClient, Manifest
+from haneul.kernel.pki import KeyPair, sign_request
+
+_log = structlog.get_logger(__name__)
+
+
+class NodeSigner:
+    """Signs for the nodes that were announced last. Requests that may become right are kept and tried again."""
+
+    def __init__(self, *, authority: KeyPair, clock: Clock) -> None:
+        self._authority = authority
+        self._clock = clock
+        self._announced: Mapping[str, AnnouncedNode] = {}
+        self._waiting: dict[str, Manifest] = {}
+
+    async def announce(self, client: KubeClient, announced: Mapping[str, AnnouncedNode]) -> None:
+        """Take note of which nodes may join, and look again at the requests that waited for it."""
+        self._announced = announced
+        for request in list(self._waiting.values()):
+            await self.answer(client, request)
+
+    async def answer(self, client: KubeClient, request: Manifest) -> None:
+        """Answer one request, unless it is answered already or not ours to answer."""
+        name = request["metadata"]["name"]
+        status = request.get("status", {})
+        if status.get("certificate") or any(entry["type"] == "Denied" for entry in status.get("conditions", [])):
+            self._waiting.pop(name, None)
+            return
+        decision = decide(request, self._announced)
+        if decision is None:
+            return
+        if isinstance(decision, NotYet):
+            self._waiting[name] = request
+            return
+        self._waiting.pop(name, None)
+        if isinstance(decision, Refusal):
+            _log.warning("node certificate refused", request=name, reason=decision.reason)
+            await self._write_condition(client, name, "Denied", decision.reason)
+            return
+        await self._grant(client, request, decision)
+
+    async def _grant(self, client: KubeClient, request: Manifest, grant: Grant) -> None:
+        name = request["metadata"]["name"]
+        certificate = sign_request(
+            self._authority,
+            base64.b64decode(request["spec"]["request"]),
+            grant.profile,
+            now=self._clock.now(),
+            life=NODE_CERTIFICATE_LIFE,
+        )
+        await self._write_condition(client, name, "Approved", grant.reason)
+        encoded = base64.b64encode(certificate).decode()
+        await client.patch(CERTIFICATE_REQUESTS, name, {"status": {"certificate": encoded}}, subresource="status")
+        _log.info("node certificate signed", request=name, node=grant.profile.common_name)
+
+    async def _write_condition(self, client: KubeClient, name: str, kind: str, message: str) -> None:
+        condition = {"type": kind, "status": "True", "reason": "DecidedByDkos", "message": message}
+        await client.patch(CERTIFICATE_REQUESTS, name, {"status": {"conditions": [condition]}}, subresource="approval")

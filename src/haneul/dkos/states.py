@@ -1,0 +1,141 @@
+"""What a cluster's observations mean: conditions, phase and milestones. Pure.
+
+The conditions come true in a fixed order, and each says on what it waits, so that the first one that is not true is
+what a person needs to know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from haneul.dkos.model import Cluster, ClusterStatus, Condition, ConditionType, NodeStatus, Phase
+
+
+@dataclass(frozen=True)
+class MasterState:
+    """One master component as the management cluster sees it."""
+
+    role: str
+    ready: bool
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One immutable look at a cluster."""
+
+    masters: tuple[MasterState, ...] = ()
+    api_answers: bool = False
+    api_message: str = ""
+    nodes: tuple[NodeStatus, ...] = ()
+    wanted_nodes: int = 0
+    endpoint: str = ""
+    problem: str = ""
+
+
+def status_of(cluster: Cluster, seen: Observation, now: datetime) -> ClusterStatus:
+    """Return the status that ``seen`` amounts to; unchanged conditions keep their transition times."""
+    before = {condition.type: condition for condition in cluster.status.conditions}
+    conditions = tuple(
+        _condition(before.get(kind), kind, true=true, reason=reason, message=message, now=now)
+        for kind, true, reason, message in _verdicts(seen)
+    )
+    return ClusterStatus(
+        phase=_phase(cluster, conditions),
+        observed_generation=cluster.generation,
+        endpoint=seen.endpoint or cluster.status.endpoint,
+        version=cluster.spec.version,
+        pods=cluster.spec.network.pods or "",
+        services=cluster.spec.network.services or "",
+        nodes=seen.nodes,
+        conditions=conditions,
+        milestones=_milestones(cluster, seen, now),
+    )
+
+
+def waits_on(status: ClusterStatus) -> str:
+    """Return what a cluster waits on, in words for people; nothing when it is ready."""
+    for condition in status.conditions:
+        if condition.status != "True":
+            return condition.message or condition.reason
+    return "" if status.conditions else "the operator to look at it"
+
+
+def _verdicts(seen: Observation) -> list[tuple[ConditionType, bool, str, str]]:
+    waiting = [master for master in seen.masters if not master.ready]
+    masters = ", ".join(f"{master.role} ({master.message})" if master.message else master.role for master in waiting)
+    absent = [node for node in seen.nodes if not node.ready]
+    nodes = ", ".join(f"{node.name} ({node.message})" if node.message else node.name for node in absent)
+    ready_nodes = len(seen.nodes) - len(absent)
+    masters_ready = bool(seen.masters) and not waiting
+    all_nodes = not absent and len(seen.nodes) == seen.wanted_nodes
+    network = all_nodes or ready_nodes > 0
+    return [
+        (
+            ConditionType.ACCEPTED,
+            not seen.problem,
+            "SpecRefused" if seen.problem else "SpecAccepted",
+            seen.problem,
+        ),
+        (
+            ConditionType.CONTROL_PLANE_READY,
+            masters_ready,
+            "MastersReady" if masters_ready else "MastersStarting",
+            f"waiting for {masters}" if masters else ("" if masters_ready else "waiting for the masters to be made"),
+        ),
+        (
+            ConditionType.API_ANSWERS,
+            seen.api_answers,
+            "ApiAnswers" if seen.api_answers else "ApiSilent",
+            "" if seen.api_answers else f"waiting for the API server to answer {seen.api_message}".rstrip(),
+        ),
+        (
+            ConditionType.NETWORK_READY,
+            network,
+            "NetworkReady" if network else "NoNodeReady",
+            "" if network else "waiting for the network of the first node",
+        ),
+        (
+            ConditionType.NODES_READY,
+            all_nodes,
+            "NodesReady" if all_nodes else "NodesJoining",
+            ""
+            if all_nodes
+            else f"{ready_nodes} of {seen.wanted_nodes} nodes ready; waiting for {nodes or 'the others to be made'}",
+        ),
+    ]
+
+
+def _condition(
+    before: Condition | None, kind: ConditionType, *, true: bool, reason: str, message: str, now: datetime
+) -> Condition:
+    status = "True" if true else "False"
+    since = before.last_transition_time if before is not None and before.status == status else now
+    return Condition(type=kind, status=status, reason=reason, message=message, last_transition_time=since)
+
+
+def _phase(cluster: Cluster, conditions: Sequence[Condition]) -> Phase:
+    if cluster.deleting:
+        return Phase.DELETING
+    if all(condition.status == "True" for condition in conditions):
+        return Phase.READY
+    if not cluster.status.milestones.get("ready"):
+        return Phase.CREATING
+    changing = cluster.status.observed_generation != cluster.generation or cluster.status.phase is Phase.UPDATING
+    return Phase.UPDATING if changing else Phase.DEGRADED
+
+
+def _milestones(cluster: Cluster, seen: Observation, now: datetime) -> dict[str, float]:
+    elapsed = round((now - cluster.created).total_seconds(), 3)
+    reached = {
+        "api": seen.api_answers,
+        "node": any(node.ready for node in seen.nodes),
+        "ready": seen.api_answers
+        and all(master.ready for master in seen.masters)
+        and len(seen.nodes) == seen.wanted_nodes
+        and all(node.ready for node in seen.nodes),
+    }
+    new = {name: elapsed for name, is_reached in reached.items() if is_reached}
+    return {**new, **cluster.status.milestones}

@@ -1,0 +1,92 @@
+"""Removing all that was made for a cluster, and only that; may be repeated from any state."""
+
+from __future__ import annotations
+
+from haneul.dkos.control_plane import CLUSTER_LABEL, labels
+from haneul.dkos.model import Cluster
+from haneul.kernel.clock import Clock
+from haneul.kernel.kube import JOBS, NAMESPACES, PERSISTENT_VOLUMES, KubeClient, Manifest
+from haneul.kernel.waiting import wait_for
+
+_NAMESPACE_SECONDS, _WIPE_SECONDS = 180.0, 60.0
+
+
+async def tear_down(client: KubeClient, cluster: Cluster, *, toolbox: str, data: str, clock: Clock) -> None:
+    """Remove the cluster's namespaces, volumes and data, in the order in which nothing is made again.
+
+    ``data`` is the folder on every management host that holds the clusters' data. Raises DeadlineExceededError when
+    something does not go away in time; calling it again goes on.
+    """
+    for namespace in (cluster.nodes_namespace, cluster.masters_namespace):
+        await client.delete(NAMESPACES, namespace)
+    for namespace in (cluster.nodes_namespace, cluster.masters_namespace):
+
+        async def gone(name: str = namespace) -> bool:
+            return await client.get(NAMESPACES, name) is None
+
+        await wait_for(gone, what=f"the namespace {namespace} to end", timeout=_NAMESPACE_SECONDS, clock=clock)
+    volumes = await client.list(PERSISTENT_VOLUMES, labels=f"{CLUSTER_LABEL}={cluster.uid}")
+    for host in sorted({_host(volume) for volume in volumes}):
+        await _wipe(client, cluster, host, toolbox=toolbox, data=data, clock=clock)
+    # The volumes go last: as long as one is there, a repeated call knows where data may be left.
+    for volume in volumes:
+        await client.delete(PERSISTENT_VOLUMES, volume["metadata"]["name"])
+
+
+async def _wipe(client: KubeClient, cluster: Cluster, host: str, *, toolbox: str, data: str, clock: Clock) -> None:
+    job = wipe_job(cluster, host, toolbox=toolbox, data=data)
+    name, namespace = job["metadata"]["name"], job["metadata"]["namespace"]
+    await client.apply(JOBS, job)
+
+    async def done() -> bool:
+        seen = await client.get(JOBS, name, namespace)
+        return bool(seen and seen.get("status", {}).get("succeeded"))
+
+    await wait_for(done, what=f"the data on {host} to be deleted", timeout=_WIPE_SECONDS, clock=clock)
+    await client.delete(JOBS, name, namespace)
+
+
+def wipe_job(cluster: Cluster, host: str, *, toolbox: str, data: str) -> Manifest:
+    """Return the job that deletes the cluster's folder on one host, and can reach no other cluster's files by name."""
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": f"wipe-{cluster.uid}-{host}"[:63].rstrip("-"),
+            "namespace": "haneul-system",
+            "labels": labels(cluster),
+        },
+        "spec": {
+            "backoffLimit": 5,
+            "ttlSecondsAfterFinished": 600,
+            "template": {
+                "metadata": {"labels": labels(cluster, "wipe")},
+                "spec": {
+                    "restartPolicy": "OnFailure",
+                    "nodeSelector": {"kubernetes.io/hostname": host},
+                    "automountServiceAccountToken": False,
+                    "containers": [
+                        {
+                            "name": "wipe",
+                            "image": toolbox,
+                            "imagePullPolicy": "IfNotPresent",
+                            "args": ["rm", "-rf", f"/clusters/{cluster.uid}"],
+                            "volumeMounts": [{"name": "clusters", "mountPath": "/clusters"}],
+                            "securityContext": {
+                                "readOnlyRootFilesystem": True,
+                                "allowPrivilegeEscalation": False,
+                                "capabilities": {"drop": ["ALL"], "add": ["DAC_OVERRIDE", "FOWNER"]},
+                            },
+                            "resources": {"requests": {"cpu": "5m", "memory": "8Mi"}, "limits": {"memory": "64Mi"}},
+                        }
+                    ],
+                    "volumes": [{"name": "clusters", "hostPath": {"path": data, "type": "DirectoryOrCreate"}}],
+                },
+            },
+        },
+    }
+
+
+def _host(volume: Manifest) -> str:
+    terms = volume["spec"]["nodeAffinity"]["required"]["nodeSelectorTerms"]
+    return str(terms[0]["matchExpressions"][0]["values"][0])

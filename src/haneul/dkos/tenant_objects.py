@@ -1,0 +1,120 @@
+"""What DKOS puts into a tenant's cluster: rights of nodes, people and network, and bootstrap tokens. Pure rendering."""
+
+from __future__ import annotations
+
+import base64
+from datetime import datetime, timedelta
+from typing import Final
+
+from haneul.dkos.model import Cluster, NetworkPlugin
+from haneul.kernel.kube import Manifest
+
+BOOTSTRAP_GROUP: Final = "system:bootstrappers:haneul"
+BOOTSTRAP_LIFE: Final = timedelta(minutes=30)
+_LABELS: Final = {"app.kubernetes.io/managed-by": "haneul"}
+
+
+def base_objects(cluster: Cluster) -> list[Manifest]:
+    """Return the objects of every cluster."""
+    bindings = [
+        _binding("node-bootstrap", "system:node-bootstrapper", BOOTSTRAP_GROUP),
+        _binding("node-proxy", "system:node-proxier", "system:nodes"),
+        _binding("kubelet-clients", "system:kubelet-api-admin", "haneul:kubelet-clients"),
+        _binding("owners", "cluster-admin", "haneul:owners"),
+        _binding("developers", "edit", "haneul:developers"),
+        _binding("viewers", "view", "haneul:viewers"),
+    ]
+    network = [
+        # flannel reads where the other nodes are; a node may write to no node but itself (admission NodeRestriction).
+        _role("node-network", [_rule("", ["nodes"], ["get", "list", "watch"]), _rule("", ["nodes/status"], ["patch"])]),
+        _binding("node-network", "haneul:node-network", "system:nodes"),
+    ]
+    if cluster.spec.network.plugin is NetworkPlugin.CILIUM:
+        network += [
+            _role("cilium-agent", _cilium_agent_rules()),
+            _binding("cilium-agent", "haneul:cilium-agent", "system:nodes"),
+            _role("cilium-operator", _cilium_operator_rules()),
+            _binding("cilium-operator", "haneul:cilium-operator", "haneul:cilium-operators"),
+        ]
+    return [*bindings, *network]
+
+
+def bootstrap_token(token: str, node: str, now: datetime) -> Manifest:
+    """Return the Secret that makes ``token`` (``<id>.<secret>``) valid for a while.
+
+    See Kubernetes documentation "Authenticating with Bootstrap Tokens". The token cleaner deletes it when it expires;
+    DKOS deletes it as soon as its node has joined.
+    """
+    identity, secret = token.split(".")
+    data = {
+        "token-id": identity,
+        "token-secret": secret,
+        "expiration": (now + BOOTSTRAP_LIFE).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "usage-bootstrap-authentication": "true",
+        "auth-extra-groups": BOOTSTRAP_GROUP,
+        "description": f"for node {node} alone",
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": token_secret_name(token), "namespace": "kube-system", "labels": _LABELS},
+        "type": "bootstrap.kubernetes.io/token",
+        "data": {key: base64.b64encode(value.encode()).decode() for key, value in data.items()},
+    }
+
+
+def token_secret_name(token: str) -> str:
+    """Return the name of the Secret that makes a bootstrap token valid."""
+    return f"bootstrap-token-{token.split('.', maxsplit=1)[0]}"
+
+
+def _rule(group: str, resources: list[str], verbs: list[str]) -> Manifest:
+    return {"apiGroups": [group], "resources": resources, "verbs": verbs}
+
+
+def _role(name: str, rules: list[Manifest]) -> Manifest:
+    return {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRole",
+        "metadata": {"name": f"haneul:{name}", "labels": _LABELS},
+        "rules": rules,
+    }
+
+
+def _binding(name: str, role: str, group: str) -> Manifest:
+    return {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRoleBinding",
+        "metadata": {"name": f"haneul:{name}", "labels": _LABELS},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": group}],
+    }
+
+
+_READ = ["get", "list", "watch"]
+_WRITE = [*_READ, "create", "update", "patch", "delete", "deletecollection"]
+
+
+def _cilium_agent_rules() -> list[Manifest]:
+    return [
+        _rule("", ["namespaces", "services", "pods", "endpoints", "nodes"], _READ),
+        _rule("networking.k8s.io", ["networkpolicies"], _READ),
+        _rule("discovery.k8s.io", ["endpointslices"], _READ),
+        _rule("apiextensions.k8s.io", ["customresourcedefinitions"], _READ),
+        _rule("coordination.k8s.io", ["leases"], ["create", "get", "update", "list", "delete"]),
+        _rule("cilium.io", ["*"], _WRITE),
+    ]
+
+
+def _cilium_operator_rules() -> list[Manifest]:
+    return [
+        _rule("", ["pods"], [*_READ, "delete"]),
+        _rule("", ["configmaps"], ["patch"]),
+        _rule("", ["nodes", "nodes/status"], [*_READ, "patch"]),
+        _rule("", ["namespaces", "services", "services/status", "endpoints", "secrets"], [*_READ, "update", "patch"]),
+        _rule("discovery.k8s.io", ["endpointslices"], _READ),
+        _rule("networking.k8s.io", ["networkpolicies"], _READ),
+        _rule("coordination.k8s.io", ["leases"], ["create", "get", "update"]),
+        _rule("apiextensions.k8s.io", ["customresourcedefinitions"], [*_READ, "create", "update"]),
+        _rule("cilium.io", ["*"], _WRITE),
+    ]
