@@ -58,12 +58,8 @@ def kubernetes_service_address(services: str) -> str:
 
 
 def namespaces(cluster: Cluster) -> list[Manifest]:
-    """Return the two namespaces of a cluster: one for its masters, one for its sandbox nodes.
-
-    The masters need a first container that owns the data folder, which the level ``baseline`` permits; a node is a
-    privileged pod.
-    """
-    levels = {cluster.masters_namespace: "baseline", cluster.nodes_namespace: "privileged"}
+    """Return the two namespaces of a cluster: one for its masters, one for its sandbox nodes, which are privileged."""
+    levels = {cluster.masters_namespace: "restricted", cluster.nodes_namespace: "privileged"}
     return [
         {
             "apiVersion": "v1",
@@ -112,7 +108,11 @@ def services(cluster: Cluster) -> list[Manifest]:
 
 
 def volume(cluster: Cluster, placement: Placement, index: int = 0) -> list[Manifest]:
-    """Return the volume and claim of one etcd member, bound to each other and to the member's host."""
+    """Return the volume and claim of one etcd member, bound to each other and to the member's host.
+
+    The volume is the host's folder of all clusters' data, of which the member's pod mounts only its own part: the
+    kubelet makes that part with the folder's mode, so that no container of root has to hand it over first.
+    """
     name, claim = f"etcd-{cluster.uid}-{index}", f"data-etcd-{index}"
     size = {"storage": "4Gi"}
     return [
@@ -131,7 +131,7 @@ def volume(cluster: Cluster, placement: Placement, index: int = 0) -> list[Manif
                     "namespace": cluster.masters_namespace,
                     "name": claim,
                 },
-                "hostPath": {"path": f"{placement.data}/{cluster.uid}/etcd-{index}", "type": "DirectoryOrCreate"},
+                "hostPath": {"path": placement.data, "type": "Directory"},
                 "nodeAffinity": {
                     "required": {
                         "nodeSelectorTerms": [
@@ -249,31 +249,19 @@ def etcd(cluster: Cluster, endpoints: Endpoints, images: Images, digests: Mappin
         "heartbeat-interval": "100",
         "election-timeout": "1000",
     }
-    container = _container("etcd", images.etcd, arguments, memory="48Mi", limit="512Mi", cpu="20m")
+    container = _container("etcd", images.etcd, arguments, memory="48Mi", limit="512Mi", cpu="40m")
     container |= {
         "env": [{"name": "GOMEMLIMIT", "value": "384MiB"}],
-        "volumeMounts": [_mount("pki", _PEM), {"name": "data", "mountPath": "/data"}],
+        "volumeMounts": [
+            _mount("pki", _PEM),
+            {"name": "data", "mountPath": "/data", "subPath": f"{cluster.uid}/etcd-0"},
+        ],
         "startupProbe": _probe(2381, "/readyz", scheme="HTTP", period=1, failures=60),
         "livenessProbe": _probe(2381, "/livez", scheme="HTTP", period=10, failures=6),
         "readinessProbe": _probe(2381, "/readyz", scheme="HTTP", period=5, failures=3),
     }
-    own_data = {
-        "name": "own-data",
-        "image": images.toolbox,
-        "imagePullPolicy": "IfNotPresent",
-        "args": ["chown", f"{USER}:{USER}", "/data"],
-        "volumeMounts": [{"name": "data", "mountPath": "/data"}],
-        "resources": {"requests": {"cpu": "5m", "memory": "8Mi"}, "limits": {"memory": "32Mi"}},
-        "securityContext": {
-            "runAsUser": 0,
-            "runAsNonRoot": False,
-            "readOnlyRootFilesystem": True,
-            "allowPrivilegeEscalation": False,
-            "capabilities": {"drop": ["ALL"], "add": ["CHOWN"]},
-        },
-    }
     pod = _pod(cluster, "etcd", container, [_secret_volume("pki", "etcd"), _claim_volume("data", "data-etcd-0")])
-    pod["spec"] |= {"initContainers": [own_data], "terminationGracePeriodSeconds": 10}
+    pod["spec"]["terminationGracePeriodSeconds"] = 10
     pod["metadata"]["annotations"] = {"dkos.haneul.dev/credentials": digests["etcd"]}
     return {
         "apiVersion": "apps/v1",
@@ -336,9 +324,9 @@ def apiserver(cluster: Cluster, endpoints: Endpoints, images: Images, digests: M
         "event-ttl": "1h0m0s",
         **_feature_gates(settings),
     }
-    container = _container("kube-apiserver", images.apiserver, arguments, memory="256Mi", limit="1536Mi", cpu="50m")
+    container = _container("kube-apiserver", images.apiserver, arguments, memory="256Mi", limit="1536Mi", cpu="100m")
     container |= {
-        "env": [{"name": "GOGC", "value": "75"}, {"name": "GOMEMLIMIT", "value": "1280MiB"}],
+        "env": [{"name": "GOMEMLIMIT", "value": "1280MiB"}],
         "volumeMounts": [
             _mount("pki", _PEM),
             _mount("config", "/etc/haneul/config"),
@@ -390,7 +378,7 @@ def controller_manager(cluster: Cluster, images: Images, digests: Mapping[str, s
         **_feature_gates(settings),
     }
     container = _container(
-        "kube-controller-manager", images.controller_manager, arguments, memory="80Mi", limit="768Mi", cpu="20m"
+        "kube-controller-manager", images.controller_manager, arguments, memory="80Mi", limit="768Mi", cpu="10m"
     )
     container |= {
         "env": [{"name": "GOGC", "value": "60"}, {"name": "GOMEMLIMIT", "value": "640MiB"}],
@@ -413,7 +401,7 @@ def scheduler(cluster: Cluster, images: Images, digests: Mapping[str, str]) -> M
         "kube-api-burst": "400",
         **_feature_gates(cluster.spec.settings),
     }
-    container = _container("kube-scheduler", images.scheduler, arguments, memory="48Mi", limit="512Mi", cpu="10m")
+    container = _container("kube-scheduler", images.scheduler, arguments, memory="48Mi", limit="512Mi", cpu="5m")
     container |= {
         "env": [{"name": "GOGC", "value": "60"}, {"name": "GOMEMLIMIT", "value": "384MiB"}],
         "volumeMounts": [_mount("pki", _PEM)],

@@ -112,9 +112,12 @@ class ClusterController:
         if cluster.spec.network.pods is None or cluster.spec.network.services is None:
             problem = "the spec names no ranges; create clusters through the platform's API, which allocates them"
             return await self._report(cluster, Observation(problem=problem))
-        made = await self._masters.ensure(cluster)
+        masters = await self._masters.observe(cluster)
+        serves = any(master.running for master in masters if master.role == "kube-apiserver")
+        made = await self._masters.ensure(cluster, all_parts=serves)
         tokens = await self._tokens(cluster)
-        await self._announce_machines(cluster, made, tokens)
+        if serves:
+            await self._announce_machines(cluster, made, tokens)
         api_answers, message = await self._reach_tenant(made, now)
         nodes: Sequence[Manifest] = ()
         provided = await self._observe(cluster)
@@ -124,7 +127,7 @@ class ClusterController:
             await self._serve_tenant(self._tenant, cluster, plan, provided, nodes, tokens)
         plan = plan_nodes(cluster, provided, ())
         seen = Observation(
-            masters=await self._masters.observe(cluster),
+            masters=masters,
             api_answers=api_answers,
             api_message=message,
             nodes=node_statuses(plan, provided, nodes),
@@ -192,7 +195,11 @@ class ClusterController:
 
     async def _watch_requests(self, tenant: KubeClient) -> None:
         async for event in tenant.watch(CERTIFICATE_REQUESTS):
-            if self._signer is not None and event.type != "DELETED":
+            if self._signer is None:
+                continue
+            if event.type == "DELETED":
+                self._signer.forget(event.object)
+            else:
                 try:
                     await self._signer.answer(tenant, event.object)
                 except HaneulError as error:

@@ -68,8 +68,12 @@ class Masters:
         """Apply everything again at the next call, in case somebody else changed it."""
         self._applied.clear()
 
-    async def ensure(self, cluster: Cluster) -> MadeMasters:
-        """Make the masters be as the spec says; does not wait until they run."""
+    async def ensure(self, cluster: Cluster, *, all_parts: bool = True) -> MadeMasters:
+        """Make the masters be as the spec says; does not wait until they run.
+
+        Without ``all_parts``, only etcd and the API server are made: on a machine with few cores, what everything
+        else waits for should not compete with what waits for it.
+        """
         await self._apply(control_plane.namespaces(cluster))
         endpoints, authorities, _ = await asyncio.gather(
             self._endpoints(cluster), self._authorities(cluster), self._volume(cluster)
@@ -82,10 +86,13 @@ class Masters:
         programs = [
             control_plane.etcd(cluster, endpoints, images, digests),
             control_plane.apiserver(cluster, endpoints, images, digests),
-            control_plane.controller_manager(cluster, images, digests),
-            control_plane.scheduler(cluster, images, digests),
         ]
-        if cluster.spec.network.plugin is NetworkPlugin.CILIUM:
+        if all_parts:
+            programs += [
+                control_plane.controller_manager(cluster, images, digests),
+                control_plane.scheduler(cluster, images, digests),
+            ]
+        if all_parts and cluster.spec.network.plugin is NetworkPlugin.CILIUM:
             programs.append(control_plane.cilium_operator(cluster, endpoints, images, digests))
         await self._apply(programs)
         return MadeMasters(endpoints, authorities)
@@ -230,8 +237,13 @@ def _master_state(role: str, pods: list[Manifest]) -> MasterState:
     for pod in pods:
         conditions = pod.get("status", {}).get("conditions", [])
         if any(entry["type"] == "Ready" and entry["status"] == "True" for entry in conditions):
-            return MasterState(role, ready=True)
-    return MasterState(role, ready=False, message=_why_not_ready(pods[-1]))
+            return MasterState(role, ready=True, running=True)
+    running = any(
+        "running" in entry.get("state", {})
+        for pod in pods
+        for entry in pod.get("status", {}).get("containerStatuses", [])
+    )
+    return MasterState(role, ready=False, message=_why_not_ready(pods[-1]), running=running)
 
 
 def _why_not_ready(pod: Manifest) -> str:

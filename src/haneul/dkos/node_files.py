@@ -102,7 +102,7 @@ def _kube_proxy(cluster: Cluster) -> dict[str, Any]:
 
 
 def _containerd(pause_image: str, *, native: bool) -> str:
-    template = 'conf_template = "/etc/haneul/node/cni-template.json"' if native else ""
+    template = 'conf_template = "/run/haneul/cni-template.json"' if native else ""
     return f"""version = 3
 disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.zfs",
     "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.erofs", "io.containerd.nri.v1.nri",

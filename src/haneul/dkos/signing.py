@@ -23,6 +23,8 @@ class NodeSigner:
         self._clock = clock
         self._announced: Mapping[str, AnnouncedNode] = {}
         self._waiting: dict[str, Manifest] = {}
+        # Requests that this process answers or has answered; an older state of one may still be on its way here.
+        self._answered: set[str] = set()
 
     async def announce(self, client: KubeClient, announced: Mapping[str, AnnouncedNode]) -> None:
         """Take note of which nodes may join, and look again at the requests that waited for it."""
@@ -38,17 +40,27 @@ class NodeSigner:
             self._waiting.pop(name, None)
             return
         decision = decide(request, self._announced)
-        if decision is None:
+        if decision is None or name in self._answered:
             return
         if isinstance(decision, NotYet):
             self._waiting[name] = request
             return
         self._waiting.pop(name, None)
-        if isinstance(decision, Refusal):
-            _log.warning("node certificate refused", request=name, reason=decision.reason)
-            await self._write_condition(client, name, "Denied", decision.reason)
-            return
-        await self._grant(client, request, decision)
+        self._answered.add(name)
+        try:
+            if isinstance(decision, Refusal):
+                _log.warning("node certificate refused", request=name, reason=decision.reason)
+                await self._write_condition(client, name, "Denied", decision.reason)
+            else:
+                await self._grant(client, request, decision)
+        except BaseException:
+            self._answered.discard(name)
+            raise
+
+    def forget(self, request: Manifest) -> None:
+        """Take note that a request is gone."""
+        self._answered.discard(request["metadata"]["name"])
+        self._waiting.pop(request["metadata"]["name"], None)
 
     async def _grant(self, client: KubeClient, request: Manifest, grant: Grant) -> None:
         name = request["metadata"]["name"]

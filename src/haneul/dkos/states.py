@@ -20,6 +20,8 @@ class MasterState:
     role: str
     ready: bool
     message: str = ""
+    #: Its process runs, though it may not serve yet.
+    running: bool = False
 
 
 @dataclass(frozen=True)

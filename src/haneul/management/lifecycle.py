@@ -67,7 +67,10 @@ class Lifecycle:
         """Bring the management cluster up, from whatever state it is in."""
         settings = self._settings
         settings.state.mkdir(parents=True, exist_ok=True)
-        settings.state.chmod(0o711)
+        settings.state.chmod(0o700)
+        # Tenants' etcd members, which are not root, make their folders here; nobody else gets past the folder above.
+        settings.clusters.mkdir(exist_ok=True)
+        settings.clusters.chmod(0o777)
         with host_lock(settings):
             with progress.stage("prepare the host", expected_seconds=1):
                 self._claim_host()
@@ -231,7 +234,7 @@ class Lifecycle:
             write_atomically(settings.state / "kubeadm-patches" / name, patch)
         for phase in kubeadm.PHASES_BEFORE_KUBELET:
             await self._kubeadm_phase(phase)
-        write_atomically(settings.admin_kubeconfig, _SUPER_ADMIN.read_bytes(), mode=0o600)
+        write_atomically(settings.admin_kubeconfig, await asyncio.to_thread(_SUPER_ADMIN.read_bytes), mode=0o600)
         await self._services.ensure(
             runtime.kubelet_service(
                 settings, program=self._artifacts.program("kubelet"), search_path=self._search_path()

@@ -28,6 +28,11 @@ class ManagementSettings:
         return self.state / "admin.kubeconfig"
 
     @property
+    def clusters(self) -> Path:
+        """Return the folder of the tenants' data on this host."""
+        return self.state / "clusters"
+
+    @property
     def containerd_socket(self) -> Path:
         """Return the socket on which the container runtime serves."""
         return self.runtime / "containerd" / "containerd.sock"
