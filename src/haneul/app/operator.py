@@ -15,7 +15,6 @@ from typing import Any
 
 import kopf
 import structlog
-from pydantic import ValidationError
 
 from haneul.dkos.adapters.sandbox_nodes import SandboxNodes
 from haneul.dkos.control_plane import CLUSTER_LABEL, Images
@@ -106,7 +105,7 @@ class Operator:
                         if stopped or cluster.deleting:
                             return
                         status = await controller.reconcile(cluster)
-                except* (HaneulError, ValidationError) as errors:
+                except* HaneulError as errors:
                     _log.warning("cluster not reconciled", cluster=uid, errors=[str(e) for e in errors.exceptions])
                     await asyncio.sleep(backoff)
                     backoff = min(backoff * 2, _BACKOFF_LAST)

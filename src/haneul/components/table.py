@@ -212,6 +212,8 @@ IMAGES: Final[tuple[Image, ...]] = (
         packages=(
             "conntrack",
             "iproute2",
+            "ipset",
+            "iptables",
             "kmod",
             "libseccomp2",
             "mount",

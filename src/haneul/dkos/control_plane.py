@@ -432,10 +432,12 @@ def cilium_operator(cluster: Cluster, endpoints: Endpoints, images: Images, dige
             {"name": "GOGC", "value": "60"},
             {"name": "GOMEMLIMIT", "value": "256MiB"},
             {"name": "CILIUM_K8S_NAMESPACE", "value": "kube-system"},
+            {"name": "HOME", "value": "/home"},
         ],
-        "volumeMounts": [_mount("pki", _PEM)],
+        "volumeMounts": [_mount("pki", _PEM), {"name": "home", "mountPath": "/home"}],
     }
-    return _deployment(cluster, "cilium-operator", container, [_secret_volume("pki", "cilium-operator")], digests)
+    volumes = [_secret_volume("pki", "cilium-operator"), {"name": "home", "emptyDir": {"sizeLimit": "16Mi"}}]
+    return _deployment(cluster, "cilium-operator", container, volumes, digests)
 
 
 def _feature_gates(settings: Settings) -> dict[str, str]:

@@ -109,8 +109,10 @@ class ClusterController:
             self._masters.forget()
             self._base_done.clear()
             self._resync_at = now + _RESYNC
-        if cluster.spec.network.pods is None or cluster.spec.network.services is None:
+        problem = cluster.spec_problem
+        if not problem and None in (cluster.spec.network.pods, cluster.spec.network.services):
             problem = "the spec names no ranges; create clusters through the platform's API, which allocates them"
+        if problem:
             return await self._report(cluster, Observation(problem=problem))
         masters = await self._masters.observe(cluster)
         serves = any(master.running for master in masters if master.role == "kube-apiserver")

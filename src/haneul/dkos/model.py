@@ -12,7 +12,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from haneul.kernel.kube import Resource
@@ -174,6 +174,8 @@ class Cluster(_Model):
     created: datetime
     deleting: bool = False
     spec: ClusterSpec
+    #: Why the stored spec cannot be carried out; the spec is then the default one, which nobody asked for.
+    spec_problem: str = ""
     status: ClusterStatus = ClusterStatus()
 
     @property
@@ -193,8 +195,13 @@ def project_namespace(project: str) -> str:
 
 
 def cluster_from_resource(resource: dict[str, Any]) -> Cluster:
-    """Parse a custom resource. Raises pydantic.ValidationError for one that the schema would not have let in."""
+    """Parse a custom resource; a spec that is none becomes a ``spec_problem``, so that it can be shown and deleted."""
     metadata = resource["metadata"]
+    spec, problem = ClusterSpec(), ""
+    try:
+        spec = ClusterSpec.model_validate(resource.get("spec") or {})
+    except ValidationError as error:
+        problem = "; ".join(f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}" for entry in error.errors())
     return Cluster(
         project=metadata["namespace"].removeprefix("project-"),
         name=metadata["name"],
@@ -202,6 +209,7 @@ def cluster_from_resource(resource: dict[str, Any]) -> Cluster:
         generation=metadata["generation"],
         created=metadata["creationTimestamp"],
         deleting="deletionTimestamp" in metadata,
-        spec=ClusterSpec.model_validate(resource.get("spec") or {}),
+        spec=spec,
+        spec_problem=problem,
         status=ClusterStatus.model_validate(resource.get("status") or {}),
     )

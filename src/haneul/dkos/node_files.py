@@ -169,6 +169,7 @@ def _cilium(cluster: Cluster) -> dict[str, str]:
         "cni-exclusive": "true",
         "devices": "eth0",
         "enable-bpf-masquerade": "true",
+        "enable-dynamic-config": "false",
         "enable-endpoint-health-checking": "false",
         "enable-envoy-config": "false",
         "enable-health-checking": "false",
