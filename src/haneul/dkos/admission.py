@@ -1,0 +1,133 @@
+"""What a cluster may ask for: every refusal happens here, before anything is made. Pure.
+
+Ranges that a spec leaves out are given from the platform's pools, lowest free first: /18 for pods from 10.0.0.0/9 (64
+nodes of 254 pods), /20 for services from 10.128.0.0/10.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from haneul.dkos.model import (
+    LONGEST_CLUSTER_NAME,
+    MOST_NODES,
+    VERSIONS,
+    Cluster,
+    ClusterSpec,
+)
+from haneul.kernel.errors import ConflictError, InvalidInputError
+from haneul.kernel.names import parse_label
+
+_Range = ipaddress.IPv4Network
+
+_POD_POOL: Final = _Range("10.0.0.0/9")
+_SERVICE_POOL: Final = _Range("10.128.0.0/10")
+_POD_BITS, _SERVICE_BITS = 18, 20
+_GATE: Final = re.compile(r"[A-Z][A-Za-z0-9]{1,80}")
+
+
+@dataclass(frozen=True)
+class TakenRange:
+    """A range that is in use, and by whom, in words."""
+
+    network: ipaddress.IPv4Network
+    owner: str
+
+
+def admit(
+    name: str, spec: ClusterSpec, *, project: str, others: Sequence[Cluster], reserved: Iterable[TakenRange]
+) -> ClusterSpec:
+    """Return the spec with its ranges given, or raise InvalidInputError or ConflictError.
+
+    ``others`` are all clusters of the platform, ``reserved`` the ranges that no cluster may touch.
+    """
+    parse_label(name, what="cluster name", longest=LONGEST_CLUSTER_NAME)
+    check_shape(spec)
+    for other in others:
+        if (other.project, other.name) == (project, name):
+            raise ConflictError(f"{project} has a cluster named {name} already", hint="choose another name")
+        if f"{other.project}-{other.name}" == f"{project}-{name}":
+            raise ConflictError(
+                f"cluster {name} of {project} would share its namespace with {other.name} of {other.project}",
+                hint="choose another name",
+            )
+    taken = [*reserved, *_taken_by(others)]
+    pods = _given(spec.network.pods, "pods", taken, _POD_POOL, _POD_BITS)
+    taken.append(TakenRange(pods, "this cluster's pods"))
+    services = _given(spec.network.services, "services", taken, _SERVICE_POOL, _SERVICE_BITS)
+    network = spec.network.model_copy(update={"pods": str(pods), "services": str(services)})
+    return spec.model_copy(update={"network": network})
+
+
+def admit_change(before: ClusterSpec, after: ClusterSpec) -> None:
+    """Raise InvalidInputError if a living cluster cannot become ``after``."""
+    check_shape(after)
+    if after.network != before.network:
+        raise InvalidInputError(
+            "the network of a cluster cannot change once it is made", hint="create another cluster and move there"
+        )
+
+
+def check_shape(spec: ClusterSpec) -> None:
+    """Raise InvalidInputError for what is wrong with a spec by itself."""
+    if spec.version not in VERSIONS:
+        raise InvalidInputError(
+            f"Kubernetes {spec.version} is not built here", hint=f"choose one of {', '.join(VERSIONS)}"
+        )
+    names = [pool.name for pool in spec.node_pools]
+    for name in names:
+        parse_label(name, what="pool name", longest=20)
+    if len(set(names)) != len(names):
+        raise InvalidInputError("two pools have the same name", hint="give each pool a name of its own")
+    if spec.node_count > MOST_NODES:
+        raise InvalidInputError(
+            f"{spec.node_count} nodes are more than the {MOST_NODES} of one cluster", hint="ask for fewer nodes"
+        )
+    for gate in spec.settings.feature_gates:
+        if not _GATE.fullmatch(gate):
+            raise InvalidInputError(
+                f"{gate!r} is no name of a feature gate", hint="names look like 'InPlacePodVerticalScaling'"
+            )
+
+
+def _taken_by(clusters: Iterable[Cluster]) -> list[TakenRange]:
+    taken = []
+    for cluster in clusters:
+        network = cluster.spec.network
+        for use, text in (("pods", network.pods), ("services", network.services)):
+            if text is not None:
+                taken.append(TakenRange(_Range(text), f"the {use} of cluster {cluster.name} of {cluster.project}"))
+    return taken
+
+
+def _given(asked: str | None, use: str, taken: Sequence[TakenRange], pool: _Range, bits: int) -> _Range:
+    if asked is None:
+        return _lowest_free(use, taken, pool, bits)
+    network = _Range(asked)
+    least, most = (12, 22) if use == "pods" else (12, 24)
+    if not network.is_private or not least <= network.prefixlen <= most:
+        raise InvalidInputError(
+            f"{network} does not fit for {use}",
+            hint=f"name a private range between /{least} and /{most}, or leave it out and get a free one",
+        )
+    for other in taken:
+        if network.overlaps(other.network):
+            raise InvalidInputError(
+                f"the range {network} for {use} overlaps {other.network}, {other.owner}",
+                hint="leave the range out and get a free one",
+            )
+    return network
+
+
+def _lowest_free(use: str, taken: Sequence[TakenRange], pool: _Range, bits: int) -> _Range:
+    inside = sorted((other.network for other in taken if other.network.overlaps(pool)), key=lambda n: n.network_address)
+    for candidate in pool.subnets(new_prefix=bits):
+        if not any(candidate.overlaps(network) for network in inside):
+            return candidate
+    raise ConflictError(
+        f"no free range is left for {use} in {pool}", hint="delete a cluster, or name a range of your own"
+    )
