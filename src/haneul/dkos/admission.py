@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from haneul.dkos.control_plane import NODE_CIDR_BITS
 from haneul.dkos.model import (
     LONGEST_CLUSTER_NAME,
     MOST_NODES,
@@ -86,6 +87,20 @@ def check_shape(spec: ClusterSpec) -> None:
     if spec.node_count > MOST_NODES:
         raise InvalidInputError(
             f"{spec.node_count} nodes are more than the {MOST_NODES} of one cluster", hint="ask for fewer nodes"
+        )
+    if spec.network.pods is not None:
+        room = 2 ** max(0, NODE_CIDR_BITS - _Range(spec.network.pods).prefixlen)
+        if spec.node_count > room:
+            raise InvalidInputError(
+                f"the range {spec.network.pods} for pods has room for {room} nodes, not for {spec.node_count}",
+                hint=f"ask for fewer nodes; each takes a /{NODE_CIDR_BITS} of the range, which cannot grow later",
+            )
+    settings = spec.settings
+    if settings.node_monitor_grace_seconds < 4 * settings.node_status_update_seconds:
+        raise InvalidInputError(
+            f"a node that reports every {settings.node_status_update_seconds} s cannot be called silent after "
+            f"{settings.node_monitor_grace_seconds} s",
+            hint="let nodeMonitorGraceSeconds be four times nodeStatusUpdateSeconds or more",
         )
     for gate in spec.settings.feature_gates:
         if not _GATE.fullmatch(gate):

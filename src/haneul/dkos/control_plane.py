@@ -311,6 +311,8 @@ def apiserver(cluster: Cluster, endpoints: Endpoints, images: Images, digests: M
         "authorization-mode": "Node,RBAC",
         "authentication-config": "/etc/haneul/config/authentication.yaml",
         "enable-admission-plugins": "NodeRestriction",
+        "default-not-ready-toleration-seconds": str(settings.pod_eviction_seconds),
+        "default-unreachable-toleration-seconds": str(settings.pod_eviction_seconds),
         "enable-bootstrap-token-auth": "true",
         "encryption-provider-config": f"{_PEM}/encryption.yaml",
         "audit-policy-file": "/etc/haneul/config/audit.yaml",

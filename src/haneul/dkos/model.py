@@ -57,19 +57,21 @@ class NodeProviderName(StrEnum):
 class Network(_Model):
     """The cluster's network. Ranges left out are allocated from the platform's pools, without overlap."""
 
-    plugin: NetworkPlugin = NetworkPlugin.NATIVE
-    pods: Cidr | None = None
-    services: Cidr | None = None
+    plugin: NetworkPlugin = Field(default=NetworkPlugin.NATIVE, description="How pods are connected.")
+    pods: Cidr | None = Field(
+        default=None, description="Range of the pods' addresses, /12 to /22; each node takes a /24."
+    )
+    services: Cidr | None = Field(default=None, description="Range of the services' addresses, /12 to /24.")
 
 
 class NodePool(_Model):
-    """Nodes of one kind. ``cpu`` is in cores, ``memory_mib`` in MiB, for each node."""
+    """Nodes of one kind."""
 
-    name: str = "default"
-    count: int = Field(default=1, ge=0, le=MOST_NODES)
-    provider: NodeProviderName = NodeProviderName.SANDBOX
-    cpu: float = Field(default=2.0, gt=0, le=256)
-    memory_mib: int = Field(default=2048, ge=256, le=1 << 20)
+    name: str = Field(default="default", description="A DNS label of at most 20 characters, unique in the cluster.")
+    count: int = Field(default=1, ge=0, le=MOST_NODES, description="How many nodes the pool has.")
+    provider: NodeProviderName = Field(default=NodeProviderName.SANDBOX, description="Where the nodes come from.")
+    cpu: float = Field(default=2.0, gt=0, le=256, description="Cores of each node.")
+    memory_mib: int = Field(default=2048, ge=256, le=1 << 20, description="Memory of each node, in MiB.")
 
 
 class Settings(_Model):
@@ -78,29 +80,48 @@ class Settings(_Model):
     The health-check intervals are the reason why many clusters beat one: each team chooses its own.
     """
 
-    #: How often a kubelet reports that it lives (kubelet ``nodeStatusUpdateFrequency``), in seconds.
-    node_status_update_seconds: int = Field(default=10, ge=1, le=60)
-    #: How long a node may be silent before it is NotReady (controller manager), in seconds.
-    node_monitor_grace_seconds: int = Field(default=50, ge=5, le=600)
-    #: How long pods stay bound to an unreachable node before they are replaced, in seconds.
-    pod_eviction_seconds: int = Field(default=300, ge=0, le=3600)
-    #: Pods on one node at most (kubelet ``maxPods``).
-    max_pods_per_node: int = Field(default=110, ge=1, le=250)
-    #: Days that the API server keeps audit files; their size is bounded in any case.
-    audit_log_days: int = Field(default=7, ge=1, le=90)
-    #: Requests that the API server works on at once, reading and changing together.
-    max_requests_in_flight: int = Field(default=400, ge=50, le=3000)
-    #: Kubernetes feature gates for all components.
-    feature_gates: dict[str, bool] = Field(default_factory=dict)
+    node_status_update_seconds: int = Field(
+        default=10, ge=1, le=60, description="How often a kubelet reports that it lives, in seconds."
+    )
+    node_monitor_grace_seconds: int = Field(
+        default=50,
+        ge=5,
+        le=600,
+        description="How long a node may be silent before it is NotReady, in seconds; at least four reports' time.",
+    )
+    pod_eviction_seconds: int = Field(
+        default=300,
+        ge=0,
+        le=3600,
+        description="How long pods stay bound to an unreachable node before they are replaced, in seconds.",
+    )
+    max_pods_per_node: int = Field(default=110, ge=1, le=250, description="Pods on one node at most.")
+    audit_log_days: int = Field(
+        default=7,
+        ge=1,
+        le=90,
+        description="Days that the API server keeps audit files; their size is bounded in any case.",
+    )
+    max_requests_in_flight: int = Field(
+        default=400,
+        ge=50,
+        le=3000,
+        description="Requests that the API server works on at once, reading and changing together.",
+    )
+    feature_gates: dict[str, bool] = Field(
+        default_factory=dict, description="Kubernetes feature gates, by name, for all components."
+    )
 
 
 class ClusterSpec(_Model):
     """What a cluster is asked to be."""
 
-    version: str = VERSIONS[0]
-    network: Network = Network()
-    node_pools: tuple[NodePool, ...] = (NodePool(),)
-    settings: Settings = Settings()
+    version: str = Field(default=VERSIONS[0], description="The version of Kubernetes.")
+    network: Network = Field(default=Network(), description="The network; it cannot change later.")
+    node_pools: tuple[NodePool, ...] = Field(
+        default=(NodePool(),), description=f"The nodes, at most {MOST_NODES} in all pools together."
+    )
+    settings: Settings = Field(default=Settings(), description="What the cluster sets for itself.")
 
     @property
     def node_count(self) -> int:
@@ -132,36 +153,37 @@ class ConditionType(StrEnum):
 class Condition(_Model):
     """One condition, as Kubernetes API conventions define it; ``message`` is a sentence for people."""
 
-    type: ConditionType
-    status: str
-    reason: str
-    message: str = ""
-    last_transition_time: datetime
+    type: ConditionType = Field(description="Which condition.")
+    status: str = Field(description="`True` or `False`.")
+    reason: str = Field(description="Why, in one word for programs.")
+    message: str = Field(default="", description="What is waited for, in words for people.")
+    last_transition_time: datetime = Field(description="When `status` changed last.")
 
 
 class NodeStatus(_Model):
     """One node as the operator sees it."""
 
-    name: str
-    pool: str
-    address: str = ""
-    ready: bool = False
-    message: str = ""
+    name: str = Field(description="Its pool's name and a number.")
+    pool: str = Field(description="Its pool.")
+    address: str = Field(default="", description="Where its provider sees it.")
+    ready: bool = Field(default=False, description="Whether it runs pods.")
+    message: str = Field(default="", description="What it waits for.")
 
 
 class ClusterStatus(_Model):
-    """What is seen of a cluster. ``endpoint`` is the API server's address from outside."""
+    """What is seen of a cluster."""
 
-    phase: Phase = Phase.PENDING
-    observed_generation: int = 0
-    endpoint: str = ""
-    version: str = ""
-    pods: str = ""
-    services: str = ""
-    nodes: tuple[NodeStatus, ...] = ()
-    conditions: tuple[Condition, ...] = ()
-    #: Seconds from creation to each milestone (``api``, ``node``), for people and the benchmark.
-    milestones: dict[str, float] = Field(default_factory=dict)
+    phase: Phase = Field(default=Phase.PENDING, description="The cluster's life in one word.")
+    observed_generation: int = Field(default=0, description="The generation of the spec that this status is about.")
+    endpoint: str = Field(default="", description="The API server's URL for people.")
+    version: str = Field(default="", description="The version of Kubernetes.")
+    pods: str = Field(default="", description="The range of the pods' addresses.")
+    services: str = Field(default="", description="The range of the services' addresses.")
+    nodes: tuple[NodeStatus, ...] = Field(default=(), description="Every node that a pool wants.")
+    conditions: tuple[Condition, ...] = Field(default=(), description="How far the cluster has come.")
+    milestones: dict[str, float] = Field(
+        default_factory=dict, description="Seconds from creation until first reached: `api`, `node`, `ready`."
+    )
 
 
 class Cluster(_Model):

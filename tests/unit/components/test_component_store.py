@@ -1,0 +1,54 @@
+"""What the store builds for a name, and what it says about things that are not built."""
+
+from pathlib import Path
+
+import pytest
+
+from haneul.components.store import ComponentStore, _select
+from haneul.components.table import COMPONENTS, IMAGES, image, image_reference
+from haneul.kernel.errors import HostNotReadyError, NotFoundError
+from haneul.kernel.progress import SilentProgress
+
+PROJECT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ComponentStore:
+    return ComponentStore(cache=tmp_path / "cache", project=PROJECT)
+
+
+def test_an_image_brings_its_programs_and_carried_images() -> None:
+    components, images = _select(["node"])
+    assert images == {"node", "pause", "toolbox", "agnhost"}
+    assert components == {"containerd", "runc", "kubernetes", "flannel", "cni-plugins", "cilium", "pause"}
+
+
+def test_a_component_brings_nothing_else() -> None:
+    assert _select(["runc"]) == ({"runc"}, set())
+
+
+async def test_an_unknown_name_is_refused_before_anything_is_made(store: ComponentStore, tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="'kubernetse'"):
+        await store.build(["etcd", "kubernetse"], SilentProgress())
+    assert not (tmp_path / "cache").exists()
+
+
+def test_in_an_empty_cache_everything_is_missing_in_build_order(store: ComponentStore) -> None:
+    assert store.missing() == [*COMPONENTS, *IMAGES]
+
+
+def test_what_is_not_built_is_said_with_the_command_that_builds_it(store: ComponentStore) -> None:
+    with pytest.raises(HostNotReadyError, match="kubelet is not built") as program:
+        store.program("kubelet")
+    assert "haneul components build kubernetes" in program.value.hint
+    with pytest.raises(HostNotReadyError, match="image node is not built"):
+        store.image_archive("node")
+
+
+def test_an_archive_in_its_place_is_a_built_image(store: ComponentStore) -> None:
+    archive = store.images.archive(image("toolbox"))
+    archive.parent.mkdir(parents=True)
+    archive.touch()
+    assert store.image_archive("toolbox") == archive
+    assert store.image_reference("toolbox") == image_reference("toolbox")
+    assert image("toolbox") not in store.missing()

@@ -1,0 +1,72 @@
+"""The table agrees with the Go modules, with the folders of images, and with itself."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from haneul.components.table import COMPONENTS, IMAGES, GoComponent, Image, component_of, image, image_reference
+
+PROJECT = Path(__file__).parents[3]
+SOURCES = PROJECT / "components"
+
+
+def required_version(component: GoComponent) -> str:
+    """Return the version without its "v" at which the component's go.mod requires its upstream module."""
+    lines = (SOURCES / component.name / "go.mod").read_text().splitlines()
+    wanted = re.compile(rf"(?:require\s+|\s+){re.escape(component.module)} v(\S+)")
+    return next(match[1] for line in lines if (match := wanted.match(line)))
+
+
+@pytest.mark.parametrize("component", [row for row in COMPONENTS if row.module], ids=lambda row: row.name)
+def test_versions_are_those_of_go_mod(component: GoComponent) -> None:
+    assert required_version(component) == component.version
+
+
+@pytest.mark.parametrize("component", [row for row in COMPONENTS if row.module], ids=lambda row: row.name)
+def test_every_byte_of_the_upstream_module_is_pinned(component: GoComponent) -> None:
+    sums = (SOURCES / component.name / "go.sum").read_text()
+    assert f"{component.module} v{component.version} h1:" in sums
+
+
+def test_versions_told_to_the_linker_are_the_components_own() -> None:
+    for component in COMPONENTS:
+        for flag in component.ldflags:
+            name, _, value = flag.removeprefix("-X ").partition("=")
+            if name.lower().endswith("version"):
+                assert value.removeprefix("v") == component.version
+
+
+def test_every_module_has_a_row_and_every_image_a_containerfile() -> None:
+    assert {path.parent.name for path in SOURCES.glob("*/go.mod")} == {row.name for row in COMPONENTS}
+    assert {path.parent.name for path in SOURCES.glob("images/*/Containerfile")} == {row.name for row in IMAGES}
+
+
+def test_names_are_unique() -> None:
+    programs = [program.name for component in COMPONENTS for program in component.programs]
+    for names in (programs, [row.name for row in COMPONENTS], [row.name for row in IMAGES]):
+        assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("row", IMAGES, ids=lambda row: row.name)
+def test_images_are_made_of_known_programs_and_earlier_images(row: Image) -> None:
+    earlier = [candidate.name for candidate in IMAGES[: IMAGES.index(row)]]
+    assert set(row.images) <= set(earlier)
+    assert all(component_of(program) in COMPONENTS for program in row.programs)
+
+
+def test_unknown_names_are_errors() -> None:
+    with pytest.raises(KeyError):
+        component_of("no-such-program")
+    with pytest.raises(KeyError):
+        image("no-such-image")
+
+
+def test_references_name_no_registry_of_the_internet() -> None:
+    assert image_reference("kube-apiserver") == f"haneul.local/kube-apiserver:v{image('kube-apiserver').version}"
+
+
+def test_containerfiles_start_from_nothing() -> None:
+    for path in SOURCES.glob("images/*/Containerfile"):
+        bases = [line.split()[1] for line in path.read_text().splitlines() if line.startswith("FROM ")]
+        assert bases == ["scratch"], path
