@@ -43,7 +43,7 @@ class ComponentStore:
     async def build(self, names: list[str], progress: Progress) -> None:
         """Build the named components and images, or all; an image's components come before it."""
         wanted = names or [*(row.name for row in COMPONENTS), *(row.name for row in IMAGES)]
-        components, images = _select(wanted)
+        components, images = select(wanted)
         for component in COMPONENTS:
             if component.name in components:
                 await self.programs.build(component, progress)
@@ -52,7 +52,7 @@ class ComponentStore:
                 await self.images.build(row, progress)
 
 
-def _select(wanted: list[str]) -> tuple[set[str], set[str]]:
+def select(wanted: list[str]) -> tuple[set[str], set[str]]:
     """Return the names of the components and of the images to build. Raises NotFoundError for an unknown name."""
     known_components = {row.name for row in COMPONENTS}
     known_images = {row.name for row in IMAGES}

@@ -17,6 +17,8 @@ from datetime import timedelta
 from typing import Final
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from haneul.kernel.kube import Manifest
@@ -64,9 +66,7 @@ class NotYet:
     reason: str
 
 
-def decide(  # noqa: PLR0911 - a list of checks, each with its own words
-    request: Manifest, announced: Mapping[str, AnnouncedNode]
-) -> Grant | Refusal | NotYet | None:
+def decide(request: Manifest, announced: Mapping[str, AnnouncedNode]) -> Grant | Refusal | NotYet | None:
     """Return the decision on a CertificateSigningRequest; None if it is for a signer that is not ours.
 
     ``announced`` maps node names to nodes.
@@ -74,25 +74,63 @@ def decide(  # noqa: PLR0911 - a list of checks, each with its own words
     spec = request["spec"]
     if spec["signerName"] not in (CLIENT_SIGNER, SERVING_SIGNER):
         return None
-    try:
-        parsed = x509.load_pem_x509_csr(base64.b64decode(spec["request"]))
-    except ValueError:
-        return Refusal("the request is not a PKCS #10 request")
-    if not parsed.is_signature_valid:
-        return Refusal("the request is not signed by its own key")
-    name = _node_name(parsed)
+    asked = _parse(spec["request"])
+    if isinstance(asked, Refusal):
+        return asked
+    name = _node_name(asked)
     if name is None:
         return Refusal("the subject is not exactly O=system:nodes, CN=system:node:<name>")
     node = announced.get(name)
     if node is None:
         return Refusal(f"no pool of this cluster announced a node named {name}")
     if spec["signerName"] == CLIENT_SIGNER:
-        return _decide_client(spec, parsed, node)
-    return _decide_serving(spec, parsed, node)
+        return _decide_client(spec, asked, node)
+    return _decide_serving(spec, asked, node)
 
 
-def _decide_client(spec: Manifest, parsed: x509.CertificateSigningRequest, node: AnnouncedNode) -> Grant | Refusal:
-    if _alternative_names(parsed) != ((), ()):
+@dataclass(frozen=True)
+class _Asked:
+    """What a request asks for, once its signature proved that the key is the asker's."""
+
+    organizations: tuple[str, ...]
+    common_names: tuple[str, ...]
+    attributes: int
+    dns_names: tuple[str, ...]
+    addresses: tuple[str, ...]
+
+
+def _parse(text: str) -> _Asked | Refusal:
+    """Return what the PKCS #10 request (RFC 2986) asks for. Its parts are parsed only when looked at, so all are here.
+
+    Whoever may ask at all may send any bytes; none of them may become an error of ours.
+    """
+    try:
+        parsed = x509.load_pem_x509_csr(base64.b64decode(text))
+        if not isinstance(parsed.public_key(), ec.EllipticCurvePublicKey):
+            return Refusal("the key is not an elliptic-curve key")
+        if not parsed.is_signature_valid:
+            return Refusal("the request is not signed by its own key")
+        subject = parsed.subject
+        names, addresses = _alternative_names(parsed)
+        return _Asked(
+            tuple(str(entry.value) for entry in subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)),
+            tuple(str(entry.value) for entry in subject.get_attributes_for_oid(NameOID.COMMON_NAME)),
+            len(list(subject)),
+            names,
+            addresses,
+        )
+    except (
+        ValueError,
+        UnsupportedAlgorithm,
+        x509.DuplicateExtension,
+        x509.InvalidVersion,
+        x509.UnsupportedGeneralNameType,
+    ):
+        return Refusal("the request is not a PKCS #10 request that can be understood")
+
+
+def _decide_client(spec: Manifest, asked: _Asked, node: AnnouncedNode) -> Grant | Refusal:
+    if asked.dns_names or asked.addresses:
         return Refusal("a client certificate of a node carries no alternative names")
     if set(spec.get("usages", [])) not in _CLIENT_USAGES:
         return Refusal("the usages are not those of a node's client certificate")
@@ -102,14 +140,12 @@ def _decide_client(spec: Manifest, parsed: x509.CertificateSigningRequest, node:
     return Grant(profile, "the node was announced by a pool of this cluster")
 
 
-def _decide_serving(
-    spec: Manifest, parsed: x509.CertificateSigningRequest, node: AnnouncedNode
-) -> Grant | Refusal | NotYet:
+def _decide_serving(spec: Manifest, asked: _Asked, node: AnnouncedNode) -> Grant | Refusal | NotYet:
     if set(spec.get("usages", [])) not in _SERVING_USAGES:
         return Refusal("the usages are not those of a node's serving certificate")
     if spec.get("username") != f"system:node:{node.name}":
         return Refusal("a serving certificate is for its own node to ask")
-    names, addresses = _alternative_names(parsed)
+    names, addresses = asked.dns_names, asked.addresses
     if set(names) - {node.name} or not addresses:
         return Refusal("the names are not the node's own")
     if not node.address:
@@ -120,13 +156,10 @@ def _decide_serving(
     return Grant(profile, "the addresses are the announced node's")
 
 
-def _node_name(parsed: x509.CertificateSigningRequest) -> str | None:
-    subject = parsed.subject
-    organizations = [entry.value for entry in subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)]
-    common_names = [str(entry.value) for entry in subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
-    if organizations != ["system:nodes"] or len(common_names) != 1 or len(list(subject)) != 2:
+def _node_name(asked: _Asked) -> str | None:
+    if asked.organizations != ("system:nodes",) or len(asked.common_names) != 1 or asked.attributes != 2:
         return None
-    prefix, _, name = common_names[0].rpartition(":")
+    prefix, _, name = asked.common_names[0].rpartition(":")
     return name if prefix == "system:node" and name else None
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from starlette.requests import Request
+
 from haneul.dkos.model import Cluster, NodePool
 
 
@@ -49,4 +51,37 @@ class NodeProvider(Protocol):
 
     async def remove(self, cluster: Cluster, name: str) -> None:
         """Make the machine not be there."""
+        ...
+
+
+class Caller(Protocol):
+    """Who is behind a request."""
+
+    @property
+    def person(self) -> str:
+        """Return the person's name."""
+        ...
+
+
+class Access(Protocol):
+    """Who may do what with a project's clusters; every method raises for whom it does not let through."""
+
+    async def caller(self, request: Request) -> Caller:
+        """Return who is behind the request."""
+        ...
+
+    async def look(self, caller: Caller, project: str) -> str:
+        """Let through who may see the project; return their role's name."""
+        ...
+
+    async def change(self, caller: Caller, project: str) -> str:
+        """Let through who may change the project's clusters; return their role's name."""
+        ...
+
+    async def record(self, request: Request, caller: Caller, action: str, target: str, project: str) -> None:
+        """Record a change."""
+        ...
+
+    def now(self) -> datetime:
+        """Return the moment."""
         ...

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 from haneul.dkos.control_plane import CLUSTER_LABEL, labels
 from haneul.dkos.model import Cluster
 from haneul.kernel.clock import Clock
@@ -52,7 +54,8 @@ def wipe_job(cluster: Cluster, host: str, *, toolbox: str, data: str) -> Manifes
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {
-            "name": f"wipe-{cluster.uid}-{host}"[:63].rstrip("-"),
+            # Hosts' names are too long to stand in a job's name and may differ at their ends only.
+            "name": f"wipe-{cluster.uid}-{hashlib.sha256(host.encode()).hexdigest()[:8]}",
             "namespace": "haneul-system",
             "labels": labels(cluster),
         },

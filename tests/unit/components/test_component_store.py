@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from haneul.components.store import ComponentStore, _select
+from haneul.components.store import ComponentStore, select
 from haneul.components.table import COMPONENTS, IMAGES, image, image_reference
 from haneul.kernel.errors import HostNotReadyError, NotFoundError
 from haneul.kernel.progress import SilentProgress
@@ -18,13 +18,13 @@ def store(tmp_path: Path) -> ComponentStore:
 
 
 def test_an_image_brings_its_programs_and_carried_images() -> None:
-    components, images = _select(["node"])
+    components, images = select(["node"])
     assert images == {"node", "pause", "toolbox", "agnhost"}
     assert components == {"containerd", "runc", "kubernetes", "flannel", "cni-plugins", "cilium", "pause"}
 
 
 def test_a_component_brings_nothing_else() -> None:
-    assert _select(["runc"]) == ({"runc"}, set())
+    assert select(["runc"]) == ({"runc"}, set())
 
 
 async def test_an_unknown_name_is_refused_before_anything_is_made(store: ComponentStore, tmp_path: Path) -> None:

@@ -1,0 +1,159 @@
+"""Clusters as custom resources of the management cluster.
+
+Two API processes may create clusters at once. Ranges that do not overlap are a promise over all clusters, so each
+creation first writes its claim into one ledger object, by compare and swap: who loses reads again and decides anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import json
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from haneul.dkos.cluster_store import Admit, ClusterEvent, not_found
+from haneul.dkos.model import CLUSTERS, Cluster, ClusterSpec, cluster_from_resource, project_namespace
+from haneul.kernel.clock import Clock
+from haneul.kernel.errors import ConflictError
+from haneul.kernel.kube import CONFIG_MAPS, NAMESPACES, KubeApiError, KubeClient, Manifest
+
+_LEDGER, _LEDGER_NAMESPACE = "cluster-claims", "haneul-system"
+_CLAIM_LIFE = timedelta(seconds=60)
+_TRIES = 20
+_EVENTS = {"ADDED": "added", "MODIFIED": "modified", "DELETED": "deleted"}
+
+
+class KubeClusters:
+    """The store that the operator watches."""
+
+    def __init__(self, client: KubeClient, *, clock: Clock) -> None:
+        self._client = client
+        self._clock = clock
+
+    async def list(self, project: str | None = None) -> Sequence[Cluster]:
+        """Return the clusters of a project, or all."""
+        namespace = project_namespace(project) if project else ""
+        found = [cluster_from_resource(item) for item in await self._client.list(CLUSTERS, namespace)]
+        return sorted(found, key=lambda cluster: (cluster.project, cluster.name))
+
+    async def get(self, project: str, name: str) -> Cluster:
+        """Return a cluster."""
+        found = await self._client.get(CLUSTERS, name, project_namespace(project))
+        if found is None:
+            raise not_found(project, name)
+        return cluster_from_resource(found)
+
+    async def create(self, project: str, name: str, admit: Admit) -> Cluster:
+        """Claim, then create."""
+        await self._client.apply(NAMESPACES, _project_namespace(project))
+        spec = await self._claim(project, name, admit)
+        try:
+            made = await self._client.create(CLUSTERS, _resource(project, name, spec))
+        except KubeApiError as error:
+            if error.reason == "AlreadyExists":
+                raise ConflictError(
+                    f"{project} has a cluster named {name} already", hint="choose another name"
+                ) from error
+            raise
+        return cluster_from_resource(made)
+
+    async def replace_spec(self, cluster: Cluster, spec: ClusterSpec) -> Cluster:
+        """Change the spec if the cluster is still of the generation that the change was decided on."""
+        namespace = project_namespace(cluster.project)
+        found = await self._client.get(CLUSTERS, cluster.name, namespace)
+        if found is None:
+            raise not_found(cluster.project, cluster.name)
+        if found["metadata"]["generation"] != cluster.generation:
+            raise ConflictError("the cluster was changed by somebody else meanwhile", hint="look at it and try again")
+        patch = {"metadata": {"resourceVersion": found["metadata"]["resourceVersion"]}, "spec": _dump(spec)}
+        for _ in range(_TRIES):
+            try:
+                return cluster_from_resource(await self._client.patch(CLUSTERS, cluster.name, patch, namespace))
+            except KubeApiError as error:
+                if error.reason != "Conflict":
+                    raise
+            # The status changes all the time; only a change of the spec matters here.
+            found = await self._client.get(CLUSTERS, cluster.name, namespace)
+            if found is None or found["metadata"]["generation"] != cluster.generation:
+                break
+            patch["metadata"] = {"resourceVersion": found["metadata"]["resourceVersion"]}
+        raise ConflictError("the cluster was changed by somebody else meanwhile", hint="look at it and try again")
+
+    async def delete(self, project: str, name: str) -> Cluster:
+        """Ask for the cluster's end; the operator's finalizer keeps it until it is torn down."""
+        cluster = await self.get(project, name)
+        await self._client.delete(CLUSTERS, name, project_namespace(project))
+        return cluster.model_copy(update={"deleting": True})
+
+    async def watch(self, project: str) -> AsyncIterator[ClusterEvent]:
+        """Yield events."""
+        async for event in self._client.watch(CLUSTERS, project_namespace(project)):
+            yield ClusterEvent(_EVENTS[event.type], cluster_from_resource(event.object))
+
+    async def _claim(self, project: str, name: str, admit: Admit) -> ClusterSpec:
+        for attempt in range(_TRIES):
+            ledger = await self._client.get(CONFIG_MAPS, _LEDGER, _LEDGER_NAMESPACE)
+            clusters = list(await self.list())
+            claims = self._open_claims(ledger, clusters)
+            spec = admit([*clusters, *claims])
+            wanted = self._ledger([*claims, self._claimed(project, name, spec)])
+            try:
+                if ledger is None:
+                    await self._client.create(CONFIG_MAPS, wanted)
+                else:
+                    wanted["metadata"]["resourceVersion"] = ledger["metadata"]["resourceVersion"]
+                    await self._client.patch(CONFIG_MAPS, _LEDGER, wanted, _LEDGER_NAMESPACE)
+            except KubeApiError as error:
+                if error.reason not in ("Conflict", "AlreadyExists"):
+                    raise
+                await asyncio.sleep(0.01 * (attempt + 1))
+            else:
+                return spec
+        raise ConflictError("too many clusters are being created at once", hint="try again in a moment")
+
+    def _open_claims(self, ledger: Manifest | None, clusters: Sequence[Cluster]) -> builtins.list[Cluster]:
+        """Return the claims whose clusters are not there yet; old ones were given up."""
+        there = {(cluster.project, cluster.name) for cluster in clusters}
+        claims = [
+            Cluster.model_validate(entry) for entry in json.loads((ledger or {}).get("data", {}).get("claims", "[]"))
+        ]
+        since = self._clock.now() - _CLAIM_LIFE
+        return [claim for claim in claims if (claim.project, claim.name) not in there and claim.created > since]
+
+    def _claimed(self, project: str, name: str, spec: ClusterSpec) -> Cluster:
+        now: datetime = self._clock.now()
+        return Cluster(project=project, name=name, uid="", generation=0, created=now, spec=spec)
+
+    @staticmethod
+    def _ledger(claims: Sequence[Cluster]) -> Manifest:
+        data = json.dumps([claim.model_dump(mode="json", by_alias=True) for claim in claims])
+        return {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": _LEDGER, "namespace": _LEDGER_NAMESPACE},
+            "data": {"claims": data},
+        }
+
+
+def _dump(spec: ClusterSpec) -> dict[str, Any]:
+    return spec.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def _resource(project: str, name: str, spec: ClusterSpec) -> Manifest:
+    return {
+        "apiVersion": CLUSTERS.api_version,
+        "kind": CLUSTERS.kind,
+        "metadata": {"name": name, "namespace": project_namespace(project)},
+        "spec": _dump(spec),
+    }
+
+
+def _project_namespace(project: str) -> Manifest:
+    labels = {"app.kubernetes.io/managed-by": "haneul", "pod-security.kubernetes.io/enforce": "restricted"}
+    return {
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": {"name": project_namespace(project), "labels": labels},
+    }

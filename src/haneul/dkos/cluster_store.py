@@ -1,0 +1,129 @@
+"""The port through which clusters are kept, and what keeps them in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from haneul.dkos.model import Cluster, ClusterSpec
+from haneul.kernel.clock import Clock
+from haneul.kernel.errors import NotFoundError
+
+
+@dataclass(frozen=True)
+class ClusterEvent:
+    """A change: ``added``, ``modified`` or ``deleted``."""
+
+    type: str
+    cluster: Cluster
+
+
+#: Decides on a new cluster's spec, knowing all others; may be called again when somebody else was faster.
+Admit = Callable[[Sequence[Cluster]], ClusterSpec]
+
+
+class ClusterStore(Protocol):
+    """Keeps what clusters are asked to be, and shows what is seen of them."""
+
+    async def list(self, project: str | None = None) -> Sequence[Cluster]:
+        """Return the clusters of a project, or all, by project and name."""
+        ...
+
+    async def get(self, project: str, name: str) -> Cluster:
+        """Return a cluster. Raises NotFoundError."""
+        ...
+
+    async def create(self, project: str, name: str, admit: Admit) -> Cluster:
+        """Add a cluster with the spec that ``admit`` returns; two at once never get what only one may have."""
+        ...
+
+    async def replace_spec(self, cluster: Cluster, spec: ClusterSpec) -> Cluster:
+        """Change the spec of exactly this state of the cluster. Raises ConflictError if it changed meanwhile."""
+        ...
+
+    async def delete(self, project: str, name: str) -> Cluster:
+        """Ask for the cluster's end; it stays to be seen until all of it is gone. Raises NotFoundError."""
+        ...
+
+    def watch(self, project: str) -> AsyncIterator[ClusterEvent]:
+        """Yield what is there as ``added``, then every change."""
+        ...
+
+
+def not_found(project: str, name: str) -> NotFoundError:
+    """Return the error for a cluster that is not there."""
+    return NotFoundError(
+        f"{project} has no cluster named {name}", hint=f"'haneul cluster list -p {project}' shows them"
+    )
+
+
+class MemoryClusters:
+    """Clusters in memory: nothing makes them, so they stay as they were asked for; deleted ones are gone at once."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._clusters: dict[tuple[str, str], Cluster] = {}
+        self._numbers = itertools.count(1)
+        self._watchers: list[tuple[str, asyncio.Queue[ClusterEvent]]] = []
+
+    async def list(self, project: str | None = None) -> Sequence[Cluster]:
+        """Return the clusters."""
+        return [cluster for (owner, _), cluster in sorted(self._clusters.items()) if project in (None, owner)]
+
+    async def get(self, project: str, name: str) -> Cluster:
+        """Return a cluster."""
+        if (project, name) not in self._clusters:
+            raise not_found(project, name)
+        return self._clusters[(project, name)]
+
+    async def create(self, project: str, name: str, admit: Admit) -> Cluster:
+        """Add a cluster."""
+        spec = admit(await self.list())
+        cluster = Cluster(
+            project=project,
+            name=name,
+            uid=f"uid-{next(self._numbers)}",
+            generation=1,
+            created=self._clock.now(),
+            spec=spec,
+        )
+        return self._keep("added", cluster)
+
+    async def replace_spec(self, cluster: Cluster, spec: ClusterSpec) -> Cluster:
+        """Change a cluster's spec."""
+        kept = await self.get(cluster.project, cluster.name)
+        changed = kept.model_copy(update={"spec": spec, "generation": kept.generation + 1})
+        return self._keep("modified", changed)
+
+    async def delete(self, project: str, name: str) -> Cluster:
+        """Remove a cluster."""
+        cluster = await self.get(project, name)
+        del self._clusters[(project, name)]
+        self._tell(ClusterEvent("deleted", cluster))
+        return cluster.model_copy(update={"deleting": True})
+
+    async def watch(self, project: str) -> AsyncIterator[ClusterEvent]:
+        """Yield events."""
+        queue: asyncio.Queue[ClusterEvent] = asyncio.Queue()
+        for cluster in await self.list(project):
+            queue.put_nowait(ClusterEvent("added", cluster))
+        entry = (project, queue)
+        self._watchers.append(entry)
+        try:
+            while True:
+                yield await queue.get()
+        finally:
+            self._watchers.remove(entry)
+
+    def _keep(self, kind: str, cluster: Cluster) -> Cluster:
+        self._clusters[(cluster.project, cluster.name)] = cluster
+        self._tell(ClusterEvent(kind, cluster))
+        return cluster
+
+    def _tell(self, event: ClusterEvent) -> None:
+        for project, queue in self._watchers:
+            if project == event.cluster.project:
+                queue.put_nowait(event)

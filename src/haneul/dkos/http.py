@@ -1,0 +1,156 @@
+"""DKOS's part of the REST API. Who the caller is and may do comes through a port."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Depends, Query, Request
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from haneul.dkos.cluster_store import ClusterEvent
+from haneul.dkos.model import Cluster, ClusterSpec
+from haneul.dkos.ports import Access, Caller
+from haneul.dkos.service import ClusterService
+from haneul.kernel.http import decode_continue, encode_continue
+
+_HEARTBEAT_SECONDS = 15.0
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid")
+
+
+class NewCluster(_Value):
+    """A cluster to make."""
+
+    name: str
+    spec: ClusterSpec = ClusterSpec()
+
+
+class ClusterPage(_Value):
+    """A page of clusters, by name."""
+
+    items: list[Cluster]
+    continue_token: str | None = Field(default=None, alias="continue")
+
+
+class CredentialRequest(_Value):
+    """A PKCS #10 request in PEM for an elliptic-curve key that stays with the caller."""
+
+    certificate_request: str
+
+
+class ClusterCredential(_Value):
+    """A certificate for an hour, and what is needed to use it."""
+
+    certificate: str
+    certificate_authority: str
+    server: str
+    expires: datetime
+
+
+def clusters_router(service: ClusterService, access: Access) -> APIRouter:
+    """Return the routes for clusters."""
+    router = APIRouter(prefix="/projects/{project}/clusters", tags=["clusters"])
+    signed_in = Annotated[Caller, Depends(access.caller)]
+
+    @router.get("", response_model=ClusterPage)
+    async def list_clusters(  # noqa: PLR0917 - the query's parameters
+        project: str,
+        caller: signed_in,
+        limit: Annotated[int, Query(ge=1, le=500)] = 100,
+        continue_token: Annotated[str | None, Query(alias="continue")] = None,
+        watch: bool = False,
+        name: str | None = None,
+    ) -> Any:
+        await access.look(caller, project)
+        if watch:
+            return StreamingResponse(_events(service.watch(project), name), media_type="text/event-stream")
+        after = decode_continue(continue_token) if continue_token else ""
+        clusters = [cluster for cluster in await service.list(project) if cluster.name > after]
+        page = clusters[:limit]
+        more = encode_continue(page[-1].name) if len(clusters) > limit else None
+        return ClusterPage(items=page, **{"continue": more})
+
+    @router.post("", status_code=201)
+    async def create_cluster(project: str, body: NewCluster, request: Request, caller: signed_in) -> Cluster:
+        await access.change(caller, project)
+        cluster = await service.create(project, body.name, body.spec)
+        await access.record(request, caller, "cluster.create", body.name, project)
+        return cluster
+
+    @router.get("/{name}")
+    async def get_cluster(project: str, name: str, caller: signed_in) -> Cluster:
+        await access.look(caller, project)
+        return await service.get(project, name)
+
+    @router.patch("/{name}")
+    async def change_cluster(
+        project: str, name: str, patch: Annotated[dict[str, Any], Body()], request: Request, caller: signed_in
+    ) -> Cluster:
+        await access.change(caller, project)
+        cluster = await service.change(project, name, patch)
+        await access.record(request, caller, "cluster.change", f"{name} {json.dumps(patch)}"[:200], project)
+        return cluster
+
+    @router.delete("/{name}", status_code=202)
+    async def delete_cluster(project: str, name: str, request: Request, caller: signed_in) -> Cluster:
+        await access.change(caller, project)
+        cluster = await service.delete(project, name)
+        await access.record(request, caller, "cluster.delete", name, project)
+        return cluster
+
+    @router.post("/{name}/credentials", status_code=201)
+    async def create_credential(
+        project: str, name: str, body: CredentialRequest, request: Request, caller: signed_in
+    ) -> ClusterCredential:
+        role = await access.look(caller, project)
+        made = await service.credential(
+            project,
+            name,
+            person=caller.person,
+            role=role,
+            request=body.certificate_request.encode(),
+            now=access.now(),
+        )
+        await access.record(request, caller, "cluster.credential", name, project)
+        return ClusterCredential(
+            certificate=made.certificate,
+            certificate_authority=made.authority,
+            server=made.server,
+            expires=made.expires,
+        )
+
+    return router
+
+
+async def _events(changes: AsyncIterator[ClusterEvent], name: str | None) -> AsyncIterator[str]:
+    """Yield changes as server-sent events (HTML standard, section 9.2), and comments so that silence means trouble."""
+    queue: asyncio.Queue[ClusterEvent] = asyncio.Queue()
+
+    async def pump() -> None:
+        async for change in changes:
+            await queue.put(change)
+
+    task = asyncio.create_task(pump())
+    try:
+        while not task.done():
+            try:
+                async with asyncio.timeout(_HEARTBEAT_SECONDS):
+                    change = await queue.get()
+            except TimeoutError:
+                yield ": still here\n\n"
+                continue
+            if name is None or change.cluster.name == name:
+                yield f"event: {change.type}\ndata: {change.cluster.model_dump_json(by_alias=True)}\n\n"
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task

@@ -1,0 +1,123 @@
+"""What people can do with clusters, whoever asks: rights are the caller's business, admission is done here."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+from pydantic import ValidationError
+
+from haneul.dkos.admission import TakenRange, admit, admit_change
+from haneul.dkos.cluster_store import ClusterEvent, ClusterStore
+from haneul.dkos.model import Cluster, ClusterSpec
+from haneul.kernel.errors import ConflictError, InvalidInputError, UnavailableError
+from haneul.kernel.pki import KeyPair, LeafProfile, sign_request
+
+_CREDENTIAL_LIFE = timedelta(hours=1)
+
+
+@dataclass(frozen=True)
+class ClientAuthority:
+    """What signs people's certificates for one cluster, and where its API server is reached."""
+
+    pair: KeyPair
+    server: str
+
+
+class ClientAuthorities(Protocol):
+    """Gives out the authorities of clusters that have them already."""
+
+    async def of(self, cluster: Cluster) -> ClientAuthority | None:
+        """Return the cluster's authority, or None while it is not made."""
+        ...
+
+
+@dataclass(frozen=True)
+class Credential:
+    """A person's certificate for one cluster."""
+
+    certificate: str
+    authority: str
+    server: str
+    expires: datetime
+
+
+class ClusterService:
+    """Clusters of all projects."""
+
+    def __init__(self, store: ClusterStore, *, authorities: ClientAuthorities, reserved: Sequence[TakenRange]) -> None:
+        self._store = store
+        self._authorities = authorities
+        self._reserved = reserved
+
+    async def list(self, project: str) -> Sequence[Cluster]:
+        """Return a project's clusters by name."""
+        return await self._store.list(project)
+
+    async def get(self, project: str, name: str) -> Cluster:
+        """Return a cluster. Raises NotFoundError."""
+        return await self._store.get(project, name)
+
+    async def create(self, project: str, name: str, spec: ClusterSpec) -> Cluster:
+        """Ask for a cluster; everything that is wrong with the request is said before anything is made."""
+        return await self._store.create(
+            project,
+            name,
+            lambda others: admit(name, spec, project=project, others=others, reserved=self._reserved),
+        )
+
+    async def change(self, project: str, name: str, patch: dict[str, Any]) -> Cluster:
+        """Merge ``patch`` (RFC 7396) into a cluster's spec."""
+        cluster = await self._store.get(project, name)
+        if cluster.deleting:
+            raise ConflictError(f"{name} is being deleted", hint="wait until it is gone, then create it again")
+        before = cluster.spec.model_dump(mode="json", by_alias=True, exclude_none=True)
+        try:
+            after = ClusterSpec.model_validate(merge(before, patch))
+        except ValidationError as error:
+            said = "; ".join(f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}" for entry in error.errors())
+            raise InvalidInputError(said, hint="correct the named fields") from error
+        admit_change(cluster.spec, after)
+        return cluster if after == cluster.spec else await self._store.replace_spec(cluster, after)
+
+    async def delete(self, project: str, name: str) -> Cluster:
+        """Ask for a cluster's end."""
+        return await self._store.delete(project, name)
+
+    def watch(self, project: str) -> AsyncIterator[ClusterEvent]:
+        """Yield a project's clusters and their changes."""
+        return self._store.watch(project)
+
+    async def credential(
+        self, project: str, name: str, *, person: str, role: str, request: bytes, now: datetime
+    ) -> Credential:
+        """Sign a person's key for an hour; what the certificate says comes from their role alone."""
+        cluster = await self._store.get(project, name)
+        authority = await self._authorities.of(cluster)
+        if authority is None:
+            raise UnavailableError(
+                f"{name} has no API server yet", hint=f"'haneul cluster get {name}' shows its progress"
+            )
+        profile = LeafProfile(f"haneul:{person}", (f"haneul:{role}s",), client=True)
+        try:
+            certificate = sign_request(authority.pair, request, profile, now=now, life=_CREDENTIAL_LIFE)
+        except ValueError as error:
+            raise InvalidInputError(f"the certificate request is not valid: {error}") from error
+        return Credential(
+            certificate.decode(), authority.pair.certificate.decode(), authority.server, now + _CREDENTIAL_LIFE
+        )
+
+
+def merge(target: Any, patch: Any) -> Any:
+    """Return ``target`` with a JSON merge patch applied (RFC 7396 section 2)."""
+    if not isinstance(patch, dict):
+        return patch
+    result = dict(target) if isinstance(target, dict) else {}
+    for key, value in patch.items():
+        if value is None:
+            result.pop(key, None)
+        else:
+            result[key] = merge(result.get(key), value)
+    return result
