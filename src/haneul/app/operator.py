@@ -40,6 +40,8 @@ class OperatorSettings:
     pause_image: str
     outside_address: str
     data: str = "/var/lib/haneul/clusters"
+    #: Where kopf answers liveness probes, such as ``http://0.0.0.0:8080/healthz``; nowhere by default.
+    health: str | None = None
 
 
 class Operator:
@@ -57,7 +59,9 @@ class Operator:
         """Work until cancelled."""
         pods = asyncio.create_task(self._dispatch_pods())
         try:
-            await kopf.operator(registry=self._registry(), clusterwide=True, standalone=True)
+            await kopf.operator(
+                registry=self._registry(), clusterwide=True, standalone=True, liveness_endpoint=self._settings.health
+            )
         finally:
             pods.cancel()
             await self._management.close()

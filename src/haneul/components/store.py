@@ -16,6 +16,7 @@ class ComponentStore:
     """One cache of built components and the project folder that they are built from."""
 
     def __init__(self, *, cache: Path, project: Path) -> None:
+        self.cache = cache
         layout = CacheLayout(cache)
         self.programs = ProgramBuilder(layout=layout, sources=project / "components")
         self.images = ImageBuilder(layout=layout, project=project, programs=self.programs)

@@ -212,7 +212,7 @@ class ClusterController:
         async for _ in tenant.watch(NODES):
             self.wake()
 
-    async def _serve_tenant(  # noqa: PLR0917 - one look at everything, taken apart by name
+    async def _serve_tenant(
         self,
         tenant: KubeClient,
         cluster: Cluster,

@@ -13,7 +13,7 @@ import hashlib
 import json
 import secrets as randomness
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -41,8 +41,8 @@ class Authorities:
     cluster: KeyPair
     etcd: KeyPair
     front_proxy: KeyPair
-    service_account_key: bytes
-    encryption_key: bytes
+    service_account_key: bytes = field(repr=False)
+    encryption_key: bytes = field(repr=False)
 
     def data(self) -> dict[str, bytes]:
         """Return the contents of the secret ``authorities``."""

@@ -62,7 +62,7 @@ def clusters_router(service: ClusterService, access: Access) -> APIRouter:
     signed_in = Annotated[Caller, Depends(access.caller)]
 
     @router.get("", response_model=ClusterPage)
-    async def list_clusters(  # noqa: PLR0917 - the query's parameters
+    async def list_clusters(
         project: str,
         caller: signed_in,
         limit: Annotated[int, Query(ge=1, le=500)] = 100,

@@ -45,7 +45,7 @@ def _status(name: str, pool: NodePool, machine: ProvidedNode | None, node: Manif
         return NodeStatus(name=name, pool=pool.name, address=address, message=message)
     if node is None:
         return NodeStatus(name=name, pool=pool.name, address=address, message="joining")
-    ready = next((entry for entry in node["status"].get("conditions", []) if entry["type"] == "Ready"), None)
+    ready = next((entry for entry in node.get("status", {}).get("conditions", []) if entry["type"] == "Ready"), None)
     if ready is not None and ready["status"] == "True":
         return NodeStatus(name=name, pool=pool.name, address=address, ready=True)
     message = ready["message"] if ready else "its kubelet starts"

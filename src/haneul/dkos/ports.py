@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
@@ -18,7 +18,7 @@ class NodeAnnouncement:
     name: str
     pool: NodePool
     files: dict[str, str]
-    bootstrap_kubeconfig: bytes
+    bootstrap_kubeconfig: bytes = field(repr=False)
     authority: bytes
 
 

@@ -123,7 +123,7 @@ def _phase(cluster: Cluster, conditions: Sequence[Condition]) -> Phase:
         return Phase.DELETING
     if all(condition.status == "True" for condition in conditions):
         return Phase.READY
-    if not cluster.status.milestones.get("ready"):
+    if "ready" not in cluster.status.milestones:
         return Phase.CREATING
     changing = cluster.status.observed_generation != cluster.generation or cluster.status.phase is Phase.UPDATING
     return Phase.UPDATING if changing else Phase.DEGRADED

@@ -49,10 +49,15 @@ def global_addresses(interfaces: list[dict[str, Any]]) -> list[str]:
     return [
         str(address["local"])
         for interface in interfaces
-        if not re.match(r"cilium_|lxc|cni|docker|veth|flannel", interface.get("ifname", ""))
+        if not made_by_cilium(name := interface.get("ifname", "")) and not name.startswith(("cni", "docker", "virbr"))
         for address in interface.get("addr_info", [])
         if address.get("scope") == "global" and not ipaddress.ip_address(address["local"]).is_loopback
     ]
+
+
+def made_by_cilium(interface: str) -> bool:
+    """Say whether a network interface's name is one that Cilium gives; a bridge of LXC's is none."""
+    return re.fullmatch(r"cilium_\w+|lxc[0-9a-f]{12}|lxc_health", interface) is not None
 
 
 def host_name() -> str:

@@ -67,10 +67,12 @@ class Supervisord:
                 await self._call("stopProcess", name)
 
     async def remove(self, name: str) -> None:
-        """Stop one service and delete its definition."""
+        """Stop one service, also one that a killed supervisord left behind, and delete its definition."""
         if await self._answers():
             with contextlib.suppress(xmlrpc.client.Fault):
                 await self._take_out(name)
+        else:
+            await self._end_orphans(name)
         self._definition(name).unlink(missing_ok=True)
 
     async def states(self) -> list[ServiceState]:
@@ -123,9 +125,9 @@ class Supervisord:
         )
         await wait_for(self._answers, what="supervisord to answer", timeout=_START_SECONDS, clock=self._clock)
 
-    async def _end_orphans(self) -> None:
+    async def _end_orphans(self, name: str = "*") -> None:
         """End services that a killed supervisord left: processes with exactly a defined service's command line."""
-        for definition in self._definitions.glob("*.conf"):
+        for definition in self._definitions.glob(f"{name}.conf"):
             argv = _argv_of(definition.read_text())
             for pid in processes_matching(lambda pid: command_line(pid) == argv) if argv else ():  # noqa: B023
                 await self._end(pid)

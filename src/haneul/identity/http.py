@@ -95,7 +95,7 @@ class Gate:
         """Return the caller's role in a project, at least ``least``."""
         return await self._identity.require(caller, project, least)
 
-    async def record(  # noqa: PLR0917 - the columns of the record
+    async def record(
         self, request: Request, caller: Caller, action: str, target: str, project: str = "", result: str = "done"
     ) -> None:
         """Append a change to the audit record."""

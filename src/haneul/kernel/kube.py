@@ -138,8 +138,11 @@ class KubeClient(Protocol):
         """Merge ``patch`` into the object (RFC 7396) and return it."""
         ...
 
-    async def delete(self, resource: Resource, name: str, namespace: str = "") -> bool:
-        """Ask for the object's end, dependents after it; return False if there was none."""
+    async def delete(self, resource: Resource, name: str, namespace: str = "", *, grace: int | None = None) -> bool:
+        """Ask for the object's end, dependents after it; return False if there was none.
+
+        ``grace`` is how many seconds a pod gets to end by itself instead of what it asked for.
+        """
         ...
 
     def watch(self, resource: Resource, namespace: str = "", *, labels: str = "") -> AsyncIterator[WatchEvent]:

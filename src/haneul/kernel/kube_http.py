@@ -87,9 +87,11 @@ class HttpKubeClient:
             content_type="application/merge-patch+json",
         )
 
-    async def delete(self, resource: Resource, name: str, namespace: str = "") -> bool:
+    async def delete(self, resource: Resource, name: str, namespace: str = "", *, grace: int | None = None) -> bool:
         """Ask for the object's end."""
-        body = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
+        body: Manifest = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
+        if grace is not None:
+            body["gracePeriodSeconds"] = grace
         try:
             await self._call("DELETE", _path(resource, namespace, name), body=body)
         except KubeApiError as error:

@@ -120,7 +120,7 @@ class MemoryKubeClient:
             raise _not_found(resource, name)
         return copy.deepcopy(self._write(key, live, merge_patch(live, _part(patch, subresource))))
 
-    async def delete(self, resource: Resource, name: str, namespace: str = "") -> bool:
+    async def delete(self, resource: Resource, name: str, namespace: str = "", *, grace: int | None = None) -> bool:
         """Take the object away; one with finalizers is only marked until they are gone."""
         await asyncio.sleep(0)
         key = _key(resource, namespace, name)

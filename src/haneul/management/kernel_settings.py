@@ -1,7 +1,11 @@
-"""Kernel settings that many containers on one host need, raised by `up` and put back by `down --purge`."""
+"""Kernel settings that many containers on one host need, raised by `up` and put back by `down --purge`.
+
+The kubelet and Cilium change some settings on their own; what those were before is written down as well.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Final
@@ -19,26 +23,51 @@ AT_LEAST: Final = {
     "net/ipv4/neigh/default/gc_thresh3": 8192,
     "net/ipv4/neigh/default/gc_thresh2": 4096,
 }
+#: Patterns of settings that the kubelet (its documentation, "protectKernelDefaults") and Cilium's agent change.
+CHANGED_BY_OTHERS: Final = (
+    "kernel/keys/root_maxbytes",
+    "kernel/keys/root_maxkeys",
+    "kernel/panic",
+    "kernel/panic_on_oops",
+    "kernel/timer_migration",
+    "net/core/bpf_jit_enable",
+    "net/core/default_qdisc",
+    "net/core/fb_tunnels_only_for_init_net",
+    "net/ipv4/conf/*/rp_filter",
+    "net/ipv4/ip_early_demux",
+    "net/ipv4/ip_local_reserved_ports",
+    "vm/overcommit_memory",
+    "vm/panic_on_oom",
+)
 _ROOT: Final = Path("/proc/sys")
 
 
-def raise_kernel_settings(memory: Path) -> None:
-    """Raise what is too low. The values found first are kept in the file ``memory`` until they are put back."""
-    before: dict[str, int] = json.loads(memory.read_text()) if memory.exists() else {}
+def raise_kernel_settings(memory: Path, root: Path = _ROOT) -> None:
+    """Raise what is too low below ``root``. The values found first are kept in the file ``memory`` for later."""
+    before: dict[str, str] = json.loads(memory.read_text()) if memory.exists() else _changed_by_others(root)
     too_low = {}
     for name, least in AT_LEAST.items():
-        path = _ROOT / name
-        if path.exists() and (value := int(path.read_text())) < least:
+        path = root / name
+        if path.exists() and int(value := path.read_text().strip()) < least:
             too_low[name] = least
             before.setdefault(name, value)
     write_atomically(memory, json.dumps(before, indent=2))
     for name, least in too_low.items():
-        (_ROOT / name).write_text(str(least))
+        (root / name).write_text(str(least))
 
 
-def restore_kernel_settings(memory: Path) -> None:
-    """Put back what :func:`raise_kernel_settings` found."""
+def restore_kernel_settings(memory: Path, root: Path = _ROOT) -> None:
+    """Put back what :func:`raise_kernel_settings` found, as far as it is still there."""
     if memory.exists():
         for name, value in json.loads(memory.read_text()).items():
-            (_ROOT / name).write_text(str(value))
+            path = root / name
+            # Settings of interfaces vanish with them, and the kernel refuses to set some to what they were.
+            if path.exists() and path.read_text().strip() != str(value):
+                with contextlib.suppress(OSError):
+                    path.write_text(f"{value}\n")
         memory.unlink()
+
+
+def _changed_by_others(root: Path) -> dict[str, str]:
+    paths = (path for pattern in CHANGED_BY_OTHERS for path in root.glob(pattern))
+    return {str(path.relative_to(root)): path.read_text().strip() for path in paths}

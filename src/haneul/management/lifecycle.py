@@ -26,6 +26,7 @@ from haneul.kernel.progress import Progress
 from haneul.kernel.waiting import wait_for
 from haneul.management import cilium, kubeadm, runtime
 from haneul.management.kernel_settings import raise_kernel_settings
+from haneul.management.mount_sharing import share_mounts
 from haneul.management.ports import Artifacts
 from haneul.management.settings import ManagementSettings
 
@@ -97,13 +98,14 @@ class Lifecycle:
 
     async def down(self, progress: Progress) -> None:
         """Stop everything that runs; what it knows stays on disk for the next `up`."""
-        with progress.stage("stop the kubelet", expected_seconds=2):
-            await self._services.stop("kubelet")
-        with progress.stage("stop all pods", expected_seconds=10):
-            await self.stop_pods()
-        with progress.stage("stop the host services", expected_seconds=5):
-            await self._services.stop("containerd")
-            await self._services.shut_down()
+        with host_lock(self._settings):
+            with progress.stage("stop the kubelet", expected_seconds=2):
+                await self._services.stop("kubelet")
+            with progress.stage("stop all pods", expected_seconds=10):
+                await self.stop_pods()
+            with progress.stage("stop the host services", expected_seconds=5):
+                await self._services.stop("containerd")
+                await self._services.shut_down()
 
     async def status(self) -> HostStatus:
         """Return what is seen of this host, without waiting for anything long."""
@@ -178,7 +180,7 @@ class Lifecycle:
 
     async def _prepare_mounts(self) -> None:
         """Cilium's mounts must reach its pods: the root has to share, bpf's file system has to be there."""
-        await run(["mount", "--make-rshared", "/"], timeout=10)
+        await share_mounts(self._settings.state / "private-mounts.json")
         if (await run(["mountpoint", "-q", "/sys/fs/bpf"], timeout=10, check=False)).status != 0:
             await run(["mount", "-t", "bpf", "bpf", "/sys/fs/bpf"], timeout=10)
             write_atomically(self._settings.state / "mounted-bpf", "")

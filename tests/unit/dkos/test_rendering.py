@@ -205,7 +205,7 @@ def test_settings_reach_the_programs_that_they_are_for(native: Cluster, endpoint
 
     def arguments(role: str) -> dict[str, str]:
         pairs = (argument.removeprefix("--").split("=", 1) for argument in next(containers(rendered[role]))["args"])
-        return {name: value for name, value in pairs}
+        return {pair[0]: pair[1] for pair in pairs}
 
     api = arguments("kube-apiserver")
     assert int(api["max-requests-inflight"]) + int(api["max-mutating-requests-inflight"]) == 301

@@ -1,0 +1,264 @@
+"""The main job, shown: two clusters with masters of their own, a workload on each, and one cluster's masters killed.
+
+Everything goes through what users have: the platform's API, short-lived credentials, each cluster's own API. Only the
+killing is done from below, in the management cluster. All the while, both workloads are asked from outside several
+times a second, and every failure is counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import aiohttp
+
+from haneul.app.installation import Installation, this_host
+from haneul.cli import kubeconfig
+from haneul.cli.client import ApiClient
+from haneul.cli.context import Contexts
+from haneul.cli.output import say
+from haneul.cli.progress import TerminalProgress
+from haneul.cli.waiting import is_settled
+from haneul.components.table import image_reference
+from haneul.dkos.control_plane import ROLE_LABEL
+from haneul.kernel.clock import Clock, SystemClock
+from haneul.kernel.errors import ConflictError, HaneulError
+from haneul.kernel.kube import DEPLOYMENTS, PODS, SERVICES, KubeAccess, Manifest
+from haneul.kernel.kube_http import HttpKubeClient
+from haneul.kernel.progress import Progress
+from haneul.kernel.waiting import wait_for
+
+PROJECT: Final = "demo"
+CLUSTERS: Final = ("one", "two")
+_PROBE_SECONDS: Final = 0.05
+_REPLICAS: Final = 3
+
+
+@dataclass
+class Ledger:
+    """What a probe of one address saw: how often it asked and failed, and the longest time without an answer."""
+
+    name: str
+    url: str
+    asked: int = 0
+    failed: int = 0
+    longest_gap: float = 0.0
+    _gap_since: float | None = field(default=None, repr=False)
+
+    def note(self, answered: bool, at: float) -> None:
+        """Take note of one answer or failure at a monotonic moment."""
+        self.asked += 1
+        if answered:
+            self._gap_since = None
+            return
+        self.failed += 1
+        if self._gap_since is None:
+            self._gap_since = at
+        self.longest_gap = max(self.longest_gap, at - self._gap_since + _PROBE_SECONDS)
+
+
+async def run_demo() -> None:
+    """Run the demo to its end and print what was measured."""
+    progress = TerminalProgress()
+    clock = SystemClock()
+    began = clock.monotonic()
+    installation = await this_host()
+    await installation.up(progress)
+    times = {"platform up": clock.monotonic() - began}
+    contexts = Contexts.default()
+    with contexts.client() as client:
+        await asyncio.to_thread(_ensure_project, client)
+        for name in CLUSTERS:
+            started = clock.monotonic()
+            with progress.stage(f"create cluster {name}", expected_seconds=12) as stage:
+                await _ensure_cluster(client, name, stage.note, clock)
+            times[f"cluster {name} with 2 nodes"] = clock.monotonic() - started
+        ledgers = []
+        for name in CLUSTERS:
+            started = clock.monotonic()
+            with progress.stage(f"run a workload on {name}", expected_seconds=5):
+                address = await deploy_workload(client, name, clock)
+            times[f"{_REPLICAS} replicas answer on {name}"] = clock.monotonic() - started
+            ledgers.append(Ledger(f"workload on {name}", f"http://{address}/hostname"))
+        await _kill_and_watch(installation, client, ledgers, progress, clock, times)
+    _tell(ledgers, times)
+
+
+def _ensure_project(client: ApiClient) -> None:
+    if PROJECT not in [project["name"] for project in client.get("/projects")]:
+        client.post("/projects", {"name": PROJECT, "description": "made by 'haneul demo'"})
+
+
+async def _ensure_cluster(client: ApiClient, name: str, note: Any, clock: Clock) -> None:
+    path = f"/projects/{PROJECT}/clusters"
+    spec = {"nodePools": [{"name": "default", "count": 2, "memoryMib": 1024}]}
+    try:
+        await asyncio.to_thread(client.post, path, {"name": name, "spec": spec})
+    except ConflictError:
+        note("it is there already")
+
+    async def ready() -> bool:
+        return is_settled(await asyncio.to_thread(client.get, f"{path}/{name}"))
+
+    hint = f"'haneul cluster get {name} -p {PROJECT}' shows what it waits on"
+    await wait_for(ready, what=f"cluster {name}", timeout=180, clock=clock, hint=hint)
+
+
+async def cluster_access(client: ApiClient, project: str, name: str) -> KubeAccess:
+    """Return access to a cluster's own API with a credential as any user gets it."""
+    made, key = await asyncio.to_thread(kubeconfig.request_credential, client, project, name)
+    return KubeAccess(made["server"], made["certificateAuthority"].encode(), made["certificate"].encode(), key.encode())
+
+
+async def deploy_workload(client: ApiClient, name: str, clock: Clock, project: str = PROJECT) -> str:
+    """Run three replicas and a Service on a cluster; return ``address:port`` at which it answers from outside."""
+    async with HttpKubeClient(await cluster_access(client, project, name)) as kube:
+        await kube.apply(DEPLOYMENTS, workload())
+        service = await kube.apply(SERVICES, workload_service())
+
+        async def available() -> bool:
+            seen = await kube.get(DEPLOYMENTS, "web", "default")
+            return bool((seen or {}).get("status", {}).get("availableReplicas", 0) >= _REPLICAS)
+
+        await wait_for(available, what=f"the workload on {name}", timeout=120, clock=clock)
+    cluster = await asyncio.to_thread(client.get, f"/projects/{project}/clusters/{name}")
+    node = next(node for node in cluster["status"]["nodes"] if node["ready"])
+    address = f"{node['address']}:{service['spec']['ports'][0]['nodePort']}"
+
+    async def answers() -> bool:
+        async with aiohttp.ClientSession() as session:
+            return await _ask(session, f"http://{address}/hostname")
+
+    await wait_for(answers, what=f"the workload on {name} to answer at {address}", timeout=30, clock=clock)
+    return address
+
+
+def workload() -> Manifest:
+    """Return a Deployment of a web server that says which pod answered."""
+    labels = {"app": "web"}
+    container = {
+        "name": "web",
+        "image": image_reference("agnhost"),
+        "args": ["netexec", "--http-port=8080"],
+        "ports": [{"containerPort": 8080}],
+        "readinessProbe": {"httpGet": {"path": "/readyz", "port": 8080}, "periodSeconds": 1},
+        "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"memory": "64Mi"}},
+    }
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "web", "namespace": "default"},
+        "spec": {
+            "replicas": _REPLICAS,
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": {"containers": [container]}},
+        },
+    }
+
+
+def workload_service() -> Manifest:
+    """Return the Service of the workload, reached at a port of every node."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "web", "namespace": "default"},
+        "spec": {"type": "NodePort", "selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080}]},
+    }
+
+
+async def probe(ledgers: Sequence[Ledger], stop: asyncio.Event) -> None:
+    """Ask every address twenty times a second until ``stop``; each failure is counted."""
+
+    async def ask_one(session: aiohttp.ClientSession, ledger: Ledger) -> None:
+        while not stop.is_set():
+            at = time.monotonic()
+            ledger.note(await _ask(session, ledger.url), at)
+            await asyncio.sleep(max(0.0, _PROBE_SECONDS - (time.monotonic() - at)))
+
+    async with aiohttp.ClientSession() as session:
+        await asyncio.gather(*(ask_one(session, ledger) for ledger in ledgers))
+
+
+async def _ask(session: aiohttp.ClientSession, url: str) -> bool:
+    try:
+        async with session.get(url, timeout=aiohttp.ClientTimeout(total=2)) as response:
+            await response.read()
+            return response.status == 200
+    except (TimeoutError, aiohttp.ClientError, OSError):
+        return False
+
+
+async def kill_masters(installation: Installation, project: str, name: str) -> int:
+    """Kill all master pods of a cluster at once, without grace; return how many there were."""
+    namespace = f"cluster-{project}-{name}"
+    async with installation.lifecycle.client() as kube:
+        pods = [pod for pod in await kube.list(PODS, namespace) if ROLE_LABEL in pod["metadata"]["labels"]]
+        await asyncio.gather(*(kube.delete(PODS, pod["metadata"]["name"], namespace, grace=0) for pod in pods))
+    return len(pods)
+
+
+async def _kill_and_watch(
+    installation: Installation,
+    client: ApiClient,
+    ledgers: list[Ledger],
+    progress: Progress,
+    clock: Clock,
+    times: dict[str, float],
+) -> None:
+    victim, other = CLUSTERS
+    access = await cluster_access(client, PROJECT, victim)
+    untouched = await cluster_access(client, PROJECT, other)
+    stop = asyncio.Event()
+    probing = asyncio.create_task(probe(ledgers, stop))
+    failures = 0
+    try:
+        with progress.stage(f"kill the masters of {victim}", expected_seconds=10) as stage:
+            killed = await kill_masters(installation, PROJECT, victim)
+            started = clock.monotonic()
+            stage.note(f"{killed} pods killed; waiting for its API to answer again")
+            async with HttpKubeClient(access) as kube, HttpKubeClient(untouched) as other_kube:
+
+                async def back() -> bool:
+                    nonlocal failures
+                    failures += not await _reads(other_kube)
+                    return await _reads(kube)
+
+                # The API server needs a moment to go; it is back when it answers after that.
+                await asyncio.sleep(1)
+                await wait_for(back, what=f"the masters of {victim} to be back", timeout=90, clock=clock)
+            times[f"masters of {victim} killed, API back"] = clock.monotonic() - started
+    finally:
+        stop.set()
+        await probing
+    times[f"failed reads of {other}'s API meanwhile"] = failures
+
+
+async def _reads(kube: HttpKubeClient) -> bool:
+    try:
+        await kube.list(PODS, "default")
+    except HaneulError:
+        return False
+    return True
+
+
+def _tell(ledgers: Sequence[Ledger], times: dict[str, float]) -> None:
+    say("")
+    for title, value in times.items():
+        text = f"{value:.0f}" if title.startswith("failed") else f"{value:.1f} s"
+        say(f"  {title:<48} {text}")
+    for ledger in ledgers:
+        share = f"{ledger.failed} of {ledger.asked} failed"
+        say(f"  {ledger.name + ', asked 20 times a second':<48} {share}, longest gap {ledger.longest_gap:.2f} s")
+    say("")
+    for ledger in ledgers:
+        say(f"  {ledger.name}: {ledger.url}")
+    say(f"""
+Try next:
+  haneul cluster list -p {PROJECT} -o wide
+  haneul cluster kubeconfig {CLUSTERS[0]} -p {PROJECT} && kubectl get pods -o wide
+  haneul cluster scale {CLUSTERS[0]} -p {PROJECT} --nodes 3
+  haneul cluster create three -p {PROJECT} --network cilium
+  haneul down --purge""")

@@ -1,0 +1,156 @@
+"""Commands that work on this host: up, down, status, doctor, components, demo. They need root."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Annotated, Any
+
+import typer
+
+from haneul.cli.output import Column, Format, say, show
+from haneul.kernel.errors import HostNotReadyError
+
+Output = Annotated[Format, typer.Option("--output", "-o", help="How to show the result.")]
+
+
+def add_host_commands(app: typer.Typer) -> None:
+    """Add the commands to the tree."""
+    app.command()(up)
+    app.command()(down)
+    app.command()(status)
+    app.command()(doctor)
+    app.command()(demo)
+    app.add_typer(_components(), name="components")
+
+
+def _need_root() -> None:
+    if os.geteuid() != 0:
+        raise HostNotReadyError("this command changes the host, which only root may", hint="run it with sudo")
+
+
+def up() -> None:
+    """Bring the platform up on this host, from whatever state it is in; builds what is missing first.
+
+    Examples:
+
+        haneul up
+    """
+    _need_root()
+    from haneul.app.installation import this_host  # noqa: PLC0415
+    from haneul.cli.progress import TerminalProgress  # noqa: PLC0415
+
+    async def run() -> None:
+        installation = await this_host()
+        await installation.up(TerminalProgress())
+
+    asyncio.run(run())
+    say("The platform is up. Next: haneul project create NAME, then haneul cluster create NAME")
+
+
+def down(
+    purge: Annotated[
+        bool, typer.Option("--purge", help="Also remove everything that was ever made, with all data.")
+    ] = False,
+) -> None:
+    """Stop everything on this host; with --purge, leave it as if Haneul had never been there.
+
+    Examples:
+
+        haneul down
+
+        haneul down --purge
+    """
+    _need_root()
+    from haneul.app.installation import this_host  # noqa: PLC0415
+    from haneul.cli.progress import TerminalProgress  # noqa: PLC0415
+
+    async def run() -> None:
+        installation = await this_host()
+        progress = TerminalProgress()
+        if purge:
+            await installation.purge(progress)
+        else:
+            await installation.lifecycle.down(progress)
+
+    asyncio.run(run())
+    say("Everything is gone." if purge else "Everything is stopped. 'haneul up' brings it back with its data.")
+
+
+def status(output: Output = Format.TABLE) -> None:
+    """Show what runs on this host.
+
+    Examples:
+
+        haneul status
+    """
+    _need_root()
+    from haneul.app.installation import this_host  # noqa: PLC0415
+
+    async def look() -> list[dict[str, Any]]:
+        installation = await this_host()
+        seen = await installation.lifecycle.status()
+        rows = [
+            {"name": state.name, "kind": "host service", "ready": state.running, "detail": state.detail}
+            for state in seen.services
+        ]
+        rows.append({"name": "kubernetes", "kind": "management API", "ready": seen.api == "ready", "detail": seen.api})
+        rows += [{"name": name, "kind": "host", "ready": ready, "detail": ""} for name, ready in seen.nodes]
+        return [*rows, *await installation.platform.status()]
+
+    columns = [
+        Column("NAME", lambda row: row["name"]),
+        Column("KIND", lambda row: row["kind"]),
+        Column("READY", lambda row: "yes" if row["ready"] else "no"),
+        Column("DETAIL", lambda row: row["detail"]),
+    ]
+    rows = asyncio.run(look())
+    show(rows, columns, output)
+    if not all(row["ready"] for row in rows):
+        raise typer.Exit(HostNotReadyError.exit_code)
+
+
+def doctor(output: Output = Format.TABLE) -> None:
+    """Say what this host lacks, what that turns off, and how to mend it.
+
+    Examples:
+
+        haneul doctor
+
+        haneul doctor -o json
+    """
+    from haneul.app.examination import examine  # noqa: PLC0415
+
+    found = asyncio.run(examine())
+    columns = [
+        Column("SEVERITY", lambda row: row["severity"]),
+        Column("CODE", lambda row: row["code"]),
+        Column("WHAT", lambda row: row["what"]),
+        Column("TURNS OFF", lambda row: row["consequence"]),
+        Column("MEND", lambda row: row["mend"]),
+    ]
+    show(found, columns, output)
+    if any(row["severity"] == "error" for row in found):
+        raise typer.Exit(HostNotReadyError.exit_code)
+    say("Nothing here stands in the way of 'haneul up'.")
+
+
+def demo() -> None:
+    """Bring the platform up and do the main job: two clusters, a workload on each, one cluster's masters killed.
+
+    Examples:
+
+        haneul demo
+    """
+    _need_root()
+    from haneul.app.demo import run_demo  # noqa: PLC0415
+
+    asyncio.run(run_demo())
+
+
+def _components() -> typer.Typer:
+    from haneul.app.installation import component_store  # noqa: PLC0415
+    from haneul.cli.progress import TerminalProgress  # noqa: PLC0415
+    from haneul.components.cli import components_app  # noqa: PLC0415
+
+    return components_app(component_store, TerminalProgress)

@@ -1,0 +1,97 @@
+"""An installation on this host, put together: settings from the host's facts, services, cluster, platform."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from haneul.app.platform import API_PORT, Platform
+from haneul.cli.context import Context, Contexts
+from haneul.components.store import ComponentStore
+from haneul.host import facts
+from haneul.host.services import ServiceManager
+from haneul.host.supervisord import Supervisord
+from haneul.host.systemd import Systemd
+from haneul.kernel.clock import SystemClock
+from haneul.kernel.errors import UnauthenticatedError
+from haneul.kernel.progress import Progress
+from haneul.management.lifecycle import Lifecycle
+from haneul.management.purge import purge
+from haneul.management.settings import ManagementSettings
+
+CACHE_VARIABLE = "HANEUL_CACHE"
+_DEFAULT_CACHE = Path("/var/cache/haneul")
+
+
+def project_folder() -> Path:
+    """Return the folder of the project that this code runs from."""
+    return Path(__file__).resolve().parents[3]
+
+
+def component_store() -> ComponentStore:
+    """Return the store of built components; ``$HANEUL_CACHE`` names another cache."""
+    cache = Path(os.environ.get(CACHE_VARIABLE, str(_DEFAULT_CACHE)))
+    return ComponentStore(cache=cache, project=project_folder())
+
+
+@dataclass(frozen=True)
+class Installation:
+    """What commands on this host work with."""
+
+    settings: ManagementSettings
+    services: ServiceManager
+    store: ComponentStore
+    lifecycle: Lifecycle
+    platform: Platform
+
+    async def up(self, progress: Progress) -> None:
+        """Build what is missing, bring everything up, and sign root in."""
+        await self.store.build([], progress)
+        await self.lifecycle.up(progress)
+        await self.platform.up(progress)
+        self.sign_root_in()
+
+    async def purge(self, progress: Progress) -> None:
+        """Remove everything of ours from this host but the cache of built components."""
+        await purge(
+            self.settings, services=self.services, cache=self.store.cache, clock=SystemClock(), progress=progress
+        )
+        contexts = Contexts.default()
+        with contextlib.suppress(UnauthenticatedError):
+            if contexts.current().token_file == self.platform.files.admin_token:
+                contexts.sign_out()
+
+    def sign_root_in(self) -> None:
+        """Let root's command line talk to the platform at once, in the project that was in use before."""
+        contexts = Contexts.default()
+        server = f"https://{self.settings.address}:{API_PORT}"
+        files = self.platform.files
+        try:
+            before = contexts.current()
+            project = before.project if before.server == server else ""
+        except UnauthenticatedError:
+            project = ""
+        contexts.write(Context(server, files.authority, files.admin_token, project))
+
+
+async def this_host() -> Installation:
+    """Return the installation of this host, made or not."""
+    clock = SystemClock()
+    settings = ManagementSettings(
+        address=await facts.primary_address(),
+        host_name=facts.host_name(),
+        restrict_oom_score=facts.restrict_oom_score(),
+        systemd=facts.systemd(),
+    )
+    services: ServiceManager = (
+        Systemd()
+        if settings.systemd
+        else Supervisord(state=settings.state, runtime=settings.runtime, logs=settings.logs, clock=clock)
+    )
+    store = component_store()
+    lifecycle = Lifecycle(settings, artifacts=store, services=services, clock=clock)
+    return Installation(
+        settings, services, store, lifecycle, Platform(settings, lifecycle=lifecycle, store=store, clock=clock)
+    )

@@ -1,0 +1,76 @@
+"""The entry point ``haneul``: the command tree, put together, and what happens to errors.
+
+Commands that are called often start fast: what only some commands need is imported when they run.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from haneul.app.host_commands import add_host_commands
+from haneul.app.serve import serve_app, version
+from haneul.cli import people
+from haneul.cli.clusters import cluster_app, node_app
+from haneul.cli.output import say, say_error
+from haneul.kernel.errors import HaneulError
+
+_INTERRUPTED = 130
+
+
+def command_tree() -> typer.Typer:
+    """Return the whole command tree."""
+    app = typer.Typer(
+        name="haneul",
+        help="A private container cloud: Kubernetes clusters on your own servers.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+    )
+
+    @app.callback()
+    def root(
+        show_version: Annotated[
+            bool, typer.Option("--version", help="Show the version and end.", is_eager=True)
+        ] = False,
+    ) -> None:
+        if show_version:
+            typer.echo(version())
+            raise typer.Exit
+
+    add_host_commands(app)
+    app.command()(people.login)
+    app.command()(people.logout)
+    app.command()(people.whoami)
+    app.add_typer(people.project_app, name="project")
+    app.add_typer(people.person_app, name="person")
+    app.add_typer(people.token_app, name="token")
+    app.command()(people.audit)
+    app.add_typer(cluster_app, name="cluster")
+    app.add_typer(node_app, name="node")
+    app.add_typer(serve_app, name="serve", hidden=True)
+    return app
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command; end with the exit code of the error's class, as the reference documents them."""
+    try:
+        command_tree()(args=arguments, standalone_mode=True)
+    except HaneulError as error:
+        say_error(error)
+        sys.exit(error.exit_code)
+    except ExceptionGroup as group:
+        known = [error for error in group.exceptions if isinstance(error, HaneulError)]
+        if not known:
+            raise
+        for entry in known:
+            say_error(entry)
+        sys.exit(known[0].exit_code)
+    except KeyboardInterrupt:
+        say("interrupted")
+        sys.exit(_INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

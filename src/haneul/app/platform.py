@@ -1,0 +1,396 @@
+"""The platform's own services in the management cluster: API and operator, as manifests and as steps of `haneul up`.
+
+Both are pods, so the management cluster starts, heals and rolls them. They are hardened like the tenants' masters.
+The API's database lies on the host; its certificate comes from the platform's own authority, which people's command
+lines trust.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final
+
+from haneul.components.store import ComponentStore
+from haneul.dkos.schema import custom_resource_definition
+from haneul.kernel.clock import Clock
+from haneul.kernel.errors import HaneulError
+from haneul.kernel.files import write_atomically
+from haneul.kernel.kube import DEPLOYMENTS, KubeClient, Manifest, resource_of
+from haneul.kernel.pki import KeyPair, LeafProfile, issue_authority, issue_leaf
+from haneul.kernel.process import run
+from haneul.kernel.progress import Progress
+from haneul.kernel.waiting import wait_for
+from haneul.management.lifecycle import Lifecycle
+from haneul.management.settings import ManagementSettings
+
+NAMESPACE: Final = "haneul-system"
+API_PORT: Final = 7443
+_USER: Final = 65532
+_LABELS: Final = {"app.kubernetes.io/managed-by": "haneul", "app.kubernetes.io/part-of": "haneul"}
+_IMAGES: Final = ("platform", "toolbox", "node")
+_CERTIFICATE_LIFE: Final = timedelta(days=90)
+
+
+@dataclass(frozen=True)
+class PlatformFiles:
+    """What the platform keeps on the host, below its state folder."""
+
+    state: Path
+
+    @property
+    def authority(self) -> Path:
+        """Return the certificate that people's command lines trust."""
+        return self.state / "platform-ca.crt"
+
+    @property
+    def authority_key(self) -> Path:
+        """Return the authority's key, which never leaves the host."""
+        return self.state / "platform-ca.key"
+
+    @property
+    def admin_token(self) -> Path:
+        """Return the first administrator's token, for root only."""
+        return self.state / "admin.token"
+
+    @property
+    def database(self) -> Path:
+        """Return the folder of the API's database."""
+        return self.state / "platform"
+
+
+class Platform:
+    """Installs the platform's services; every step may be repeated."""
+
+    def __init__(
+        self, settings: ManagementSettings, *, lifecycle: Lifecycle, store: ComponentStore, clock: Clock
+    ) -> None:
+        self._settings = settings
+        self._lifecycle = lifecycle
+        self._store = store
+        self._clock = clock
+        self.files = PlatformFiles(settings.state)
+
+    async def up(self, progress: Progress) -> None:
+        """Install or update the services and wait until they serve."""
+        with progress.stage("load the platform's images", expected_seconds=12) as stage:
+            for name in _IMAGES:
+                stage.note(name)
+                await self._lifecycle.load_image(name)
+        with progress.stage("start the platform", expected_seconds=10) as stage:
+            self.files.database.mkdir(mode=0o700, exist_ok=True)
+            os.chown(self.files.database, _USER, _USER)
+            certificate = self._certificate()
+            build = self._store.image_archive("platform").stem
+            manifests = platform_manifests(
+                settings=self._settings,
+                image=self._store.image_reference("platform"),
+                build=build,
+                certificate=certificate,
+            )
+            async with self._lifecycle.client() as client:
+                for manifest in manifests:
+                    await client.apply(resource_of(manifest), manifest)
+                for name in ("haneul-operator", "haneul-api"):
+                    stage.note(name)
+                    await self._wait_for(client, name)
+        with progress.stage("make the first administrator", expected_seconds=2):
+            await self._ensure_admin_token()
+
+    async def status(self) -> list[dict[str, Any]]:
+        """Return the platform's services as rows for people; nothing where the management API does not answer."""
+        try:
+            async with self._lifecycle.client() as client:
+                found = await client.list(DEPLOYMENTS, NAMESPACE)
+        except (HaneulError, FileNotFoundError):
+            return []
+        return [
+            {
+                "name": entry["metadata"]["name"],
+                "kind": "platform service",
+                "ready": entry.get("status", {}).get("readyReplicas", 0) >= 1,
+                "detail": "",
+            }
+            for entry in found
+        ]
+
+    def _certificate(self) -> KeyPair:
+        """Return the API's certificate: the kept one while it is good for this address, else a fresh one."""
+        files, now = self.files, self._clock.now()
+        if not files.authority.exists():
+            authority = issue_authority("Haneul platform", now=now)
+            write_atomically(files.authority_key, authority.key, mode=0o600)
+            write_atomically(files.authority, authority.certificate)
+        authority = KeyPair(files.authority.read_bytes(), files.authority_key.read_bytes())
+        kept, address = files.state / "platform-api.pem", files.state / "platform-api.address"
+        if kept.exists() and address.exists() and address.read_text() == self._settings.address:
+            certificate, _, key = kept.read_bytes().partition(b"\n\n")
+            pair = KeyPair(certificate + b"\n", key)
+            if not pair.needs_renewal(now):
+                return pair
+        profile = LeafProfile(
+            "haneul-api",
+            dns_names=("localhost", "haneul"),
+            addresses=("127.0.0.1", self._settings.address),
+            server=True,
+        )
+        pair = issue_leaf(authority, profile, now=now, life=_CERTIFICATE_LIFE)
+        write_atomically(kept, pair.certificate.rstrip() + b"\n\n" + pair.key, mode=0o600)
+        write_atomically(address, self._settings.address)
+        return pair
+
+    async def _wait_for(self, client: KubeClient, name: str) -> None:
+        async def rolled_out() -> bool:
+            seen = await client.get(DEPLOYMENTS, name, NAMESPACE)
+            status = (seen or {}).get("status", {})
+            generation = (seen or {}).get("metadata", {}).get("generation")
+            return bool(
+                status.get("observedGeneration") == generation
+                and status.get("updatedReplicas", 0) == 1
+                and status.get("readyReplicas", 0) == 1
+                and status.get("replicas", 0) == 1
+            )
+
+        await wait_for(
+            rolled_out,
+            what=f"{name} to be ready",
+            timeout=90,
+            clock=self._clock,
+            hint=f"look at the logs of the pods in the namespace {NAMESPACE}",
+        )
+
+    async def _ensure_admin_token(self) -> None:
+        """Keep the administrator's token while it works; else have the API's own pod make another.
+
+        The token comes through the exec connection's output: it is in no argument, environment or log.
+        """
+        if self.files.admin_token.exists() and await self._token_works(self.files.admin_token.read_text()):
+            return
+        made = await run(
+            [
+                str(self._store.program("kubectl")),
+                f"--kubeconfig={self._settings.admin_kubeconfig}",
+                "exec",
+                f"--namespace={NAMESPACE}",
+                "deployment/haneul-api",
+                "--",
+                "/usr/bin/python3",
+                "-m",
+                "haneul.app.main",
+                "serve",
+                "admin-token",
+            ],
+            timeout=60,
+        )
+        write_atomically(self.files.admin_token, made.stdout.strip() + "\n", mode=0o600)
+
+    async def _token_works(self, token: str) -> bool:
+        from haneul.cli.client import ApiClient  # noqa: PLC0415 - only here does the platform call its own API
+
+        def ask() -> bool:
+            server = f"https://{self._settings.address}:{API_PORT}"
+            try:
+                with ApiClient(server, authority=self.files.authority, token=token.strip()) as client:
+                    client.get("/whoami")
+            except HaneulError:
+                return False
+            return True
+
+        return await asyncio.to_thread(ask)
+
+
+def platform_manifests(*, settings: ManagementSettings, image: str, build: str, certificate: KeyPair) -> list[Manifest]:
+    """Return everything that the platform needs in the management cluster, in order.
+
+    ``build`` names the image's contents, so that another build of the same version is rolled out.
+    """
+    return [
+        _namespace(),
+        {
+            "apiVersion": "scheduling.k8s.io/v1",
+            "kind": "PriorityClass",
+            "metadata": {"name": "haneul-masters", "labels": _LABELS},
+            "value": 1000000,
+            "description": "Tenants' masters come before their sandbox nodes.",
+        },
+        custom_resource_definition(),
+        *_rights("haneul-operator", _operator_rules()),
+        *_rights("haneul-api", _api_rules()),
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": "haneul-api-tls", "namespace": NAMESPACE, "labels": _LABELS},
+            "type": "kubernetes.io/tls",
+            "data": {
+                "tls.crt": base64.b64encode(certificate.certificate).decode(),
+                "tls.key": base64.b64encode(certificate.key).decode(),
+            },
+        },
+        _operator(settings, image, build),
+        _api(settings, image, build, certificate),
+    ]
+
+
+def _namespace() -> Manifest:
+    # The jobs that delete tenants' data and the API's database need folders of the host.
+    labels = {
+        **_LABELS,
+        "pod-security.kubernetes.io/enforce": "privileged",
+        "pod-security.kubernetes.io/warn": "baseline",
+    }
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}}
+
+
+def _rights(name: str, rules: list[Manifest]) -> list[Manifest]:
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "ServiceAccount",
+            "metadata": {"name": name, "namespace": NAMESPACE, "labels": _LABELS},
+        },
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "ClusterRole",
+            "metadata": {"name": name, "labels": _LABELS},
+            "rules": rules,
+        },
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "ClusterRoleBinding",
+            "metadata": {"name": name, "labels": _LABELS},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
+            "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": NAMESPACE}],
+        },
+    ]
+
+
+_READ: Final = ["get", "list", "watch"]
+_WRITE: Final = [*_READ, "create", "update", "patch", "delete"]
+
+
+def _rule(group: str, resources: list[str], verbs: list[str]) -> Manifest:
+    return {"apiGroups": [group], "resources": resources, "verbs": verbs}
+
+
+def _operator_rules() -> list[Manifest]:
+    """Return what the operator may do: with its own kinds everything, with clusters what a finalizer needs."""
+    return [
+        _rule("dkos.haneul.dev", ["clusters", "clusters/status"], ["get", "list", "watch", "patch", "update"]),
+        _rule("", ["namespaces", "services", "secrets", "configmaps", "persistentvolumes"], _WRITE),
+        _rule("", ["persistentvolumeclaims"], _WRITE),
+        _rule("", ["pods", "nodes"], _READ),
+        _rule("", ["events"], ["create", "patch"]),
+        _rule("apps", ["deployments", "statefulsets"], _WRITE),
+        _rule("batch", ["jobs"], _WRITE),
+        _rule("networking.k8s.io", ["networkpolicies"], _WRITE),
+        _rule("rbac.authorization.k8s.io", ["roles", "rolebindings"], _WRITE),
+        _rule("apiextensions.k8s.io", ["customresourcedefinitions"], _READ),
+    ]
+
+
+def _api_rules() -> list[Manifest]:
+    """Return what the API may do; of secrets nothing, but what the operator grants it cluster by cluster."""
+    return [
+        _rule("dkos.haneul.dev", ["clusters"], _WRITE),
+        _rule("", ["namespaces"], ["get", "create", "patch"]),
+        _rule("", ["configmaps"], ["get", "create", "patch"]),
+    ]
+
+
+def _operator(settings: ManagementSettings, image: str, build: str) -> Manifest:
+    container = {
+        **_container(image, ["serve", "operator", f"--outside-address={settings.address}"]),
+        "livenessProbe": {
+            "httpGet": {"path": "/healthz", "port": 8080},
+            "periodSeconds": 15,
+            "failureThreshold": 6,
+            "timeoutSeconds": 10,
+        },
+        "resources": {"requests": {"cpu": "50m", "memory": "96Mi"}, "limits": {"memory": "1Gi"}},
+    }
+    return _deployment("haneul-operator", container, [], build)
+
+
+def _api(settings: ManagementSettings, image: str, build: str, certificate: KeyPair) -> Manifest:
+    container = {
+        **_container(image, ["serve", "api", f"--port={API_PORT}"]),
+        "ports": [{"name": "https", "containerPort": API_PORT, "hostPort": API_PORT}],
+        "readinessProbe": {
+            "httpGet": {"path": "/readyz", "port": API_PORT, "scheme": "HTTPS"},
+            "periodSeconds": 2,
+            "timeoutSeconds": 5,
+        },
+        "livenessProbe": {
+            "httpGet": {"path": "/healthz", "port": API_PORT, "scheme": "HTTPS"},
+            "periodSeconds": 15,
+            "failureThreshold": 6,
+            "timeoutSeconds": 10,
+        },
+        "volumeMounts": [
+            {"name": "tls", "mountPath": "/etc/haneul/tls", "readOnly": True},
+            {"name": "data", "mountPath": "/data"},
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - SQLite sorts here
+        ],
+        "resources": {"requests": {"cpu": "50m", "memory": "96Mi"}, "limits": {"memory": "512Mi"}},
+    }
+    volumes = [
+        {"name": "tls", "secret": {"secretName": "haneul-api-tls", "defaultMode": 0o440}},
+        {"name": "data", "hostPath": {"path": f"{settings.state}/platform", "type": "Directory"}},
+        {"name": "tmp", "emptyDir": {"sizeLimit": "64Mi"}},
+    ]
+    deployment = _deployment("haneul-api", container, volumes, f"{build}-{certificate.expires():%Y%m%d%H%M%S}")
+    deployment["spec"]["template"]["spec"]["nodeSelector"] = {"kubernetes.io/hostname": settings.host_name}
+    return deployment
+
+
+def _container(image: str, arguments: list[str]) -> Manifest:
+    return {
+        "name": "haneul",
+        "image": image,
+        "imagePullPolicy": "IfNotPresent",
+        "args": arguments,
+        "securityContext": {
+            "readOnlyRootFilesystem": True,
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+        },
+    }
+
+
+def _deployment(name: str, container: Manifest, volumes: list[Manifest], build: str) -> Manifest:
+    labels = {**_LABELS, "app.kubernetes.io/name": name}
+    spec: dict[str, Any] = {
+        "serviceAccountName": name,
+        "containers": [container],
+        "volumes": volumes,
+        "enableServiceLinks": False,
+        "priorityClassName": "system-cluster-critical",
+        "terminationGracePeriodSeconds": 10,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": _USER,
+            "runAsGroup": _USER,
+            "fsGroup": _USER,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+    }
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name, "namespace": NAMESPACE, "labels": labels},
+        "spec": {
+            "replicas": 1,
+            "revisionHistoryLimit": 2,
+            # Two operators, or two APIs on one host port, would be one too many.
+            "strategy": {"type": "Recreate"},
+            "selector": {"matchLabels": {"app.kubernetes.io/name": name}},
+            "template": {
+                "metadata": {"labels": labels, "annotations": {"haneul.dev/build": build}},
+                "spec": spec,
+            },
+        },
+    }

@@ -1,0 +1,134 @@
+"""The programs inside the platform's image: the API, the operator, and the one that makes the administrator's token."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed_version
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import Annotated
+
+import structlog
+import typer
+
+serve_app = typer.Typer(help="Run one of the platform's own programs (inside its image).", hidden=True)
+
+_DATABASE = "sqlite+aiosqlite:////data/haneul.db"
+
+
+def version() -> str:
+    """Return the installed version of Haneul."""
+    try:
+        return installed_version("haneul")
+    except PackageNotFoundError:
+        return "0.1.0"
+
+
+def configure_logs() -> None:
+    """Write one JSON object a line, with time and level."""
+    logging.basicConfig(level=logging.WARNING)
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ]
+    )
+
+
+@serve_app.command()
+def operator(
+    outside_address: Annotated[str, typer.Option(help="Address at which users reach the management hosts.")],
+    kubeconfig: Annotated[Path | None, typer.Option(help="Kubeconfig; by default the pod's own account.")] = None,
+) -> None:
+    """Run the DKOS operator."""
+    from haneul.app.operator import Operator, OperatorSettings  # noqa: PLC0415
+    from haneul.components.table import image_reference  # noqa: PLC0415
+    from haneul.dkos.control_plane import Images  # noqa: PLC0415
+    from haneul.kernel.kube_http import access_from_kubeconfig, access_in_cluster  # noqa: PLC0415
+
+    configure_logs()
+    images = Images(
+        etcd=image_reference("etcd"),
+        apiserver=image_reference("kube-apiserver"),
+        controller_manager=image_reference("kube-controller-manager"),
+        scheduler=image_reference("kube-scheduler"),
+        toolbox=image_reference("toolbox"),
+        node=image_reference("node"),
+        cilium=image_reference("cilium"),
+    )
+    access = access_from_kubeconfig(kubeconfig) if kubeconfig else access_in_cluster()
+    settings = OperatorSettings(
+        access=access,
+        images=images,
+        pause_image=image_reference("pause"),
+        outside_address=outside_address,
+        health="http://0.0.0.0:8080/healthz",
+    )
+    asyncio.run(Operator(settings).run())
+
+
+@serve_app.command()
+def api(
+    port: Annotated[int, typer.Option(help="Port to serve on.")] = 7443,
+    database: Annotated[str, typer.Option(help="SQLAlchemy URL of the database.")] = _DATABASE,
+    tls: Annotated[Path, typer.Option(help="Folder with tls.crt and tls.key.")] = Path("/etc/haneul/tls"),
+) -> None:
+    """Run the REST API."""
+    import uvicorn  # noqa: PLC0415
+
+    from haneul.app.api import create_api  # noqa: PLC0415
+    from haneul.dkos.adapters.kube_authorities import KubeAuthorities  # noqa: PLC0415
+    from haneul.dkos.adapters.kube_clusters import KubeClusters  # noqa: PLC0415
+    from haneul.dkos.admission import TakenRange  # noqa: PLC0415
+    from haneul.kernel.clock import SystemClock  # noqa: PLC0415
+    from haneul.kernel.database import open_database  # noqa: PLC0415
+    from haneul.kernel.kube_http import HttpKubeClient, access_in_cluster  # noqa: PLC0415
+
+    configure_logs()
+    clock = SystemClock()
+    client = HttpKubeClient(access_in_cluster(), user_agent="haneul-api")
+    app = create_api(
+        engine=open_database(database),
+        store=KubeClusters(client, clock=clock),
+        authorities=KubeAuthorities(client),
+        reserved=[
+            TakenRange(IPv4Network("10.192.0.0/16"), "the management cluster's pods"),
+            TakenRange(IPv4Network("10.193.0.0/16"), "the management cluster's services"),
+        ],
+        clock=clock,
+        version=version(),
+    )
+    uvicorn.run(
+        app,
+        host="0.0.0.0",  # noqa: S104 - the pod's own namespace
+        port=port,
+        ssl_certfile=str(tls / "tls.crt"),
+        ssl_keyfile=str(tls / "tls.key"),
+        access_log=False,
+        log_level="warning",
+        timeout_graceful_shutdown=5,
+        server_header=False,
+    )
+
+
+@serve_app.command("admin-token")
+def admin_token(database: Annotated[str, typer.Option(help="SQLAlchemy URL of the database.")] = _DATABASE) -> None:
+    """Print a fresh token of the first administrator, who is made if need be."""
+    from haneul.app.api import MIGRATIONS  # noqa: PLC0415
+    from haneul.identity.secrets import SecretHasher  # noqa: PLC0415
+    from haneul.identity.service import Identity  # noqa: PLC0415
+    from haneul.kernel.clock import SystemClock  # noqa: PLC0415
+    from haneul.kernel.database import migrate, open_database  # noqa: PLC0415
+
+    async def make() -> str:
+        clock, engine = SystemClock(), open_database(database)
+        await migrate(engine, MIGRATIONS)
+        issued = await Identity(engine, hasher=SecretHasher(clock), clock=clock).bootstrap_admin(now=clock.now())
+        await engine.dispose()
+        return issued.secret
+
+    typer.echo(asyncio.run(make()))

@@ -1,0 +1,277 @@
+"""`haneul cluster` and `haneul node`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from haneul.cli import kubeconfig as kube
+from haneul.cli.context import Contexts
+from haneul.cli.output import Column, Format, age, say, show
+from haneul.cli.waiting import describe, resume_hint, wait_gone, wait_ready
+from haneul.kernel.errors import InvalidInputError
+
+cluster_app = typer.Typer(help="Kubernetes clusters with masters of their own.", no_args_is_help=True)
+node_app = typer.Typer(help="The nodes of a cluster.", no_args_is_help=True)
+
+Project = Annotated[str | None, typer.Option("--project", "-p", help="Project; by default the one in use.")]
+Output = Annotated[Format, typer.Option("--output", "-o", help="How to show the result.")]
+Name = Annotated[str, typer.Argument(help="Name of the cluster.")]
+Timeout = Annotated[float, typer.Option(help="Seconds to wait at most.")]
+Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it is done.")]
+
+_COLUMNS = [
+    Column("NAME", lambda c: c["name"]),
+    Column("PHASE", lambda c: "Deleting" if c["deleting"] else c["status"]["phase"]),
+    Column("VERSION", lambda c: c["spec"]["version"]),
+    Column("NETWORK", lambda c: c["spec"]["network"]["plugin"]),
+    Column("NODES", lambda c: f"{sum(n['ready'] for n in c['status']['nodes'])}/{_wanted(c)}"),
+    Column("ENDPOINT", lambda c: c["status"]["endpoint"]),
+    Column("AGE", lambda c: age(c["created"])),
+    Column("PODS", lambda c: c["status"]["pods"], wide=True),
+    Column("SERVICES", lambda c: c["status"]["services"], wide=True),
+    Column("WAITS ON", describe, wide=True),
+]
+
+
+def _wanted(cluster: dict[str, Any]) -> int:
+    return sum(pool["count"] for pool in cluster["spec"]["nodePools"])
+
+
+@cluster_app.command()
+def create(
+    name: Name,
+    nodes: Annotated[int, typer.Option(help="How many nodes.")] = 1,
+    network: Annotated[str, typer.Option(help="native or cilium.")] = "native",
+    version: Annotated[str | None, typer.Option(help="Kubernetes version; by default the newest.")] = None,
+    pods: Annotated[str | None, typer.Option(help="Range for pods; by default a free one.")] = None,
+    services: Annotated[str | None, typer.Option(help="Range for services; by default a free one.")] = None,
+    cpu: Annotated[float, typer.Option(help="Cores of each node.")] = 2.0,
+    memory: Annotated[int, typer.Option(help="Memory of each node in MiB.")] = 2048,
+    setting: Annotated[list[str] | None, typer.Option("--set", help="A setting, as NAME=VALUE.")] = None,
+    file: Annotated[Path | None, typer.Option("--file", "-f", help="Read the spec from a YAML file.")] = None,
+    project: Project = None,
+    wait: Wait = True,
+    timeout: Timeout = 180,
+    output: Output = Format.TABLE,
+) -> None:
+    """Make a cluster and wait until its nodes are ready.
+
+    Examples:
+
+        haneul cluster create shop
+
+        haneul cluster create shop --nodes 3 --network cilium
+
+        haneul cluster create shop --set nodeMonitorGraceSeconds=20 --no-wait
+    """
+    contexts = Contexts.default()
+    owner = contexts.project(project)
+    if file is not None:
+        spec = yaml.safe_load(file.read_text())
+    else:
+        spec = {
+            "network": {"plugin": network, "pods": pods, "services": services},
+            "nodePools": [{"name": "default", "count": nodes, "cpu": cpu, "memoryMib": memory}],
+            "settings": _settings(setting or []),
+        }
+        if version is not None:
+            spec["version"] = version
+    with contexts.client() as client:
+        cluster = client.post(f"/projects/{owner}/clusters", {"name": name, "spec": spec})
+        if wait:
+            try:
+                cluster = wait_ready(client, owner, name, timeout=timeout)
+            except KeyboardInterrupt:
+                resume_hint(owner, name)
+                raise
+        show([cluster], _COLUMNS, output, single=True)
+        if wait:
+            say(f"Next: haneul cluster kubeconfig {name} -p {owner}, then kubectl get nodes")
+
+
+def _settings(pairs: list[str]) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    for pair in pairs:
+        name, separator, value = pair.partition("=")
+        if not separator:
+            raise InvalidInputError(f"{pair!r} is not NAME=VALUE", hint="for example --set maxPodsPerNode=50")
+        settings[name] = yaml.safe_load(value)
+    return settings
+
+
+@cluster_app.command("list")
+def list_clusters(project: Project = None, output: Output = Format.TABLE) -> None:
+    """List the project's clusters.
+
+    Examples:
+
+        haneul cluster list
+
+        haneul cluster list -p shop -o wide
+    """
+    contexts = Contexts.default()
+    owner = contexts.project(project)
+    with contexts.client() as client:
+        show(client.list(f"/projects/{owner}/clusters"), _COLUMNS, output)
+
+
+@cluster_app.command()
+def get(
+    name: Name, project: Project = None, wait: Wait = False, timeout: Timeout = 180, output: Output = Format.TABLE
+) -> None:
+    """Show a cluster: what it is, what it waits on, its nodes.
+
+    Examples:
+
+        haneul cluster get shop
+
+        haneul cluster get shop -o yaml
+    """
+    contexts = Contexts.default()
+    owner = contexts.project(project)
+    with contexts.client() as client:
+        cluster = client.get(f"/projects/{owner}/clusters/{name}")
+        if wait:
+            cluster = wait_ready(client, owner, name, timeout=timeout)
+    show([cluster], _COLUMNS, output, single=True)
+    if output is Format.TABLE:
+        print()  # noqa: T201 - between two tables
+        conditions = [
+            Column("CONDITION", lambda c: c["type"]),
+            Column("STATUS", lambda c: c["status"]),
+            Column("SINCE", lambda c: age(c["lastTransitionTime"])),
+            Column("MESSAGE", lambda c: c["message"]),
+        ]
+        show(cluster["status"]["conditions"], conditions, output)
+        if cluster["status"]["nodes"]:
+            print()  # noqa: T201 - between two tables
+            show(cluster["status"]["nodes"], _NODE_COLUMNS, output)
+
+
+@cluster_app.command()
+def scale(
+    name: Name,
+    nodes: Annotated[int, typer.Option(help="How many nodes the pool shall have.")],
+    pool: Annotated[str | None, typer.Option(help="Name of the pool; by default the first.")] = None,
+    project: Project = None,
+    wait: Wait = True,
+    timeout: Timeout = 180,
+    output: Output = Format.TABLE,
+) -> None:
+    """Change how many nodes a cluster has.
+
+    Examples:
+
+        haneul cluster scale shop --nodes 3
+    """
+    contexts = Contexts.default()
+    owner = contexts.project(project)
+    with contexts.client() as client:
+        path = f"/projects/{owner}/clusters/{name}"
+        pools = client.get(path)["spec"]["nodePools"]
+        wanted = pool or (pools[0]["name"] if pools else "")
+        if wanted not in [entry["name"] for entry in pools]:
+            raise InvalidInputError(f"{name} has no pool named {wanted}", hint=f"'haneul cluster get {name} -o yaml'")
+        changed = [{**entry, "count": nodes} if entry["name"] == wanted else entry for entry in pools]
+        cluster = client.patch(path, {"nodePools": changed})
+        if wait:
+            cluster = wait_ready(client, owner, name, timeout=timeout)
+    show([cluster], _COLUMNS, output, single=True)
+
+
+@cluster_app.command()
+def delete(
+    name: Name,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    project: Project = None,
+    wait: Wait = True,
+    timeout: Timeout = 240,
+) -> None:
+    """Delete a cluster and everything in it.
+
+    Examples:
+
+        haneul cluster delete shop --yes
+    """
+    contexts = Contexts.default()
+    owner = contexts.project(project)
+    if not yes:
+        if not sys.stdin.isatty():
+            raise InvalidInputError("nobody is here to confirm", hint="add --yes to delete without being asked")
+        typer.confirm(f"Delete cluster {name} of {owner} and everything in it?", abort=True, err=True)
+    with contexts.client() as client:
+        client.delete(f"/projects/{owner}/clusters/{name}")
+        if wait:
+            wait_gone(client, owner, name, timeout=timeout)
+    kube.remove_from(kube.default_path(), owner, name)
+    say(f"cluster {name} deleted" if wait else f"cluster {name} is being deleted")
+
+
+@cluster_app.command()
+def kubeconfig(
+    name: Name,
+    project: Project = None,
+    file: Annotated[Path | None, typer.Option("--file", help="File to merge into; by default kubectl's.")] = None,
+    only_print: Annotated[bool, typer.Option("--print", help="Print it instead of merging it.")] = False,
+) -> None:
+    """Let kubectl reach a cluster, with credentials that live an hour and renew themselves.
+
+    Examples:
+
+        haneul cluster kubeconfig shop
+
+        haneul cluster kubeconfig shop --print
+    """
+    contexts = Contexts.default()
+    owner = contexts.project(project)
+    with contexts.client() as client:
+        made, _ = kube.request_credential(client, owner, name)
+    new = kube.entries(owner, name, server=made["server"], authority=made["certificateAuthority"])
+    if only_print:
+        print(yaml.safe_dump(new, sort_keys=False), end="")  # noqa: T201 - data goes to standard output
+        return
+    path = file or kube.default_path()
+    kube.merge_into(path, new)
+    say(f"kubectl now talks to {owner}/{name} ({path})")
+
+
+@cluster_app.command(hidden=True)
+def credential(name: Name, project: Project = None) -> None:
+    """Print a short-lived credential for kubectl (its exec plugin calls this)."""
+    contexts = Contexts.default()
+    owner, server = contexts.project(project), contexts.current().server
+    credentials = kube.Credentials.default()
+    found = credentials.kept(server, owner, name, kube.utc_now())
+    if found is None:
+        with contexts.client() as client:
+            found = credentials.fetch(client, server, owner, name)
+    print(json.dumps(found))  # noqa: T201 - kubectl reads standard output
+
+
+_NODE_COLUMNS = [
+    Column("NODE", lambda n: n["name"]),
+    Column("POOL", lambda n: n["pool"]),
+    Column("READY", lambda n: "yes" if n["ready"] else "no"),
+    Column("ADDRESS", lambda n: n["address"]),
+    Column("MESSAGE", lambda n: n["message"]),
+]
+
+
+@node_app.command("list")
+def list_nodes(name: Name, project: Project = None, output: Output = Format.TABLE) -> None:
+    """List a cluster's nodes.
+
+    Examples:
+
+        haneul node list shop
+    """
+    contexts = Contexts.default()
+    owner = contexts.project(project)
+    with contexts.client() as client:
+        show(client.get(f"/projects/{owner}/clusters/{name}")["status"]["nodes"], _NODE_COLUMNS, output)

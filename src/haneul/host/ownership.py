@@ -1,0 +1,112 @@
+"""Which processes of this machine are Haneul's: the one answer for `doctor`, `down --purge` and their tests.
+
+A process is ours if it runs one of our host programs from the component cache, if it supervises or is supervised as
+one of our host services, if it lives in the control group of a container that our container runtime made, or if it
+descends from such a one. Everything else is somebody else's, whatever its name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+#: Programs of ours that run on the host itself and may outlive what started them.
+_HOST_PROGRAMS: Final = frozenset({"containerd", "containerd-shim-runc-v2", "kubelet", "runc"})
+_CONTAINER_ID: Final = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process as proc(5) shows it; ``groups`` is its /proc/<pid>/cgroup, ``network`` its namespace's inode."""
+
+    pid: int
+    parent: int
+    executable: str
+    arguments: tuple[str, ...]
+    groups: str
+    network: int = 0
+
+    @property
+    def name(self) -> str:
+        """Return what people know the process by."""
+        return Path(self.executable.removesuffix(" (deleted)") or (self.arguments or ("?",))[0]).name
+
+
+@dataclass(frozen=True)
+class Ownership:
+    """The marks by which our processes are known: where programs and definitions lie, which containers are ours."""
+
+    cache: Path
+    state: Path
+    containers: frozenset[str]
+
+    def of(self, processes: Mapping[int, Process]) -> dict[int, Process]:
+        """Return those of ``processes`` that are ours, by their ids."""
+        ours = {pid: process for pid, process in processes.items() if self._marked(process)}
+        children: dict[int, list[Process]] = {}
+        for process in processes.values():
+            children.setdefault(process.parent, []).append(process)
+        unseen = list(ours)
+        while unseen:
+            for child in children.get(unseen.pop(), ()):
+                if child.pid not in ours:
+                    ours[child.pid] = child
+                    unseen.append(child.pid)
+        return ours
+
+    def _marked(self, process: Process) -> bool:
+        executable = Path(process.executable.removesuffix(" (deleted)"))
+        if executable.name in _HOST_PROGRAMS and executable.is_relative_to(self.cache):
+            return True
+        if str(self.state / "supervisord.conf") in process.arguments and "supervisor.supervisord" in process.arguments:
+            return True
+        if re.search(r"/haneul-[^/]+\.service(/|$)", process.groups, re.MULTILINE):
+            return True
+        return any(found in self.containers for found in _CONTAINER_ID.findall(process.groups))
+
+
+def known_containers(*, state: Path, runtime: Path) -> frozenset[str]:
+    """Return the ids of containers of our container runtime, from the folders that it keeps for each."""
+    folders = (
+        runtime / "containerd/io.containerd.runtime.v2.task/k8s.io",
+        state / "containerd/io.containerd.runtime.v2.task/k8s.io",
+        state / "containerd/io.containerd.grpc.v1.cri/containers",
+        state / "containerd/io.containerd.grpc.v1.cri/sandboxes",
+    )
+    return frozenset(
+        path.name
+        for folder in folders
+        if folder.is_dir()
+        for path in folder.iterdir()
+        if _CONTAINER_ID.fullmatch(path.name)
+    )
+
+
+def all_processes(proc: Path = Path("/proc")) -> dict[int, Process]:
+    """Return every process that can be seen now, by its id; those that end meanwhile are left out."""
+    found = {}
+    for folder in proc.iterdir():
+        if folder.name.isdigit() and (process := _read(folder)) is not None:
+            found[process.pid] = process
+    return found
+
+
+def _read(folder: Path) -> Process | None:
+    try:
+        # The name, in parentheses, may hold anything; the state and the parent's id follow the last of them.
+        parent = int((folder / "stat").read_text(errors="replace").rpartition(")")[2].split()[1])
+        raw = (folder / "cmdline").read_bytes().rstrip(b"\0")
+        groups = (folder / "cgroup").read_text()
+    except (OSError, ValueError, IndexError):
+        return None
+    arguments = tuple(part.decode(errors="replace") for part in raw.split(b"\0")) if raw else ()
+    try:
+        executable = str((folder / "exe").readlink())
+        network = (folder / "ns/net").stat().st_ino
+    except OSError:
+        # Kernel threads have no executable; a process that has ended and waits for its parent has no namespace.
+        executable, network = "", 0
+    return Process(int(folder.name), parent, executable, arguments, groups, network)

@@ -1,0 +1,254 @@
+"""What observations amount to: conditions in their order, the phase, milestones, and what a cluster waits on."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from haneul.dkos.model import Cluster, ClusterSpec, ClusterStatus, ConditionType, NodePool, NodeStatus, Phase
+from haneul.dkos.node_plan import node_statuses, plan_nodes
+from haneul.dkos.ports import ProvidedNode
+from haneul.dkos.states import MasterState, Observation, status_of, waits_on
+from haneul.kernel.kube import Manifest
+
+START = datetime(2026, 11, 1, 12, 0, tzinfo=UTC)
+ROLES = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
+READY_NODE = NodeStatus(name="default-0", pool="default", address="192.0.2.1", ready=True)
+ALL_WELL = Observation(
+    masters=tuple(MasterState(role, ready=True, running=True) for role in ROLES),
+    api_answers=True,
+    nodes=(READY_NODE,),
+    wanted_nodes=1,
+    endpoint="https://192.0.2.10:31234",
+)
+NOTHING = Observation(wanted_nodes=1)
+
+
+def cluster(status: ClusterStatus | None = None, *, generation: int = 1, deleting: bool = False) -> Cluster:
+    return Cluster(
+        project="shop",
+        name="one",
+        uid="u",
+        generation=generation,
+        created=START,
+        deleting=deleting,
+        spec=ClusterSpec(),
+        status=status or ClusterStatus(),
+    )
+
+
+def after(seconds: float) -> datetime:
+    return START + timedelta(seconds=seconds)
+
+
+def truths(status: ClusterStatus) -> list[str]:
+    return [condition.type.value for condition in status.conditions if condition.status == "True"]
+
+
+def test_conditions_come_in_the_order_in_which_they_come_true() -> None:
+    status = status_of(cluster(), NOTHING, START)
+    assert [condition.type for condition in status.conditions] == list(ConditionType)
+
+
+@pytest.mark.parametrize(
+    ("seen", "true", "waits"),
+    [
+        (Observation(problem="two pools have one name"), [], "two pools have one name"),
+        (NOTHING, ["Accepted"], "waiting for the masters to be made"),
+        (
+            Observation(
+                masters=(
+                    MasterState("etcd", ready=True),
+                    MasterState("kube-apiserver", ready=False, message="starting"),
+                ),
+                wanted_nodes=1,
+            ),
+            ["Accepted"],
+            "waiting for kube-apiserver (starting)",
+        ),
+        (
+            Observation(masters=ALL_WELL.masters, api_message="(refused)", wanted_nodes=1),
+            ["Accepted", "ControlPlaneReady"],
+            "waiting for the API server to answer (refused)",
+        ),
+        (
+            Observation(masters=ALL_WELL.masters, api_answers=True, wanted_nodes=1),
+            ["Accepted", "ControlPlaneReady", "ApiAnswers"],
+            "waiting for the network of the first node",
+        ),
+        (
+            Observation(masters=ALL_WELL.masters, api_answers=True, nodes=(READY_NODE,), wanted_nodes=2),
+            ["Accepted", "ControlPlaneReady", "ApiAnswers", "NetworkReady"],
+            "1 of 2 nodes ready; waiting for the others to be made",
+        ),
+        (
+            Observation(
+                masters=ALL_WELL.masters,
+                api_answers=True,
+                nodes=(READY_NODE, NodeStatus(name="default-1", pool="default", message="joining")),
+                wanted_nodes=2,
+            ),
+            ["Accepted", "ControlPlaneReady", "ApiAnswers", "NetworkReady"],
+            "1 of 2 nodes ready; waiting for default-1 (joining)",
+        ),
+        (ALL_WELL, [kind.value for kind in ConditionType], ""),
+        (
+            Observation(masters=ALL_WELL.masters, api_answers=True, wanted_nodes=0),
+            [kind.value for kind in ConditionType],
+            "",
+        ),
+    ],
+)
+def test_first_condition_that_is_not_true_says_what_is_waited_on(
+    seen: Observation, true: list[str], waits: str
+) -> None:
+    status = status_of(cluster(), seen, START)
+    assert truths(status) == true or seen.problem
+    assert waits_on(status) == waits
+
+
+def test_cluster_that_nobody_looked_at_waits_on_the_operator() -> None:
+    assert "operator" in waits_on(ClusterStatus())
+
+
+def test_unchanged_conditions_keep_their_transition_times() -> None:
+    first = status_of(cluster(), NOTHING, START)
+    second = status_of(cluster(first), ALL_WELL, after(5))
+    third = status_of(cluster(second), ALL_WELL, after(9))
+    times = {condition.type: condition.last_transition_time for condition in third.conditions}
+    assert times.pop(ConditionType.ACCEPTED) == START
+    assert set(times.values()) == {after(5)}
+
+
+def test_a_repeated_look_at_the_same_changes_nothing() -> None:
+    first = status_of(cluster(), ALL_WELL, after(5))
+    assert status_of(cluster(first), ALL_WELL, after(90)) == first
+
+
+def test_phases_of_a_life() -> None:
+    fresh = status_of(cluster(), NOTHING, START)
+    assert fresh.phase is Phase.CREATING
+    ready = status_of(cluster(fresh), ALL_WELL, after(20))
+    assert ready.phase is Phase.READY
+    broken = status_of(cluster(ready), Observation(masters=ALL_WELL.masters, wanted_nodes=1), after(40))
+    assert broken.phase is Phase.DEGRADED
+    healed = status_of(cluster(broken), ALL_WELL, after(60))
+    assert healed.phase is Phase.READY
+    asked_more = Observation(masters=ALL_WELL.masters, api_answers=True, nodes=(READY_NODE,), wanted_nodes=2)
+    changing = status_of(cluster(healed, generation=2), asked_more, after(80))
+    assert changing.phase is Phase.UPDATING
+    still = status_of(cluster(changing, generation=2), asked_more, after(81))
+    assert still.phase is Phase.UPDATING
+    assert status_of(cluster(still, generation=2), ALL_WELL, after(90)).phase is Phase.READY
+    assert status_of(cluster(healed, deleting=True), ALL_WELL, after(99)).phase is Phase.DELETING
+
+
+def test_cluster_that_was_ready_at_once_is_degraded_not_creating() -> None:
+    ready = status_of(cluster(), ALL_WELL, START)
+    assert ready.milestones["ready"] == 0
+    assert status_of(cluster(ready), NOTHING, after(5)).phase is Phase.DEGRADED
+
+
+def test_milestones_are_reached_once() -> None:
+    api = status_of(cluster(), Observation(masters=ALL_WELL.masters, api_answers=True, wanted_nodes=1), after(8.5))
+    assert api.milestones == {"api": 8.5}
+    ready = status_of(cluster(api), ALL_WELL, after(15.25))
+    assert ready.milestones == {"api": 8.5, "node": 15.25, "ready": 15.25}
+    assert status_of(cluster(ready), NOTHING, after(60)).milestones == ready.milestones
+
+
+def test_endpoint_stays_known_while_it_is_not_seen() -> None:
+    ready = status_of(cluster(), ALL_WELL, START)
+    assert status_of(cluster(ready), NOTHING, after(5)).endpoint == "https://192.0.2.10:31234"
+
+
+_observations = st.builds(
+    Observation,
+    masters=st.lists(
+        st.builds(MasterState, st.sampled_from(ROLES), ready=st.booleans(), message=st.sampled_from(["", "starting"])),
+        max_size=4,
+    ).map(tuple),
+    api_answers=st.booleans(),
+    nodes=st.lists(
+        st.builds(NodeStatus, name=st.sampled_from(["a-0", "a-1"]), pool=st.just("a"), ready=st.booleans()), max_size=3
+    ).map(tuple),
+    wanted_nodes=st.integers(0, 3),
+    problem=st.sampled_from(["", "", "no such version"]),
+)
+
+
+@given(st.lists(_observations, min_size=1, max_size=5))
+def test_whatever_is_seen_the_status_is_sound(looks: list[Observation]) -> None:
+    status = ClusterStatus()
+    for number, seen in enumerate(looks):
+        before, status = status, status_of(cluster(status), seen, after(number))
+        settled = all(condition.status == "True" for condition in status.conditions)
+        assert (status.phase is Phase.READY) == settled == (not waits_on(status))
+        assert before.milestones.items() <= status.milestones.items()
+        assert ClusterStatus.model_validate(status.model_dump(mode="json", by_alias=True)) == status
+
+
+# Which nodes a cluster should have.
+
+
+def pooled(*pools: NodePool) -> Cluster:
+    return cluster().model_copy(update={"spec": ClusterSpec(node_pools=pools)})
+
+
+def node(name: str, *conditions: dict[str, str]) -> Manifest:
+    return {"metadata": {"name": name}, "status": {"conditions": list(conditions)}}
+
+
+def test_nodes_are_named_after_pool_and_number_and_highest_numbers_go() -> None:
+    plan = plan_nodes(
+        pooled(NodePool(name="a", count=2), NodePool(name="b", count=0)),
+        [ProvidedNode("a-0", "i"), ProvidedNode("a-2", "i")],
+        ["a-1", "b-0", "stranger"],
+    )
+    assert {name: pool.name for name, pool in plan.keep.items()} == {"a-0": "a", "a-1": "a"}
+    assert plan.drop == ("a-2", "b-0", "stranger")
+
+
+@given(st.integers(0, 6), st.sets(st.integers(0, 9)), st.sets(st.integers(0, 9)))
+def test_kept_and_dropped_never_meet_and_cover_all_that_is_known(
+    count: int, machines: set[int], objects: set[int]
+) -> None:
+    provided = [ProvidedNode(f"a-{number}", "i") for number in machines]
+    registered = [f"a-{number}" for number in objects]
+    plan = plan_nodes(pooled(NodePool(name="a", count=count)), provided, registered)
+    assert set(plan.drop).isdisjoint(plan.keep)
+    assert {machine.name for machine in provided} | set(registered) <= set(plan.drop) | set(plan.keep)
+    assert len(plan.keep) == count
+
+
+@pytest.mark.parametrize(
+    ("machines", "objects", "ready", "message"),
+    [
+        ([], [], False, "its machine is being made"),
+        ([ProvidedNode("a-0", "", message="ImagePullBackOff")], [], False, "ImagePullBackOff"),
+        ([ProvidedNode("a-0", "i", running=True)], [], False, "joining"),
+        ([ProvidedNode("a-0", "i", running=True)], [{"metadata": {"name": "a-0"}}], False, "its kubelet starts"),
+        (
+            [ProvidedNode("a-0", "i", running=True)],
+            [node("a-0", {"type": "Ready", "status": "False", "message": "no network"})],
+            False,
+            "no network",
+        ),
+        (
+            [ProvidedNode("a-0", "i", running=False)],
+            [node("a-0", {"type": "Ready", "status": "True"})],
+            False,
+            "its machine is being made",
+        ),
+        ([ProvidedNode("a-0", "i", running=True)], [node("a-0", {"type": "Ready", "status": "True"})], True, ""),
+    ],
+)
+def test_node_is_ready_when_its_machine_runs_and_its_object_says_so(
+    machines: list[ProvidedNode], objects: list[Manifest], ready: bool, message: str
+) -> None:
+    plan = plan_nodes(pooled(NodePool(name="a", count=1)), machines, ())
+    (status,) = node_statuses(plan, machines, objects)
+    assert (status.ready, status.message) == (ready, message)
