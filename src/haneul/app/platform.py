@@ -304,6 +304,7 @@ def _api_rules() -> list[Manifest]:
 def _operator(settings: ManagementSettings, image: str, build: str) -> Manifest:
     container = {
         **_container(image, ["serve", "operator", f"--outside-address={settings.address}"]),
+        "readinessProbe": {"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 2, "timeoutSeconds": 5},
         "livenessProbe": {
             "httpGet": {"path": "/healthz", "port": 8080},
             "periodSeconds": 15,

@@ -1,6 +1,7 @@
-"""DKOS's part of the REST API. Who the caller is and may do comes through a port."""
+"""DKOS's part of the REST API. Who the caller is and may do comes through a port.
 
-from __future__ import annotations
+Annotations are evaluated here: routes are made inside functions, where FastAPI could not find names later.
+"""
 
 import asyncio
 import contextlib

@@ -1,6 +1,7 @@
-"""Identity's part of the REST API."""
+"""Identity's part of the REST API.
 
-from __future__ import annotations
+Annotations are evaluated here: routes are made inside functions, where FastAPI could not find names later.
+"""
 
 from datetime import datetime
 from typing import Annotated

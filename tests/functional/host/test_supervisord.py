@@ -1,0 +1,134 @@
+"""supervisord for real: what it does when it, or what it keeps running, is killed."""
+
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from haneul.host.processes import command_line, processes_matching
+from haneul.host.services import HostService
+from haneul.host.supervisord import Supervisord
+from haneul.kernel.clock import SystemClock
+from haneul.kernel.waiting import wait_for
+
+PATIENT = "import signal; signal.pause()"
+STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True)\nwhile True: signal.pause()"
+
+
+@pytest.fixture
+async def manager(tmp_path: Path) -> AsyncIterator[Supervisord]:
+    found = make(tmp_path)
+    yield found
+    await found.shut_down()
+
+
+def make(tmp_path: Path) -> Supervisord:
+    return Supervisord(state=tmp_path / "state", runtime=tmp_path / "run", logs=tmp_path / "logs", clock=SystemClock())
+
+
+def service(tmp_path: Path, program: str = PATIENT, name: str = "patient") -> HostService:
+    return HostService(name, (sys.executable, "-c", program, str(tmp_path)))
+
+
+def instances(wanted: HostService) -> list[int]:
+    return processes_matching(lambda pid: command_line(pid) == wanted.argv)
+
+
+async def one_instance(wanted: HostService, *, other_than: int = 0) -> int:
+    async def probe() -> int | None:
+        found = instances(wanted)
+        return found[0] if len(found) == 1 and found[0] != other_than else None
+
+    return await wait_for(probe, what="exactly one instance", timeout=20, clock=SystemClock())
+
+
+def supervisor_pid(tmp_path: Path) -> int:
+    return int((tmp_path / "run/supervisor.pid").read_text())
+
+
+async def killed(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+
+    async def gone() -> bool:
+        return command_line(pid) == ()
+
+    await wait_for(gone, what="the killed process to be gone", timeout=10, clock=SystemClock())
+
+
+async def test_a_killed_service_is_started_again(manager: Supervisord, tmp_path: Path) -> None:
+    wanted = service(tmp_path)
+    await manager.ensure(wanted)
+    before = await one_instance(wanted)
+    await killed(before)
+    await one_instance(wanted, other_than=before)
+
+
+async def test_after_a_killed_supervisord_no_service_runs_twice(manager: Supervisord, tmp_path: Path) -> None:
+    wanted = service(tmp_path)
+    await manager.ensure(wanted)
+    orphan = await one_instance(wanted)
+    await killed(supervisor_pid(tmp_path))
+    assert instances(wanted) == [orphan]
+    await make(tmp_path).ensure(wanted)
+    await one_instance(wanted, other_than=orphan)
+
+
+async def test_removing_ends_what_a_killed_supervisord_left(manager: Supervisord, tmp_path: Path) -> None:
+    wanted = service(tmp_path)
+    await manager.ensure(wanted)
+    await one_instance(wanted)
+    await killed(supervisor_pid(tmp_path))
+    await manager.remove("patient")
+    assert instances(wanted) == []
+    assert await manager.states() == []
+
+
+async def test_shutting_down_ends_what_a_killed_supervisord_left(manager: Supervisord, tmp_path: Path) -> None:
+    wanted = service(tmp_path)
+    await manager.ensure(wanted)
+    await one_instance(wanted)
+    await killed(supervisor_pid(tmp_path))
+    await manager.shut_down()
+    assert instances(wanted) == []
+
+
+async def test_a_service_that_will_not_end_is_ended_in_the_end(manager: Supervisord, tmp_path: Path) -> None:
+    wanted = service(tmp_path, STUBBORN)
+    await manager.ensure(wanted)
+    await one_instance(wanted)
+    log = tmp_path / "logs/patient.log"
+
+    async def deaf() -> bool:
+        return log.exists() and "ready" in log.read_text()
+
+    await wait_for(deaf, what="the service to ignore SIGTERM", timeout=20, clock=SystemClock())
+    await killed(supervisor_pid(tmp_path))
+    await manager.remove("patient")
+    assert instances(wanted) == []
+
+
+async def test_arguments_arrive_as_they_are(manager: Supervisord, tmp_path: Path) -> None:
+    wanted = HostService("patient", (sys.executable, "-c", PATIENT, "a b", "100%", "it's", '"quoted"', str(tmp_path)))
+    await manager.ensure(wanted)
+    await one_instance(wanted)
+
+
+async def test_environment_and_output_are_kept(manager: Supervisord, tmp_path: Path) -> None:
+    program = f"import os; print(os.environ['GREETING'], flush=True); {PATIENT}"
+    wanted = HostService("speaker", (sys.executable, "-c", program, str(tmp_path)), (("GREETING", "hi, 100% 'x'"),))
+    await manager.ensure(wanted)
+    log = tmp_path / "logs/speaker.log"
+
+    async def spoken() -> bool:
+        return log.exists() and "hi, 100% 'x'" in log.read_text()
+
+    await wait_for(spoken, what="the service's output", timeout=20, clock=SystemClock())
+    assert (tmp_path / "state/services/speaker.conf").stat().st_mode & 0o777 == 0o600
+
+
+async def test_only_root_may_talk_to_it(manager: Supervisord, tmp_path: Path) -> None:
+    await manager.ensure(service(tmp_path))
+    assert (tmp_path / "run/supervisor.sock").stat().st_mode & 0o777 == 0o600
