@@ -220,6 +220,7 @@ def platform_manifests(*, settings: ManagementSettings, image: str, build: str, 
         custom_resource_definition(),
         *_rights("haneul-operator", _operator_rules()),
         *_rights("haneul-api", _api_rules()),
+        *_claims_rights(),
         {
             "apiVersion": "v1",
             "kind": "Secret",
@@ -288,6 +289,12 @@ def _operator_rules() -> list[Manifest]:
         _rule("batch", ["jobs"], _WRITE),
         _rule("networking.k8s.io", ["networkpolicies"], _WRITE),
         _rule("rbac.authorization.k8s.io", ["roles", "rolebindings"], _WRITE),
+        {
+            "apiGroups": ["rbac.authorization.k8s.io"],
+            "resources": ["roles"],
+            "resourceNames": ["credential-signer"],
+            "verbs": ["bind"],
+        },
         _rule("apiextensions.k8s.io", ["customresourcedefinitions"], _READ),
     ]
 
@@ -296,8 +303,27 @@ def _api_rules() -> list[Manifest]:
     """Return what the API may do; of secrets nothing, but what the operator grants it cluster by cluster."""
     return [
         _rule("dkos.haneul.dev", ["clusters"], _WRITE),
-        _rule("", ["namespaces"], ["get", "create", "patch"]),
-        _rule("", ["configmaps"], ["get", "create", "patch"]),
+        _rule("", ["namespaces"], ["get", "create"]),
+    ]
+
+
+def _claims_rights() -> list[Manifest]:
+    """Return the API's right to the one object in which creations claim their ranges."""
+    metadata = {"name": "cluster-claims", "namespace": NAMESPACE, "labels": _LABELS}
+    return [
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "Role",
+            "metadata": metadata,
+            "rules": [_rule("", ["configmaps"], ["get", "create", "patch"])],
+        },
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "RoleBinding",
+            "metadata": metadata,
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "cluster-claims"},
+            "subjects": [{"kind": "ServiceAccount", "name": "haneul-api", "namespace": NAMESPACE}],
+        },
     ]
 
 
@@ -311,9 +337,12 @@ def _operator(settings: ManagementSettings, image: str, build: str) -> Manifest:
             "failureThreshold": 6,
             "timeoutSeconds": 10,
         },
+        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108 - for an instant it holds a key
         "resources": {"requests": {"cpu": "50m", "memory": "96Mi"}, "limits": {"memory": "1Gi"}},
     }
-    return _deployment("haneul-operator", container, [], build)
+    # In memory: what a client's key goes through never reaches a disk.
+    scratch = {"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": "8Mi"}}
+    return _deployment("haneul-operator", container, [scratch], build)
 
 
 def _api(settings: ManagementSettings, image: str, build: str, certificate: KeyPair) -> Manifest:

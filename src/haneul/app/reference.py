@@ -1,4 +1,4 @@
-"""The pages of ``docs/reference`` that are written from the code: errors, components, the cluster resource.
+"""The pages of ``docs/reference`` that are written from the code: commands, errors, components, the cluster.
 
 ``python -m haneul.app.reference`` writes them anew; tests hold the files to what is returned here. It stands in the
 composition root because the errors are those of every product.
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 import haneul
+from haneul.app.command_reference import cli_page
 from haneul.components.table import COMPONENTS, IMAGES, GoComponent, Image
 from haneul.dkos.reference import cluster_spec_page
 from haneul.kernel.errors import HaneulError
@@ -62,7 +63,12 @@ did not change is never built again, and a changed recipe never meets an old res
 
 def pages() -> Mapping[str, Callable[[], str]]:
     """Return what writes each page, by file name."""
-    return {"errors.md": errors_page, "components.md": components_page, "cluster-spec.md": cluster_spec_page}
+    return {
+        "cli.md": cli_page,
+        "cluster-spec.md": cluster_spec_page,
+        "components.md": components_page,
+        "errors.md": errors_page,
+    }
 
 
 def errors_page() -> str:

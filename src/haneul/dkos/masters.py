@@ -80,7 +80,10 @@ class Masters:
         )
         digests = await self._credentials(cluster, endpoints, authorities)
         configuration = control_plane.configuration(cluster)
-        await self._apply([configuration, *isolation.network_policies(cluster), *_signing_rights(cluster)])
+        role, binding = _signing_rights(cluster)
+        await self._apply([configuration, *isolation.network_policies(cluster), role])
+        # A role is bound only once it is there.
+        await self._apply([binding])
         digests["kube-apiserver"] += content_digest(configuration)
         images = self._images
         programs = [

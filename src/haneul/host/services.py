@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from haneul.kernel.errors import InvalidInputError
+
 
 @dataclass(frozen=True)
 class HostService:
@@ -19,6 +21,11 @@ class HostService:
     environment: tuple[tuple[str, str], ...] = ()
     #: Children outlive the service: a container runtime's shims must survive its restart.
     keep_children: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what the files that define services cannot hold."""
+        if any("\n" in text for text in (*self.argv, *(value for _, value in self.environment))):
+            raise InvalidInputError(f"the service {self.name!r} has a line break in an argument or a variable")
 
 
 @dataclass(frozen=True)

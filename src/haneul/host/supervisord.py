@@ -23,7 +23,7 @@ from typing import Any
 from haneul.host.processes import command_line, processes_matching
 from haneul.host.services import HostService, ServiceState
 from haneul.kernel.clock import Clock
-from haneul.kernel.errors import UnavailableError
+from haneul.kernel.errors import DeadlineExceededError, UnavailableError
 from haneul.kernel.files import write_atomically
 from haneul.kernel.process import run
 from haneul.kernel.waiting import wait_for
@@ -32,23 +32,27 @@ _START_SECONDS, _STOP_SECONDS, _CALL_SECONDS = 15.0, 40.0, 45.0
 
 
 class Supervisord:
-    """A supervisord of our own. ``state`` holds definitions and logs, ``runtime`` the socket and process id."""
+    """A supervisord of our own. ``state`` holds definitions, ``runtime`` the socket and process id.
 
-    def __init__(self, *, state: Path, runtime: Path, logs: Path, clock: Clock) -> None:
+    A service that does not end within ``patience`` seconds of being asked to is killed.
+    """
+
+    def __init__(self, *, state: Path, runtime: Path, logs: Path, clock: Clock, patience: int = 25) -> None:
         self._definitions = state / "services"
         self._configuration = state / "supervisord.conf"
         self._socket = runtime / "supervisor.sock"
         self._pidfile = runtime / "supervisor.pid"
         self._logs = logs
         self._clock = clock
+        self._patience = patience
 
     async def ensure(self, service: HostService) -> bool:
         """Write the definition; start what is new, restart what changed."""
         changed = write_atomically(self._definition(service.name), self._render(service), mode=0o600)
-        await self._ensure_running()
+        fresh = await self._ensure_running()
         await self._call("reloadConfig")
         groups = {info["group"] for info in await self._call("getAllProcessInfo")}
-        if service.name in groups and changed:
+        if service.name in groups and changed and not fresh:
             await self._take_out(service.name)
             groups.discard(service.name)
         if service.name not in groups:
@@ -58,7 +62,7 @@ class Supervisord:
         if info["statename"] not in ("RUNNING", "STARTING", "BACKOFF"):
             await self._call("startProcess", service.name, False)
             return True
-        return changed
+        return changed or fresh
 
     async def stop(self, name: str) -> None:
         """Stop one service."""
@@ -111,9 +115,10 @@ class Supervisord:
     async def _is_up(self, name: str) -> bool:
         return any(info["name"] == name for info in await self._call("getAllProcessInfo"))
 
-    async def _ensure_running(self) -> None:
+    async def _ensure_running(self) -> bool:
+        """Start supervisord unless it answers; return whether it was started, with all definitions as they are now."""
         if await self._answers():
-            return
+            return False
         await self._end_orphans()
         for folder in (self._definitions, self._socket.parent, self._logs):
             folder.mkdir(parents=True, exist_ok=True)
@@ -123,7 +128,7 @@ class Supervisord:
             [sys.executable, "-m", "supervisor.supervisord", "-c", str(self._configuration)],
             timeout=_START_SECONDS,
         )
-        await wait_for(self._answers, what="supervisord to answer", timeout=_START_SECONDS, clock=self._clock)
+        return await wait_for(self._answers, what="supervisord to answer", timeout=_START_SECONDS, clock=self._clock)
 
     async def _end_orphans(self, name: str = "*") -> None:
         """End services that a killed supervisord left: processes with exactly a defined service's command line."""
@@ -133,10 +138,14 @@ class Supervisord:
                 await self._end(pid)
 
     async def _end(self, pid: int) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGTERM)
-        what = f"process {pid} of an earlier run to end"
-        await wait_for(lambda: _gone(pid), what=what, timeout=_STOP_SECONDS, clock=self._clock)
+        for sign, seconds in ((signal.SIGTERM, self._patience), (signal.SIGKILL, _START_SECONDS)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, sign)
+            what = f"process {pid} of an earlier run to end"
+            with contextlib.suppress(DeadlineExceededError):
+                await wait_for(lambda: _gone(pid), what=what, timeout=seconds, clock=self._clock)
+                return
+        raise UnavailableError(f"process {pid} of an earlier run does not end", hint="look at what it waits for")
 
     async def _answers(self) -> bool:
         if not self._socket.exists():
@@ -171,7 +180,7 @@ class Supervisord:
             "autorestart=true\n"
             "startsecs=1\n"
             "startretries=1000000\n"
-            "stopwaitsecs=25\n"
+            f"stopwaitsecs={self._patience}\n"
             f"stopasgroup={whole_group}\n"
             f"killasgroup={whole_group}\n"
             "redirect_stderr=true\n"
@@ -216,8 +225,11 @@ class _UnixTransport(xmlrpc.client.Transport):
         super().__init__()
         self._path = path
 
-    def make_connection(self, host: object) -> http.client.HTTPConnection:
-        return _UnixConnection(self._path)
+    def make_connection(self, host: tuple[str, dict[str, str]] | str) -> http.client.HTTPConnection:
+        connection = _UnixConnection(self._path)
+        # The base class closes, with the proxy, the connection that it finds here.
+        self._connection = (host, connection)
+        return connection
 
 
 async def _gone(pid: int) -> bool:

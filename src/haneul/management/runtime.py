@@ -64,7 +64,6 @@ def kubelet_configuration(settings: ManagementSettings) -> dict[str, Any]:
         "imageGCLowThresholdPercent": 99,
         "containerLogMaxSize": "10Mi",
         "containerLogMaxFiles": 3,
-        "resolvConf": "",
         "featureGates": {"KubeletEnsureSecretPulledImages": False},
     }
 

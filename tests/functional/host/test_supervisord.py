@@ -15,7 +15,10 @@ from haneul.kernel.clock import SystemClock
 from haneul.kernel.waiting import wait_for
 
 PATIENT = "import signal; signal.pause()"
-STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True)\nwhile True: signal.pause()"
+STUBBORN = (
+    "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); "
+    "[signal.pause() for _ in iter(int, 1)]"
+)
 
 
 @pytest.fixture
@@ -131,4 +134,5 @@ async def test_environment_and_output_are_kept(manager: Supervisord, tmp_path: P
 
 async def test_only_root_may_talk_to_it(manager: Supervisord, tmp_path: Path) -> None:
     await manager.ensure(service(tmp_path))
+    await one_instance(service(tmp_path))
     assert (tmp_path / "run/supervisor.sock").stat().st_mode & 0o777 == 0o600

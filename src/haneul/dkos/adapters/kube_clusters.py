@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import contextlib
 import json
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta
@@ -17,7 +18,7 @@ from haneul.dkos.cluster_store import Admit, ClusterEvent, not_found
 from haneul.dkos.model import CLUSTERS, Cluster, ClusterSpec, cluster_from_resource, project_namespace
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import ConflictError
-from haneul.kernel.kube import CONFIG_MAPS, NAMESPACES, KubeApiError, KubeClient, Manifest
+from haneul.kernel.kube import CONFIG_MAPS, NAMESPACES, KubeApiError, KubeClient, Manifest, Resource
 
 _LEDGER, _LEDGER_NAMESPACE = "cluster-claims", "haneul-system"
 _CLAIM_LIFE = timedelta(seconds=60)
@@ -47,17 +48,22 @@ class KubeClusters:
 
     async def create(self, project: str, name: str, admit: Admit) -> Cluster:
         """Claim, then create."""
-        await self._client.apply(NAMESPACES, _project_namespace(project))
+        if await self._client.get(NAMESPACES, project_namespace(project)) is None:
+            with contextlib.suppress(ConflictError):
+                await self._create(
+                    NAMESPACES, _project_namespace(project), f"the namespace of {project} exists already"
+                )
         spec = await self._claim(project, name, admit)
+        taken = f"{project} has a cluster named {name} already"
+        return cluster_from_resource(await self._create(CLUSTERS, _resource(project, name, spec), taken))
+
+    async def _create(self, resource: Resource, manifest: Manifest, taken: str) -> Manifest:
         try:
-            made = await self._client.create(CLUSTERS, _resource(project, name, spec))
+            return await self._client.create(resource, manifest)
         except KubeApiError as error:
             if error.reason == "AlreadyExists":
-                raise ConflictError(
-                    f"{project} has a cluster named {name} already", hint="choose another name"
-                ) from error
+                raise ConflictError(taken, hint="choose another name") from error
             raise
-        return cluster_from_resource(made)
 
     async def replace_spec(self, cluster: Cluster, spec: ClusterSpec) -> Cluster:
         """Change the spec if the cluster is still of the generation that the change was decided on."""
