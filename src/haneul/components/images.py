@@ -35,10 +35,14 @@ class ImageBuilder:
         self._layout = layout
         self._project = project
         self._programs = programs
+        # One process speaks of one state of the sources, also while somebody edits them.
+        self._keys: dict[str, str] = {}
 
     def archive(self, row: Image) -> Path:
         """Return where the image's OCI archive is, or will be once it is built."""
-        return self._layout.image_archive(row.name, self._key(row))
+        if row.name not in self._keys:
+            self._keys[row.name] = self._key(row)
+        return self._layout.image_archive(row.name, self._keys[row.name])
 
     def is_built(self, row: Image) -> bool:
         """Say whether the archive is in the cache."""

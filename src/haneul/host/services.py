@@ -23,9 +23,12 @@ class HostService:
     keep_children: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what the files that define services cannot hold."""
-        if any("\n" in text for text in (*self.argv, *(value for _, value in self.environment))):
+        """Refuse what the files that define services cannot hold, with either adapter."""
+        values = [value for _, value in self.environment]
+        if any("\n" in text for text in (*self.argv, *values)):
             raise InvalidInputError(f"the service {self.name!r} has a line break in an argument or a variable")
+        if any('"' in value or "\\" in value or value.strip("'") != value for value in values):
+            raise InvalidInputError(f"the service {self.name!r} has a quote or a backslash in a variable")
 
 
 @dataclass(frozen=True)

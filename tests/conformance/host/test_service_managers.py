@@ -20,7 +20,7 @@ async def manager(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
     found: ServiceManager = MemoryServices()
     if request.param == "supervisord":
         found = Supervisord(
-            state=tmp_path / "state", runtime=tmp_path / "run", logs=tmp_path / "logs", clock=SystemClock()
+            state=tmp_path / "state", runtime=tmp_path / "run", logs=tmp_path / "logs", clock=SystemClock(), patience=2
         )
     yield found
     await found.shut_down()
@@ -79,6 +79,8 @@ async def test_stopped_stays_defined_and_starts_again(manager: ServiceManager, t
 async def test_removed_is_forgotten(manager: ServiceManager, tmp_path: Path) -> None:
     await manager.ensure(patient(tmp_path))
     await manager.ensure(patient(tmp_path, "other"))
+    await running(manager)
+    await running(manager, "other")
     await manager.remove("patient")
     assert [state.name for state in await manager.states()] == ["other"]
 

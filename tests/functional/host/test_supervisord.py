@@ -29,7 +29,9 @@ async def manager(tmp_path: Path) -> AsyncIterator[Supervisord]:
 
 
 def make(tmp_path: Path) -> Supervisord:
-    return Supervisord(state=tmp_path / "state", runtime=tmp_path / "run", logs=tmp_path / "logs", clock=SystemClock())
+    return Supervisord(
+        state=tmp_path / "state", runtime=tmp_path / "run", logs=tmp_path / "logs", clock=SystemClock(), patience=2
+    )
 
 
 def service(tmp_path: Path, program: str = PATIENT, name: str = "patient") -> HostService:
@@ -121,12 +123,12 @@ async def test_arguments_arrive_as_they_are(manager: Supervisord, tmp_path: Path
 
 async def test_environment_and_output_are_kept(manager: Supervisord, tmp_path: Path) -> None:
     program = f"import os; print(os.environ['GREETING'], flush=True); {PATIENT}"
-    wanted = HostService("speaker", (sys.executable, "-c", program, str(tmp_path)), (("GREETING", "hi, 100% 'x'"),))
+    wanted = HostService("speaker", (sys.executable, "-c", program, str(tmp_path)), (("GREETING", "hi, it's 100%"),))
     await manager.ensure(wanted)
     log = tmp_path / "logs/speaker.log"
 
     async def spoken() -> bool:
-        return log.exists() and "hi, 100% 'x'" in log.read_text()
+        return log.exists() and "hi, it's 100%" in log.read_text()
 
     await wait_for(spoken, what="the service's output", timeout=20, clock=SystemClock())
     assert (tmp_path / "state/services/speaker.conf").stat().st_mode & 0o777 == 0o600

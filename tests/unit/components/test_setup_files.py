@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from haneul.host.doctor_gather import PROGRAMS
+
 PROJECT = Path(__file__).parents[3]
 LOCKS = sorted(PROJECT.glob("requirements*.lock"))
 REQUIREMENT = re.compile(r"^([a-z0-9.-]+)(?:\[[a-z,-]+\])?==\S+", re.MULTILINE)
@@ -52,6 +54,11 @@ def test_tests_run_with_the_versions_that_the_platform_runs_with() -> None:
         return {match[1]: match[0] for match in REQUIREMENT.finditer((PROJECT / name).read_text())}
 
     assert versions("requirements.lock").items() <= versions("requirements-dev.lock").items()
+
+
+def test_set_up_installs_what_the_doctor_looks_for() -> None:
+    lines = (PROJECT / "components" / "system-packages.txt").read_text().splitlines()
+    assert set(PROGRAMS.values()) <= {line.split()[0] for line in lines}
 
 
 def test_every_system_package_has_its_reason() -> None:

@@ -1,0 +1,56 @@
+"""Reading the kernel's tables."""
+
+from pathlib import Path
+
+import pytest
+
+from haneul.host.doctor_gather import cgroup_layout, listening, meminfo, nameservers, nearest_existing
+
+V2 = "30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n"
+V1 = (
+    "30 23 0:26 / /sys/fs/cgroup rw - tmpfs tmpfs rw,mode=755\n"
+    "31 30 0:27 / /sys/fs/cgroup/cpu,cpuacct rw shared:6 - cgroup cgroup rw,cpu,cpuacct\n"
+    "32 30 0:28 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n"
+    "33 30 0:29 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd\n"
+)
+HYBRID = V1 + "34 30 0:30 / /sys/fs/cgroup/unified rw shared:15 - cgroup2 none rw\n"
+ELSEWHERE = "30 23 0:26 / /run/haneul/cgroup2 rw - cgroup2 none rw\n"
+
+
+@pytest.mark.parametrize(
+    ("mountinfo", "layout", "controllers"),
+    [
+        ("", "none", set()),
+        (ELSEWHERE, "none", set()),
+        (V1, "v1", {"cpu", "cpuacct", "memory"}),
+        (HYBRID, "hybrid", {"cpu", "cpuacct", "memory"}),
+        (V2, "v2", {"cpuset", "cpu", "memory", "pids"}),
+    ],
+)
+def test_hierarchies_are_told_apart(tmp_path: Path, mountinfo: str, layout: str, controllers: set[str]) -> None:
+    (tmp_path / "sys/fs/cgroup").mkdir(parents=True)
+    (tmp_path / "sys/fs/cgroup/cgroup.controllers").write_text("cpuset cpu memory pids\n")
+    assert cgroup_layout(mountinfo, tmp_path) == (layout, controllers)
+
+
+def test_memory_is_in_bytes() -> None:
+    assert meminfo("MemTotal:       24684084 kB\nHugePages_Total:       0\n") == {"MemTotal": 24684084 * 1024}
+
+
+def test_only_listening_sockets_count() -> None:
+    table = (
+        "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
+        "   0: 0100007F:192B 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 281587 1\n"
+        "   1: 0100007F:1D13 0100007F:9999 01 00000000:00000000 00:00000000 00000000     0        0 281588 1\n"
+    )
+    assert listening(table) == {6443: "281587"}
+
+
+def test_name_servers() -> None:
+    text = "# comment\nnameserver 192.0.2.53\nnameserver fe80::1%eth0\nsearch example.org\noptions ndots:5\n"
+    assert nameservers(text) == ("192.0.2.53", "fe80::1")
+
+
+def test_the_disk_of_a_folder_to_come_is_that_of_its_parent(tmp_path: Path) -> None:
+    assert nearest_existing(tmp_path / "a/b/c") == tmp_path
+    assert nearest_existing(tmp_path) == tmp_path

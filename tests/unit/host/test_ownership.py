@@ -1,0 +1,85 @@
+"""Which processes are ours, and which only look like it."""
+
+from pathlib import Path
+
+import pytest
+
+from haneul.host.ownership import Ownership, Process, all_processes, known_containers
+
+ID, OTHER_ID = "a" * 64, "b" * 64
+MARKS = Ownership(Path("/var/cache/haneul"), Path("/var/lib/haneul"), frozenset({ID}))
+SUPERVISOR = ("/venv/bin/python", "-m", "supervisor.supervisord", "-c", "/var/lib/haneul/supervisord.conf")
+
+
+def process(
+    pid: int,
+    executable: str = "/usr/bin/other",
+    arguments: tuple[str, ...] = (),
+    groups: str = "0::/\n",
+    parent: int = 1,
+) -> Process:
+    return Process(pid, parent, executable, arguments, groups)
+
+
+@pytest.mark.parametrize(
+    ("candidate", "ours"),
+    [
+        (process(7, "/var/cache/haneul/programs/containerd-1/containerd"), True),
+        (process(7, "/var/cache/haneul/programs/kubernetes-1/kubelet (deleted)"), True),
+        (process(7, "/var/cache/haneul/programs/containerd-1/containerd-shim-runc-v2"), True),
+        (process(7, "/var/cache/haneul/programs/kubernetes-1/kubectl"), False),
+        (process(7, "/usr/bin/containerd"), False),
+        (process(7, "/usr/bin/kubelet"), False),
+        (process(7, "/usr/bin/python3.11", SUPERVISOR), True),
+        (process(7, "/usr/bin/python3.11", (*SUPERVISOR[:-1], "/etc/supervisor.conf")), False),
+        (process(7, "/usr/bin/vim", ("vim", "/var/lib/haneul/supervisord.conf")), False),
+        (process(7, "/pause", groups=f"4:memory:/kubepods/pod1/{ID}\n0::/kubepods/pod1/{ID}\n"), True),
+        (process(7, "/pause", groups=f"0::/kubepods.slice/pod1.slice/cri-containerd-{ID}.scope\n"), True),
+        (process(7, "/etcd", groups=f"0::/kubepods/pod1/{ID}/kubepods/pod2/{OTHER_ID}\n"), True),
+        (process(7, "/pause", groups=f"0::/kubepods/pod1/{OTHER_ID}\n"), False),
+        (process(7, "/opt/dns", groups="0::/system.slice/haneul-dns.service\n"), True),
+        (process(7, "/opt/dns", groups="0::/system.slice/dns.service\n"), False),
+    ],
+)
+def test_marks(candidate: Process, ours: bool) -> None:
+    assert (7 in MARKS.of({7: candidate})) is ours
+
+
+def test_descendants_of_ours_are_ours() -> None:
+    family = {
+        1: process(1, "/sbin/init", parent=0),
+        2: process(2, "/usr/bin/python3.11", SUPERVISOR),
+        3: process(3, "/usr/bin/api", parent=2),
+        4: process(4, "/usr/bin/sh", parent=3),
+        5: process(5, "/usr/bin/sh"),
+    }
+    assert set(MARKS.of(family)) == {2, 3, 4}
+
+
+def test_names_are_for_people() -> None:
+    assert process(7, "/a/kubelet (deleted)").name == "kubelet"
+    assert process(7, "", ("/b/flanneld",)).name == "flanneld"
+    assert process(7, "").name == "?"
+
+
+def test_containers_are_known_by_the_runtimes_folders(tmp_path: Path) -> None:
+    state, runtime = tmp_path / "state", tmp_path / "run"
+    assert known_containers(state=state, runtime=runtime) == frozenset()
+    (state / "containerd/io.containerd.grpc.v1.cri/sandboxes" / ID).mkdir(parents=True)
+    (runtime / "containerd/io.containerd.runtime.v2.task/k8s.io" / OTHER_ID).mkdir(parents=True)
+    (runtime / "containerd/io.containerd.runtime.v2.task/k8s.io/tmp").mkdir(parents=True)
+    assert known_containers(state=state, runtime=runtime) == {ID, OTHER_ID}
+
+
+def test_processes_are_read_as_the_kernel_shows_them(tmp_path: Path) -> None:
+    folder = tmp_path / "42"
+    (folder / "ns").mkdir(parents=True)
+    (folder / "ns/net").write_text("")
+    (folder / "stat").write_text("42 (odd) name) S 7 42 42 0 -1")
+    (folder / "cmdline").write_bytes(b"/bin/odd\0--flag\0")
+    (folder / "cgroup").write_text("0::/\n")
+    (folder / "exe").symlink_to("/bin/odd")
+    (tmp_path / "43").mkdir()
+    (tmp_path / "self").mkdir()
+    network = (folder / "ns/net").stat().st_ino
+    assert all_processes(tmp_path) == {42: Process(42, 7, "/bin/odd", ("/bin/odd", "--flag"), "0::/\n", network)}
