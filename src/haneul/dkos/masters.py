@@ -128,13 +128,18 @@ class Masters:
         name = f"etcd-{cluster.uid}-0"
         if (PERSISTENT_VOLUMES.kind, "", name) in self._applied:
             return
-        if await self._client.get(PERSISTENT_VOLUMES, name) is None:
+        kept = await self._client.get(PERSISTENT_VOLUMES, name)
+        if kept is None:
             volumes, nodes = await asyncio.gather(
                 self._client.list(PERSISTENT_VOLUMES, labels="app.kubernetes.io/managed-by=haneul"),
                 self._client.list(NODES),
             )
             host = choose_host([node["metadata"]["name"] for node in nodes], volumes)
             await self._apply(control_plane.volume(cluster, Placement(host, self._data)))
+        else:
+            # A volume's place never changes, but its claim may be missing: the process that made both ended between.
+            _, claim = control_plane.volume(cluster, Placement(_hosts_of(kept)[0], self._data))
+            await self._apply([claim])
         self._applied[(PERSISTENT_VOLUMES.kind, "", name)] = 0
 
     async def _authorities(self, cluster: Cluster) -> Authorities:
@@ -201,11 +206,15 @@ def choose_host(hosts: list[str], volumes: list[Manifest]) -> str:
     """Return the host that carries the fewest of the given volumes, the first by name among equals."""
     carried = dict.fromkeys(sorted(hosts), 0)
     for volume in volumes:
-        terms = volume["spec"]["nodeAffinity"]["required"]["nodeSelectorTerms"]
-        for host in terms[0]["matchExpressions"][0]["values"]:
+        for host in _hosts_of(volume):
             if host in carried:
                 carried[host] += 1
     return min(carried, key=lambda host: carried[host])
+
+
+def _hosts_of(volume: Manifest) -> list[str]:
+    terms = volume["spec"]["nodeAffinity"]["required"]["nodeSelectorTerms"]
+    return list(terms[0]["matchExpressions"][0]["values"])
 
 
 def _signing_rights(cluster: Cluster) -> list[Manifest]:

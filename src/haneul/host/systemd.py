@@ -29,8 +29,9 @@ class Systemd:
         return changed
 
     async def stop(self, name: str) -> None:
-        """Stop the unit."""
-        await self._systemctl("stop", self._unit(name).name)
+        """Stop the unit if it is defined."""
+        if self._unit(name).exists():
+            await self._systemctl("stop", self._unit(name).name)
 
     async def remove(self, name: str) -> None:
         """Stop, disable and delete the unit."""
@@ -64,9 +65,11 @@ class Systemd:
 
 def render_unit(service: HostService) -> str:
     """Return the unit file of a service, see systemd.service(5)."""
-    environment = "".join(f'Environment="{name}={value}"\n' for name, value in service.environment)
+    environment = "".join(
+        'Environment="{}={}"\n'.format(name, value.replace("%", "%%")) for name, value in service.environment
+    )
     kill_mode = "process" if service.keep_children else "control-group"
-    command = shlex.join(service.argv).replace("%", "%%")
+    command = shlex.join(service.argv).replace("%", "%%").replace("$", "$$")
     return (
         f"[Unit]\nDescription=Haneul {service.name}\nAfter=network-online.target\nWants=network-online.target\n\n"
         f"[Service]\nExecStart={command}\n{environment}Restart=always\nRestartSec=1\nKillMode={kill_mode}\n"

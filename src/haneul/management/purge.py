@@ -91,12 +91,12 @@ async def leftovers(settings: ManagementSettings, cache: Path, *, clock: Clock) 
         remains.find_processes,
         remains.find_mounts,
         remains.find_network_namespaces,
-        remains.find_interfaces,
         remains.find_bpf,
         remains.find_cgroups,
         files_of,
     ):
         found += await asyncio.to_thread(find, site)
+    found += await remains.find_interfaces()
     found += await remains.find_filters()
     found += await remains.find_routing_rules()
     if await asyncio.to_thread(site.shared):
@@ -129,7 +129,7 @@ def _kernel_steps(site: Site) -> tuple[tuple[str, Callable[[], Awaitable[None]]]
         ("mounts", lambda: remains.remove_mounts(site)),
         ("network namespaces", lambda: remains.remove_network_namespaces(site)),
         ("BPF programs", lambda: remains.remove_bpf(site)),
-        ("network interfaces", lambda: remains.remove_interfaces(site)),
+        ("network interfaces", remains.remove_interfaces),
         ("routing rules", remains.remove_routing_rules),
         ("packet rules", remove_packet_rules),
         ("control groups", lambda: remains.remove_cgroups(site)),

@@ -27,6 +27,7 @@ from haneul.management.settings import ManagementSettings
 
 _CALL_SECONDS: Final = 30.0
 _BPF: Final = Path("/sys/fs/bpf")
+_MOUNTS: Final = Path("/proc/self/mountinfo")
 _CGROUPS: Final = Path("/sys/fs/cgroup")
 _NETWORK_NAMESPACES: Final = Path("/run/netns")
 _KUBELETS: Final = frozenset({"kubelet", "k3s", "k3s-server", "k3s-agent", "rke2", "k0s", "kubelite"})
@@ -49,7 +50,7 @@ class Site:
 
     def processes(self) -> tuple[dict[int, Process], dict[int, Process]]:
         """Return our processes and all others; this process and those that it runs under are never ours to end."""
-        everything = all_processes()
+        everything = all_processes(self.at(Path("/proc")))
         settings = self.settings
         containers = known_containers(state=self.at(settings.state), runtime=self.at(settings.runtime))
         ours = Ownership(self.cache, settings.state, containers).of(everything)
@@ -102,7 +103,7 @@ def find_mounts(site: Site) -> list[str]:
     """Return mount points of ours, the last mounted first."""
     settings = site.settings
     folders = [settings.state, settings.runtime, *([Path("/var/lib/kubelet")] if site.shared() else [])]
-    return mounts_below(Path("/proc/self/mountinfo").read_text(), [site.at(folder) for folder in folders])
+    return mounts_below(site.at(_MOUNTS).read_text(), folders)
 
 
 async def remove_mounts(site: Site) -> None:
@@ -132,14 +133,15 @@ async def remove_network_namespaces(site: Site) -> None:
         _delete(Path(name))
 
 
-def find_interfaces(site: Site) -> list[str]:
+async def find_interfaces() -> list[str]:
     """Return the network interfaces that Cilium made."""
-    return sorted(path.name for path in site.at(Path("/sys/class/net")).iterdir() if made_by_cilium(path.name))
+    names = [str(link["ifname"]) for link in await _json("ip", "-j", "link", "show")]
+    return sorted(name for name in names if made_by_cilium(name))
 
 
-async def remove_interfaces(site: Site) -> None:
+async def remove_interfaces() -> None:
     """Delete Cilium's interfaces and with them the routes through them. Of a pair, the second is gone already."""
-    for name in find_interfaces(site):
+    for name in await find_interfaces():
         await run(["ip", "link", "delete", name], timeout=_CALL_SECONDS, check=False)
 
 

@@ -31,4 +31,4 @@ def test_units_look_as_reviewed(golden: Callable[[str, str], None]) -> None:
         "containerd", ("/opt/bin/containerd", "--config", "/a folder/100%.toml"), (("PATH", "/opt/bin:/bin"),), True
     )
     golden("haneul-containerd.service", render_unit(runtime))
-    golden("haneul-dns.service", render_unit(HostService("dns", ("/opt/bin/dns",))))
+    golden("haneul-dns.service", render_unit(HostService("dns", ("/opt/bin/dns", "$HOME"), (("SHARE", "50%"),))))

@@ -7,12 +7,14 @@ import itertools
 
 from haneul.dkos.model import Cluster
 from haneul.dkos.ports import NodeAnnouncement, ProvidedNode
+from haneul.kernel.clock import Clock
 
 
 class MemoryNodes:
     """Keeps machines in a dictionary; a machine runs as soon as it is asked for."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self._machines: dict[tuple[str, str], tuple[str, ProvidedNode]] = {}
         self._numbers = itertools.count(1)
 
@@ -22,7 +24,13 @@ class MemoryNodes:
         kept = self._machines.get((cluster.uid, node.name))
         if kept is None or kept[0] != made_from:
             number = next(self._numbers)
-            machine = ProvidedNode(node.name, f"instance-{number}", f"192.0.2.{number}", running=True)
+            machine = ProvidedNode(
+                node.name,
+                f"instance-{number}",
+                f"192.0.2.{number}",
+                running=True,
+                started=self._clock.now(),
+            )
             self._machines[(cluster.uid, node.name)] = (made_from, machine)
 
     async def observe(self, cluster: Cluster) -> list[ProvidedNode]:

@@ -1,0 +1,37 @@
+"""What all tests share: the platform of this machine, for those that are marked ``e2e``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import UP_SECONDS, haneul, kill_up_when, leftovers
+
+
+@pytest.fixture(scope="session")
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A platform made from nothing by an `up` that was killed half-way and one that finished it; gone afterwards."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can bring the platform up")
+    os.environ["HANEUL_CONFIG"] = str(tmp_path_factory.mktemp("haneul") / "config.yaml")
+    haneul("down", "--purge", timeout=UP_SECONDS)
+    assert leftovers() == []
+    kill_up_when(Path("/etc/kubernetes/manifests/kube-apiserver.yaml"))
+    haneul("up", timeout=UP_SECONDS)
+    yield
+    haneul("down", "--purge", timeout=UP_SECONDS)
+    assert leftovers() == []
+
+
+@pytest.fixture(autouse=True)
+def _platform_for_e2e(request: pytest.FixtureRequest) -> None:
+    if request.node.get_closest_marker("e2e"):
+        request.getfixturevalue("platform")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that stop the platform come after all that use it."""
+    items.sort(key=lambda item: item.get_closest_marker("last") is not None)

@@ -1,0 +1,55 @@
+"""A tenant's side: clusters as their users see them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from haneul.app.demo import cluster_access
+from haneul.app.installation import Installation
+from haneul.cli.context import Contexts
+from haneul.kernel.kube_http import HttpKubeClient
+from tests.support import haneul
+
+PROJECT = "tests"
+
+
+@asynccontextmanager
+async def tenant(name: str, project: str = PROJECT) -> AsyncIterator[HttpKubeClient]:
+    """A cluster's own API, with a credential as any user gets it."""
+    with Contexts.default().client() as client:
+        access = await cluster_access(client, project, name)
+    async with HttpKubeClient(access) as kube:
+        yield kube
+
+
+def cluster(name: str, project: str = PROJECT) -> dict[str, Any]:
+    """Return a cluster as the command line shows it."""
+    seen: dict[str, Any] = json.loads(haneul("cluster", "get", name, "-p", project, "-o", "json").stdout)
+    return seen
+
+
+async def kubectl(installation: Installation, name: str, *arguments: str) -> tuple[int, str]:
+    """Run kubectl against a tenant's cluster with the kubeconfig that a user gets; return status and output."""
+    kubeconfig = installation.settings.state / f"test-{name}.kubeconfig"
+    if not kubeconfig.exists():
+        await asyncio.to_thread(haneul, "cluster", "kubeconfig", name, "-p", PROJECT, "--file", str(kubeconfig))
+    process = await asyncio.create_subprocess_exec(
+        str(installation.store.program("kubectl")),
+        f"--kubeconfig={kubeconfig}",
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        async with asyncio.timeout(30):
+            output, _ = await process.communicate()
+    except TimeoutError:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        raise
+    return process.returncode or 0, output.decode()

@@ -1,0 +1,275 @@
+"""Clusters on a real platform: what users do, what breaks, and what must then go on."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.x509.oid import NameOID
+
+from haneul.app.demo import Ledger, deploy_workload, kill_masters, probe
+from haneul.app.installation import Installation
+from haneul.cli.context import Contexts
+from haneul.kernel.clock import SystemClock
+from haneul.kernel.errors import HaneulError
+from haneul.kernel.kube import (
+    CERTIFICATE_REQUESTS,
+    NAMESPACES,
+    NODES,
+    PERSISTENT_VOLUMES,
+    PODS,
+    SECRETS,
+    SERVICES,
+)
+from haneul.kernel.pki import new_private_key
+from haneul.kernel.waiting import wait_for
+from tests.e2e.tenants import PROJECT, cluster, kubectl, tenant
+from tests.support import haneul
+
+pytestmark = pytest.mark.e2e
+CLOCK = SystemClock()
+
+
+async def deploy(name: str) -> str:
+    with Contexts.default().client() as client:
+        return await deploy_workload(client, name, CLOCK, project=PROJECT)
+
+
+@pytest.mark.parametrize("network", ["shop", "lab"])
+async def test_every_pod_reaches_every_pod_and_the_api(
+    network: str, request: pytest.FixtureRequest, installation: Installation
+) -> None:
+    """Pod to pod across nodes, service to pod, pod to the cluster's own API: on both networks."""
+    name = request.getfixturevalue(network)
+    await deploy(name)
+    async with tenant(name) as kube:
+        pods = [pod for pod in await kube.list(PODS, "default") if pod["metadata"]["labels"].get("app") == "web"]
+        service = await kube.get(SERVICES, "web", "default")
+        kubernetes = await kube.get(SERVICES, "kubernetes", "default")
+    assert service is not None and kubernetes is not None
+    assert len({pod["spec"]["nodeName"] for pod in pods}) == 2
+    targets = [f"{pod['status']['podIP']}:8080" for pod in pods]
+    targets += [f"{service['spec']['clusterIP']}:80", f"{kubernetes['spec']['clusterIP']}:443"]
+    for pod in pods:
+        for target in targets:
+            arguments = ("exec", pod["metadata"]["name"], "--", "/agnhost", "connect", "--timeout=3s", target)
+            status, output = await kubectl(installation, name, *arguments)
+            assert status == 0, f"{pod['metadata']['name']} → {target}: {output}"
+
+
+async def test_a_tenant_reaches_no_other_and_not_the_platform(shop: str, lab: str, installation: Installation) -> None:
+    await deploy(shop)
+    async with installation.lifecycle.client() as management, tenant(shop) as kube:
+        pod = next(p for p in await kube.list(PODS, "default") if p["metadata"]["labels"].get("app") == "web")
+        masters = await management.list(PODS, f"cluster-{PROJECT}-{lab}")
+        nodes = await management.list(PODS, f"nodes-{PROJECT}-{lab}")
+        etcd = await management.get(SERVICES, "etcd-0", f"cluster-{PROJECT}-{lab}")
+        own_etcd = await management.get(SERVICES, "etcd-0", f"cluster-{PROJECT}-{shop}")
+    assert etcd is not None and own_etcd is not None
+    forbidden = [f"{p['status']['podIP']}:2379" for p in masters if p["metadata"]["name"].startswith("etcd")]
+    forbidden += [f"{p['status']['podIP']}:10250" for p in nodes]
+    forbidden += [f"{etcd['spec']['clusterIP']}:2379", f"{own_etcd['spec']['clusterIP']}:2379"]
+    forbidden += [f"{installation.settings.address}:6443", f"{installation.settings.address}:7443"]
+    for target in forbidden:
+        arguments = ("exec", pod["metadata"]["name"], "--", "/agnhost", "connect", "--timeout=2s", target)
+        status, output = await kubectl(installation, shop, *arguments)
+        assert status != 0, f"{target} answers a tenant's pod: {output}"
+
+
+async def test_killed_masters_touch_neither_their_workload_nor_their_neighbour(
+    shop: str, lab: str, installation: Installation
+) -> None:
+    """The workloads of both and the neighbour's API are asked all the while; each failure counts."""
+    ledgers = [Ledger(name, f"http://{await deploy(name)}/hostname") for name in (shop, lab)]
+    async with tenant(lab) as kube:
+        version_before = (await kube.get(NAMESPACES, "default") or {})["metadata"]["uid"]
+        stop = asyncio.Event()
+        probing = asyncio.create_task(probe(ledgers, stop))
+        assert await kill_masters(installation, PROJECT, shop) >= 4
+        async with tenant(shop) as victim:
+
+            async def down() -> bool:
+                try:
+                    await victim.raw_get("/readyz")
+                except HaneulError:
+                    return True
+                return False
+
+            async def back() -> bool:
+                assert (await kube.get(NAMESPACES, "default") or {})["metadata"]["uid"] == version_before
+                return not await down()
+
+            await wait_for(down, what="the killed API to go", timeout=10, clock=CLOCK, interval=0.02)
+            await wait_for(back, what="the masters to be back", timeout=90, clock=CLOCK)
+            assert len(await victim.list(NODES)) == 2
+        stop.set()
+        await probing
+    for ledger in ledgers:
+        assert ledger.asked > 20
+        assert ledger.failed == 0, ledger
+
+
+async def test_scaling_adds_and_removes_nodes(shop: str) -> None:
+    haneul("cluster", "scale", shop, "--nodes", "3", "-p", PROJECT)
+    async with tenant(shop) as kube:
+        assert {node["metadata"]["name"] for node in await kube.list(NODES)} == {f"default-{n}" for n in range(3)}
+        haneul("cluster", "scale", shop, "--nodes", "2", "-p", PROJECT)
+
+        async def two() -> bool:
+            return {node["metadata"]["name"] for node in await kube.list(NODES)} == {"default-0", "default-1"}
+
+        await wait_for(two, what="the third node to be gone", timeout=60, clock=CLOCK)
+
+
+async def test_a_node_that_dies_is_replaced_and_joins_again(shop: str, installation: Installation) -> None:
+    namespace = f"nodes-{PROJECT}-{shop}"
+    async with installation.lifecycle.client() as management:
+        before = await management.get(PODS, "default-1-0", namespace)
+        assert before is not None
+        await management.delete(PODS, "default-1-0", namespace, grace=0)
+
+        async def joined_again() -> bool:
+            pod = await management.get(PODS, "default-1-0", namespace)
+            if pod is None or pod["metadata"]["uid"] == before["metadata"]["uid"]:
+                return False
+            nodes = {node["name"]: node for node in cluster(shop)["status"]["nodes"]}
+            async with tenant(shop) as kube:
+                node = await kube.get(NODES, "default-1")
+            addresses = [entry["address"] for entry in (node or {}).get("status", {}).get("addresses", [])]
+            return bool(nodes["default-1"]["ready"]) and pod["status"].get("podIP") in addresses
+
+        await wait_for(joined_again, what="the new machine to join", timeout=120, clock=CLOCK, interval=0.5)
+
+
+async def test_a_stranger_gets_no_node_certificate(shop: str) -> None:
+    """Even an owner of the cluster cannot make a node that no pool announced."""
+    key = new_private_key()
+    subject = x509.Name(
+        [
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, "system:nodes"),
+            x509.NameAttribute(NameOID.COMMON_NAME, "system:node:stranger"),
+        ]
+    )
+    request = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
+    manifest = {
+        "apiVersion": "certificates.k8s.io/v1",
+        "kind": "CertificateSigningRequest",
+        "metadata": {"name": "stranger"},
+        "spec": {
+            "request": base64.b64encode(request.public_bytes(serialization.Encoding.PEM)).decode(),
+            "signerName": "kubernetes.io/kube-apiserver-client-kubelet",
+            "usages": ["digital signature", "client auth"],
+        },
+    }
+    async with tenant(shop) as kube:
+        await kube.create(CERTIFICATE_REQUESTS, manifest)
+
+        async def denied() -> bool:
+            seen = await kube.get(CERTIFICATE_REQUESTS, "stranger") or {}
+            assert not seen.get("status", {}).get("certificate")
+            return any(entry["type"] == "Denied" for entry in seen.get("status", {}).get("conditions", []))
+
+        await wait_for(denied, what="the request to be denied", timeout=30, clock=CLOCK)
+        await kube.delete(CERTIFICATE_REQUESTS, "stranger")
+
+
+async def test_secrets_are_encrypted_where_they_lie(shop: str, installation: Installation) -> None:
+    marker = "a-marker-that-stands-in-no-other-secret"
+    async with tenant(shop) as kube:
+        metadata = {"name": "marked", "namespace": "default"}
+        data = {"text": base64.b64encode(marker.encode()).decode()}
+        await kube.apply(SECRETS, {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": data})
+    uid = cluster(shop)["uid"]
+    files = [path for path in (installation.settings.clusters / uid).rglob("*") if path.is_file()]
+    assert files
+    for path in files:
+        assert marker.encode() not in path.read_bytes(), path
+
+
+def remains_of(uid: str, name: str, installation: Installation) -> list[str]:
+    async def look() -> list[str]:
+        async with installation.lifecycle.client() as management:
+            found = [
+                namespace
+                for namespace in (f"cluster-{PROJECT}-{name}", f"nodes-{PROJECT}-{name}")
+                if await management.get(NAMESPACES, namespace) is not None
+            ]
+            volumes = await management.list(PERSISTENT_VOLUMES, labels=f"dkos.haneul.dev/cluster={uid}")
+            return found + [volume["metadata"]["name"] for volume in volumes]
+
+    data: Path = installation.settings.clusters / uid
+    return asyncio.run(look()) + ([str(data)] if data.exists() else [])
+
+
+@pytest.mark.parametrize("moment", ["at-once", "masters-there"])
+def test_deleting_a_half_made_cluster_leaves_nothing(moment: str, project: str, installation: Installation) -> None:
+    name = f"half-{moment}"[:20].rstrip("-")
+    made = haneul("cluster", "create", name, "--no-wait", "-p", project, "-o", "json")
+    if moment == "masters-there":
+
+        async def there() -> bool:
+            async with installation.lifecycle.client() as management:
+                return bool(await management.list(PODS, f"cluster-{PROJECT}-{name}"))
+
+        asyncio.run(wait_for(there, what="the first masters", timeout=30, clock=CLOCK, interval=0.05))
+    haneul("cluster", "delete", name, "--yes", "-p", project)
+    assert remains_of(json.loads(made.stdout)["uid"], name, installation) == []
+
+
+@pytest.mark.parametrize("victim", ["haneul-operator", "haneul-api"])
+def test_a_creation_survives_the_death_of_the_platforms_own_parts(
+    victim: str, project: str, installation: Installation
+) -> None:
+    """The part is killed in the middle of a creation and of a deletion; both are finished by its successor."""
+    name = victim.removeprefix("haneul-")
+
+    async def kill() -> None:
+        async with installation.lifecycle.client() as management:
+            for pod in await management.list(PODS, "haneul-system", labels=f"app.kubernetes.io/name={victim}"):
+                await management.delete(PODS, pod["metadata"]["name"], "haneul-system", grace=0)
+
+    made = haneul("cluster", "create", name, "--no-wait", "--memory", "1024", "-p", project, "-o", "json")
+    asyncio.run(kill())
+    wait_for_api()
+    haneul("cluster", "get", name, "--wait", "-p", project)
+    haneul("cluster", "delete", name, "--yes", "--no-wait", "-p", project)
+    asyncio.run(kill())
+    wait_for_api()
+
+    async def gone() -> bool:
+        return name not in haneul("cluster", "list", "-p", project, "-o", "name").stdout.split()
+
+    asyncio.run(wait_for(gone, what="the cluster to be gone", timeout=120, clock=CLOCK))
+    assert remains_of(json.loads(made.stdout)["uid"], name, installation) == []
+
+
+def wait_for_api() -> None:
+    async def answers() -> bool:
+        return haneul("whoami", check=False).returncode == 0
+
+    asyncio.run(wait_for(answers, what="the platform's API to be back", timeout=90, clock=CLOCK))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["Shop"], "no DNS label"),
+        (["bad", "--nodes", "65"], "nodePools"),
+        (["bad", "--pods", "10.192.0.0/18"], "overlaps"),
+        (["bad", "--pods", "10.64.0.0/18", "--services", "10.64.0.0/20"], "overlaps"),
+        (["bad", "--version", "1.2.3"], "not built here"),
+        (["bad", "--set", "noSuchSetting=1"], "noSuchSetting"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_made(arguments: list[str], words: str, project: str) -> None:
+    before = haneul("cluster", "list", "-p", project, "-o", "name").stdout
+    refused = haneul("cluster", "create", *arguments, "-p", project, check=False)
+    assert refused.returncode == 2
+    assert words in refused.stderr
+    assert "hint:" in refused.stderr
+    assert haneul("cluster", "list", "-p", project, "-o", "name").stdout == before

@@ -1,0 +1,276 @@
+"""Masters are made whole from any state, once, on the host with most room; and seen as their pods are."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from haneul.dkos.control_plane import CLUSTER_LABEL, ROLE_LABEL, Images, Placement, volume
+from haneul.dkos.credentials import decode
+from haneul.dkos.masters import CLIENT_AUTHORITY, Masters, choose_host
+from haneul.dkos.model import Cluster
+from haneul.kernel.clock import VirtualClock
+from haneul.kernel.kube import (
+    CONFIG_MAPS,
+    DEPLOYMENTS,
+    NAMESPACES,
+    NETWORK_POLICIES,
+    NODES,
+    PERSISTENT_VOLUME_CLAIMS,
+    PERSISTENT_VOLUMES,
+    PODS,
+    ROLE_BINDINGS,
+    ROLES,
+    SECRETS,
+    SERVICES,
+    STATEFUL_SETS,
+    Manifest,
+    Resource,
+)
+from haneul.kernel.kube_memory import MemoryKubeClient
+
+MADE = (NAMESPACES, SECRETS, SERVICES, CONFIG_MAPS, PERSISTENT_VOLUMES, PERSISTENT_VOLUME_CLAIMS, DEPLOYMENTS)
+MADE += (STATEFUL_SETS, NETWORK_POLICIES, ROLES, ROLE_BINDINGS)
+
+
+@pytest.fixture
+def clock(native: Cluster) -> VirtualClock:
+    return VirtualClock(native.created)
+
+
+@pytest.fixture
+async def client(clock: VirtualClock) -> MemoryKubeClient:
+    client = MemoryKubeClient(clock=clock)
+    for name in ("host-b", "host-a"):
+        await client.create(NODES, {"metadata": {"name": name}})
+    return client
+
+
+@pytest.fixture
+def masters(client: MemoryKubeClient, images: Images, clock: VirtualClock) -> Callable[[], Masters]:
+    """Make what a new process would: nothing applied yet."""
+    return lambda: Masters(client, images=images, outside_address="192.0.2.10", data="/data", clock=clock)
+
+
+async def versions(client: MemoryKubeClient) -> dict[tuple[str, str], str]:
+    """Return the version of every object that masters consist of."""
+    found: dict[tuple[str, str], str] = {}
+    for resource in MADE:
+        for manifest in await client.list(resource):
+            metadata = manifest["metadata"]
+            name = f"{metadata.get('namespace', '')}/{metadata['name']}"
+            found[(resource.plural, name)] = metadata["resourceVersion"]
+    return found
+
+
+async def secret(client: MemoryKubeClient, cluster: Cluster, name: str) -> dict[str, bytes]:
+    found = await client.get(SECRETS, name, cluster.masters_namespace)
+    assert found is not None
+    return decode(found)
+
+
+async def test_masters_are_made_from_nothing(
+    masters: Callable[[], Masters], client: MemoryKubeClient, cilium: Cluster
+) -> None:
+    made = await masters().ensure(cilium)
+    roles = {entry["metadata"]["name"] for entry in await client.list(DEPLOYMENTS, cilium.masters_namespace)}
+    assert roles == {"kube-apiserver", "kube-controller-manager", "kube-scheduler", "cilium-operator"}
+    assert [entry["metadata"]["name"] for entry in await client.list(STATEFUL_SETS)] == ["etcd"]
+    assert made.endpoints.outside.startswith("https://192.0.2.10:3")
+    signer = await secret(client, cilium, CLIENT_AUTHORITY)
+    assert signer["ca.crt"] == made.authorities.cluster.certificate
+    assert signer["server"].decode() == made.endpoints.outside
+
+
+async def test_etcd_and_api_server_come_first(
+    masters: Callable[[], Masters], client: MemoryKubeClient, native: Cluster
+) -> None:
+    await masters().ensure(native, all_parts=False)
+    assert [entry["metadata"]["name"] for entry in await client.list(DEPLOYMENTS)] == ["kube-apiserver"]
+
+
+async def test_second_call_and_second_process_change_nothing(
+    masters: Callable[[], Masters], client: MemoryKubeClient, native: Cluster
+) -> None:
+    first = masters()
+    made = await first.ensure(native)
+    before = await versions(client)
+    assert await first.ensure(native) == made
+    first.forget()
+    assert await first.ensure(native) == made
+    assert await masters().ensure(native) == made
+    assert await versions(client) == before
+
+
+async def test_whatever_is_lost_is_made_again_and_nothing_else_is_touched(
+    masters: Callable[[], Masters], client: MemoryKubeClient, native: Cluster
+) -> None:
+    await masters().ensure(native)
+    before = await versions(client)
+    for resource, namespace, name in [
+        (DEPLOYMENTS, native.masters_namespace, "kube-scheduler"),
+        (NETWORK_POLICIES, native.masters_namespace, "etcd"),
+        (PERSISTENT_VOLUME_CLAIMS, native.masters_namespace, "data-etcd-0"),
+        (CONFIG_MAPS, native.masters_namespace, "kube-apiserver"),
+    ]:
+        assert await client.delete(resource, name, namespace)
+        await masters().ensure(native)
+        after = await versions(client)
+        assert after.keys() == before.keys(), resource
+        assert len([key for key, version in before.items() if after[key] != version]) == 1
+        before = after
+
+
+async def test_data_stays_on_its_host_when_another_has_more_room_later(
+    masters: Callable[[], Masters], client: MemoryKubeClient, native: Cluster, cilium: Cluster
+) -> None:
+    async def host(cluster: Cluster) -> str:
+        found = await client.get(PERSISTENT_VOLUMES, f"etcd-{cluster.uid}-0")
+        assert found is not None
+        return _host(found)
+
+    await masters().ensure(native)
+    await masters().ensure(cilium)
+    assert (await host(native), await host(cilium)) == ("host-a", "host-b")
+    await client.create(NODES, {"metadata": {"name": "host-0"}})
+    await client.delete(PERSISTENT_VOLUME_CLAIMS, "data-etcd-0", native.masters_namespace)
+    await masters().ensure(native)
+    assert await host(native) == "host-a"
+
+
+async def test_credentials_are_renewed_in_time_and_their_component_alone_restarts(
+    masters: Callable[[], Masters], client: MemoryKubeClient, native: Cluster, clock: VirtualClock
+) -> None:
+    first = masters()
+    made = await first.ensure(native)
+    old = await secret(client, native, "kube-scheduler")
+    clock.advance(timedelta(days=61).total_seconds())
+    assert (await first.ensure(native)).authorities == made.authorities
+    assert await secret(client, native, "kube-scheduler") != old
+    await client.delete(SECRETS, "kube-scheduler", native.masters_namespace)
+    before = await versions(client)
+    await first.ensure(native)
+    after = await versions(client)
+    changed = {name for (kind, name), version in after.items() if before.get((kind, name)) != version}
+    assert changed == {f"{native.masters_namespace}/kube-scheduler"}
+
+
+async def test_two_processes_that_start_at_once_agree_on_one_authority(
+    masters: Callable[[], Masters], client: MemoryKubeClient, native: Cluster
+) -> None:
+    one, two = await asyncio.gather(masters().ensure(native), masters().ensure(native))
+    assert one.authorities == two.authorities
+
+
+@pytest.mark.parametrize(
+    ("status", "ready", "running", "message"),
+    [
+        ({}, False, False, "starting"),
+        ({"conditions": [{"type": "Ready", "status": "True"}]}, True, True, ""),
+        ({"containerStatuses": [{"state": {"running": {}}}]}, False, True, "starting"),
+        (
+            {"containerStatuses": [{"state": {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}}]},
+            False,
+            False,
+            "ImagePullBackOff: no such image",
+        ),
+        ({"containerStatuses": [{"state": {"waiting": {"reason": "ContainerCreating"}}}]}, False, False, "starting"),
+        (
+            {"conditions": [{"type": "PodScheduled", "status": "False", "message": "no host has room"}]},
+            False,
+            False,
+            "no host has room",
+        ),
+    ],
+)
+async def test_master_is_seen_as_its_pod_is(  # noqa: PLR0917 - a row of the table and its surroundings
+    status: dict[str, Any],
+    ready: bool,
+    running: bool,
+    message: str,
+    masters: Callable[[], Masters],
+    client: MemoryKubeClient,
+    native: Cluster,
+) -> None:
+    await masters().ensure(native)
+    where = {"name": "etcd-0", "namespace": native.masters_namespace}
+    pod = {"metadata": {**where, "labels": {CLUSTER_LABEL: native.uid, ROLE_LABEL: "etcd"}}}
+    await client.create(PODS, pod)
+    await client.patch(PODS, "etcd-0", {"status": status}, native.masters_namespace, subresource="status")
+    seen = {state.role: state for state in await masters().observe(native)}
+    assert set(seen) == {"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"}
+    assert (seen["etcd"].ready, seen["etcd"].running, seen["etcd"].message) == (ready, running, message)
+    assert seen["kube-scheduler"].message == "its pod is being made"
+
+
+@pytest.mark.parametrize(
+    ("hosts", "carried", "chosen"),
+    [
+        (["b", "a"], [], "a"),
+        (["b", "a"], ["a"], "b"),
+        (["a", "b", "c"], ["a", "a", "b", "c"], "b"),
+        (["a", "b"], ["gone", "gone", "a"], "b"),
+    ],
+)
+def test_host_with_the_fewest_volumes_is_chosen(
+    hosts: list[str], carried: list[str], chosen: str, native: Cluster
+) -> None:
+    volumes = [volume(native, Placement(host))[0] for host in carried]
+    assert choose_host(hosts, volumes) == chosen
+
+
+def _host(manifest: Manifest) -> str:
+    terms = manifest["spec"]["nodeAffinity"]["required"]["nodeSelectorTerms"]
+    return str(terms[0]["matchExpressions"][0]["values"][0])
+
+
+class Interrupted(Exception):  # noqa: N818 - an event, not an error
+    """The process ends here."""
+
+
+class DyingClient(MemoryKubeClient):
+    """Ends its process at the n-th write: before it, or after it was carried out but before anyone knows."""
+
+    writes_left = 10**6
+    after = False
+
+    async def _write_or_die(self, write: Callable[[], Awaitable[Manifest]]) -> Manifest:
+        self.writes_left -= 1
+        if self.writes_left < 0 or (self.writes_left == 0 and not self.after):
+            raise Interrupted
+        result = await write()
+        if self.writes_left == 0:
+            raise Interrupted
+        return result
+
+    async def apply(self, resource: Resource, manifest: Manifest, *, subresource: str = "") -> Manifest:
+        return await self._write_or_die(lambda: MemoryKubeClient.apply(self, resource, manifest))
+
+    async def create(self, resource: Resource, manifest: Manifest) -> Manifest:
+        return await self._write_or_die(lambda: MemoryKubeClient.create(self, resource, manifest))
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+async def test_process_that_ends_at_any_write_is_continued_by_the_next(
+    after: bool, cilium: Cluster, images: Images, clock: VirtualClock
+) -> None:
+    whole = DyingClient(clock=clock)
+    await whole.create(NODES, {"metadata": {"name": "host-a"}})
+    await Masters(whole, images=images, outside_address="192.0.2.10", data="/data", clock=clock).ensure(cilium)
+    expected, writes = set(await versions(whole)), 10**6 - whole.writes_left - 1
+    assert writes > 20
+    for number in range(1, writes + 1):
+        client = DyingClient(clock=clock)
+        await client.create(NODES, {"metadata": {"name": "host-a"}})
+        client.writes_left, client.after = number, after
+        with pytest.raises((Interrupted, ExceptionGroup)):
+            await Masters(client, images=images, outside_address="192.0.2.10", data="/data", clock=clock).ensure(cilium)
+        kept = await client.get(SECRETS, "authorities", cilium.masters_namespace)
+        client.writes_left = 10**6
+        await Masters(client, images=images, outside_address="192.0.2.10", data="/data", clock=clock).ensure(cilium)
+        assert set(await versions(client)) == expected, f"ended at write {number}"
+        assert kept in (None, await client.get(SECRETS, "authorities", cilium.masters_namespace))
