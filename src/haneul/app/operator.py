@@ -57,13 +57,18 @@ class Operator:
 
     async def run(self) -> None:
         """Work until cancelled."""
-        pods = asyncio.create_task(self._dispatch_pods())
         try:
-            await kopf.operator(
-                registry=self._registry(), clusterwide=True, standalone=True, liveness_endpoint=self._settings.health
-            )
+            # Should one end by an error that nobody foresaw, so does the other, and the pod starts anew.
+            async with asyncio.TaskGroup() as group:
+                pods = group.create_task(self._dispatch_pods())
+                await kopf.operator(
+                    registry=self._registry(),
+                    clusterwide=True,
+                    standalone=True,
+                    liveness_endpoint=self._settings.health,
+                )
+                pods.cancel()
         finally:
-            pods.cancel()
             await self._management.close()
 
     def _registry(self) -> kopf.OperatorRegistry:

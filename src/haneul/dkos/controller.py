@@ -85,14 +85,17 @@ class ClusterController:
 
     async def close(self) -> None:
         """End the controller's tasks and connections."""
-        for task in self._watches:
-            task.cancel()
-        for task in self._watches:
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-        self._watches.clear()
+        await self._stop_watching()
         await self._tenant_stack.aclose()
         self._tenant = None
+
+    async def _stop_watching(self) -> None:
+        for task in self._watches:
+            task.cancel()
+        for outcome in await asyncio.gather(*self._watches, return_exceptions=True):
+            if isinstance(outcome, Exception):
+                _log.error("a watch ended by an error", exc_info=outcome)
+        self._watches.clear()
 
     async def pause(self, status: ClusterStatus) -> None:
         """Wait until something happens, or until it is time to look again anyway."""
@@ -190,7 +193,9 @@ class ClusterController:
             await self._tenant.raw_get("/readyz")
         except HaneulError as error:
             return False, f"({error.detail.splitlines()[-1]})" if error.detail else ""
-        if not self._watches:
+        if not self._watches or any(task.done() for task in self._watches):
+            # A watch ends only by an error that nobody foresaw; it is begun again, and looks at everything anew.
+            await self._stop_watching()
             tasks = (self._watch_requests(self._tenant), self._watch_nodes(self._tenant))
             self._watches = [asyncio.create_task(task) for task in tasks]
         return True, ""

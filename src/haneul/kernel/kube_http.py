@@ -7,10 +7,11 @@ starts over from a list when its history is gone (HTTP 410, Kubernetes documenta
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import ssl
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -105,26 +106,32 @@ class HttpKubeClient:
         backoff = _BACKOFF_FIRST
         version = ""
         selector = {"labelSelector": labels} if labels else {}
+        time = asyncio.get_running_loop().time
         while True:
+            started, useful = time(), False
             try:
                 if not version:
                     answer = await self._call("GET", _path(resource, namespace), query=selector)
                     version = answer["metadata"]["resourceVersion"]
                     for item in answer.get("items") or []:
                         yield WatchEvent("ADDED", _typed(item, resource))
-                async for event in self._stream(_path(resource, namespace), selector, version):
-                    if event.type == "ERROR":
-                        version = ""
-                        break
-                    version = event.object["metadata"]["resourceVersion"]
-                    backoff = _BACKOFF_FIRST
-                    if event.type != "BOOKMARK":
-                        yield event
+                async with contextlib.aclosing(self._stream(_path(resource, namespace), selector, version)) as stream:
+                    async for event in stream:
+                        if event.type == "ERROR":
+                            version = ""
+                            break
+                        version, useful = event.object["metadata"]["resourceVersion"], True
+                        backoff = _BACKOFF_FIRST
+                        if event.type != "BOOKMARK":
+                            yield event
+                # Servers end quiet watches after minutes; one that ends them at once is not to be asked without pause.
+                if useful or time() - started > _BACKOFF_LAST:
+                    continue
             except (UnavailableError, KubeApiError) as error:
                 if isinstance(error, KubeApiError) and error.status == 410:
                     version = ""
-                await asyncio.sleep(backoff)
-                backoff = min(backoff * 2, _BACKOFF_LAST)
+            await asyncio.sleep(backoff)
+            backoff = min(backoff * 2, _BACKOFF_LAST)
 
     async def raw_get(self, path: str) -> str:
         """Return the body of a plain GET; raises KubeApiError for a status of 400 and above."""
@@ -139,7 +146,7 @@ class HttpKubeClient:
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise self._unavailable(error) from error
 
-    async def _stream(self, path: str, selector: Mapping[str, str], version: str) -> AsyncIterator[WatchEvent]:
+    async def _stream(self, path: str, selector: Mapping[str, str], version: str) -> AsyncGenerator[WatchEvent]:
         query = {
             **selector,
             "watch": "true",
@@ -154,10 +161,14 @@ class HttpKubeClient:
             ) as response:
                 if response.status >= 400:
                     raise _refusal(await response.text(), response.status)
-                async for line in response.content:
-                    data = json.loads(line)
-                    yield WatchEvent(data["type"], data["object"])
-        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+                # In pieces, not by the library's lines: those have a longest length, objects may be larger.
+                pending = b""
+                async for piece in response.content.iter_any():
+                    *lines, pending = (pending + piece).split(b"\n")
+                    for line in filter(None, lines):
+                        data = json.loads(line)
+                        yield WatchEvent(data["type"], data["object"])
+        except (TimeoutError, aiohttp.ClientError, OSError, json.JSONDecodeError) as error:
             raise self._unavailable(error) from error
 
     async def _call(
@@ -184,7 +195,7 @@ class HttpKubeClient:
                     raise _refusal(text, response.status)
                 answer: Manifest = json.loads(text)
                 return answer
-        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+        except (TimeoutError, aiohttp.ClientError, OSError, json.JSONDecodeError) as error:
             raise self._unavailable(error) from error
 
     def _unavailable(self, error: Exception) -> UnavailableError:
@@ -257,12 +268,13 @@ def _typed(item: Manifest, resource: Resource) -> Manifest:
 
 
 def _refusal(text: str, status: int) -> KubeApiError:
-    try:
+    """Return the API's refusal; something between it and us may refuse in words of its own."""
+    body: Any = None
+    with contextlib.suppress(json.JSONDecodeError):
         body = json.loads(text)
-        message, reason = body.get("message", text), body.get("reason", "")
-    except json.JSONDecodeError:
-        message, reason = text.strip(), ""
-    return KubeApiError(message, status=status, reason=reason)
+    if not isinstance(body, dict):
+        body = {"message": text.strip()}
+    return KubeApiError(str(body.get("message", text)), status=status, reason=str(body.get("reason", "")))
 
 
 def _ssl_context(access: KubeAccess) -> ssl.SSLContext:

@@ -9,6 +9,7 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from haneul.kernel.errors import CommandFailedError, DeadlineExceededError, HostNotReadyError
 
@@ -64,30 +65,55 @@ async def run(
     async def read_errors() -> str:
         assert process.stderr is not None  # noqa: S101 - a pipe was asked for above
         lines: list[str] = []
-        while line := await process.stderr.readline():
-            text = line.decode(errors="replace").rstrip("\n")
-            lines.append(text)
+
+        def take(line: bytes) -> None:
+            lines.append(line.decode(errors="replace"))
             if on_line is not None:
-                on_line(text)
+                on_line(lines[-1])
+
+        # In pieces, not by the stream's own lines: those have a longest length, a program's have none.
+        pending = b""
+        while piece := await process.stderr.read(1 << 16):
+            *whole, pending = (pending + piece).split(b"\n")
+            for line in whole:
+                take(line)
+        if pending:
+            take(pending)
         return "\n".join(lines)
 
     assert process.stdout is not None  # noqa: S101 - a pipe was asked for above
+    output, errors = asyncio.create_task(process.stdout.read()), asyncio.create_task(read_errors())
+    pipes: list[asyncio.Task[Any]] = [asyncio.create_task(feed()), output, errors]
     try:
         async with asyncio.timeout(timeout):
-            _, stdout, stderr = await asyncio.gather(feed(), process.stdout.read(), read_errors())
+            await asyncio.gather(*pipes)
             status = await process.wait()
     except TimeoutError as error:
+        await _end(process, pipes)
         raise DeadlineExceededError(f"'{_shown(argv)}' did not end within {timeout:.0f} s") from error
-    finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
-    completed = Completed(status, stdout.decode(errors="replace"), stderr)
+    except BaseException:
+        await _end(process, pipes)
+        raise
+    completed = Completed(status, output.result().decode(errors="replace"), errors.result())
     if check and status != 0:
         tail = "\n".join((completed.stderr or completed.stdout).strip().splitlines()[-15:])
         raise CommandFailedError(f"'{_shown(argv)}' ended with status {status}:\n{tail}")
     return completed
+
+
+async def _end(process: asyncio.subprocess.Process, pipes: Sequence[asyncio.Task[Any]]) -> None:
+    """End the program's whole group, also what it left behind when it ended by itself, and let go of its output."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    for pipe in pipes:
+        pipe.cancel()
+    await asyncio.gather(*pipes, return_exceptions=True)
+    await process.wait()
+    # The ends of its output close as the group dies; only what made a group of its own could still hold them.
+    streams = [stream for stream in (process.stdout, process.stderr) if stream is not None]
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(1):
+            await asyncio.gather(*(stream.read() for stream in streams))
 
 
 def _shown(argv: Sequence[str]) -> str:

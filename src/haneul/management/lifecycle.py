@@ -19,12 +19,12 @@ from haneul.host.services import ServiceManager, ServiceState
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import ConflictError, HaneulError, UnavailableError
 from haneul.kernel.files import write_atomically
-from haneul.kernel.kube import DAEMON_SETS, NODES, Manifest, resource_of
+from haneul.kernel.kube import DAEMON_SETS, DEPLOYMENTS, NODES, PODS, Manifest, resource_of
 from haneul.kernel.kube_http import HttpKubeClient, access_from_kubeconfig
 from haneul.kernel.process import run
 from haneul.kernel.progress import Progress
 from haneul.kernel.waiting import wait_for
-from haneul.management import cilium, kubeadm, runtime
+from haneul.management import cilium, kubeadm, reports, runtime
 from haneul.management.kernel_settings import raise_kernel_settings
 from haneul.management.mount_sharing import share_mounts
 from haneul.management.ports import Artifacts
@@ -91,6 +91,8 @@ class Lifecycle:
                 for phase in kubeadm.PHASES_AFTER_KUBELET:
                     stage.note(" ".join(phase))
                     await self._kubeadm_phase(phase)
+                stage.note("the kubelet and the controllers to report what runs")
+                await self._wait_for_reports()
             with progress.stage("start the network", expected_seconds=25) as stage:
                 await self.apply(cilium.manifests(settings, image=self._artifacts.image_reference("cilium")))
                 stage.note("Cilium's agent compiles its BPF programs")
@@ -113,7 +115,7 @@ class Lifecycle:
         try:
             async with self.client() as client:
                 await client.raw_get("/readyz")
-                nodes = tuple((node["metadata"]["name"], node_ready(node)) for node in await client.list(NODES))
+                nodes = tuple((node["metadata"]["name"], reports.node_ready(node)) for node in await client.list(NODES))
                 return HostStatus(states, "ready", nodes)
         except (HaneulError, FileNotFoundError) as error:
             return HostStatus(states, f"does not answer ({error})", ())
@@ -273,6 +275,30 @@ class Lifecycle:
                 hint=f"look at {self._settings.logs}/kubelet.log and at /var/log/pods",
             )
 
+    async def _wait_for_reports(self) -> None:
+        """Wait until what the API says of this host's pods and of the platform is about now, not about before."""
+        async with self.client() as client:
+
+            async def current() -> bool:
+                running = reports.running_tasks(await self._ctr("tasks", "list"))
+                pods = await client.list(PODS)
+                owners = [
+                    owner
+                    for namespace in self._settings.namespaces
+                    for kind in (DEPLOYMENTS, DAEMON_SETS)
+                    for owner in await client.list(kind, namespace)
+                ]
+                outdated = reports.outdated_pods(pods, host=self._settings.host_name, running=running)
+                return not outdated and not reports.outdated_counts(owners, pods)
+
+            await wait_for(
+                current,
+                what="the kubelet and the controllers to report what runs",
+                timeout=90,
+                clock=self._clock,
+                hint=f"look at {self._settings.logs}/kubelet.log",
+            )
+
     async def _wait_for_network(self) -> None:
         async with self.client() as client:
 
@@ -284,7 +310,7 @@ class Lifecycle:
                 return (
                     0 < wanted == status.get("numberReady", 0)
                     and status.get("observedGeneration") == (agents or {})["metadata"]["generation"]
-                    and all(node_ready(node) for node in nodes)
+                    and all(reports.node_ready(node) for node in nodes)
                 )
 
             await wait_for(
@@ -298,12 +324,6 @@ class Lifecycle:
     def _search_path(self) -> str:
         folders = {str(self._artifacts.program(name).parent) for name in ("containerd", "runc", "kubelet", "kubeadm")}
         return ":".join([*sorted(folders), _SYSTEM_PATH])
-
-
-def node_ready(node: Manifest) -> bool:
-    """Say whether a node reports itself ready."""
-    conditions = node.get("status", {}).get("conditions", [])
-    return any(entry["type"] == "Ready" and entry["status"] == "True" for entry in conditions)
 
 
 def host_lock(settings: ManagementSettings) -> FileLock:

@@ -178,8 +178,14 @@ async def remove_bpf(site: Site) -> None:
         _remove_if_empty(site.at(folder))
     for arguments in await find_filters():
         await run(["tc", *arguments.split()], timeout=_CALL_SECONDS, check=False)
-    if site.at(site.settings.state / "mounted-bpf").exists() and not any(site.at(_BPF).iterdir()):
+    if await asyncio.to_thread(_mounted_for_us_alone, site):
         await run(["umount", str(site.at(_BPF))], timeout=_CALL_SECONDS, check=False)
+
+
+def _mounted_for_us_alone(site: Site) -> bool:
+    """Say whether `up` mounted bpf's file system and nobody has pinned anything since; two files are always there."""
+    mark, folder = site.at(site.settings.state / "mounted-bpf"), site.at(_BPF)
+    return mark.exists() and {path.name for path in folder.iterdir()} <= {"maps.debug", "progs.debug"}
 
 
 async def find_filters() -> list[str]:

@@ -18,6 +18,8 @@ class ManagementSettings:
     pods: str = "10.192.0.0/16"
     services: str = "10.193.0.0/16"
     api_port: int = 6443
+    # Where the platform itself runs, in contrast to what it runs for tenants.
+    namespaces: tuple[str, ...] = ("kube-system", "haneul-system")
     # Set where runc may not lower a process's badness for the out-of-memory killer.
     restrict_oom_score: bool = False
     systemd: bool = False

@@ -42,7 +42,7 @@ async def api(request: pytest.FixtureRequest) -> AsyncIterator[Api]:
         await client.create(NAMESPACES, _namespace("conformance"))
         yield Api(client, "conformance")
         return
-    if not KUBECONFIG.exists():  # noqa: ASYNC240 - once, before anything runs
+    if not KUBECONFIG.exists():
         pytest.skip("there is no management cluster")
     async with HttpKubeClient(access_from_kubeconfig(KUBECONFIG)) as real:
         name = f"conformance-{secrets.token_hex(4)}"

@@ -33,7 +33,15 @@ from haneul.kernel.kube import (
 )
 from haneul.kernel.kube_memory import MemoryKubeClient
 
-MADE = (NAMESPACES, SECRETS, SERVICES, CONFIG_MAPS, PERSISTENT_VOLUMES, PERSISTENT_VOLUME_CLAIMS, DEPLOYMENTS)
+MADE: tuple[Resource, ...] = (
+    NAMESPACES,
+    SECRETS,
+    SERVICES,
+    CONFIG_MAPS,
+    PERSISTENT_VOLUMES,
+    PERSISTENT_VOLUME_CLAIMS,
+    DEPLOYMENTS,
+)
 MADE += (STATEFUL_SETS, NETWORK_POLICIES, ROLES, ROLE_BINDINGS)
 
 
@@ -187,7 +195,7 @@ async def test_two_processes_that_start_at_once_agree_on_one_authority(
         ),
     ],
 )
-async def test_master_is_seen_as_its_pod_is(  # noqa: PLR0917 - a row of the table and its surroundings
+async def test_master_is_seen_as_its_pod_is(
     status: dict[str, Any],
     ready: bool,
     running: bool,

@@ -1,0 +1,249 @@
+"""``haneul bench`` put together: a lab of clusters on this host's platform, the peer, the process table.
+
+The lab asks for clusters where the platform's API puts them, after the same admission, and is then a client like any
+other: everything that is timed is seen at the cluster's own API server, at its address outside, over TLS verified by
+the cluster's authority. Its certificate is signed by the authority that signs people's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Sequence
+from datetime import timedelta
+from ipaddress import IPv4Network
+from typing import Final, cast
+
+import typer
+
+from haneul.app.installation import Installation, this_host
+from haneul.bench.cli import Outcome
+from haneul.bench.cli import bench_app as bench_commands
+from haneul.bench.dkos import BenchPlan, DkosBench
+from haneul.bench.machine import machine_facts
+from haneul.bench.plain_kubernetes import PlainProcesses
+from haneul.bench.process_usage import HostProcesses
+from haneul.bench.readiness import INTERVAL, wait_ready
+from haneul.cli.progress import TerminalProgress
+from haneul.components.table import COMPONENTS, image_reference
+from haneul.dkos.adapters.kube_authorities import KubeAuthorities
+from haneul.dkos.adapters.kube_clusters import KubeClusters
+from haneul.dkos.admission import TakenRange, admit
+from haneul.dkos.model import CLUSTERS, ClusterSpec, Network, NetworkPlugin, NodePool, project_namespace
+from haneul.dkos.service import ClientAuthority
+from haneul.kernel.clock import Clock, SystemClock
+from haneul.kernel.errors import DeadlineExceededError, NotFoundError
+from haneul.kernel.kube import (
+    NAMESPACES,
+    NODES,
+    PODS,
+    SERVICE_ACCOUNTS,
+    KubeAccess,
+    KubeApiError,
+    Manifest,
+    Resource,
+    WatchEvent,
+)
+from haneul.kernel.kube_http import HttpKubeClient
+from haneul.kernel.pki import LeafProfile, issue_leaf
+from haneul.kernel.waiting import wait_for
+
+PROJECT: Final = "bench"
+_WAIT_SECONDS: Final = 180.0
+_CREDENTIAL_LIFE: Final = timedelta(hours=2)
+
+
+class PlatformLab:
+    """Clusters of the project ``bench``; ``management`` is the management cluster's API as its administrator."""
+
+    def __init__(
+        self, management: HttpKubeClient, *, processes: HostProcesses, reserved: Sequence[TakenRange], clock: Clock
+    ) -> None:
+        self._management = management
+        self._processes = processes
+        self._reserved = reserved
+        self._clock = clock
+        self._clusters = KubeClusters(management, clock=clock)
+        self._authorities = KubeAuthorities(management)
+        self._tenants: dict[str, HttpKubeClient] = {}
+
+    async def clear(self) -> None:
+        """Delete all clusters of the project, then the project's namespace."""
+        names = [cluster.name for cluster in await self._clusters.list(PROJECT)]
+        await asyncio.gather(*(self.delete(name) for name in names))
+        namespace = project_namespace(PROJECT)
+        await self._management.delete(NAMESPACES, namespace)
+        await self._wait_gone(NAMESPACES, namespace)
+
+    async def create(self, name: str, network: str, nodes: int) -> None:
+        """Ask for a cluster with free ranges."""
+        spec = ClusterSpec(network=Network(plugin=NetworkPlugin(network)), node_pools=(NodePool(count=nodes),))
+        await self._clusters.create(
+            PROJECT, name, lambda others: admit(name, spec, project=PROJECT, others=others, reserved=self._reserved)
+        )
+
+    async def wait_api(self, name: str) -> None:
+        """Get a credential as soon as there can be one, then ask the API server until it is ready."""
+        cluster = await self._clusters.get(PROJECT, name)
+
+        async def authority() -> ClientAuthority | None:
+            return await self._authorities.of(cluster)
+
+        signer = await wait_for(
+            authority,
+            what=f"the authority of {name}",
+            timeout=_WAIT_SECONDS,
+            clock=self._clock,
+            interval=INTERVAL,
+            max_interval=INTERVAL,
+        )
+        profile = LeafProfile("haneul:bench", ("system:masters",), client=True)
+        leaf = issue_leaf(signer.pair, profile, now=self._clock.now(), life=_CREDENTIAL_LIFE)
+        access = KubeAccess(signer.server, signer.pair.certificate, leaf.certificate, leaf.key)
+        self._tenants[name] = HttpKubeClient(access, user_agent="haneul-bench")
+        what = f"the API of {name} at {signer.server}"
+        await wait_ready(self._tenants[name], what=what, timeout=_WAIT_SECONDS, clock=self._clock)
+
+    async def wait_account(self, name: str) -> None:
+        """Watch for the service account ``default``."""
+        await self._watch_for(name, SERVICE_ACCOUNTS, "default", lambda seen: seen["metadata"]["name"] == "default")
+
+    async def wait_node(self, name: str) -> None:
+        """Watch for a node that is Ready."""
+        await self._watch_for(name, NODES, "", _is_ready)
+
+    async def run_pod(self, name: str, pod: str) -> None:
+        """Make a pod as soon as its service account allows it, and watch it start."""
+        tenant = self._tenants[name]
+
+        async def made() -> bool:
+            try:
+                await tenant.create(PODS, _pod(pod))
+            except KubeApiError as error:
+                if error.status == 403:
+                    return False
+                raise
+            return True
+
+        what = f"leave to make a pod on {name}"
+        await wait_for(
+            made, what=what, timeout=_WAIT_SECONDS, clock=self._clock, interval=INTERVAL, max_interval=INTERVAL
+        )
+        await self._watch_for(name, PODS, "default", lambda seen: seen["metadata"]["name"] == pod and _runs(seen))
+
+    async def delete(self, name: str) -> None:
+        """Delete a cluster and wait until its resource and namespaces are gone."""
+        if (tenant := self._tenants.pop(name, None)) is not None:
+            await tenant.close()
+        try:
+            cluster = await self._clusters.get(PROJECT, name)
+        except NotFoundError:
+            return
+        await self._management.delete(CLUSTERS, name, project_namespace(PROJECT))
+        await self._wait_gone(CLUSTERS, name, project_namespace(PROJECT))
+        for namespace in (cluster.masters_namespace, cluster.nodes_namespace):
+            await self._wait_gone(NAMESPACES, namespace)
+
+    async def master_processes(self, name: str) -> Sequence[int]:
+        """Return the processes of the pods in the cluster's masters namespace."""
+        cluster = await self._clusters.get(PROJECT, name)
+        pods = await self._management.list(PODS, cluster.masters_namespace)
+        return self._processes.of_pods([pod["metadata"]["uid"] for pod in pods])
+
+    async def close(self) -> None:
+        """Close the connections to clusters."""
+        for tenant in self._tenants.values():
+            await tenant.close()
+
+    async def _watch_for(
+        self, name: str, resource: Resource, namespace: str, matches: Callable[[Manifest], bool]
+    ) -> None:
+        try:
+            async with asyncio.timeout(_WAIT_SECONDS):
+                # Closed at once, so that the connection does not stay open until the garbage is collected.
+                watch = cast("AsyncGenerator[WatchEvent, None]", self._tenants[name].watch(resource, namespace))
+                async with contextlib.aclosing(watch) as events:
+                    async for event in events:
+                        if event.type != "DELETED" and matches(event.object):
+                            return
+        except TimeoutError as error:
+            raise DeadlineExceededError(
+                f"waited {_WAIT_SECONDS:.0f} s for {resource.kind} on cluster {name} of project {PROJECT}"
+            ) from error
+
+    async def _wait_gone(self, resource: Resource, name: str, namespace: str = "") -> None:
+        async def gone() -> bool:
+            return await self._management.get(resource, name, namespace) is None
+
+        what = f"{resource.kind} {name} to be gone"
+        await wait_for(gone, what=what, timeout=_WAIT_SECONDS, clock=self._clock, max_interval=0.2)
+
+
+def bench_app() -> typer.Typer:
+    """Return the command group ``haneul bench``, to be added to the command tree."""
+    return bench_commands(run_dkos_bench, SystemClock())
+
+
+async def run_dkos_bench(plan: BenchPlan, peer: bool) -> Outcome:
+    """Measure clusters on this host's platform; with ``peer``, plain processes of the same programs too."""
+    clock, processes = SystemClock(), HostProcesses()
+    installation = await this_host()
+    async with installation.lifecycle.client() as management:
+        machine = machine_facts() | await _what_is_measured(management)
+        lab = PlatformLab(management, processes=processes, reserved=_reserved(installation), clock=clock)
+
+        def make_peer() -> PlainProcesses:
+            return PlainProcesses(installation.store.program, clock=clock)
+
+        bench = DkosBench(
+            lab,
+            make_peer=make_peer if peer else None,
+            processes=processes,
+            clock=clock,
+            progress=TerminalProgress(),
+        )
+        try:
+            figures = await bench.run(plan)
+        finally:
+            await lab.close()
+    return Outcome(figures, machine)
+
+
+async def _what_is_measured(management: HttpKubeClient) -> dict[str, str]:
+    """Return the versions of what the figures depend on most, and how many clusters ran besides."""
+    shown = ("kubernetes", "etcd", "containerd", "cilium")
+    versions = {row.name: row.version for row in COMPONENTS if row.name in shown}
+    others = [item for item in await management.list(CLUSTERS) if item["metadata"]["namespace"] != f"project-{PROJECT}"]
+    return versions | {"other clusters": str(len(others))}
+
+
+def _reserved(installation: Installation) -> list[TakenRange]:
+    settings = installation.settings
+    return [
+        TakenRange(IPv4Network(settings.pods), "the management cluster's pods"),
+        TakenRange(IPv4Network(settings.services), "the management cluster's services"),
+    ]
+
+
+def _pod(name: str) -> Manifest:
+    container = {
+        "name": "main",
+        "image": image_reference("agnhost"),
+        "imagePullPolicy": "IfNotPresent",
+        "args": ["pause"],
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"containers": [container], "terminationGracePeriodSeconds": 0},
+    }
+
+
+def _runs(pod: Manifest) -> bool:
+    return bool(pod.get("status", {}).get("phase") == "Running")
+
+
+def _is_ready(node: Manifest) -> bool:
+    conditions = node.get("status", {}).get("conditions", [])
+    return any(entry["type"] == "Ready" and entry["status"] == "True" for entry in conditions)

@@ -1,0 +1,98 @@
+"""``haneul bench``: measure, print a table, write JSON, draw charts.
+
+What is measured comes from the composition root; here is what happens to the figures.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from haneul.bench import dkos_report
+from haneul.bench.dkos import QUICK, BenchPlan, Figures
+from haneul.bench.report import Report, as_json, as_markdown, as_text, replace_section
+from haneul.kernel.clock import Clock
+from haneul.kernel.files import write_atomically
+
+_PAGE, _FIGURES = "benchmarks.md", "figures"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run measured, and on what."""
+
+    figures: Figures
+    machine: Mapping[str, str]
+
+
+RunDkos = Callable[[BenchPlan, bool], Awaitable[Outcome]]
+
+
+def bench_app(run_dkos: RunDkos, clock: Clock) -> typer.Typer:
+    """Return the command group. ``run_dkos`` measures; its second argument says whether the peer is measured too."""
+    app = typer.Typer(help="Measure the running platform beside its peers.", no_args_is_help=True)
+
+    @app.callback()
+    def group() -> None:
+        # With a callback, typer keeps a group of one command a group.
+        pass
+
+    @app.command("dkos")
+    def dkos(
+        quick: Annotated[bool, typer.Option("--quick", help="One round and two clusters: a trial, no figure.")] = False,
+        peer: Annotated[bool, typer.Option(help="Also measure plain processes of the same programs.")] = True,
+        results: Annotated[Path, typer.Option(help="Folder for JSON and charts.")] = Path("bench-results"),
+        record: Annotated[
+            Path | None, typer.Option(help="Folder of the page benchmarks.md, in which the figures are replaced.")
+        ] = None,
+    ) -> None:
+        """Measure clusters: how fast they come to be, what their masters cost at rest, ten at once.
+
+        It makes clusters in a project of its own and deletes them again. Let nothing else run on the host meanwhile.
+
+        Examples:
+
+            haneul bench dkos --quick
+
+            haneul bench dkos --record docs/reference
+        """
+        at = clock.now()
+        outcome = asyncio.run(_run(run_dkos, QUICK if quick else BenchPlan(), peer))
+        report = dkos_report.report(outcome.figures, at=at, machine=outcome.machine)
+        drawings = dkos_report.drawings(outcome.figures)
+        typer.echo(as_text(report), nl=False)
+        for path in save(report, drawings, results):
+            typer.echo(f"written: {path}", err=True)
+        if record is not None:
+            record_in(report, drawings, record)
+
+    return app
+
+
+def save(report: Report, drawings: Mapping[str, str], folder: Path) -> list[Path]:
+    """Write the JSON and the charts of a run under its own name; return the files."""
+    contents = {folder / f"{report.stem}.json": as_json(report)}
+    contents |= {
+        folder / f"{report.stem}-{name.removeprefix(f'{report.name}-')}.svg": drawings[name] for name in drawings
+    }
+    for path, content in contents.items():
+        write_atomically(path, content)
+    return list(contents)
+
+
+def record_in(report: Report, drawings: Mapping[str, str], folder: Path) -> None:
+    """Replace the report's part of the page of benchmarks, and its figures beside it."""
+    page = folder / _PAGE
+    section = as_markdown(report, figures=_FIGURES)
+    write_atomically(page, replace_section(page.read_text(), report.name, section))
+    for name, drawing in drawings.items():
+        write_atomically(folder / _FIGURES / f"{name}.svg", drawing)
+
+
+async def _run(run_dkos: RunDkos, plan: BenchPlan, peer: bool) -> Outcome:
+    return await run_dkos(plan, peer)

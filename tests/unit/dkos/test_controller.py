@@ -1,0 +1,563 @@
+"""A cluster's control loop against API servers in memory: it converges, rests, and is continued after any end.
+
+The management API here has one thing more than memory: programs start, that is, each Deployment and StatefulSet of a
+cluster has a ready pod. The tenant's API has nodes that join when their machines run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from haneul.dkos.adapters.memory_nodes import MemoryNodes
+from haneul.dkos.control_plane import Images, labels
+from haneul.dkos.controller import ClusterController, new_bootstrap_token
+from haneul.dkos.credentials import decode
+from haneul.dkos.masters import Masters
+from haneul.dkos.model import (
+    CLUSTERS,
+    Cluster,
+    ClusterStatus,
+    NodeProviderName,
+    Phase,
+    cluster_from_resource,
+    project_namespace,
+)
+from haneul.dkos.states import waits_on
+from haneul.dkos.teardown import tear_down
+from haneul.kernel.clock import SystemClock, VirtualClock
+from haneul.kernel.errors import DeadlineExceededError, UnavailableError
+from haneul.kernel.kube import (
+    CERTIFICATE_REQUESTS,
+    CLUSTER_ROLE_BINDINGS,
+    CLUSTER_ROLES,
+    CONFIG_MAPS,
+    DEPLOYMENTS,
+    JOBS,
+    LEASES,
+    NAMESPACES,
+    NETWORK_POLICIES,
+    NODES,
+    PERSISTENT_VOLUME_CLAIMS,
+    PERSISTENT_VOLUMES,
+    PODS,
+    ROLE_BINDINGS,
+    ROLES,
+    SECRETS,
+    SERVICES,
+    STATEFUL_SETS,
+    KubeAccess,
+    KubeClient,
+    Manifest,
+    Resource,
+    WatchEvent,
+)
+from haneul.kernel.kube_memory import MemoryKubeClient
+from haneul.kernel.waiting import wait_for
+
+KINDS: tuple[Resource, ...] = (NAMESPACES, NODES, PODS, SECRETS, SERVICES, CONFIG_MAPS, PERSISTENT_VOLUMES, JOBS)
+KINDS += (PERSISTENT_VOLUME_CLAIMS, DEPLOYMENTS, STATEFUL_SETS, NETWORK_POLICIES, ROLES, ROLE_BINDINGS)
+KINDS += (CLUSTER_ROLES, CLUSTER_ROLE_BINDINGS, LEASES, CERTIFICATE_REQUESTS, CLUSTERS)
+READY = {"conditions": [{"type": "Ready", "status": "True"}], "containerStatuses": [{"state": {"running": {}}}]}
+
+
+class Calls:
+    """Counts calls to APIs and can hold the n-th for ever, as for a process that is ended there."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.hold_at = 0
+        self.held = asyncio.Event()
+
+    async def pass_through(self) -> None:
+        self.count += 1
+        if self.hold_at and self.count >= self.hold_at:
+            self.held.set()
+            await asyncio.Event().wait()
+
+
+class Wire:
+    """A Kubernetes client through which every call is counted and which can be cut."""
+
+    def __init__(self, api: MemoryKubeClient, calls: Calls) -> None:
+        self._api = api
+        self._calls = calls
+        self.cut = False
+
+    async def __aenter__(self) -> KubeClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Nothing is open."""
+
+    async def _ready(self) -> None:
+        if self.cut:
+            raise UnavailableError("the Kubernetes API does not answer: connection refused")
+        await self._calls.pass_through()
+
+    async def get(self, resource: Resource, name: str, namespace: str = "") -> Manifest | None:
+        await self._ready()
+        return await self._api.get(resource, name, namespace)
+
+    async def list(self, resource: Resource, namespace: str = "", *, labels: str = "") -> list[Manifest]:
+        await self._ready()
+        return await self._api.list(resource, namespace, labels=labels)
+
+    async def apply(self, resource: Resource, manifest: Manifest, *, subresource: str = "") -> Manifest:
+        await self._ready()
+        return await self._api.apply(resource, manifest, subresource=subresource)
+
+    async def create(self, resource: Resource, manifest: Manifest) -> Manifest:
+        await self._ready()
+        return await self._api.create(resource, manifest)
+
+    async def patch(
+        self, resource: Resource, name: str, patch: Manifest, namespace: str = "", *, subresource: str = ""
+    ) -> Manifest:
+        await self._ready()
+        return await self._api.patch(resource, name, patch, namespace, subresource=subresource)
+
+    async def delete(self, resource: Resource, name: str, namespace: str = "", *, grace: int | None = None) -> bool:
+        await self._ready()
+        return await self._api.delete(resource, name, namespace, grace=grace)
+
+    def watch(self, resource: Resource, namespace: str = "", *, labels: str = "") -> AsyncIterator[WatchEvent]:
+        return self._api.watch(resource, namespace, labels=labels)
+
+    async def raw_get(self, path: str) -> str:
+        await self._ready()
+        return await self._api.raw_get(path)
+
+
+@dataclass
+class World:
+    """Everything outside the controller: two API servers, machines and time."""
+
+    images: Images
+    clock: VirtualClock
+    management: MemoryKubeClient = field(init=False)
+    tenant: MemoryKubeClient = field(init=False)
+    nodes: MemoryNodes = field(init=False)
+    calls: Calls = field(default_factory=Calls)
+    wire: Wire = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.management = MemoryKubeClient(clock=self.clock)
+        self.tenant = MemoryKubeClient(clock=self.clock)
+        self.nodes = MemoryNodes(self.clock)
+        self.wire = Wire(self.tenant, self.calls)
+
+    async def ask(self, cluster: Cluster) -> None:
+        """Bring the cluster's resource into the management cluster, with all that is there before it."""
+        for name in (project_namespace(cluster.project), "haneul-system"):
+            await self.management.apply(NAMESPACES, {"metadata": {"name": name}})
+        await self.management.apply(NODES, {"metadata": {"name": "host-a"}})
+        metadata = {"name": cluster.name, "namespace": project_namespace(cluster.project)}
+        spec = cluster.spec.model_dump(mode="json", by_alias=True)
+        await self.management.apply(CLUSTERS, {"metadata": metadata, "spec": spec})
+
+    async def cluster(self, like: Cluster) -> Cluster:
+        """Return the cluster as it is stored now."""
+        stored = await self.management.get(CLUSTERS, like.name, project_namespace(like.project))
+        assert stored is not None
+        return cluster_from_resource(stored)
+
+    @contextlib.asynccontextmanager
+    async def controller(self) -> AsyncIterator[ClusterController]:
+        """Start a controller that remembers nothing."""
+        management = Wire(self.management, self.calls)
+
+        def connect(_: KubeAccess) -> Wire:
+            return self.wire
+
+        controller = ClusterController(
+            management=management,
+            masters=Masters(
+                management, images=self.images, outside_address="192.0.2.10", data="/data", clock=self.clock
+            ),
+            providers={NodeProviderName.SANDBOX: self.nodes},
+            connect=connect,
+            pause_image="haneul.local/pause:v1",
+            clock=self.clock,
+        )
+        try:
+            yield controller
+        finally:
+            await controller.close()
+
+    async def move(self, cluster: Cluster) -> None:
+        """Let the programs of masters start, machines join, and a second pass."""
+        self.clock.advance(1)
+        for resource in (DEPLOYMENTS, STATEFUL_SETS):
+            for program in await self.management.list(resource, cluster.masters_namespace):
+                await self._start(program)
+        for machine in await self.nodes.observe(cluster):
+            assert machine.started is not None
+            await self.tenant.apply(NODES, {"metadata": {"name": machine.name}})
+            await self.tenant.patch(NODES, machine.name, {"status": READY}, subresource="status")
+            renewed = (self.clock.now() + timedelta(seconds=1)).isoformat()
+            lease = {"metadata": {"name": machine.name, "namespace": "kube-node-lease"}}
+            await self.tenant.apply(LEASES, {**lease, "spec": {"renewTime": renewed}})
+
+    async def _start(self, program: Manifest) -> None:
+        metadata, template = program["metadata"], program["spec"]["template"]["metadata"]
+        where = {"name": f"{metadata['name']}-0", "namespace": metadata["namespace"]}
+        await self.management.apply(PODS, {"metadata": {**where, "labels": template["labels"]}})
+        await self.management.patch(PODS, where["name"], {"status": READY}, where["namespace"], subresource="status")
+
+    async def settle(self, controller: ClusterController, like: Cluster, looks: int = 5) -> ClusterStatus:
+        """Look and move until nothing is left to do."""
+        status = ClusterStatus()
+        for _ in range(looks):
+            status = await controller.reconcile(await self.cluster(like))
+            await self.move(await self.cluster(like))
+        return status
+
+    async def objects(self, *, versions: bool = False) -> dict[str, Any]:
+        """Return all objects by name, without what differs by chance; with their versions if asked for."""
+        found: dict[str, Any] = {}
+        for place, api in (("management", self.management), ("tenant", self.tenant)):
+            for resource in KINDS:
+                for manifest in await api.list(resource):
+                    metadata = manifest["metadata"]
+                    name = f"{place} {resource.plural} {metadata.get('namespace', '')}/{metadata['name']}"
+                    found[name] = metadata["resourceVersion"] if versions else _sure(manifest)
+        return found
+
+
+def _sure(manifest: Manifest) -> Any:
+    """Return the part of a manifest that is the same in every run."""
+    if manifest["kind"] == "Secret":
+        return sorted(manifest["data"])
+    spec = manifest.get("spec", {})
+    template = spec.get("template", {}).get("spec", {})
+    return template or {key: value for key, value in spec.items() if key != "renewTime"}
+
+
+@pytest.fixture
+def world(images: Images, native: Cluster) -> World:
+    return World(images, VirtualClock(native.created))
+
+
+async def test_cluster_becomes_ready_from_nothing(world: World, native: Cluster) -> None:
+    await world.ask(native)
+    async with world.controller() as controller:
+        first = await controller.reconcile(await world.cluster(native))
+        assert (first.phase, first.nodes[0].message) == (Phase.CREATING, "its machine is being made")
+        status = await world.settle(controller, native)
+    assert status.phase is Phase.READY
+    assert [node.name for node in status.nodes] == ["big-0", "default-0", "default-1"]
+    assert status.milestones.keys() == {"api", "node", "ready"}
+    assert (await world.cluster(native)).status == status
+
+
+async def test_ready_cluster_is_left_alone(world: World, native: Cluster) -> None:
+    await world.ask(native)
+    async with world.controller() as controller:
+        await world.settle(controller, native)
+        before = await world.objects(versions=True)
+        await controller.reconcile(await world.cluster(native))
+        assert await world.objects(versions=True) == before
+        world.clock.advance(timedelta(minutes=11).total_seconds())
+        await controller.reconcile(await world.cluster(native))
+        assert await world.objects(versions=True) == before
+    async with world.controller() as another:
+        await another.reconcile(await world.cluster(native))
+        assert await world.objects(versions=True) == before
+
+
+async def test_joined_nodes_tokens_are_gone_from_the_tenant_s_cluster(world: World, native: Cluster) -> None:
+    await world.ask(native)
+    async with world.controller() as controller:
+        await controller.reconcile(await world.cluster(native))
+        cluster = await world.cluster(native)
+        for resource in (DEPLOYMENTS, STATEFUL_SETS):
+            for program in await world.management.list(resource, cluster.masters_namespace):
+                await world._start(program)
+        await controller.reconcile(cluster)
+        tokens = await world.tenant.list(SECRETS, "kube-system")
+        assert len(tokens) == 3
+        assert {entry["type"] for entry in tokens} == {"bootstrap.kubernetes.io/token"}
+        await world.settle(controller, native)
+    assert await world.tenant.list(SECRETS, "kube-system") == []
+
+
+async def test_silent_tenant_api_is_a_condition_and_no_error(world: World, native: Cluster) -> None:
+    await world.ask(native)
+    async with world.controller() as controller:
+        await world.settle(controller, native)
+        world.wire.cut = True
+        status = await controller.reconcile(await world.cluster(native))
+        assert status.phase is Phase.DEGRADED
+        assert "connection refused" in waits_on(status)
+        failed = [condition.type.value for condition in status.conditions if condition.status != "True"]
+        assert failed == ["ApiAnswers", "NetworkReady", "NodesReady"]
+        assert len(await world.nodes.observe(await world.cluster(native))) == 3
+        world.wire.cut = False
+        assert (await controller.reconcile(await world.cluster(native))).phase is Phase.READY
+
+
+async def test_spec_that_cannot_be_is_shown_and_nothing_is_made(world: World, native: Cluster) -> None:
+    await world.ask(native)
+    no_ranges = native.spec.model_copy(update={"network": native.spec.network.model_copy(update={"pods": None})})
+    async with world.controller() as controller:
+        cluster = (await world.cluster(native)).model_copy(update={"spec": no_ranges})
+        status = await controller.reconcile(cluster)
+        assert "names no ranges" in waits_on(status)
+        broken = (await world.cluster(native)).model_copy(update={"spec_problem": "version: not a string"})
+        assert waits_on(await controller.reconcile(broken)) == "version: not a string"
+    assert await world.management.get(NAMESPACES, native.masters_namespace) is None
+
+
+async def test_scaling_drops_the_highest_and_keeps_the_others(world: World, native: Cluster) -> None:
+    await world.ask(native)
+    async with world.controller() as controller:
+        await world.settle(controller, native)
+        before = {machine.name: machine.instance for machine in await world.nodes.observe(await world.cluster(native))}
+        pools = tuple(pool.model_copy(update={"count": 1}) for pool in native.spec.node_pools)
+        await world.ask(native.model_copy(update={"spec": native.spec.model_copy(update={"node_pools": pools})}))
+        status = await world.settle(controller, native)
+    after = {machine.name: machine.instance for machine in await world.nodes.observe(await world.cluster(native))}
+    assert after == {name: before[name] for name in ("big-0", "default-0")}
+    assert {node["metadata"]["name"] for node in await world.tenant.list(NODES)} == {"big-0", "default-0"}
+    assert status.phase is Phase.READY
+
+
+async def test_node_s_certificate_request_is_signed_and_a_stranger_s_denied(world: World, native: Cluster) -> None:
+    await world.ask(native)
+    async with world.controller() as controller:
+        await world.settle(controller, native)
+        tokens = await world.management.get(SECRETS, "bootstrap-tokens", native.masters_namespace)
+        assert tokens is not None
+        user = "system:bootstrap:" + decode(tokens)["big-0"].decode().split(".")[0]
+        for name, node in (("own", "big-0"), ("foreign", "default-0"), ("unknown", "other-9")):
+            await world.tenant.create(CERTIFICATE_REQUESTS, _request(name, node, user))
+
+        async def answered() -> list[Manifest]:
+            requests = await world.tenant.list(CERTIFICATE_REQUESTS)
+            return requests if all(entry.get("status") for entry in requests) else []
+
+        requests = await wait_for(answered, what="answers", timeout=5, clock=SystemClock(), interval=0.001)
+
+        def signed() -> dict[str, Any]:
+            return {entry["metadata"]["name"]: entry["status"] for entry in requests}
+
+        async def all_signed() -> bool:
+            found = await world.tenant.get(CERTIFICATE_REQUESTS, "own")
+            return bool(found and found["status"].get("certificate"))
+
+        await wait_for(all_signed, what="the certificate", timeout=5, clock=SystemClock(), interval=0.001)
+    assert {name: status["conditions"][0]["type"] for name, status in signed().items()} == {
+        "own": "Approved",
+        "foreign": "Denied",
+        "unknown": "Denied",
+    }
+    own = await world.tenant.get(CERTIFICATE_REQUESTS, "own")
+    assert own is not None
+    leaf = x509.load_pem_x509_certificate(base64.b64decode(own["status"]["certificate"]))
+    assert leaf.not_valid_after_utc - world.clock.now() <= timedelta(days=7)
+
+
+async def test_request_that_nobody_can_parse_does_not_end_the_signing(world: World, native: Cluster) -> None:
+    await world.ask(native)
+    async with world.controller() as controller:
+        await world.settle(controller, native)
+        garbage = _request("garbage", "big-0", "system:node:big-0")
+        garbage["spec"]["request"] = base64.b64encode(b"garbage").decode()
+        await world.tenant.create(CERTIFICATE_REQUESTS, garbage)
+        await world.tenant.create(CERTIFICATE_REQUESTS, _request("right", "big-0", "system:node:big-0"))
+
+        async def signed() -> bool:
+            found = await world.tenant.get(CERTIFICATE_REQUESTS, "right")
+            return bool(found and found.get("status", {}).get("certificate"))
+
+        await wait_for(signed, what="the certificate", timeout=5, clock=SystemClock(), interval=0.001)
+
+
+def _request(name: str, node: str, user: str) -> Manifest:
+    attributes = [
+        x509.NameAttribute(NameOID.ORGANIZATION_NAME, "system:nodes"),
+        x509.NameAttribute(NameOID.COMMON_NAME, f"system:node:{node}"),
+    ]
+    key = ec.generate_private_key(ec.SECP256R1())
+    csr = x509.CertificateSigningRequestBuilder().subject_name(x509.Name(attributes)).sign(key, hashes.SHA256())
+    return {
+        "metadata": {"name": name},
+        "spec": {
+            "signerName": "kubernetes.io/kube-apiserver-client-kubelet",
+            "username": user,
+            "usages": ["digital signature", "client auth"],
+            "request": base64.b64encode(csr.public_bytes(serialization.Encoding.PEM)).decode(),
+        },
+    }
+
+
+async def _converge(world: World, like: Cluster) -> dict[str, Any]:
+    async with world.controller() as controller:
+        status = await world.settle(controller, like)
+    assert status.phase is Phase.READY, waits_on(status)
+    return await world.objects()
+
+
+async def _die_at(world: World, like: Cluster, call: int) -> None:
+    """Let a controller work until its n-th call, and end it there as a kill does: nothing is cleaned up after it."""
+    world.calls = world.wire._calls = Calls()
+    world.calls.hold_at = call
+    async with world.controller() as controller:
+        work = asyncio.create_task(world.settle(controller, like))
+        held = asyncio.create_task(world.calls.held.wait())
+        await asyncio.wait((work, held), return_when=asyncio.FIRST_COMPLETED)
+        assert held.done(), "the work ended before the call"
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+    world.calls = world.wire._calls = Calls()
+
+
+async def test_controller_that_ends_at_any_call_is_continued_by_the_next(images: Images, cilium: Cluster) -> None:
+    whole = World(images, VirtualClock(cilium.created))
+    await whole.ask(cilium)
+    expected = await _converge(whole, cilium)
+    calls = whole.calls.count
+    assert calls > 60
+    for number in range(1, calls + 1):
+        world = World(images, VirtualClock(cilium.created))
+        await world.ask(cilium)
+        await _die_at(world, cilium, number)
+        kept = await world.management.get(SECRETS, "authorities", cilium.masters_namespace)
+        tokens = await world.management.get(SECRETS, "bootstrap-tokens", cilium.masters_namespace)
+        machines = await world.nodes.observe(await world.cluster(cilium))
+        found = await _converge(world, cilium)
+        assert found == expected, f"ended at call {number}"
+        # What was handed out is never replaced: neither authorities, nor tokens, nor machines.
+        assert kept in (None, await world.management.get(SECRETS, "authorities", cilium.masters_namespace))
+        assert tokens in (None, await world.management.get(SECRETS, "bootstrap-tokens", cilium.masters_namespace))
+        assert set(machines) <= set(await world.nodes.observe(await world.cluster(cilium)))
+
+
+# Taking a cluster away.
+
+
+@contextlib.asynccontextmanager
+async def job_controller(api: MemoryKubeClient) -> AsyncIterator[None]:
+    """Let every job succeed."""
+
+    async def work() -> None:
+        async for event in api.watch(JOBS):
+            if event.type == "ADDED":
+                metadata = event.object["metadata"]
+                status = {"status": {"succeeded": 1}}
+                await api.patch(JOBS, metadata["name"], status, metadata["namespace"], subresource="status")
+
+    task = asyncio.create_task(work())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def _two_clusters(images: Images, native: Cluster, cilium: Cluster) -> tuple[World, Cluster, Callable[[], Any]]:
+    """Return a world with two ready clusters, the first of them, and what is the other's or nobody's."""
+    world = World(images, VirtualClock(native.created))
+    for like in (cilium, native):
+        await world.ask(like)
+        async with world.controller() as controller:
+            await world.settle(controller, like)
+            for node in await world.tenant.list(NODES):
+                await world.tenant.delete(NODES, node["metadata"]["name"])
+    gone = await world.cluster(native)
+    own = labels(gone)["dkos.haneul.dev/cluster"]
+
+    async def others() -> dict[str, str]:
+        found = {}
+        for resource in KINDS:
+            for manifest in await world.management.list(resource):
+                metadata = manifest["metadata"]
+                if metadata.get("labels", {}).get("dkos.haneul.dev/cluster") != own:
+                    found[f"{resource.plural} {metadata.get('namespace')}/{metadata['name']}"] = metadata[
+                        "resourceVersion"
+                    ]
+        return found
+
+    return world, gone, others
+
+
+async def _owned(world: World, cluster: Cluster) -> list[str]:
+    selector = f"dkos.haneul.dev/cluster={cluster.uid}"
+    found = [await world.management.list(resource, labels=selector) for resource in KINDS]
+    return [entry["metadata"]["name"] for entries in found for entry in entries]
+
+
+def _tear(client: KubeClient, cluster: Cluster, clock: VirtualClock) -> Awaitable[None]:
+    return tear_down(client, cluster, toolbox="haneul.local/toolbox:v1", data="/data", clock=clock)
+
+
+async def test_teardown_takes_all_that_is_the_cluster_s_and_only_that(
+    images: Images, native: Cluster, cilium: Cluster
+) -> None:
+    world, gone, others = await _two_clusters(images, native, cilium)
+    before = await others()
+    assert await _owned(world, gone)
+    async with job_controller(world.management):
+        await _tear(world.management, gone, world.clock)
+        assert await _owned(world, gone) == []
+        assert await others() == before
+        await _tear(world.management, gone, world.clock)
+    assert await others() == before
+
+
+async def test_teardown_that_ends_at_any_call_is_continued(images: Images, native: Cluster, cilium: Cluster) -> None:
+    number = 0
+    while True:
+        number += 1
+        world, gone, others = await _two_clusters(images, native, cilium)
+        before = await others()
+        calls = Calls()
+        calls.hold_at = number
+        async with job_controller(world.management):
+            work = asyncio.ensure_future(_tear(Wire(world.management, calls), gone, world.clock))
+            held = asyncio.create_task(calls.held.wait())
+            await asyncio.wait((work, held), return_when=asyncio.FIRST_COMPLETED)
+            ended = work.done()
+            work.cancel()
+            held.cancel()
+            await asyncio.gather(work, held, return_exceptions=True)
+            await _tear(world.management, gone, world.clock)
+        assert await _owned(world, gone) == [], f"ended at call {number}"
+        assert await others() == before
+        if ended:
+            break
+    assert number > 8
+
+
+async def test_teardown_says_on_what_it_waited(world: World, native: Cluster) -> None:
+    await world.ask(native)
+    async with world.controller() as controller:
+        await world.settle(controller, native)
+    with pytest.raises(DeadlineExceededError, match="data on host-a"):
+        await _tear(world.management, await world.cluster(native), world.clock)
+
+
+async def test_teardown_of_what_was_never_made_does_nothing(world: World, native: Cluster, now: datetime) -> None:
+    await world.ask(native)
+    before = await world.objects(versions=True)
+    await _tear(world.management, await world.cluster(native), world.clock)
+    assert await world.objects(versions=True) == before
+
+
+def test_bootstrap_tokens_look_as_kubernetes_wants_and_differ() -> None:
+    tokens = {new_bootstrap_token() for _ in range(100)}
+    assert len(tokens) == 100
+    assert all(re.fullmatch(r"[a-z0-9]{6}\.[a-z0-9]{16}", token) for token in tokens)
