@@ -210,7 +210,7 @@ class ClusterController:
                 try:
                     await self._signer.answer(tenant, event.object)
                 except HaneulError as error:
-                    # The request stays as it is and comes again with the next change or reconnection.
+                    # The signer keeps it and tries again at the next look.
                     _log.warning("certificate request not answered", error=str(error))
 
     async def _watch_nodes(self, tenant: KubeClient) -> None:

@@ -9,7 +9,8 @@ import structlog
 
 from haneul.dkos.joining import NODE_CERTIFICATE_LIFE, AnnouncedNode, Grant, NotYet, Refusal, decide
 from haneul.kernel.clock import Clock
-from haneul.kernel.kube import CERTIFICATE_REQUESTS, KubeClient, Manifest
+from haneul.kernel.errors import HaneulError
+from haneul.kernel.kube import CERTIFICATE_REQUESTS, KubeApiError, KubeClient, Manifest
 from haneul.kernel.pki import KeyPair, sign_request
 
 _log = structlog.get_logger(__name__)
@@ -30,7 +31,11 @@ class NodeSigner:
         """Take note of which nodes may join, and look again at the requests that waited for it."""
         self._announced = announced
         for request in list(self._waiting.values()):
-            await self.answer(client, request)
+            try:
+                await self.answer(client, request)
+            except HaneulError as error:
+                # One request's trouble is not its cluster's; it is kept and comes again at the next call.
+                _log.warning("certificate request not answered", request=request["metadata"]["name"], error=str(error))
 
     async def answer(self, client: KubeClient, request: Manifest) -> None:
         """Answer one request, unless it is answered already or not ours to answer."""
@@ -53,8 +58,11 @@ class NodeSigner:
                 await self._write_condition(client, name, "Denied", decision.reason)
             else:
                 await self._grant(client, request, decision)
-        except BaseException:
+        except BaseException as error:
             self._answered.discard(name)
+            # It would not come by itself again: a request that nobody answers does not change.
+            if not (isinstance(error, KubeApiError) and error.reason == "NotFound"):
+                self._waiting[name] = request
             raise
 
     def forget(self, request: Manifest) -> None:

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from haneul.host.doctor_facts import HostFacts
+
 Severity = Literal["error", "warning", "info"]
-CgroupLayout = Literal["v2", "hybrid", "v1", "none"]
 
 _RANK: Final[dict[Severity, int]] = {"info": 0, "warning": 1, "error": 2}
 _GIB: Final = 1 << 30
@@ -28,66 +29,6 @@ class Finding:
     what: str
     consequence: str
     mend: str = ""
-
-
-@dataclass(frozen=True)
-class ListeningPort:
-    """A TCP port that is taken. ``holder`` names the program; ``ours`` says that it is this installation's."""
-
-    port: int
-    purpose: str
-    holder: str
-    ours: bool
-
-
-@dataclass(frozen=True)
-class Route:
-    """A route of the host that is not Haneul's own: where to, and through which interface."""
-
-    network: str
-    device: str
-
-
-@dataclass(frozen=True)
-class MissingProgram:
-    """A program of the system that is not found, and the Debian package that has it."""
-
-    name: str
-    package: str
-
-
-@dataclass(frozen=True)
-class HostFacts:
-    """Everything that the findings depend on. Sizes are in bytes; ``features`` are those found to work."""
-
-    architecture: str
-    kernel_release: str
-    features: frozenset[str]
-    cgroups: CgroupLayout
-    controllers: frozenset[str]
-    root: bool
-    capabilities: frozenset[str]
-    systemd: bool
-    host_name: str
-    address: str | None
-    cores: int
-    memory: int
-    memory_available: int
-    disk_free: int
-    disk_path: str
-    swap: bool
-    #: None where the kernel does not say.
-    clock_synchronised: bool | None
-    kernel_settings_writable: bool
-    low_inotify_limits: tuple[str, ...]
-    foreign_kubernetes: bool
-    ports: tuple[ListeningPort, ...]
-    #: The platform's own address ranges by what they are for, such as {"pods": "10.192.0.0/16"}.
-    ranges: tuple[tuple[str, str], ...]
-    routes: tuple[Route, ...]
-    nameservers: tuple[str, ...]
-    missing_programs: tuple[MissingProgram, ...]
-    missing_packages: tuple[str, ...]
 
 
 #: Kernel features: without which of them what does not work. The first ones are needed by everything.

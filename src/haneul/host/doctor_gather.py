@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from haneul.host import facts
-from haneul.host.doctor import CgroupLayout, HostFacts, ListeningPort, MissingProgram, Route
+from haneul.host.doctor_facts import CgroupLayout, HostFacts, ListeningPort, MissingProgram, Route
 from haneul.host.ownership import Ownership, Process, all_processes, known_containers
 from haneul.kernel.errors import HaneulError
 from haneul.kernel.process import run

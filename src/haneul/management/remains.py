@@ -75,6 +75,13 @@ def mounts_below(mountinfo: str, folders: Iterable[Path]) -> list[str]:
     return [place for place in reversed(places) if any(Path(place).is_relative_to(root) for root in roots)]
 
 
+def _inode(path: Path) -> int | None:
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return None
+
+
 def _unescaped(place: str) -> str:
     return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found.group(1), 8)), place)
 
@@ -123,7 +130,7 @@ def find_network_namespaces(site: Site) -> list[str]:
         return []
     _, others = site.processes()
     used = {process.network for process in others.values()}
-    return [str(path) for path in sorted(folder.glob("cni-*")) if path.stat().st_ino not in used]
+    return [str(path) for path in sorted(folder.glob("cni-*")) if (inode := _inode(path)) and inode not in used]
 
 
 async def remove_network_namespaces(site: Site) -> None:

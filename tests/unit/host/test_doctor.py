@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from haneul.host.doctor import Finding, HostFacts, ListeningPort, MissingProgram, Route, findings, worst
+from haneul.host.doctor import Finding, findings, worst
+from haneul.host.doctor_facts import HostFacts, ListeningPort, MissingProgram, Route
 
 GIB = 1 << 30
 PERFECT = HostFacts(

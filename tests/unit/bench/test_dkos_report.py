@@ -1,0 +1,109 @@
+"""What is told of the figures: verdicts, tables, drawings."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from typer.testing import CliRunner
+
+from haneul.bench.cli import Outcome, bench_app
+from haneul.bench.dkos import BenchPlan, Creation, DkosBench, Figures, Idle
+from haneul.bench.dkos_report import drawings, report, verdicts
+from haneul.bench.process_usage import Usage
+from haneul.kernel.clock import VirtualClock
+
+AT = datetime(2026, 11, 1, 12, 0, tzinfo=UTC)
+MACHINE = {"cores": "2", "memory": "24.0 GiB"}
+
+
+def creation(api: float, pod: float, network: str = "native") -> Creation:
+    return Creation(network, api, api + 1, api + 2, pod, 0.8, 5.0)
+
+
+def words(figures: Figures) -> dict[str, str]:
+    return {verdict.promise: verdict.word for verdict in verdicts(figures)}
+
+
+def test_what_was_not_measured_is_not_called_met() -> None:
+    assert set(words(Figures()).values()) == {"not measured"}
+
+
+def test_medians_are_held_against_the_promises() -> None:
+    figures = Figures(creations=[creation(4, 9), creation(4.9, 10.5), creation(7, 11)])
+    assert words(figures)["native: API answers"] == "met"
+    assert words(figures)["native: first pod runs"] == "NOT met"
+    assert words(figures)["cilium: first pod runs"] == "not measured"
+
+
+def test_ten_at_once_is_the_time_of_the_last_by_ten() -> None:
+    many = [creation(float(number), 60) for number in range(20, 30)]
+    verdict = next(one for one in verdicts(Figures(at_once=many)) if one.promise.startswith("ten at once"))
+    assert verdict.measured == pytest.approx(2.9)
+    assert words(Figures(at_once=many[:9]))[verdict.promise] == "not measured"
+
+
+@pytest.mark.parametrize(("size", "word"), [(399.0, "met"), (400.0, "NOT met")])
+def test_memory_is_judged_by_all_that_is_resident(size: float, word: str) -> None:
+    usages = (Usage("kube-apiserver", 1, size - 50, 10, 0.01), Usage("etcd", 1, 50, 10, 0.01))
+    assert words(Figures(one={"native": Idle(1, usages)}))["one tenant's masters at rest"] == word
+
+
+async def test_a_full_run_has_all_tables_and_drawings(bench: DkosBench) -> None:
+    figures = await bench.run(BenchPlan(rounds=2, clusters=2, at_once=2))
+    made = report(figures, at=AT, machine=MACHINE)
+    assert [table.title for table in made.tables] == [
+        "Promises",
+        "From the request to a running pod",
+        "Beside plain processes",
+        "One cluster's masters at rest",
+        "From 1 to 2 clusters",
+        "2 clusters at once",
+    ]
+    drawn = drawings(figures)
+    assert {figure for table in made.tables for figure in table.figures} == set(drawn)
+    for document in drawn.values():
+        ElementTree.fromstring(document)  # noqa: S314 - made a moment ago
+    beside = made.tables[2].rows
+    assert beside[0] == ("API answers", "4.00 s", "2.00 s", "2.00")
+
+
+async def test_a_run_without_its_peer_has_no_comparison(bench: DkosBench) -> None:
+    figures = await bench.run(BenchPlan(rounds=1, clusters=1, at_once=0))
+    figures.peer_starts.clear()
+    figures.peer_idle = ()
+    made = report(figures, at=AT, machine=MACHINE)
+    assert "Beside plain processes" not in [table.title for table in made.tables]
+    masters = next(table for table in made.tables if table.title.startswith("One cluster's"))
+    assert not any("plain" in column for column in masters.columns)
+
+
+async def test_the_command_prints_writes_and_records(bench: DkosBench, tmp_path: Path) -> None:
+    figures = await bench.run(BenchPlan(rounds=1, clusters=1, at_once=2))
+    asked: list[Any] = []
+
+    async def run(plan: BenchPlan, peer: bool) -> Outcome:
+        asked.append((plan.rounds, peer))
+        return Outcome(figures, MACHINE)
+
+    page = tmp_path / "docs" / "benchmarks.md"
+    page.parent.mkdir()
+    page.write_text("# Benchmarks\n\n<!-- dkos: begin -->\n<!-- dkos: end -->\n")
+    results = tmp_path / "results"
+    arguments = ["dkos", "--quick", "--no-peer", "--results", str(results), "--record", str(page.parent)]
+    # The command makes an event loop of its own, so it needs a thread of its own.
+    outcome = await asyncio.to_thread(CliRunner().invoke, bench_app(run, VirtualClock(AT)), arguments)
+    assert outcome.exit_code == 0, outcome.output
+    assert asked == [(1, False)]
+    assert "From the request to a running pod" in outcome.output
+    document = json.loads((results / "dkos-2026-11-01-120000.json").read_text())
+    assert document["machine"] == MACHINE
+    assert document["measured"]["creations"][0]["api"] == 4
+    assert (results / "dkos-2026-11-01-120000-create.svg").is_file()
+    assert "### Promises" in page.read_text()
+    assert {path.stem for path in (page.parent / "figures").iterdir()} == set(drawings(figures))
