@@ -10,6 +10,9 @@ import pytest
 
 from tests.support import UP_SECONDS, haneul, kill_up_when, leftovers
 
+#: What tells a platform that an earlier run of the tests left from one that somebody needs.
+MADE_BY_TESTS = Path("/var/lib/haneul/made-by-tests")
+
 
 @pytest.fixture(scope="session")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
@@ -17,8 +20,12 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     if os.geteuid() != 0:
         pytest.skip("only root can bring the platform up")
     os.environ["HANEUL_CONFIG"] = str(tmp_path_factory.mktemp("haneul") / "config.yaml")
+    if leftovers() and not MADE_BY_TESTS.exists() and os.environ.get("HANEUL_TEST_PURGE") != "1":
+        pytest.exit("a platform is installed here; HANEUL_TEST_PURGE=1 lets the tests remove it with all its data", 1)
     haneul("down", "--purge", timeout=UP_SECONDS)
     assert leftovers() == []
+    MADE_BY_TESTS.parent.mkdir(mode=0o700)
+    MADE_BY_TESTS.touch()
     kill_up_when(Path("/etc/kubernetes/manifests/kube-apiserver.yaml"))
     haneul("up", timeout=UP_SECONDS)
     yield
@@ -34,4 +41,8 @@ def _platform_for_e2e(request: pytest.FixtureRequest) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that stop the platform come after all that use it."""
+    for item in items:
+        if item.get_closest_marker("e2e"):
+            # The first of them waits for the platform to be made, twice.
+            item.add_marker(pytest.mark.timeout(1500))
     items.sort(key=lambda item: item.get_closest_marker("last") is not None)

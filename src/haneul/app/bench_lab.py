@@ -12,13 +12,10 @@ import contextlib
 from collections.abc import AsyncGenerator, Callable, Sequence
 from datetime import timedelta
 from ipaddress import IPv4Network
-from typing import Final, cast
-
-import typer
+from typing import Final, Self, cast
 
 from haneul.app.installation import Installation, this_host
 from haneul.bench.cli import Outcome
-from haneul.bench.cli import bench_app as bench_commands
 from haneul.bench.dkos import BenchPlan, DkosBench
 from haneul.bench.machine import machine_facts
 from haneul.bench.plain_kubernetes import PlainProcesses
@@ -32,7 +29,7 @@ from haneul.dkos.admission import TakenRange, admit
 from haneul.dkos.model import CLUSTERS, ClusterSpec, Network, NetworkPlugin, NodePool, project_namespace
 from haneul.dkos.service import ClientAuthority
 from haneul.kernel.clock import Clock, SystemClock
-from haneul.kernel.errors import DeadlineExceededError, NotFoundError
+from haneul.kernel.errors import ConflictError, DeadlineExceededError, NotFoundError
 from haneul.kernel.kube import (
     NAMESPACES,
     NODES,
@@ -49,6 +46,8 @@ from haneul.kernel.pki import LeafProfile, issue_leaf
 from haneul.kernel.waiting import wait_for
 
 PROJECT: Final = "bench"
+#: The label of the namespace that is ours to empty.
+_MARK: Final = "bench.haneul.dev/owned"
 _WAIT_SECONDS: Final = 180.0
 _CREDENTIAL_LIFE: Final = timedelta(hours=2)
 
@@ -67,13 +66,33 @@ class PlatformLab:
         self._authorities = KubeAuthorities(management)
         self._tenants: dict[str, HttpKubeClient] = {}
 
+    async def __aenter__(self) -> Self:
+        """Make the project's namespace, or take over that of a run that was killed; people's projects are theirs."""
+        namespace = project_namespace(PROJECT)
+        found = await self._management.get(NAMESPACES, namespace)
+        if found is not None and _MARK not in found["metadata"].get("labels", {}):
+            raise ConflictError(
+                f"the project {PROJECT}, in which clusters are measured, is somebody's own",
+                hint="measure on a platform without a project of this name",
+            )
+        if found is None:
+            labels = {_MARK: "true", "pod-security.kubernetes.io/enforce": "restricted"}
+            metadata = {"name": namespace, "labels": labels}
+            await self._management.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close the connections, and remove the namespace unless clusters are left, which the next run deletes."""
+        for tenant in self._tenants.values():
+            await tenant.close()
+        if not await self._clusters.list(PROJECT):
+            await self._management.delete(NAMESPACES, project_namespace(PROJECT))
+            await self._wait_gone(NAMESPACES, project_namespace(PROJECT))
+
     async def clear(self) -> None:
-        """Delete all clusters of the project, then the project's namespace."""
+        """Delete all clusters of the project."""
         names = [cluster.name for cluster in await self._clusters.list(PROJECT)]
         await asyncio.gather(*(self.delete(name) for name in names))
-        namespace = project_namespace(PROJECT)
-        await self._management.delete(NAMESPACES, namespace)
-        await self._wait_gone(NAMESPACES, namespace)
 
     async def create(self, name: str, network: str, nodes: int) -> None:
         """Ask for a cluster with free ranges."""
@@ -150,11 +169,6 @@ class PlatformLab:
         pods = await self._management.list(PODS, cluster.masters_namespace)
         return self._processes.of_pods([pod["metadata"]["uid"] for pod in pods])
 
-    async def close(self) -> None:
-        """Close the connections to clusters."""
-        for tenant in self._tenants.values():
-            await tenant.close()
-
     async def _watch_for(
         self, name: str, resource: Resource, namespace: str, matches: Callable[[Manifest], bool]
     ) -> None:
@@ -179,33 +193,25 @@ class PlatformLab:
         await wait_for(gone, what=what, timeout=_WAIT_SECONDS, clock=self._clock, max_interval=0.2)
 
 
-def bench_app() -> typer.Typer:
-    """Return the command group ``haneul bench``, to be added to the command tree."""
-    return bench_commands(run_dkos_bench, SystemClock())
-
-
 async def run_dkos_bench(plan: BenchPlan, peer: bool) -> Outcome:
     """Measure clusters on this host's platform; with ``peer``, plain processes of the same programs too."""
     clock, processes = SystemClock(), HostProcesses()
     installation = await this_host()
+
+    def make_peer() -> PlainProcesses:
+        return PlainProcesses(installation.store.program, clock=clock)
+
     async with installation.lifecycle.client() as management:
         machine = machine_facts() | await _what_is_measured(management)
-        lab = PlatformLab(management, processes=processes, reserved=_reserved(installation), clock=clock)
-
-        def make_peer() -> PlainProcesses:
-            return PlainProcesses(installation.store.program, clock=clock)
-
-        bench = DkosBench(
-            lab,
-            make_peer=make_peer if peer else None,
-            processes=processes,
-            clock=clock,
-            progress=TerminalProgress(),
-        )
-        try:
+        async with PlatformLab(management, processes=processes, reserved=_reserved(installation), clock=clock) as lab:
+            bench = DkosBench(
+                lab,
+                make_peer=make_peer if peer else None,
+                processes=processes,
+                clock=clock,
+                progress=TerminalProgress(),
+            )
             figures = await bench.run(plan)
-        finally:
-            await lab.close()
     return Outcome(figures, machine)
 
 

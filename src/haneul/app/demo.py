@@ -25,7 +25,7 @@ from haneul.cli.waiting import is_settled
 from haneul.components.table import image_reference
 from haneul.dkos.control_plane import ROLE_LABEL
 from haneul.kernel.clock import Clock, SystemClock
-from haneul.kernel.errors import ConflictError, HaneulError
+from haneul.kernel.errors import ConflictError, HaneulError, UnavailableError
 from haneul.kernel.kube import DEPLOYMENTS, PODS, SERVICES, KubeAccess, Manifest
 from haneul.kernel.kube_http import HttpKubeClient
 from haneul.kernel.progress import Progress
@@ -33,6 +33,7 @@ from haneul.kernel.waiting import wait_for
 
 PROJECT: Final = "demo"
 CLUSTERS: Final = ("one", "two")
+NEIGHBOUR_FAILURES: Final = "failed reads of the other's API meanwhile"
 _PROBE_SECONDS: Final = 0.05
 _REPLICAS: Final = 3
 
@@ -85,6 +86,12 @@ async def run_demo() -> None:
             ledgers.append(Ledger(f"workload on {name}", f"http://{address}/hostname"))
         await _kill_and_watch(installation, client, ledgers, progress, clock, times)
     _tell(ledgers, times)
+    failed = sum(ledger.failed for ledger in ledgers) + int(times[NEIGHBOUR_FAILURES])
+    if failed:
+        raise UnavailableError(
+            f"{failed} requests failed that should not have noticed",
+            hint="'haneul status' and 'haneul doctor' may tell",
+        )
 
 
 def _ensure_project(client: ApiClient) -> None:
@@ -226,14 +233,16 @@ async def _kill_and_watch(
                     failures += not await _reads(other_kube)
                     return await _reads(kube)
 
-                # The API server needs a moment to go; it is back when it answers after that.
-                await asyncio.sleep(1)
+                async def gone() -> bool:
+                    return not await _reads(kube)
+
+                await wait_for(gone, what="the killed API to go", timeout=15, clock=clock, interval=0.02)
                 await wait_for(back, what=f"the masters of {victim} to be back", timeout=90, clock=clock)
             times[f"masters of {victim} killed, API back"] = clock.monotonic() - started
     finally:
         stop.set()
         await probing
-    times[f"failed reads of {other}'s API meanwhile"] = failures
+    times[NEIGHBOUR_FAILURES] = failures
 
 
 async def _reads(kube: HttpKubeClient) -> bool:

@@ -1,4 +1,4 @@
-"""Commands that work on this host: up, down, status, doctor, components, demo. They need root."""
+"""Commands that work on this host: up, down, status, doctor, components, demo, bench. They need root."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ def add_host_commands(app: typer.Typer) -> None:
     app.command()(doctor)
     app.command()(demo)
     app.add_typer(_components(), name="components")
+    app.add_typer(_bench(), name="bench")
 
 
 def _need_root() -> None:
@@ -154,3 +155,17 @@ def _components() -> typer.Typer:
     from haneul.components.cli import components_app  # noqa: PLC0415
 
     return components_app(component_store, TerminalProgress)
+
+
+def _bench() -> typer.Typer:
+    from haneul.bench.cli import Outcome, bench_app  # noqa: PLC0415
+    from haneul.bench.dkos import BenchPlan  # noqa: PLC0415
+    from haneul.kernel.clock import SystemClock  # noqa: PLC0415
+
+    async def run_dkos(plan: BenchPlan, peer: bool) -> Outcome:
+        _need_root()
+        from haneul.app.bench_lab import run_dkos_bench  # noqa: PLC0415
+
+        return await run_dkos_bench(plan, peer)
+
+    return bench_app(run_dkos, SystemClock())

@@ -88,7 +88,7 @@ class Operator:
         def login(**_: Any) -> kopf.ConnectionInfo:
             return _connection(self._settings.access)
 
-        @kopf.daemon(*resource, registry=registry, id="keep", cancellation_timeout=20)
+        @kopf.daemon(*resource, registry=registry, id="keep", cancellation_backoff=30, cancellation_timeout=20)
         async def keep(body: kopf.Body, stopped: kopf.DaemonStopped, **_: Any) -> None:
             await self._keep(body, stopped)
 
@@ -116,7 +116,7 @@ class Operator:
                         status = await controller.reconcile(cluster)
                 except* HaneulError as errors:
                     _log.warning("cluster not reconciled", cluster=uid, errors=[str(e) for e in errors.exceptions])
-                    await asyncio.sleep(backoff)
+                    await stopped.wait(backoff)
                     backoff = min(backoff * 2, _BACKOFF_LAST)
                 else:
                     backoff = _BACKOFF_FIRST

@@ -284,7 +284,6 @@ def _operator_rules() -> list[Manifest]:
         _rule("", ["namespaces", "services", "secrets", "configmaps", "persistentvolumes"], _WRITE),
         _rule("", ["persistentvolumeclaims"], _WRITE),
         _rule("", ["pods", "nodes"], _READ),
-        _rule("", ["events"], ["create", "patch"]),
         _rule("apps", ["deployments", "statefulsets"], _WRITE),
         _rule("batch", ["jobs"], _WRITE),
         _rule("networking.k8s.io", ["networkpolicies"], _WRITE),
@@ -315,7 +314,10 @@ def _claims_rights() -> list[Manifest]:
             "apiVersion": "rbac.authorization.k8s.io/v1",
             "kind": "Role",
             "metadata": metadata,
-            "rules": [_rule("", ["configmaps"], ["get", "create", "patch"])],
+            "rules": [
+                _rule("", ["configmaps"], ["create"]),
+                {**_rule("", ["configmaps"], ["get", "patch"]), "resourceNames": ["cluster-claims"]},
+            ],
         },
         {
             "apiVersion": "rbac.authorization.k8s.io/v1",

@@ -16,6 +16,8 @@ from typing import Final
 
 _WIDTH, _HEIGHT = 760, 380
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 20, 72, 56
+# Letters of a proportional font are a little under seven units wide at the size of labels.
+_LETTER: Final = 6.6
 _INK: Final = "#737b85"
 _COLOURS: Final = ("#0072b2", "#d55e00", "#009e73", "#b8649a", "#8a7f00", "#737b85")
 
@@ -72,7 +74,8 @@ def draw_bars(chart: BarChart) -> str:
     width = min(slot * 0.8 / max(len(chart.series), 1), 64.0)
     for group, name in enumerate(chart.groups):
         centre = _LEFT + slot * (group + 0.5)
-        parts.append(_text(centre, _HEIGHT - _BOTTOM + 20, name, anchor="middle"))
+        for line, words in enumerate(_lines_of(name, slot)):
+            parts.append(_text(centre, _HEIGHT - _BOTTOM + 18 + 15 * line, words, anchor="middle"))
         for index, series in enumerate(chart.series):
             left = centre + width * (index - len(chart.series) / 2)
             parts += _bar(series, group, left, width, scale, _COLOURS[index % len(_COLOURS)])
@@ -132,7 +135,7 @@ def _bar(series: Series, group: int, left: float, width: float, scale: _Scale, c
         end = scale.y(high)
         yield f'<path d="M{middle:.1f} {top:.1f}V{end:.1f}M{middle - 5:.1f} {end:.1f}h10" stroke="{colour}"/>'
         top = end
-    yield _text(middle, top - 5, _number(value), anchor="middle", size=11)
+    yield _text(middle, top - 5, _short(value, width), anchor="middle", size=11)
 
 
 def _frame(title: str, series: Sequence[Series]) -> Iterator[str]:
@@ -141,8 +144,7 @@ def _frame(title: str, series: Sequence[Series]) -> Iterator[str]:
     for index, one in enumerate(series):
         yield f'<rect x="{x:.1f}" y="38" width="11" height="11" fill="{_COLOURS[index % len(_COLOURS)]}"/>'
         yield _text(x + 16, 48, one.name)
-        # Letters of a proportional font are a little under seven units wide at this size.
-        x += 34 + 6.6 * len(one.name)
+        x += 34 + _LETTER * len(one.name)
 
 
 def _y_axis(scale: _Scale, label: str) -> Iterator[str]:
@@ -172,6 +174,24 @@ def _number(value: float) -> str:
     if value == 0 or abs(value) >= 100:
         return f"{value:.0f}"
     return f"{value:.3g}"
+
+
+def _short(value: float, width: float) -> str:
+    """Return a value as it fits above a bar of that width, with two or three figures."""
+    digits = 3 if width >= 4 * _LETTER else 2
+    decimals = max(0, digits - 1 - max(0, math.floor(math.log10(value)))) if value > 0 else 0
+    return f"{value:.{decimals}f}"
+
+
+def _lines_of(name: str, width: float) -> list[str]:
+    """Return a label in one line, or in two where it has a place to break and one is too long."""
+    if len(name) * _LETTER <= width:
+        return [name]
+    breaks = [index + 1 for index, letter in enumerate(name) if letter in " -"]
+    if not breaks:
+        return [name]
+    middle = min(breaks, key=lambda index: abs(index - len(name) / 2))
+    return [name[:middle].rstrip(), name[middle:]]
 
 
 def _described(names: Sequence[str], series: Sequence[Series], unit: str) -> str:

@@ -17,6 +17,7 @@ from haneul.bench import dkos_report
 from haneul.bench.dkos import QUICK, BenchPlan, Figures
 from haneul.bench.report import Report, as_json, as_markdown, as_text, replace_section
 from haneul.kernel.clock import Clock
+from haneul.kernel.errors import InvalidInputError
 from haneul.kernel.files import write_atomically
 
 _PAGE, _FIGURES = "benchmarks.md", "figures"
@@ -61,6 +62,8 @@ def bench_app(run_dkos: RunDkos, clock: Clock) -> typer.Typer:
 
             haneul bench dkos --record docs/reference
         """
+        if quick and record is not None:
+            raise InvalidInputError("a trial has no figures to record", hint="leave out --quick or --record")
         at = clock.now()
         outcome = asyncio.run(_run(run_dkos, QUICK if quick else BenchPlan(), peer))
         report = dkos_report.report(outcome.figures, at=at, machine=outcome.machine)

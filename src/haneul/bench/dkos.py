@@ -33,6 +33,8 @@ class BenchPlan:
     window: float = 20.0
     #: How long one cluster is left alone before a single pod is timed on it.
     pod_settle: float = 3.0
+    #: How long the machine is left alone after a deletion before the next creation is timed.
+    pause: float = 5.0
 
 
 QUICK = BenchPlan(rounds=1, clusters=2, at_once=2, settle=5.0, window=5.0)
@@ -139,6 +141,7 @@ class DkosBench:
             name = f"{network}-{number + 1}"
             title = f"cluster with {network}, {number + 1} of {plan.rounds}"
             with self._progress.stage(title, expected_seconds=30) as stage:
+                await self._clock.sleep(plan.pause)
                 created = await self._create(name, network, stage)
                 await self._clock.sleep(plan.pod_settle)
                 alone = await self._timed(self._lab.run_pod(name, "alone"))
@@ -168,6 +171,7 @@ class DkosBench:
             return
         async with self._deleted_after(names):
             with self._progress.stage(f"{plan.at_once} clusters at once", expected_seconds=60) as stage:
+                await self._clock.sleep(plan.pause)
                 figures.at_once += await asyncio.gather(
                     *(self._create(name, plan.networks[0], stage) for name in names)
                 )

@@ -1,7 +1,8 @@
 """What processes cost: memory and processor time of this host's process table, see proc(5).
 
-RSS counts every resident page in full; PSS divides a page by the number of processes that share it, so only PSS may be
-added up over clusters that run the same programs. Neighbours: :mod:`haneul.bench.ports` has the port.
+RSS counts every resident page in full, private ones and those of the program's file. PSS divides a page by the number
+of processes that share it, so only PSS may be added up over clusters that run the same programs. Anonymous memory is
+what a process has made itself: heap and stacks. Neighbours: :mod:`haneul.bench.ports` has the port.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ class Reading:
 
     name: str
     rss: int
+    anonymous: int
     pss: int
     cpu_seconds: float
 
@@ -37,6 +39,7 @@ class Usage:
     name: str
     count: int
     rss_mib: float
+    anonymous_mib: float
     pss_mib: float
     cores: float
 
@@ -80,8 +83,13 @@ class HostProcesses:
         user, system = int(fields[11]), int(fields[12])
         words = self._words(pid)
         name = Path(words[0]).name if words else str(pid)
-        shown = _SHIM if name.startswith(_SHIM) else name
-        return Reading(shown, rss, rss if pss is None else pss, (user + system) / self._ticks_per_second)
+        return Reading(
+            name=_SHIM if name.startswith(_SHIM) else name,
+            rss=rss,
+            anonymous=_kibibytes(status, "RssAnon") or 0,
+            pss=rss if pss is None else pss,
+            cpu_seconds=(user + system) / self._ticks_per_second,
+        )
 
     def _words(self, pid: int) -> list[str]:
         return self._file(pid, "cmdline").rstrip("\0").split("\0")
@@ -103,8 +111,16 @@ def usage_between(before: Mapping[int, Reading], after: Mapping[int, Reading], s
         mine = {pid: reading for pid, reading in after.items() if reading.name == name}
         earlier = {pid: before[pid].cpu_seconds if pid in before else 0.0 for pid in mine}
         used = sum(reading.cpu_seconds - earlier[pid] for pid, reading in mine.items())
-        rss, pss = sum(one.rss for one in mine.values()), sum(one.pss for one in mine.values())
-        usages.append(Usage(name, len(mine), rss / _MIB, pss / _MIB, used / seconds))
+        usages.append(
+            Usage(
+                name=name,
+                count=len(mine),
+                rss_mib=sum(one.rss for one in mine.values()) / _MIB,
+                anonymous_mib=sum(one.anonymous for one in mine.values()) / _MIB,
+                pss_mib=sum(one.pss for one in mine.values()) / _MIB,
+                cores=used / seconds,
+            )
+        )
     return tuple(sorted(usages, key=lambda usage: (-usage.rss_mib, usage.name)))
 
 
@@ -112,11 +128,12 @@ def total(usages: Iterable[Usage]) -> Usage:
     """Return all usages together, named ``together``."""
     usages = list(usages)
     return Usage(
-        "together",
-        sum(usage.count for usage in usages),
-        sum(usage.rss_mib for usage in usages),
-        sum(usage.pss_mib for usage in usages),
-        sum(usage.cores for usage in usages),
+        name="together",
+        count=sum(usage.count for usage in usages),
+        rss_mib=sum(usage.rss_mib for usage in usages),
+        anonymous_mib=sum(usage.anonymous_mib for usage in usages),
+        pss_mib=sum(usage.pss_mib for usage in usages),
+        cores=sum(usage.cores for usage in usages),
     )
 
 

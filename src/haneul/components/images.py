@@ -56,8 +56,10 @@ class ImageBuilder:
         with (
             progress.stage(f"build image {row.name}", expected_seconds=row.estimate) as stage,
             FileLock(self._layout.lock("images")),
-            tempfile.TemporaryDirectory(prefix="haneul-image-") as scratch,
+            tempfile.TemporaryDirectory(prefix="image-", dir=self._layout.root) as scratch,
         ):
+            if self.is_built(row):
+                return
             context = Path(scratch)
             await self._fill_context(row, context, stage)
             await self._assemble(row, context, stage)

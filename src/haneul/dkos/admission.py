@@ -28,6 +28,8 @@ _Range = ipaddress.IPv4Network
 _POD_POOL: Final = _Range("10.0.0.0/9")
 _SERVICE_POOL: Final = _Range("10.128.0.0/10")
 _POD_BITS, _SERVICE_BITS = 18, 20
+#: Addresses for private networks, RFC 1918 section 3.
+_PRIVATE: Final = (_Range("10.0.0.0/8"), _Range("172.16.0.0/12"), _Range("192.168.0.0/16"))
 _GATE: Final = re.compile(r"[A-Z][A-Za-z0-9]{1,80}")
 
 
@@ -124,7 +126,7 @@ def _given(asked: str | None, use: str, taken: Sequence[TakenRange], pool: _Rang
         return _lowest_free(use, taken, pool, bits)
     network = _Range(asked)
     least, most = (12, 22) if use == "pods" else (12, 24)
-    if not network.is_private or not least <= network.prefixlen <= most:
+    if not any(network.subnet_of(private) for private in _PRIVATE) or not least <= network.prefixlen <= most:
         raise InvalidInputError(
             f"{network} does not fit for {use}",
             hint=f"name a private range between /{least} and /{most}, or leave it out and get a free one",

@@ -12,10 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-import yaml
-
 from haneul.dkos.credentials import Endpoints
 from haneul.dkos.model import Cluster, Settings
+from haneul.kernel.documents import to_yaml
 from haneul.kernel.kube import Manifest
 
 USER: Final = 65532
@@ -175,48 +174,42 @@ def configuration(cluster: Cluster) -> Manifest:
 
 def _authentication() -> str:
     """Only health checks are answered without a credential."""
-    return str(
-        yaml.safe_dump(
-            {
-                "apiVersion": "apiserver.config.k8s.io/v1",
-                "kind": "AuthenticationConfiguration",
-                "anonymous": {
-                    "enabled": True,
-                    "conditions": [{"path": path} for path in ("/livez", "/readyz", "/healthz")],
-                },
+    return to_yaml(
+        {
+            "apiVersion": "apiserver.config.k8s.io/v1",
+            "kind": "AuthenticationConfiguration",
+            "anonymous": {
+                "enabled": True,
+                "conditions": [{"path": path} for path in ("/livez", "/readyz", "/healthz")],
             },
-            sort_keys=False,
-        )
+        }
     )
 
 
 def _audit_policy() -> str:
     """Who changed what, without bodies or the machinery's own chatter (Kubernetes documentation "Auditing")."""
-    return str(
-        yaml.safe_dump(
-            {
-                "apiVersion": "audit.k8s.io/v1",
-                "kind": "Policy",
-                "omitStages": ["RequestReceived"],
-                "rules": [
-                    {"level": "None", "nonResourceURLs": ["/livez*", "/readyz*", "/healthz*", "/version"]},
-                    {"level": "None", "resources": [{"group": "coordination.k8s.io", "resources": ["leases"]}]},
-                    {"level": "None", "resources": [{"group": "", "resources": ["events"]}]},
-                    {
-                        "level": "None",
-                        "userGroups": ["system:nodes", "system:serviceaccounts:kube-system", "system:masters"],
-                        "verbs": ["get", "list", "watch"],
-                    },
-                    {
-                        "level": "None",
-                        "users": ["system:kube-controller-manager", "system:kube-scheduler"],
-                        "verbs": ["get", "list", "watch"],
-                    },
-                    {"level": "Metadata"},
-                ],
-            },
-            sort_keys=False,
-        )
+    return to_yaml(
+        {
+            "apiVersion": "audit.k8s.io/v1",
+            "kind": "Policy",
+            "omitStages": ["RequestReceived"],
+            "rules": [
+                {"level": "None", "nonResourceURLs": ["/livez*", "/readyz*", "/healthz*", "/version"]},
+                {"level": "None", "resources": [{"group": "coordination.k8s.io", "resources": ["leases"]}]},
+                {"level": "None", "resources": [{"group": "", "resources": ["events"]}]},
+                {
+                    "level": "None",
+                    "userGroups": ["system:nodes", "system:serviceaccounts:kube-system", "system:masters"],
+                    "verbs": ["get", "list", "watch"],
+                },
+                {
+                    "level": "None",
+                    "users": ["system:kube-controller-manager", "system:kube-scheduler"],
+                    "verbs": ["get", "list", "watch"],
+                },
+                {"level": "Metadata"},
+            ],
+        }
     )
 
 

@@ -135,7 +135,10 @@ class ClusterController:
             masters=masters,
             api_answers=api_answers,
             api_message=message,
-            nodes=node_statuses(plan, provided, nodes),
+            # Masters that are down say nothing of nodes, which go on without them.
+            nodes=node_statuses(plan, provided, nodes)
+            if api_answers or not cluster.status.nodes
+            else cluster.status.nodes,
             wanted_nodes=cluster.spec.node_count,
             endpoint=made.endpoints.outside,
         )

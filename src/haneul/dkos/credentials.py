@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-import yaml
 from cryptography.hazmat.primitives import serialization
 
+from haneul.kernel.documents import to_yaml
 from haneul.kernel.kube import KubeAccess, Manifest
 from haneul.kernel.pki import (
     KeyPair,
@@ -246,7 +246,7 @@ def _kubeconfig(server: str, authority: bytes, user: Mapping[str, str]) -> bytes
         "contexts": [{"name": "default", "context": {"cluster": "default", "user": "default"}}],
         "users": [{"name": "default", "user": dict(user)}],
     }
-    return str(yaml.safe_dump(config, sort_keys=False)).encode()
+    return to_yaml(config).encode()
 
 
 def _encryption_configuration(key: bytes) -> bytes:
@@ -264,7 +264,7 @@ def _encryption_configuration(key: bytes) -> bytes:
             }
         ],
     }
-    return str(yaml.safe_dump(configuration, sort_keys=False)).encode()
+    return to_yaml(configuration).encode()
 
 
 def _public_key(private: bytes) -> bytes:

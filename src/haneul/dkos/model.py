@@ -224,6 +224,11 @@ def cluster_from_resource(resource: dict[str, Any]) -> Cluster:
         spec = ClusterSpec.model_validate(resource.get("spec") or {})
     except ValidationError as error:
         problem = "; ".join(f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}" for entry in error.errors())
+    try:
+        status = ClusterStatus.model_validate(resource.get("status") or {})
+    except ValidationError:
+        # It is written anew at the next look; until then nothing is known.
+        status = ClusterStatus()
     return Cluster(
         project=metadata["namespace"].removeprefix("project-"),
         name=metadata["name"],
@@ -233,5 +238,5 @@ def cluster_from_resource(resource: dict[str, Any]) -> Cluster:
         deleting="deletionTimestamp" in metadata,
         spec=spec,
         spec_problem=problem,
-        status=ClusterStatus.model_validate(resource.get("status") or {}),
+        status=status,
     )

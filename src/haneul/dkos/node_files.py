@@ -9,9 +9,8 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
-import yaml
-
 from haneul.dkos.model import Cluster, NetworkPlugin, NodePool
+from haneul.kernel.documents import to_yaml
 
 PROVIDER_LABEL: Final = "dkos.haneul.dev/provider"
 POOL_LABEL: Final = "dkos.haneul.dev/pool"
@@ -34,8 +33,8 @@ def node_files(cluster: Cluster, pool: NodePool, node: str, *, pause_image: str)
     return {
         "node.env": "".join(f"{name}={value}\n" for name, value in environment.items()),
         "containerd.toml": _containerd(pause_image, native=native),
-        "kubelet.yaml": str(yaml.safe_dump(_kubelet(cluster), sort_keys=False)),
-        "kube-proxy.yaml": str(yaml.safe_dump(_kube_proxy(cluster), sort_keys=False)),
+        "kubelet.yaml": to_yaml(_kubelet(cluster)),
+        "kube-proxy.yaml": to_yaml(_kube_proxy(cluster)),
         "flannel.json": json.dumps(
             {
                 "Network": str(cluster.spec.network.pods),

@@ -22,7 +22,8 @@ class NodeSigner:
     def __init__(self, *, authority: KeyPair, clock: Clock) -> None:
         self._authority = authority
         self._clock = clock
-        self._announced: Mapping[str, AnnouncedNode] = {}
+        # Nobody knows yet who may join: until the first announcement, requests wait instead of being refused for good.
+        self._announced: Mapping[str, AnnouncedNode] | None = None
         self._waiting: dict[str, Manifest] = {}
         # Requests that this process answers or has answered; an older state of one may still be on its way here.
         self._answered: set[str] = set()
@@ -31,11 +32,16 @@ class NodeSigner:
         """Take note of which nodes may join, and look again at the requests that waited for it."""
         self._announced = announced
         for request in list(self._waiting.values()):
+            name = request["metadata"]["name"]
             try:
-                await self.answer(client, request)
+                # What waited may be answered or gone by now.
+                if (current := await client.get(CERTIFICATE_REQUESTS, name)) is None:
+                    self.forget(request)
+                else:
+                    await self.answer(client, current)
             except HaneulError as error:
                 # One request's trouble is not its cluster's; it is kept and comes again at the next call.
-                _log.warning("certificate request not answered", request=request["metadata"]["name"], error=str(error))
+                _log.warning("certificate request not answered", request=name, error=str(error))
 
     async def answer(self, client: KubeClient, request: Manifest) -> None:
         """Answer one request, unless it is answered already or not ours to answer."""
@@ -43,6 +49,9 @@ class NodeSigner:
         status = request.get("status", {})
         if status.get("certificate") or any(entry["type"] == "Denied" for entry in status.get("conditions", [])):
             self._waiting.pop(name, None)
+            return
+        if self._announced is None:
+            self._waiting[name] = request
             return
         decision = decide(request, self._announced)
         if decision is None or name in self._answered:

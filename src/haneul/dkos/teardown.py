@@ -7,6 +7,7 @@ import hashlib
 from haneul.dkos.control_plane import CLUSTER_LABEL, labels
 from haneul.dkos.model import Cluster
 from haneul.kernel.clock import Clock
+from haneul.kernel.errors import UnavailableError
 from haneul.kernel.kube import JOBS, NAMESPACES, PERSISTENT_VOLUMES, KubeClient, Manifest
 from haneul.kernel.waiting import wait_for
 
@@ -41,8 +42,11 @@ async def _wipe(client: KubeClient, cluster: Cluster, host: str, *, toolbox: str
     await client.apply(JOBS, job)
 
     async def done() -> bool:
-        seen = await client.get(JOBS, name, namespace)
-        return bool(seen and seen.get("status", {}).get("succeeded"))
+        status = (await client.get(JOBS, name, namespace) or {}).get("status", {})
+        if any(entry["type"] == "Failed" and entry["status"] == "True" for entry in status.get("conditions", [])):
+            await client.delete(JOBS, name, namespace)
+            raise UnavailableError(f"the data on {host} could not be deleted", hint="it is tried again")
+        return bool(status.get("succeeded"))
 
     await wait_for(done, what=f"the data on {host} to be deleted", timeout=_WIPE_SECONDS, clock=clock)
     await client.delete(JOBS, name, namespace)

@@ -8,6 +8,7 @@ the things themselves; `down --purge` (:mod:`haneul.management.purge`) removes t
 from __future__ import annotations
 
 import asyncio
+import filecmp
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -193,7 +194,7 @@ class Lifecycle:
         (self._settings.state / "cni" / "net.d").mkdir(parents=True, exist_ok=True)
         for name in _PLUGINS:
             source, target = self._artifacts.program(name), folder / name
-            if not target.exists() or target.stat().st_size != source.stat().st_size:
+            if not target.exists() or not filecmp.cmp(source, target, shallow=False):
                 temporary = target.with_name(f".{name}")
                 shutil.copy(source, temporary)
                 temporary.rename(target)

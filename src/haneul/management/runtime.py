@@ -53,6 +53,8 @@ def kubelet_configuration(settings: ManagementSettings) -> dict[str, Any]:
         "staticPodPath": "/etc/kubernetes/manifests",
         "clusterDNS": [],
         "maxPods": 600,
+        # No pod, and a sandbox node is one, may take the host's process ids from all others.
+        "podPidsLimit": 16384,
         "serializeImagePulls": False,
         "rotateCertificates": True,
         "kubeAPIQPS": 100,

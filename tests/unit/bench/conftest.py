@@ -91,7 +91,9 @@ class MemoryProcesses:
     def read(self, pids: Iterable[int]) -> Mapping[int, Reading]:
         size = 100 << 20
         names = ("kube-apiserver", "etcd", "kube-scheduler", "pause")
-        return {pid: Reading(names[pid % 10 % 4], size, size // 2, self.clock.monotonic() / 100) for pid in pids}
+        return {
+            pid: Reading(names[pid % 10 % 4], size, size // 2, size // 2, self.clock.monotonic() / 100) for pid in pids
+        }
 
 
 @pytest.fixture

@@ -67,7 +67,26 @@ def test_bars_are_as_high_as_their_values() -> None:
 
 def test_everything_is_labelled_and_escaped() -> None:
     shown = texts(parsed(draw_bars(CHART)))
-    for label in ("Time <to> create", "seconds", "API & answers", "node", "native", "cilium", "2", "4", "1"):
+    for label in ("Time <to> create", "seconds", "API & answers", "node", "native", "cilium", "2.00", "4.00", "1.00"):
+        assert label in shown
+
+
+def test_long_labels_break_and_figures_are_short_where_bars_are_narrow() -> None:
+    groups = ("controller-manager", "etcd", "first pod runs at last", "unbreakablename", "e", "f", "g", "h")
+    series = tuple(Series(name, (65.43, 0.841, 123.4, 7.2, 0, 1, 1, 1)) for name in "abc")
+    shown = texts(parsed(draw_bars(BarChart("Memory", "MiB", groups, series))))
+    for label in (
+        "controller-",
+        "manager",
+        "first pod",
+        "runs at last",
+        "unbreakablename",
+        "65",
+        "0.8",
+        "123",
+        "7.2",
+        "0",
+    ):
         assert label in shown
 
 

@@ -17,6 +17,7 @@ from haneul.bench.dkos import BenchPlan, Creation, DkosBench, Figures, Idle
 from haneul.bench.dkos_report import drawings, report, verdicts
 from haneul.bench.process_usage import Usage
 from haneul.kernel.clock import VirtualClock
+from haneul.kernel.errors import InvalidInputError
 
 AT = datetime(2026, 11, 1, 12, 0, tzinfo=UTC)
 MACHINE = {"cores": "2", "memory": "24.0 GiB"}
@@ -50,8 +51,15 @@ def test_ten_at_once_is_the_time_of_the_last_by_ten() -> None:
 
 @pytest.mark.parametrize(("size", "word"), [(399.0, "met"), (400.0, "NOT met")])
 def test_memory_is_judged_by_all_that_is_resident(size: float, word: str) -> None:
-    usages = (Usage("kube-apiserver", 1, size - 50, 10, 0.01), Usage("etcd", 1, 50, 10, 0.01))
-    assert words(Figures(one={"native": Idle(1, usages)}))["one tenant's masters at rest"] == word
+    usages = (Usage("kube-apiserver", 1, size - 50, 10, 10, 0.01), Usage("etcd", 1, 50, 10, 10, 0.01))
+    assert words(Figures(one={"native": Idle(1, usages)}))["one tenant's masters at rest, RSS"] == word
+
+
+def test_what_a_cluster_costs_beside_others_is_judged_with_ten() -> None:
+    idle = [Idle(number, (Usage("etcd", number, 0, 0, 390.0 * number, 0.01),)) for number in range(1, 11)]
+    promise = "each of ten tenants' masters at rest, PSS"
+    assert words(Figures(growth=idle))[promise] == "met"
+    assert words(Figures(growth=idle[:9]))[promise] == "not measured"
 
 
 async def test_a_full_run_has_all_tables_and_drawings(bench: DkosBench) -> None:
@@ -61,7 +69,8 @@ async def test_a_full_run_has_all_tables_and_drawings(bench: DkosBench) -> None:
         "Promises",
         "From the request to a running pod",
         "Beside plain processes",
-        "One cluster's masters at rest",
+        "Memory of one cluster's masters at rest",
+        "Processor time of one cluster's masters at rest",
         "From 1 to 2 clusters",
         "2 clusters at once",
     ]
@@ -79,7 +88,7 @@ async def test_a_run_without_its_peer_has_no_comparison(bench: DkosBench) -> Non
     figures.peer_idle = ()
     made = report(figures, at=AT, machine=MACHINE)
     assert "Beside plain processes" not in [table.title for table in made.tables]
-    masters = next(table for table in made.tables if table.title.startswith("One cluster's"))
+    masters = next(table for table in made.tables if table.title.startswith("Memory of one"))
     assert not any("plain" in column for column in masters.columns)
 
 
@@ -95,11 +104,11 @@ async def test_the_command_prints_writes_and_records(bench: DkosBench, tmp_path:
     page.parent.mkdir()
     page.write_text("# Benchmarks\n\n<!-- dkos: begin -->\n<!-- dkos: end -->\n")
     results = tmp_path / "results"
-    arguments = ["dkos", "--quick", "--no-peer", "--results", str(results), "--record", str(page.parent)]
+    arguments = ["dkos", "--no-peer", "--results", str(results), "--record", str(page.parent)]
     # The command makes an event loop of its own, so it needs a thread of its own.
     outcome = await asyncio.to_thread(CliRunner().invoke, bench_app(run, VirtualClock(AT)), arguments)
     assert outcome.exit_code == 0, outcome.output
-    assert asked == [(1, False)]
+    assert asked == [(5, False)]
     assert "From the request to a running pod" in outcome.output
     document = json.loads((results / "dkos-2026-11-01-120000.json").read_text())
     assert document["machine"] == MACHINE
@@ -107,3 +116,13 @@ async def test_the_command_prints_writes_and_records(bench: DkosBench, tmp_path:
     assert (results / "dkos-2026-11-01-120000-create.svg").is_file()
     assert "### Promises" in page.read_text()
     assert {path.stem for path in (page.parent / "figures").iterdir()} == set(drawings(figures))
+
+
+async def test_a_trial_is_not_recorded(tmp_path: Path) -> None:
+    async def run(plan: BenchPlan, peer: bool) -> Outcome:
+        raise AssertionError("refused before anything is measured")
+
+    arguments = ["dkos", "--quick", "--record", str(tmp_path)]
+    outcome = await asyncio.to_thread(CliRunner().invoke, bench_app(run, VirtualClock(AT)), arguments)
+    assert isinstance(outcome.exception, InvalidInputError)
+    assert list(tmp_path.iterdir()) == []

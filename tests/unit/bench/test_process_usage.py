@@ -22,7 +22,7 @@ def process(
     folder.mkdir(parents=True)
     folder.joinpath("cmdline").write_text("\0".join(words) + "\0")
     folder.joinpath("cgroup").write_text(cgroup)
-    folder.joinpath("status").write_text(f"Name:\tx\nVmPeak:\t  99999 kB\nVmRSS:\t  {rss} kB\n")
+    folder.joinpath("status").write_text(f"Name:\tx\nVmPeak:\t  99999 kB\nVmRSS:\t  {rss} kB\nRssAnon:\t 512 kB\n")
     if pss is not None:
         folder.joinpath("smaps_rollup").write_text(f"00-ff ---p 00 00:00 0 [rollup]\nRss: {rss} kB\nPss:   {pss} kB\n")
     folder.joinpath("stat").write_text(f"{pid} (a (b) c) S 1 1 1 0 -1 4194560 1 0 0 0 150 50 0 0 20 0 1 0 99\n")
@@ -35,7 +35,7 @@ def cgroup_v1(uid: str, container: str) -> str:
 def test_a_reading_has_memory_in_bytes_and_seconds(tmp_path: Path) -> None:
     process(tmp_path, 7, words=("/usr/bin/etcd", "--name=a"))
     reading = HostProcesses(tmp_path).read([7, 8])
-    assert reading == {7: Reading("etcd", 2 * MIB, MIB, 200 / os.sysconf("SC_CLK_TCK"))}
+    assert reading == {7: Reading("etcd", 2 * MIB, MIB // 2, MIB, 200 / os.sysconf("SC_CLK_TCK"))}
 
 
 def test_without_a_rollup_everything_resident_counts(tmp_path: Path) -> None:
@@ -66,16 +66,16 @@ def test_a_pods_processes_and_its_shim_are_found(tmp_path: Path, cgroup: str) ->
 
 
 def test_usage_is_by_name_over_the_time_that_passed() -> None:
-    before = {1: Reading("etcd", MIB, MIB, 1.0), 2: Reading("pause", 1, 1, 0.0), 3: Reading("gone", 1, 1, 5.0)}
+    before = {1: Reading("etcd", 1, 1, 1, 1.0), 2: Reading("pause", 1, 1, 1, 0.0), 3: Reading("gone", 1, 1, 1, 5.0)}
     after = {
-        1: Reading("etcd", 4 * MIB, 3 * MIB, 3.0),
-        2: Reading("pause", MIB, MIB // 2, 0.0),
-        4: Reading("pause", MIB, MIB // 2, 1.0),
+        1: Reading("etcd", 4 * MIB, 2 * MIB, 3 * MIB, 3.0),
+        2: Reading("pause", MIB, 0, MIB // 2, 0.0),
+        4: Reading("pause", MIB, 0, MIB // 2, 1.0),
     }
     etcd, pause = usage_between(before, after, 10)
-    assert etcd == Usage("etcd", 1, 4, 3, 0.2)
-    assert pause == Usage("pause", 2, 2, 1, 0.1)
-    assert total([etcd, pause]) == Usage("together", 3, 6, 4, 0.2 + 0.1)
+    assert etcd == Usage("etcd", 1, 4, 2, 3, 0.2)
+    assert pause == Usage("pause", 2, 2, 0, 1, 0.1)
+    assert total([etcd, pause]) == Usage("together", 3, 6, 2, 4, 0.2 + 0.1)
 
 
 def test_this_process_is_found_in_the_real_table() -> None:

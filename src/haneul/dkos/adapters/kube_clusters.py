@@ -74,6 +74,9 @@ class KubeClusters:
         if found["metadata"]["generation"] != cluster.generation:
             raise ConflictError("the cluster was changed by somebody else meanwhile", hint="look at it and try again")
         patch = {"metadata": {"resourceVersion": found["metadata"]["resourceVersion"]}, "spec": _dump(spec)}
+        # In a merge patch, what is left out stays; what shall go must be named.
+        gone = cluster.spec.settings.feature_gates.keys() - spec.settings.feature_gates.keys()
+        patch["spec"]["settings"]["featureGates"] |= dict.fromkeys(gone)
         for _ in range(_TRIES):
             try:
                 return cluster_from_resource(await self._client.patch(CLUSTERS, cluster.name, patch, namespace))
@@ -103,6 +106,8 @@ class KubeClusters:
             ledger = await self._client.get(CONFIG_MAPS, _LEDGER, _LEDGER_NAMESPACE)
             clusters = list(await self.list())
             claims = self._open_claims(ledger, clusters)
+            # A claim of this very name is of a creation that ended half-way; who is first, the object's name decides.
+            claims = [claim for claim in claims if (claim.project, claim.name) != (project, name)]
             spec = admit([*clusters, *claims])
             wanted = self._ledger([*claims, self._claimed(project, name, spec)])
             try:
