@@ -29,8 +29,8 @@ class BenchPlan:
     clusters: int = 10
     at_once: int = 10
     #: How long fresh masters are left alone before they count as idle, and how long they are watched then.
-    settle: float = 20.0
-    window: float = 20.0
+    settle: float = 10.0
+    window: float = 10.0
     #: How long one cluster is left alone before a single pod is timed on it.
     pod_settle: float = 3.0
     #: How long the machine is left alone after a deletion before the next creation is timed.

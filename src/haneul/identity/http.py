@@ -24,7 +24,7 @@ from haneul.identity.model import (
 from haneul.identity.ports import ProjectContents
 from haneul.identity.service import Identity
 from haneul.kernel.clock import Clock
-from haneul.kernel.errors import ConflictError, ForbiddenError, UnauthenticatedError
+from haneul.kernel.errors import ConflictError, ForbiddenError, InvalidInputError, UnauthenticatedError
 from haneul.kernel.http import decode_continue, encode_continue
 
 
@@ -215,7 +215,10 @@ def identity_router(identity: Identity, gate: Gate, *, contents: ProjectContents
         continue_token: Annotated[str | None, Query(alias="continue")] = None,
     ) -> AuditPage:
         only_admins(caller)
-        before = int(decode_continue(continue_token)) if continue_token else None
+        position = decode_continue(continue_token) if continue_token else ""
+        if position and not position.isdecimal():
+            raise InvalidInputError("the continue token is of another list", hint="start again from the first page")
+        before = int(position) if position else None
         items = await identity.list_audit(before=before, limit=limit)
         more = encode_continue(str(items[-1].id)) if len(items) == limit else None
         return AuditPage(items=items, **{"continue": more})

@@ -96,6 +96,6 @@ def encode_continue(position: str) -> str:
 def decode_continue(token: str) -> str:
     """Return what :func:`encode_continue` was given. Raises InvalidInputError."""
     try:
-        return base64.urlsafe_b64decode(token.encode()).decode()
+        return base64.b64decode(token.encode(), altchars=b"-_", validate=True).decode()
     except (binascii.Error, UnicodeDecodeError) as error:
         raise InvalidInputError("the continue token is none of ours", hint="start again from the first page") from error
