@@ -45,25 +45,16 @@ def operator(
     kubeconfig: Annotated[Path | None, typer.Option(help="Kubeconfig; by default the pod's own account.")] = None,
 ) -> None:
     """Run the DKOS operator."""
+    from haneul.app.images import cluster_images  # noqa: PLC0415
     from haneul.app.operator import Operator, OperatorSettings  # noqa: PLC0415
     from haneul.components.table import image_reference  # noqa: PLC0415
-    from haneul.dkos.control_plane import Images  # noqa: PLC0415
     from haneul.kernel.kube_http import access_from_kubeconfig, access_in_cluster  # noqa: PLC0415
 
     configure_logs()
-    images = Images(
-        etcd=image_reference("etcd"),
-        apiserver=image_reference("kube-apiserver"),
-        controller_manager=image_reference("kube-controller-manager"),
-        scheduler=image_reference("kube-scheduler"),
-        toolbox=image_reference("toolbox"),
-        node=image_reference("node"),
-        cilium=image_reference("cilium"),
-    )
     access = access_from_kubeconfig(kubeconfig) if kubeconfig else access_in_cluster()
     settings = OperatorSettings(
         access=access,
-        images=images,
+        images=cluster_images(),
         pause_image=image_reference("pause"),
         outside_address=outside_address,
         health="http://0.0.0.0:8080/healthz",
@@ -87,6 +78,7 @@ def api(
     from haneul.kernel.clock import SystemClock  # noqa: PLC0415
     from haneul.kernel.database import open_database  # noqa: PLC0415
     from haneul.kernel.kube_http import HttpKubeClient, access_in_cluster  # noqa: PLC0415
+    from haneul.management.settings import ManagementSettings  # noqa: PLC0415
 
     configure_logs()
     clock = SystemClock()
@@ -96,8 +88,8 @@ def api(
         store=KubeClusters(client, clock=clock),
         authorities=KubeAuthorities(client),
         reserved=[
-            TakenRange(IPv4Network("10.192.0.0/16"), "the management cluster's pods"),
-            TakenRange(IPv4Network("10.193.0.0/16"), "the management cluster's services"),
+            TakenRange(IPv4Network(ManagementSettings.pods), "the management cluster's pods"),
+            TakenRange(IPv4Network(ManagementSettings.services), "the management cluster's services"),
         ],
         clock=clock,
         version=version(),

@@ -158,6 +158,12 @@ def volume(cluster: Cluster, placement: Placement, index: int = 0) -> list[Manif
     ]
 
 
+def hosts_of(volume: Manifest) -> list[str]:
+    """Return the hosts that a volume made by :func:`volume` is bound to."""
+    terms = volume["spec"]["nodeAffinity"]["required"]["nodeSelectorTerms"]
+    return list(terms[0]["matchExpressions"][0]["values"])
+
+
 def configuration(cluster: Cluster) -> Manifest:
     """Return the API server's configuration files that are no secrets."""
     return {

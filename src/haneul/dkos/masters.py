@@ -138,7 +138,7 @@ class Masters:
             await self._apply(control_plane.volume(cluster, Placement(host, self._data)))
         else:
             # A volume's place never changes, but its claim may be missing: the process that made both ended between.
-            _, claim = control_plane.volume(cluster, Placement(_hosts_of(kept)[0], self._data))
+            _, claim = control_plane.volume(cluster, Placement(control_plane.hosts_of(kept)[0], self._data))
             await self._apply([claim])
         self._applied[(PERSISTENT_VOLUMES.kind, "", name)] = 0
 
@@ -206,15 +206,10 @@ def choose_host(hosts: list[str], volumes: list[Manifest]) -> str:
     """Return the host that carries the fewest of the given volumes, the first by name among equals."""
     carried = dict.fromkeys(sorted(hosts), 0)
     for volume in volumes:
-        for host in _hosts_of(volume):
+        for host in control_plane.hosts_of(volume):
             if host in carried:
                 carried[host] += 1
     return min(carried, key=lambda host: carried[host])
-
-
-def _hosts_of(volume: Manifest) -> list[str]:
-    terms = volume["spec"]["nodeAffinity"]["required"]["nodeSelectorTerms"]
-    return list(terms[0]["matchExpressions"][0]["values"])
 
 
 def _signing_rights(cluster: Cluster) -> list[Manifest]:

@@ -13,6 +13,7 @@ from haneul.dkos.admission import TakenRange, admit, admit_change
 from haneul.dkos.cluster_store import ClusterEvent, ClusterStore
 from haneul.dkos.model import Cluster, ClusterSpec
 from haneul.kernel.errors import ConflictError, InvalidInputError, UnavailableError
+from haneul.kernel.kube_merge import merge_patch
 from haneul.kernel.pki import KeyPair, LeafProfile, sign_request
 
 _CREDENTIAL_LIFE = timedelta(hours=1)
@@ -75,7 +76,7 @@ class ClusterService:
             raise ConflictError(f"{name} is being deleted", hint="wait until it is gone, then create it again")
         before = cluster.spec.model_dump(mode="json", by_alias=True, exclude_none=True)
         try:
-            after = ClusterSpec.model_validate(merge(before, patch))
+            after = ClusterSpec.model_validate(merge_patch(before, patch))
         except ValidationError as error:
             said = "; ".join(f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}" for entry in error.errors())
             raise InvalidInputError(said, hint="correct the named fields") from error
@@ -108,16 +109,3 @@ class ClusterService:
         return Credential(
             certificate.decode(), authority.pair.certificate.decode(), authority.server, now + _CREDENTIAL_LIFE
         )
-
-
-def merge(target: Any, patch: Any) -> Any:
-    """Return ``target`` with a JSON merge patch applied (RFC 7396 section 2)."""
-    if not isinstance(patch, dict):
-        return patch
-    result = dict(target) if isinstance(target, dict) else {}
-    for key, value in patch.items():
-        if value is None:
-            result.pop(key, None)
-        else:
-            result[key] = merge(result.get(key), value)
-    return result

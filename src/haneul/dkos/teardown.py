@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from haneul.dkos.control_plane import CLUSTER_LABEL, labels
+from haneul.dkos.control_plane import CLUSTER_LABEL, hosts_of, labels
 from haneul.dkos.model import Cluster
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import UnavailableError
@@ -29,7 +29,7 @@ async def tear_down(client: KubeClient, cluster: Cluster, *, toolbox: str, data:
 
         await wait_for(gone, what=f"the namespace {namespace} to end", timeout=_NAMESPACE_SECONDS, clock=clock)
     volumes = await client.list(PERSISTENT_VOLUMES, labels=f"{CLUSTER_LABEL}={cluster.uid}")
-    for host in sorted({_host(volume) for volume in volumes}):
+    for host in sorted({host for volume in volumes for host in hosts_of(volume)}):
         await _wipe(client, cluster, host, toolbox=toolbox, data=data, clock=clock)
     # The volumes go last: as long as one is there, a repeated call knows where data may be left.
     for volume in volumes:
@@ -92,8 +92,3 @@ def wipe_job(cluster: Cluster, host: str, *, toolbox: str, data: str) -> Manifes
             },
         },
     }
-
-
-def _host(volume: Manifest) -> str:
-    terms = volume["spec"]["nodeAffinity"]["required"]["nodeSelectorTerms"]
-    return str(terms[0]["matchExpressions"][0]["values"][0])

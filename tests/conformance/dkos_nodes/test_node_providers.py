@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from haneul.app.images import cluster_images
 from haneul.components.table import image_reference
 from haneul.dkos.adapters.memory_nodes import MemoryNodes
 from haneul.dkos.adapters.sandbox_nodes import SandboxNodes
-from haneul.dkos.control_plane import Images, namespaces
+from haneul.dkos.control_plane import namespaces
 from haneul.dkos.model import Cluster, ClusterSpec, Network, NodePool
 from haneul.dkos.node_files import node_files
 from haneul.dkos.ports import NodeAnnouncement, NodeProvider, ProvidedNode
@@ -69,7 +70,7 @@ async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
         try:
             for namespace in places:
                 await client.apply(NAMESPACES, namespace)
-            yield Subject(SandboxNodes(client, _images()), one, two)
+            yield Subject(SandboxNodes(client, cluster_images()), one, two)
         finally:
             for namespace in places:
                 await client.delete(NAMESPACES, namespace["metadata"]["name"])
@@ -84,18 +85,6 @@ def _cluster(name: str) -> Cluster:
         generation=1,
         created=datetime.now(UTC),
         spec=ClusterSpec(network=network, node_pools=(POOL,)),
-    )
-
-
-def _images() -> Images:
-    return Images(
-        etcd=image_reference("etcd"),
-        apiserver=image_reference("kube-apiserver"),
-        controller_manager=image_reference("kube-controller-manager"),
-        scheduler=image_reference("kube-scheduler"),
-        toolbox=image_reference("toolbox"),
-        node=image_reference("node"),
-        cilium=image_reference("cilium"),
     )
 
 

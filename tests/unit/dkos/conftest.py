@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +12,7 @@ import yaml
 from haneul.dkos.control_plane import Images
 from haneul.dkos.credentials import Endpoints
 from haneul.dkos.model import Cluster, ClusterSpec, Network, NetworkPlugin, NodePool
+from tests.golden import compare
 
 NOW = datetime(2026, 11, 1, 12, 0, tzinfo=UTC)
 _GOLDEN = Path(__file__).parent / "golden"
@@ -64,18 +64,13 @@ Golden = Callable[[str, object], None]
 
 @pytest.fixture(scope="session")
 def golden() -> Golden:
-    """Compare with a golden file; ``HANEUL_UPDATE_GOLDEN=1`` writes it anew for review with ``git diff``."""
+    """Compare with a golden file of this folder; what is no text is written as YAML."""
 
-    def compare(name: str, rendered: object) -> None:
+    def compare_rendered(name: str, rendered: object) -> None:
         text = rendered if isinstance(rendered, str) else yaml.dump(rendered, Dumper=_Plain, sort_keys=False, width=120)
-        path = _GOLDEN / name
-        if os.environ.get("HANEUL_UPDATE_GOLDEN") == "1":
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(text)
-        assert path.exists(), f"{name} is not there; HANEUL_UPDATE_GOLDEN=1 makes it"
-        assert text == path.read_text()
+        compare(_GOLDEN, name, text)
 
-    return compare
+    return compare_rendered
 
 
 class _Plain(yaml.SafeDumper):

@@ -1,24 +1,15 @@
 """Golden files of what the management cluster is made with."""
 
-import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-_GOLDEN = Path(__file__).parent / "golden"
+from tests.golden import compare
 
 
 @pytest.fixture
 def golden() -> Callable[[str, str], None]:
-    """Compare with a golden file; ``HANEUL_UPDATE_GOLDEN=1`` writes it anew for review with ``git diff``."""
-
-    def compare(name: str, text: str) -> None:
-        path = _GOLDEN / name
-        if os.environ.get("HANEUL_UPDATE_GOLDEN") == "1":
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(text)
-        assert path.exists(), f"{name} is not there; HANEUL_UPDATE_GOLDEN=1 makes it"
-        assert text == path.read_text()
-
-    return compare
+    """Compare with a golden file of this folder."""
+    return partial(compare, Path(__file__).parent / "golden")
