@@ -15,10 +15,18 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from haneul.dkos.cluster_store import Admit, ClusterEvent, not_found
-from haneul.dkos.model import CLUSTERS, Cluster, ClusterSpec, cluster_from_resource, project_namespace
+from haneul.dkos.model import (
+    CLUSTERS,
+    LONGEST_CLUSTER_NAME,
+    Cluster,
+    ClusterSpec,
+    cluster_from_resource,
+    project_namespace,
+)
 from haneul.kernel.clock import Clock
-from haneul.kernel.errors import ConflictError
+from haneul.kernel.errors import ConflictError, InvalidInputError
 from haneul.kernel.kube import CONFIG_MAPS, NAMESPACES, KubeApiError, KubeClient, Manifest, Resource
+from haneul.kernel.names import parse_label
 
 _LEDGER, _LEDGER_NAMESPACE = "cluster-claims", "haneul-system"
 _CLAIM_LIFE = timedelta(seconds=60)
@@ -41,6 +49,11 @@ class KubeClusters:
 
     async def get(self, project: str, name: str) -> Cluster:
         """Return a cluster."""
+        try:
+            # Names become parts of the Kubernetes API's paths: what is no name of a cluster names none.
+            parse_label(name, what="cluster name", longest=LONGEST_CLUSTER_NAME)
+        except InvalidInputError as error:
+            raise not_found(project, name) from error
         found = await self._client.get(CLUSTERS, name, project_namespace(project))
         if found is None:
             raise not_found(project, name)
@@ -106,8 +119,6 @@ class KubeClusters:
             ledger = await self._client.get(CONFIG_MAPS, _LEDGER, _LEDGER_NAMESPACE)
             clusters = list(await self.list())
             claims = self._open_claims(ledger, clusters)
-            # A claim of this very name is of a creation that ended half-way; who is first, the object's name decides.
-            claims = [claim for claim in claims if (claim.project, claim.name) != (project, name)]
             spec = admit([*clusters, *claims])
             wanted = self._ledger([*claims, self._claimed(project, name, spec)])
             try:
