@@ -8,7 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
+from fastapi.security import HTTPBearer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from haneul import identity as identity_package
@@ -23,7 +24,7 @@ from haneul.identity.secrets import SecretHasher
 from haneul.identity.service import Identity
 from haneul.kernel.clock import Clock
 from haneul.kernel.database import migrate
-from haneul.kernel.http import install
+from haneul.kernel.http import PROBLEM_RESPONSES, install
 
 MIGRATIONS = Path(identity_package.__file__).parent / "migrations"
 
@@ -83,15 +84,24 @@ def create_api(
     reserved: list[TakenRange],
     clock: Clock,
     version: str,
+    heartbeat_seconds: float = 15.0,
 ) -> FastAPI:
-    """Return the application. The database's schema is brought up to date when it starts."""
+    """Return the application. The database's schema is brought up to date when it starts.
+
+    ``app.state.drain`` ends the streams, which would otherwise last as long as their clients; whoever serves the
+    application calls it before it waits for open requests.
+    """
     identity = Identity(engine, hasher=SecretHasher(clock), clock=clock)
+    service = ClusterService(store, authorities=authorities, reserved=reserved)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await migrate(engine, MIGRATIONS)
-        yield
-        await engine.dispose()
+        try:
+            await migrate(engine, MIGRATIONS)
+            yield
+        finally:
+            await service.close()
+            await engine.dispose()
 
     app = FastAPI(
         title="Haneul",
@@ -101,12 +111,18 @@ def create_api(
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
+        responses=PROBLEM_RESPONSES,
     )
     install(app)
+    app.state.drain = service.close
     gate = Gate(identity, clock)
-    service = ClusterService(store, authorities=authorities, reserved=reserved)
-    app.include_router(identity_router(identity, gate, contents=ClustersInProject(store)), prefix="/api/v1")
-    app.include_router(clusters_router(service, ProjectAccess(gate)), prefix="/api/v1")
+    # The gate decides; this only says in the description of the API that a token is needed.
+    token = [Depends(HTTPBearer(auto_error=False, scheme_name="token"))]
+    for router in (
+        identity_router(identity, gate, contents=ClustersInProject(store)),
+        clusters_router(service, ProjectAccess(gate), heartbeat_seconds=heartbeat_seconds),
+    ):
+        app.include_router(router, prefix="/api/v1", dependencies=token)
 
     @app.get("/healthz", include_in_schema=False)
     async def healthz() -> dict[str, str]:

@@ -72,6 +72,7 @@ def api(
     import uvicorn  # noqa: PLC0415
 
     from haneul.app.api import create_api  # noqa: PLC0415
+    from haneul.app.server import DrainingServer  # noqa: PLC0415
     from haneul.dkos.adapters.kube_authorities import KubeAuthorities  # noqa: PLC0415
     from haneul.dkos.adapters.kube_clusters import KubeClusters  # noqa: PLC0415
     from haneul.dkos.admission import TakenRange  # noqa: PLC0415
@@ -94,7 +95,7 @@ def api(
         clock=clock,
         version=version(),
     )
-    uvicorn.run(
+    config = uvicorn.Config(
         app,
         host="0.0.0.0",  # noqa: S104 - the pod's own namespace
         port=port,
@@ -105,6 +106,10 @@ def api(
         timeout_graceful_shutdown=5,
         server_header=False,
     )
+    server = DrainingServer(config, drain=app.state.drain)
+    server.run()
+    if not server.started:
+        raise typer.Exit(3)
 
 
 @serve_app.command("admin-token")

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from haneul.dkos.model import Cluster, ClusterSpec
 from haneul.kernel.clock import Clock
-from haneul.kernel.errors import NotFoundError
+from haneul.kernel.errors import ConflictError, NotFoundError
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,11 @@ def not_found(project: str, name: str) -> NotFoundError:
     )
 
 
+def changed_meanwhile() -> ConflictError:
+    """Return the error for a change that was decided on an older state."""
+    return ConflictError("the cluster was changed by somebody else meanwhile", hint="look at it and try again")
+
+
 class MemoryClusters:
     """Clusters in memory: nothing makes them, so they stay as they were asked for; deleted ones are gone at once."""
 
@@ -68,6 +73,11 @@ class MemoryClusters:
         self._clusters: dict[tuple[str, str], Cluster] = {}
         self._numbers = itertools.count(1)
         self._watchers: list[tuple[str, asyncio.Queue[ClusterEvent]]] = []
+
+    @property
+    def watchers(self) -> int:
+        """Return how many watch now."""
+        return len(self._watchers)
 
     async def list(self, project: str | None = None) -> Sequence[Cluster]:
         """Return the clusters."""
@@ -95,6 +105,8 @@ class MemoryClusters:
     async def replace_spec(self, cluster: Cluster, spec: ClusterSpec) -> Cluster:
         """Change a cluster's spec."""
         kept = await self.get(cluster.project, cluster.name)
+        if (kept.uid, kept.generation) != (cluster.uid, cluster.generation):
+            raise changed_meanwhile()
         changed = kept.model_copy(update={"spec": spec, "generation": kept.generation + 1})
         return self._keep("modified", changed)
 

@@ -6,7 +6,7 @@ Annotations are evaluated here: routes are made inside functions, where FastAPI 
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -19,9 +19,8 @@ from haneul.dkos.cluster_store import ClusterEvent
 from haneul.dkos.model import Cluster, ClusterSpec
 from haneul.dkos.ports import Access, Caller
 from haneul.dkos.service import ClusterService
+from haneul.kernel.errors import HaneulError
 from haneul.kernel.http import decode_continue, encode_continue
-
-_HEARTBEAT_SECONDS = 15.0
 
 
 class _Value(BaseModel):
@@ -57,14 +56,15 @@ class ClusterCredential(_Value):
     expires: datetime
 
 
-def clusters_router(service: ClusterService, access: Access) -> APIRouter:
-    """Return the routes for clusters."""
+def clusters_router(service: ClusterService, access: Access, *, heartbeat_seconds: float) -> APIRouter:
+    """Return the routes for clusters. While a watch is silent it shows every ``heartbeat_seconds`` that it lives."""
     router = APIRouter(prefix="/projects/{project}/clusters", tags=["clusters"])
     signed_in = Annotated[Caller, Depends(access.caller)]
 
     @router.get("", response_model=ClusterPage)
     async def list_clusters(
         project: str,
+        request: Request,
         caller: signed_in,
         limit: Annotated[int, Query(ge=1, le=500)] = 100,
         continue_token: Annotated[str | None, Query(alias="continue")] = None,
@@ -73,7 +73,12 @@ def clusters_router(service: ClusterService, access: Access) -> APIRouter:
     ) -> Any:
         await access.look(caller, project)
         if watch:
-            return StreamingResponse(_events(service.watch(project), name), media_type="text/event-stream")
+
+            async def still_allowed() -> None:
+                await access.look(await access.caller(request), project)
+
+            events = _events(service.watch(project), name, heartbeat_seconds, still_allowed)
+            return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
         after = decode_continue(continue_token) if continue_token else ""
         clusters = [cluster for cluster in await service.list(project) if cluster.name > after]
         page = clusters[:limit]
@@ -132,26 +137,38 @@ def clusters_router(service: ClusterService, access: Access) -> APIRouter:
     return router
 
 
-async def _events(changes: AsyncIterator[ClusterEvent], name: str | None) -> AsyncIterator[str]:
-    """Yield changes as server-sent events (HTML standard, section 9.2), and comments so that silence means trouble."""
-    queue: asyncio.Queue[ClusterEvent] = asyncio.Queue()
+async def _events(
+    changes: AsyncGenerator[ClusterEvent],
+    name: str | None,
+    heartbeat_seconds: float,
+    still_allowed: Callable[[], Awaitable[None]],
+) -> AsyncIterator[str]:
+    """Yield changes as server-sent events (HTML standard, section 9.2), and comments so that silence means trouble.
 
-    async def pump() -> None:
-        async for change in changes:
-            await queue.put(change)
-
-    task = asyncio.create_task(pump())
+    Rights may end while a stream lasts; they are looked at again with every comment.
+    """
+    time = asyncio.get_running_loop().time
+    due = time() + heartbeat_seconds
+    coming = asyncio.ensure_future(anext(changes))
     try:
-        while not task.done():
-            try:
-                async with asyncio.timeout(_HEARTBEAT_SECONDS):
-                    change = await queue.get()
-            except TimeoutError:
+        while True:
+            done, _ = await asyncio.wait({coming}, timeout=max(0.0, due - time()))
+            if time() >= due:
+                await still_allowed()
                 yield ": still here\n\n"
+                due = time() + heartbeat_seconds
+            if not done:
                 continue
+            change = coming.result()
+            coming = asyncio.ensure_future(anext(changes))
             if name is None or change.cluster.name == name:
                 yield f"event: {change.type}\ndata: {change.cluster.model_dump_json(by_alias=True)}\n\n"
+    except (StopAsyncIteration, HaneulError):
+        # The answer began long ago; all that can be said is its end. Who asks again is told why.
+        return
     finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        coming.cancel()
+        with contextlib.suppress(asyncio.CancelledError, StopAsyncIteration):
+            await coming
+        if coming.done():
+            await changes.aclose()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -10,10 +10,12 @@ from typing import Any, Protocol
 from pydantic import ValidationError
 
 from haneul.dkos.admission import TakenRange, admit, admit_change
-from haneul.dkos.cluster_store import ClusterEvent, ClusterStore
-from haneul.dkos.model import Cluster, ClusterSpec
+from haneul.dkos.cluster_store import ClusterEvent, ClusterStore, not_found
+from haneul.dkos.model import LONGEST_CLUSTER_NAME, Cluster, ClusterSpec
+from haneul.dkos.shared_watch import SharedWatches
 from haneul.kernel.errors import ConflictError, InvalidInputError, UnavailableError
 from haneul.kernel.kube_merge import merge_patch
+from haneul.kernel.names import parse_label
 from haneul.kernel.pki import KeyPair, LeafProfile, sign_request
 
 _CREDENTIAL_LIFE = timedelta(hours=1)
@@ -52,13 +54,19 @@ class ClusterService:
         self._store = store
         self._authorities = authorities
         self._reserved = reserved
+        self._watches = SharedWatches(store)
 
     async def list(self, project: str) -> Sequence[Cluster]:
         """Return a project's clusters by name."""
         return await self._store.list(project)
 
     async def get(self, project: str, name: str) -> Cluster:
-        """Return a cluster. Raises NotFoundError."""
+        """Return a cluster. Raises NotFoundError, also for what cannot be a cluster's name."""
+        try:
+            parse_label(name, what="cluster name", longest=LONGEST_CLUSTER_NAME)
+        except InvalidInputError as error:
+            # Names become parts of paths behind here, where "..", "?" and the like would mean something else.
+            raise not_found(project, name) from error
         return await self._store.get(project, name)
 
     async def create(self, project: str, name: str, spec: ClusterSpec) -> Cluster:
@@ -71,9 +79,13 @@ class ClusterService:
 
     async def change(self, project: str, name: str, patch: dict[str, Any]) -> Cluster:
         """Merge ``patch`` (RFC 7396) into a cluster's spec."""
-        cluster = await self._store.get(project, name)
+        cluster = await self.get(project, name)
         if cluster.deleting:
             raise ConflictError(f"{name} is being deleted", hint="wait until it is gone, then create it again")
+        if cluster.spec_problem:
+            raise ConflictError(
+                f"what is stored of {name} is not valid: {cluster.spec_problem}", hint="delete it and create it again"
+            )
         before = cluster.spec.model_dump(mode="json", by_alias=True, exclude_none=True)
         try:
             after = ClusterSpec.model_validate(merge_patch(before, patch))
@@ -85,17 +97,22 @@ class ClusterService:
 
     async def delete(self, project: str, name: str) -> Cluster:
         """Ask for a cluster's end."""
+        await self.get(project, name)
         return await self._store.delete(project, name)
 
-    def watch(self, project: str) -> AsyncIterator[ClusterEvent]:
-        """Yield a project's clusters and their changes."""
-        return self._store.watch(project)
+    def watch(self, project: str) -> AsyncGenerator[ClusterEvent]:
+        """Yield a project's clusters and their changes, until :meth:`close`."""
+        return self._watches.watch(project)
+
+    async def close(self) -> None:
+        """End everybody's watching."""
+        await self._watches.close()
 
     async def credential(
         self, project: str, name: str, *, person: str, role: str, request: bytes, now: datetime
     ) -> Credential:
         """Sign a person's key for an hour; what the certificate says comes from their role alone."""
-        cluster = await self._store.get(project, name)
+        cluster = await self.get(project, name)
         authority = await self._authorities.of(cluster)
         if authority is None:
             raise UnavailableError(

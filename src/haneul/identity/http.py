@@ -3,6 +3,7 @@
 Annotations are evaluated here: routes are made inside functions, where FastAPI could not find names later.
 """
 
+import re
 from datetime import datetime
 from typing import Annotated
 
@@ -16,6 +17,7 @@ from haneul.identity.model import (
     Caller,
     IssuedToken,
     Member,
+    Origin,
     Person,
     Project,
     Role,
@@ -36,8 +38,8 @@ class NewPerson(_Body):
     """A person to add."""
 
     name: str
-    display_name: str = ""
-    email: str = ""
+    display_name: str = Field(default="", max_length=200)
+    email: str = Field(default="", max_length=200)
     admin: bool = False
 
 
@@ -99,23 +101,17 @@ class Gate:
     async def record(
         self, request: Request, caller: Caller, action: str, target: str, project: str = "", result: str = "done"
     ) -> None:
-        """Append a change to the audit record."""
-        await self._identity.record(
-            AuditRecord(
-                id=0,
-                moment=self._clock.now(),
-                person=caller.person,
-                action=action,
-                object=target,
-                project=project,
-                source=request.client.host if request.client else "",
-                result=result,
-                request_id=request.state.request_id,
-            )
-        )
+        """Append a change that another product made to the audit record."""
+        await self._identity.record(self.origin(request, caller), action, target, project, result)
+
+    @staticmethod
+    def origin(request: Request, caller: Caller) -> Origin:
+        """Return what the audit record says of where a change comes from."""
+        source = request.client.host if request.client else ""
+        return Origin(person=caller.person, source=source, request_id=request.state.request_id)
 
 
-def identity_router(identity: Identity, gate: Gate, *, contents: ProjectContents) -> APIRouter:  # noqa: PLR0915 - one route after another
+def identity_router(identity: Identity, gate: Gate, *, contents: ProjectContents) -> APIRouter:
     """Return the routes for people, tokens, projects, members and the audit record."""
     router = APIRouter(tags=["identity"])
     signed_in = Annotated[Caller, Depends(gate.caller)]
@@ -136,18 +132,15 @@ def identity_router(identity: Identity, gate: Gate, *, contents: ProjectContents
     @router.post("/people", status_code=201)
     async def create_person(body: NewPerson, request: Request, caller: signed_in) -> Person:
         only_admins(caller)
-        person = await identity.create_person(Person(**body.model_dump(), created=gate.now()))
-        await gate.record(request, caller, "person.create", person.name)
-        return person
+        person = Person(**body.model_dump(), created=gate.now())
+        return await identity.create_person(person, origin=gate.origin(request, caller))
 
     @router.patch("/people/{name}")
     async def change_person(name: str, body: PersonChange, request: Request, caller: signed_in) -> Person:
         only_admins(caller)
         if name == caller.person and body.disabled:
             raise ConflictError("nobody locks themselves out", hint="ask another administrator")
-        person = await identity.set_disabled(name, body.disabled)
-        await gate.record(request, caller, "person.disable" if body.disabled else "person.enable", name)
-        return person
+        return await identity.set_disabled(name, body.disabled, origin=gate.origin(request, caller))
 
     def own_or_admin(caller: Caller, person: str) -> None:
         if caller.person != person:
@@ -161,15 +154,12 @@ def identity_router(identity: Identity, gate: Gate, *, contents: ProjectContents
     @router.post("/people/{name}/tokens", status_code=201)
     async def create_token(name: str, body: NewToken, request: Request, caller: signed_in) -> IssuedToken:
         own_or_admin(caller, name)
-        issued = await identity.create_token(name, body.description, body.days)
-        await gate.record(request, caller, "token.create", f"{name}/{issued.token.id}")
-        return issued
+        return await identity.create_token(name, body.description, body.days, origin=gate.origin(request, caller))
 
     @router.delete("/people/{name}/tokens/{token}", status_code=204)
     async def revoke_token(name: str, token: str, request: Request, caller: signed_in) -> None:
         own_or_admin(caller, name)
-        await identity.revoke_token(name, token)
-        await gate.record(request, caller, "token.revoke", f"{name}/{token}")
+        await identity.revoke_token(name, token, origin=gate.origin(request, caller))
 
     @router.get("/projects")
     async def list_projects(caller: signed_in) -> list[Project]:
@@ -177,18 +167,15 @@ def identity_router(identity: Identity, gate: Gate, *, contents: ProjectContents
 
     @router.post("/projects", status_code=201)
     async def create_project(body: NewProject, request: Request, caller: signed_in) -> Project:
-        project = await identity.create_project(caller, body.name, body.description)
-        await gate.record(request, caller, "project.create", body.name, body.name)
-        return project
+        return await identity.create_project(body.name, body.description, origin=gate.origin(request, caller))
 
     @router.delete("/projects/{project}", status_code=204)
     async def delete_project(project: str, request: Request, caller: signed_in) -> None:
         await identity.require(caller, project, Role.OWNER)
         if things := await contents.of(project):
             raise ConflictError(f"{project} still has {', '.join(things)}", hint="delete them first")
-        await identity.delete_project(project)
+        await identity.delete_project(project, origin=gate.origin(request, caller))
         await contents.forget(project)
-        await gate.record(request, caller, "project.delete", project, project)
 
     @router.get("/projects/{project}/members")
     async def list_members(project: str, caller: signed_in) -> list[Member]:
@@ -198,15 +185,12 @@ def identity_router(identity: Identity, gate: Gate, *, contents: ProjectContents
     @router.put("/projects/{project}/members/{person}")
     async def set_member(project: str, person: str, body: NewRole, request: Request, caller: signed_in) -> Member:
         await identity.require(caller, project, Role.OWNER)
-        member = await identity.set_member(project, person, body.role)
-        await gate.record(request, caller, "member.set", f"{person}={body.role}", project)
-        return member
+        return await identity.set_member(project, person, body.role, origin=gate.origin(request, caller))
 
     @router.delete("/projects/{project}/members/{person}", status_code=204)
     async def remove_member(project: str, person: str, request: Request, caller: signed_in) -> None:
         await identity.require(caller, project, Role.OWNER)
-        await identity.remove_member(project, person)
-        await gate.record(request, caller, "member.remove", person, project)
+        await identity.remove_member(project, person, origin=gate.origin(request, caller))
 
     @router.get("/audit")
     async def list_audit(
@@ -216,11 +200,13 @@ def identity_router(identity: Identity, gate: Gate, *, contents: ProjectContents
     ) -> AuditPage:
         only_admins(caller)
         position = decode_continue(continue_token) if continue_token else ""
-        if position and not position.isdecimal():
+        # No longer than the database's numbers.
+        if position and not re.fullmatch(r"[0-9]{1,18}", position):
             raise InvalidInputError("the continue token is of another list", hint="start again from the first page")
         before = int(position) if position else None
-        items = await identity.list_audit(before=before, limit=limit)
-        more = encode_continue(str(items[-1].id)) if len(items) == limit else None
-        return AuditPage(items=items, **{"continue": more})
+        items = await identity.list_audit(before=before, limit=limit + 1)
+        page = items[:limit]
+        more = encode_continue(str(page[-1].id)) if len(items) > limit else None
+        return AuditPage(items=page, **{"continue": more})
 
     return router

@@ -79,6 +79,14 @@ class Caller(_Value):
     token_id: str
 
 
+class Origin(_Value):
+    """Where a change comes from: who makes it, from which address, with which request."""
+
+    person: str
+    source: str = ""
+    request_id: str = ""
+
+
 class AuditRecord(_Value):
     """One change: who did what to which object, from where, with what result."""
 

@@ -45,22 +45,31 @@ class SecretHasher:
         self._clock = clock
         self._hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
         self._checked: OrderedDict[tuple[str, str], float] = OrderedDict()
+        # Of no token: what is checked when there is none, so that the answer takes as long.
+        self._decoy = self._hasher.hash(secrets.token_urlsafe(32))
 
     def hash(self, secret: str) -> str:
         """Return the secret's hash with its salt and parameters."""
         return self._hasher.hash(secret)
 
-    def matches(self, hashed: str, secret: str) -> bool:
-        """Say whether ``secret`` is the one that was hashed."""
+    def matches(self, hashed: str | None, secret: str) -> bool:
+        """Say whether ``secret`` is the one that was hashed; never where nothing was, after just as long."""
+        if hashed is None:
+            self._verified(self._decoy, secret)
+            return False
         key = (hashed, hashlib.sha256(secret.encode()).hexdigest())
         now = self._clock.monotonic()
         if (until := self._checked.get(key)) is not None and now < until:
             return True
-        try:
-            self._hasher.verify(hashed, secret)
-        except (VerificationError, InvalidHashError):
+        if not self._verified(hashed, secret):
             return False
         self._checked[key] = now + _REMEMBER_SECONDS
         while len(self._checked) > _REMEMBER_MOST:
             self._checked.popitem(last=False)
         return True
+
+    def _verified(self, hashed: str, secret: str) -> bool:
+        try:
+            return self._hasher.verify(hashed, secret)
+        except (VerificationError, InvalidHashError):
+            return False

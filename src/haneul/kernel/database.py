@@ -1,29 +1,45 @@
-"""SQL for SQLite and PostgreSQL alike: engines, and schema migrations at start."""
+"""SQL for SQLite and PostgreSQL alike: engines, writing transactions, and schema migrations at start.
+
+Several processes may use one SQLite file: the API, and whoever makes the administrator's token beside it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, event
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+_WRITES: Final = "haneul_writes"
+_OWNER_ONLY: Final = 0o600
 
 
 def open_database(url: str) -> AsyncEngine:
-    """Return an engine. SQLite waits for locks, keeps a write-ahead log, and checks foreign keys."""
+    """Return an engine. SQLite's file is its owner's alone; it waits for locks and checks foreign keys."""
     engine = create_async_engine(url)
     if engine.dialect.name == "sqlite":
-
-        @event.listens_for(engine.sync_engine, "connect")
-        def configure(connection: Any, _record: object) -> None:
-            cursor = connection.cursor()
-            for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000"):
-                cursor.execute(f"PRAGMA {pragma}")
-            cursor.close()
-
+        if engine.url.database and engine.url.database != ":memory:":
+            _keep_private(Path(engine.url.database))
+        _configure_sqlite(engine)
     return engine
+
+
+@asynccontextmanager
+async def writing(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """Open a transaction that writes, and commit it; an exception rolls it back.
+
+    In SQLite it waits for its turn at the beginning. One that began by reading could not wait: what it has read may be
+    outdated by then, so it would fail.
+    """
+    async with engine.connect() as connection:
+        await connection.execution_options(**{_WRITES: True})
+        async with connection.begin():
+            yield connection
 
 
 async def migrate(engine: AsyncEngine, migrations: Path) -> None:
@@ -35,5 +51,28 @@ async def migrate(engine: AsyncEngine, migrations: Path) -> None:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 
-    async with engine.begin() as connection:
+    async with writing(engine) as connection:
         await connection.run_sync(upgrade)
+
+
+def _keep_private(path: Path) -> None:
+    """SQLite gives its write-ahead log the rights of the file, so the file is made first, with the right ones."""
+    path.touch(_OWNER_ONLY)
+    if path.stat().st_mode & 0o077:
+        path.chmod(_OWNER_ONLY)
+
+
+def _configure_sqlite(engine: AsyncEngine) -> None:
+    @event.listens_for(engine.sync_engine, "connect")
+    def connected(connection: Any, _record: object) -> None:
+        # Python's driver would begin transactions late, before the first change and never before a table is made.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        for pragma in ("busy_timeout=10000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def begun(connection: Connection) -> None:
+        writes = connection.get_execution_options().get(_WRITES, False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

@@ -105,6 +105,7 @@ class HttpKubeClient:
         """Yield what is and what changes, without end."""
         backoff = _BACKOFF_FIRST
         version = ""
+        seen: dict[tuple[str, str], Manifest] = {}
         selector = {"labelSelector": labels} if labels else {}
         time = asyncio.get_running_loop().time
         while True:
@@ -113,8 +114,14 @@ class HttpKubeClient:
                 if not version:
                     answer = await self._call("GET", _path(resource, namespace), query=selector)
                     version = answer["metadata"]["resourceVersion"]
-                    for item in answer.get("items") or []:
-                        yield WatchEvent("ADDED", _typed(item, resource))
+                    there = {_place(item): _typed(item, resource) for item in answer.get("items") or []}
+                    # What went while nobody watched is in no event; it was there and is missing now.
+                    gone = [seen[place] for place in seen.keys() - there.keys()]
+                    seen = there
+                    for item in gone:
+                        yield WatchEvent("DELETED", item)
+                    for item in list(there.values()):
+                        yield WatchEvent("ADDED", item)
                 async with contextlib.aclosing(self._stream(_path(resource, namespace), selector, version)) as stream:
                     async for event in stream:
                         if event.type == "ERROR":
@@ -122,8 +129,13 @@ class HttpKubeClient:
                             break
                         version, useful = event.object["metadata"]["resourceVersion"], True
                         backoff = _BACKOFF_FIRST
-                        if event.type != "BOOKMARK":
-                            yield event
+                        if event.type == "BOOKMARK":
+                            continue
+                        if event.type == "DELETED":
+                            seen.pop(_place(event.object), None)
+                        else:
+                            seen[_place(event.object)] = event.object
+                        yield event
                 # Servers end quiet watches after minutes; one that ends them at once is not to be asked without pause.
                 if useful or time() - started > _BACKOFF_LAST:
                     continue
@@ -260,6 +272,10 @@ def _path(resource: Resource, namespace: str = "", name: str = "", subresource: 
     if resource.namespaced and namespace:
         prefix += f"/namespaces/{namespace}"
     return "/".join(part for part in (prefix, resource.plural, name, subresource) if part)
+
+
+def _place(item: Manifest) -> tuple[str, str]:
+    return item["metadata"].get("namespace", ""), item["metadata"]["name"]
 
 
 def _typed(item: Manifest, resource: Resource) -> Manifest:

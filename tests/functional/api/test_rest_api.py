@@ -1,86 +1,18 @@
-"""The REST API in process: the real application, a real database in a file, clusters in memory."""
+"""What the REST API does for whom, route by route."""
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import AsyncIterator
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
-from haneul.app.api import create_api
-from haneul.dkos.cluster_store import MemoryClusters
-from haneul.dkos.model import Cluster
-from haneul.dkos.service import ClientAuthority
-from haneul.identity.secrets import SecretHasher
-from haneul.identity.service import Identity
-from haneul.kernel.clock import VirtualClock
-from haneul.kernel.database import open_database
-from haneul.kernel.pki import issue_authority, new_private_key
-
-START = datetime(2026, 11, 24, 9, 0, tzinfo=UTC)
-
-
-class Authorities:
-    """Gives every cluster but ``young`` an authority."""
-
-    def __init__(self) -> None:
-        self.pair = issue_authority("test", now=START)
-
-    async def of(self, cluster: Cluster) -> ClientAuthority | None:
-        return None if cluster.name == "young" else ClientAuthority(self.pair, "https://192.0.2.9:30000")
-
-
-class Api:
-    """The application, its clock, and clients of several people."""
-
-    def __init__(self, transport: httpx2.ASGITransport, clock: VirtualClock, admin: str) -> None:
-        self.clock = clock
-        self._transport = transport
-        self._tokens = {"admin": admin}
-
-    def client(self, token: str = "") -> httpx2.AsyncClient:
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
-        return httpx2.AsyncClient(transport=self._transport, base_url="http://api/api/v1", headers=headers)
-
-    async def call(self, person: str, method: str, path: str, body: Any = None, *, status: int = 200) -> Any:
-        async with self.client(self._tokens.get(person, "")) as client:
-            response = await client.request(method, path, json=body)
-        assert response.status_code == status, response.text
-        return response.json() if response.content else None
-
-    async def add(self, person: str) -> None:
-        await self.call("admin", "POST", "/people", {"name": person}, status=201)
-        made = await self.call("admin", "POST", f"/people/{person}/tokens", {"description": "test"}, status=201)
-        self._tokens[person] = made["secret"]
-
-
-@pytest.fixture
-async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    clock = VirtualClock(START)
-    engine = open_database(f"sqlite+aiosqlite:///{tmp_path}/haneul.db")
-    app = create_api(
-        engine=engine,
-        store=MemoryClusters(clock),
-        authorities=Authorities(),
-        reserved=[],
-        clock=clock,
-        version="test",
-    )
-    async with app.router.lifespan_context(app):
-        identity = Identity(engine, hasher=SecretHasher(clock), clock=clock)
-        admin = await identity.bootstrap_admin(now=clock.now())
-        api = Api(httpx2.ASGITransport(app=app, raise_app_exceptions=False), clock, admin.secret)
-        await api.add("alice")
-        await api.add("bob")
-        await api.call("alice", "POST", "/projects", {"name": "shop"}, status=201)
-        yield api
+from haneul.kernel.pki import new_private_key
+from tests.functional.api.application import START, Api
 
 
 async def test_nobody_gets_in_without_a_valid_token(api: Api) -> None:
@@ -232,6 +164,10 @@ async def test_a_bad_request_for_a_credential_is_an_error_of_the_caller(api: Api
     await api.call("alice", "POST", path.format("web"), {"certificateRequest": "nonsense"}, status=422)
     body = {"certificateRequest": request_for(new_private_key())}
     await api.call("alice", "POST", path.format("young"), body, status=503)
+    await api.call("alice", "POST", path.format("absent"), body, status=404)
+    other = request_for(rsa.generate_private_key(public_exponent=65537, key_size=2048))
+    problem = await api.call("alice", "POST", path.format("web"), {"certificateRequest": other}, status=422)
+    assert "elliptic-curve" in problem["detail"]
 
 
 async def test_every_change_is_on_record(api: Api) -> None:
@@ -247,9 +183,3 @@ async def test_every_change_is_on_record(api: Api) -> None:
     page = await api.call("admin", "GET", "/audit?limit=1")
     following = await api.call("admin", "GET", f"/audit?limit=1&continue={page['continue']}")
     assert following["items"][0]["id"] == page["items"][0]["id"] - 1
-
-
-async def test_the_description_of_the_api_has_every_route(api: Api) -> None:
-    described = await api.call("", "GET", "/openapi.json")
-    assert "/api/v1/projects/{project}/clusters/{name}" in described["paths"]
-    assert described["openapi"].startswith("3.")

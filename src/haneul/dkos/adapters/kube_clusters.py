@@ -2,6 +2,7 @@
 
 Two API processes may create clusters at once. Ranges that do not overlap are a promise over all clusters, so each
 creation first writes its claim into one ledger object, by compare and swap: who loses reads again and decides anew.
+When the cluster is there, or cannot be made, the claim is taken back; one whose process ended expires.
 """
 
 from __future__ import annotations
@@ -10,23 +11,16 @@ import asyncio
 import builtins
 import contextlib
 import json
+import uuid
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from haneul.dkos.cluster_store import Admit, ClusterEvent, not_found
-from haneul.dkos.model import (
-    CLUSTERS,
-    LONGEST_CLUSTER_NAME,
-    Cluster,
-    ClusterSpec,
-    cluster_from_resource,
-    project_namespace,
-)
+from haneul.dkos.cluster_store import Admit, ClusterEvent, changed_meanwhile, not_found
+from haneul.dkos.model import CLUSTERS, Cluster, ClusterSpec, cluster_from_resource, project_namespace
 from haneul.kernel.clock import Clock
-from haneul.kernel.errors import ConflictError, InvalidInputError
+from haneul.kernel.errors import ConflictError, HaneulError
 from haneul.kernel.kube import CONFIG_MAPS, NAMESPACES, KubeApiError, KubeClient, Manifest, Resource
-from haneul.kernel.names import parse_label
 
 _LEDGER, _LEDGER_NAMESPACE = "cluster-claims", "haneul-system"
 _CLAIM_LIFE = timedelta(seconds=60)
@@ -49,11 +43,6 @@ class KubeClusters:
 
     async def get(self, project: str, name: str) -> Cluster:
         """Return a cluster."""
-        try:
-            # Names become parts of the Kubernetes API's paths: what is no name of a cluster names none.
-            parse_label(name, what="cluster name", longest=LONGEST_CLUSTER_NAME)
-        except InvalidInputError as error:
-            raise not_found(project, name) from error
         found = await self._client.get(CLUSTERS, name, project_namespace(project))
         if found is None:
             raise not_found(project, name)
@@ -61,14 +50,17 @@ class KubeClusters:
 
     async def create(self, project: str, name: str, admit: Admit) -> Cluster:
         """Claim, then create."""
-        if await self._client.get(NAMESPACES, project_namespace(project)) is None:
-            with contextlib.suppress(ConflictError):
-                await self._create(
-                    NAMESPACES, _project_namespace(project), f"the namespace of {project} exists already"
-                )
-        spec = await self._claim(project, name, admit)
-        taken = f"{project} has a cluster named {name} already"
-        return cluster_from_resource(await self._create(CLUSTERS, _resource(project, name, spec), taken))
+        claim = await self._claim(project, name, admit)
+        try:
+            if await self._client.get(NAMESPACES, project_namespace(project)) is None:
+                with contextlib.suppress(ConflictError):
+                    await self._create(
+                        NAMESPACES, _project_namespace(project), f"the namespace of {project} exists already"
+                    )
+            taken = f"{project} has a cluster named {name} already"
+            return cluster_from_resource(await self._create(CLUSTERS, _resource(project, name, claim.spec), taken))
+        finally:
+            await self._withdraw(claim)
 
     async def _create(self, resource: Resource, manifest: Manifest, taken: str) -> Manifest:
         try:
@@ -84,8 +76,8 @@ class KubeClusters:
         found = await self._client.get(CLUSTERS, cluster.name, namespace)
         if found is None:
             raise not_found(cluster.project, cluster.name)
-        if found["metadata"]["generation"] != cluster.generation:
-            raise ConflictError("the cluster was changed by somebody else meanwhile", hint="look at it and try again")
+        if _state(found) != (cluster.uid, cluster.generation):
+            raise changed_meanwhile()
         patch = {"metadata": {"resourceVersion": found["metadata"]["resourceVersion"]}, "spec": _dump(spec)}
         # In a merge patch, what is left out stays; what shall go must be named.
         gone = cluster.spec.settings.feature_gates.keys() - spec.settings.feature_gates.keys()
@@ -98,10 +90,10 @@ class KubeClusters:
                     raise
             # The status changes all the time; only a change of the spec matters here.
             found = await self._client.get(CLUSTERS, cluster.name, namespace)
-            if found is None or found["metadata"]["generation"] != cluster.generation:
+            if found is None or _state(found) != (cluster.uid, cluster.generation):
                 break
             patch["metadata"] = {"resourceVersion": found["metadata"]["resourceVersion"]}
-        raise ConflictError("the cluster was changed by somebody else meanwhile", hint="look at it and try again")
+        raise changed_meanwhile()
 
     async def delete(self, project: str, name: str) -> Cluster:
         """Ask for the cluster's end; the operator's finalizer keeps it until it is torn down."""
@@ -114,13 +106,17 @@ class KubeClusters:
         async for event in self._client.watch(CLUSTERS, project_namespace(project)):
             yield ClusterEvent(_EVENTS[event.type], cluster_from_resource(event.object))
 
-    async def _claim(self, project: str, name: str, admit: Admit) -> ClusterSpec:
+    async def _claim(self, project: str, name: str, admit: Admit) -> Cluster:
         for attempt in range(_TRIES):
             ledger = await self._client.get(CONFIG_MAPS, _LEDGER, _LEDGER_NAMESPACE)
             clusters = list(await self.list())
             claims = self._open_claims(ledger, clusters)
-            spec = admit([*clusters, *claims])
-            wanted = self._ledger([*claims, self._claimed(project, name, spec)])
+            # A claim of this very name may be of a creation that ended half-way, so it does not stand in the way: who
+            # is first, the object's name decides. For all others it counts.
+            others = [claim for claim in claims if (claim.project, claim.name) != (project, name)]
+            spec = admit([*clusters, *others])
+            claim = self._claimed(project, name, spec)
+            wanted = self._ledger([*claims, claim])
             try:
                 if ledger is None:
                     await self._client.create(CONFIG_MAPS, wanted)
@@ -132,21 +128,45 @@ class KubeClusters:
                     raise
                 await asyncio.sleep(0.01 * (attempt + 1))
             else:
-                return spec
+                return claim
         raise ConflictError("too many clusters are being created at once", hint="try again in a moment")
+
+    async def _withdraw(self, claim: Cluster) -> None:
+        """Take a claim back. Should that fail, it expires, and its ranges are free a little later."""
+        with contextlib.suppress(HaneulError):
+            for attempt in range(_TRIES):
+                ledger = await self._client.get(CONFIG_MAPS, _LEDGER, _LEDGER_NAMESPACE)
+                if ledger is None:
+                    return
+                wanted = self._ledger([kept for kept in self._claims(ledger) if kept.uid != claim.uid])
+                wanted["metadata"]["resourceVersion"] = ledger["metadata"]["resourceVersion"]
+                try:
+                    await self._client.patch(CONFIG_MAPS, _LEDGER, wanted, _LEDGER_NAMESPACE)
+                except KubeApiError as error:
+                    if error.reason != "Conflict":
+                        raise
+                    await asyncio.sleep(0.01 * (attempt + 1))
+                else:
+                    return
+
+    @staticmethod
+    def _claims(ledger: Manifest | None) -> builtins.list[Cluster]:
+        written = json.loads((ledger or {}).get("data", {}).get("claims", "[]"))
+        return [Cluster.model_validate(entry) for entry in written]
 
     def _open_claims(self, ledger: Manifest | None, clusters: Sequence[Cluster]) -> builtins.list[Cluster]:
         """Return the claims whose clusters are not there yet; old ones were given up."""
         there = {(cluster.project, cluster.name) for cluster in clusters}
-        claims = [
-            Cluster.model_validate(entry) for entry in json.loads((ledger or {}).get("data", {}).get("claims", "[]"))
-        ]
         since = self._clock.now() - _CLAIM_LIFE
-        return [claim for claim in claims if (claim.project, claim.name) not in there and claim.created > since]
+        return [
+            claim
+            for claim in self._claims(ledger)
+            if (claim.project, claim.name) not in there and claim.created > since
+        ]
 
     def _claimed(self, project: str, name: str, spec: ClusterSpec) -> Cluster:
         now: datetime = self._clock.now()
-        return Cluster(project=project, name=name, uid="", generation=0, created=now, spec=spec)
+        return Cluster(project=project, name=name, uid=uuid.uuid4().hex, generation=0, created=now, spec=spec)
 
     @staticmethod
     def _ledger(claims: Sequence[Cluster]) -> Manifest:
@@ -157,6 +177,11 @@ class KubeClusters:
             "metadata": {"name": _LEDGER, "namespace": _LEDGER_NAMESPACE},
             "data": {"claims": data},
         }
+
+
+def _state(resource: Manifest) -> tuple[str, int]:
+    """Return what tells one state of what is asked for from another; the status may change meanwhile."""
+    return resource["metadata"]["uid"], resource["metadata"]["generation"]
 
 
 def _dump(spec: ClusterSpec) -> dict[str, Any]:
