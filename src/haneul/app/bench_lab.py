@@ -197,7 +197,7 @@ class PlatformLab:
         await wait_for(gone, what=what, timeout=_WAIT_SECONDS, clock=self._clock, max_interval=0.2)
 
 
-async def run_dkos_bench(plan: BenchPlan, peer: bool) -> Outcome:
+async def run_dkos_bench(plan: BenchPlan, peer: bool, outcome: Outcome) -> None:
     """Measure clusters on this host's platform; with ``peer``, plain processes of the same programs too."""
     clock, processes = SystemClock(), HostProcesses()
     installation = await this_host()
@@ -206,7 +206,7 @@ async def run_dkos_bench(plan: BenchPlan, peer: bool) -> Outcome:
         return PlainProcesses(installation.store.program, clock=clock)
 
     async with installation.lifecycle.client() as management:
-        machine = machine_facts() | await _what_is_measured(management)
+        outcome.machine |= machine_facts() | _versions() | {"other clusters": str(await _others(management))}
         async with PlatformLab(management, processes=processes, reserved=_reserved(installation), clock=clock) as lab:
             bench = DkosBench(
                 lab,
@@ -215,16 +215,20 @@ async def run_dkos_bench(plan: BenchPlan, peer: bool) -> Outcome:
                 clock=clock,
                 progress=TerminalProgress(),
             )
-            figures = await bench.run(plan)
-    return Outcome(figures, machine)
+            await bench.run(plan, outcome.figures)
+            outcome.machine["other clusters"] += f", at the end {await _others(management)}"
 
 
-async def _what_is_measured(management: HttpKubeClient) -> dict[str, str]:
-    """Return the versions of what the figures depend on most, and how many clusters ran besides."""
+def _versions() -> dict[str, str]:
+    """Return the versions of what the figures depend on most."""
     shown = ("kubernetes", "etcd", "containerd", "cilium")
-    versions = {row.name: row.version for row in COMPONENTS if row.name in shown}
-    others = [item for item in await management.list(CLUSTERS) if item["metadata"]["namespace"] != f"project-{PROJECT}"]
-    return versions | {"other clusters": str(len(others))}
+    return {row.name: row.version for row in COMPONENTS if row.name in shown}
+
+
+async def _others(management: HttpKubeClient) -> int:
+    """Return how many clusters run besides those measured: they take their share of the machine."""
+    mine = project_namespace(PROJECT)
+    return sum(item["metadata"]["namespace"] != mine for item in await management.list(CLUSTERS))
 
 
 def _reserved(installation: Installation) -> list[TakenRange]:

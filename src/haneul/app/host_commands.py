@@ -162,10 +162,10 @@ def _bench() -> typer.Typer:
     from haneul.bench.dkos import BenchPlan  # noqa: PLC0415
     from haneul.kernel.clock import SystemClock  # noqa: PLC0415
 
-    async def run_dkos(plan: BenchPlan, peer: bool) -> Outcome:
+    async def run_dkos(plan: BenchPlan, peer: bool, outcome: Outcome) -> None:
         _need_root()
         from haneul.app.bench_lab import run_dkos_bench  # noqa: PLC0415
 
-        return await run_dkos_bench(plan, peer)
+        await run_dkos_bench(plan, peer, outcome)
 
     return bench_app(run_dkos, SystemClock())

@@ -6,8 +6,9 @@ What is measured comes from the composition root; here is what happens to the fi
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -17,25 +18,28 @@ from haneul.bench import dkos_report
 from haneul.bench.dkos import QUICK, BenchPlan, Figures
 from haneul.bench.report import Report, as_json, as_markdown, as_text, replace_section
 from haneul.kernel.clock import Clock
-from haneul.kernel.errors import InvalidInputError
+from haneul.kernel.errors import InvalidInputError, UnavailableError
 from haneul.kernel.files import write_atomically
 
 _PAGE, _FIGURES = "benchmarks.md", "figures"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Outcome:
-    """What a run measured, and on what."""
+    """What a run has measured so far, and on what; filled as it goes on, so that a run cut short loses nothing."""
 
-    figures: Figures
-    machine: Mapping[str, str]
+    figures: Figures = field(default_factory=Figures)
+    machine: dict[str, str] = field(default_factory=dict)
 
 
-RunDkos = Callable[[BenchPlan, bool], Awaitable[Outcome]]
+RunDkos = Callable[[BenchPlan, bool, Outcome], Awaitable[None]]
 
 
 def bench_app(run_dkos: RunDkos, clock: Clock) -> typer.Typer:
-    """Return the command group. ``run_dkos`` measures; its second argument says whether the peer is measured too."""
+    """Return the command group.
+
+    ``run_dkos`` measures into the outcome that it is given; its second argument says whether the peer is measured too.
+    """
     app = typer.Typer(help="Measure the running platform beside its peers.", no_args_is_help=True)
 
     @app.callback()
@@ -64,13 +68,16 @@ def bench_app(run_dkos: RunDkos, clock: Clock) -> typer.Typer:
         """
         if quick and record is not None:
             raise InvalidInputError("a trial has no figures to record", hint="leave out --quick or --record")
-        at = clock.now()
-        outcome = asyncio.run(_run(run_dkos, QUICK if quick else BenchPlan(), peer))
-        report = dkos_report.report(outcome.figures, at=at, machine=outcome.machine)
-        drawings = dkos_report.drawings(outcome.figures)
-        typer.echo(as_text(report), nl=False)
-        for path in save(report, drawings, results):
-            typer.echo(f"written: {path}", err=True)
+        at, outcome = clock.now(), Outcome()
+        try:
+            asyncio.run(_run(run_dkos, QUICK if quick else BenchPlan(), peer, outcome))
+        finally:
+            report = dkos_report.report(outcome.figures, at=at, machine=outcome.machine)
+            drawings = dkos_report.drawings(outcome.figures)
+            if drawings:
+                typer.echo(as_text(report), nl=False)
+                for path in save(report, drawings, results):
+                    typer.echo(f"written: {path}", err=True)
         if record is not None:
             record_in(report, drawings, record)
 
@@ -97,5 +104,19 @@ def record_in(report: Report, drawings: Mapping[str, str], folder: Path) -> None
         write_atomically(folder / _FIGURES / f"{name}.svg", drawing)
 
 
-async def _run(run_dkos: RunDkos, plan: BenchPlan, peer: bool) -> Outcome:
-    return await run_dkos(plan, peer)
+async def _run(run_dkos: RunDkos, plan: BenchPlan, peer: bool, outcome: Outcome) -> None:
+    """Run to the end, or until the process is told to end; then the run deletes its clusters first."""
+    told = asyncio.Event()
+    running = asyncio.ensure_future(run_dkos(plan, peer, outcome))
+
+    def end() -> None:
+        told.set()
+        running.cancel()
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end)
+    try:
+        await running
+    except asyncio.CancelledError:
+        if not told.is_set():
+            raise
+        raise UnavailableError("the run was told to end before it was through") from None

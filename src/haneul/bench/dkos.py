@@ -104,9 +104,8 @@ class DkosBench:
         self._clock = clock
         self._progress = progress
 
-    async def run(self, plan: BenchPlan) -> Figures:
-        """Measure everything that ``plan`` asks for, and leave no cluster behind, whatever happens."""
-        figures = Figures()
+    async def run(self, plan: BenchPlan, figures: Figures) -> None:
+        """Measure into ``figures`` everything that ``plan`` asks for, and leave no cluster behind, whatever happens."""
         with self._progress.stage("clear away what earlier runs have left"):
             await self._lab.clear()
         try:
@@ -118,7 +117,6 @@ class DkosBench:
             await self._measure_at_once(plan, figures)
         finally:
             await self._lab.clear()
-        return figures
 
     async def _measure_peer(self, plan: BenchPlan, make_peer: Callable[[], PlainKubernetes], figures: Figures) -> None:
         for number in range(plan.rounds):

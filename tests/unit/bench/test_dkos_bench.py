@@ -6,15 +6,21 @@ from typing import Any
 
 import pytest
 
-from haneul.bench.dkos import QUICK, BenchPlan, DkosBench
+from haneul.bench.dkos import QUICK, BenchPlan, DkosBench, Figures
 from haneul.bench.process_usage import total
 from haneul.kernel.errors import DeadlineExceededError
 
 PLAN = BenchPlan(rounds=3, clusters=3, at_once=4, settle=20, window=20)
 
 
+async def measured(bench: DkosBench, plan: BenchPlan) -> Figures:
+    figures = Figures()
+    await bench.run(plan, figures)
+    return figures
+
+
 async def test_a_run_measures_everything_that_was_planned(bench: DkosBench, lab: Any, peers: list[Any]) -> None:
-    figures = await bench.run(PLAN)
+    figures = await measured(bench, PLAN)
     assert [one.network for one in figures.creations] == ["native"] * 3 + ["cilium"] * 3
     assert [idle.clusters for idle in figures.growth] == [1, 2, 3]
     assert len(figures.growing) == 3
@@ -24,7 +30,7 @@ async def test_a_run_measures_everything_that_was_planned(bench: DkosBench, lab:
 
 
 async def test_times_run_from_the_request_on(bench: DkosBench) -> None:
-    figures = await bench.run(BenchPlan(rounds=1, clusters=0, at_once=0))
+    figures = await measured(bench, BenchPlan(rounds=1, clusters=0, at_once=0))
     native, cilium = figures.creations
     assert native.api == 4
     assert cilium.api == 6
@@ -37,7 +43,7 @@ async def test_times_run_from_the_request_on(bench: DkosBench) -> None:
 
 
 async def test_the_masters_of_all_clusters_are_counted(bench: DkosBench) -> None:
-    figures = await bench.run(PLAN)
+    figures = await measured(bench, PLAN)
     sizes = [total(idle.usages).rss_mib for idle in figures.growth]
     assert sizes == [400, 800, 1200]
     assert total(figures.growth[2].usages).cores == pytest.approx(0.12)
@@ -45,13 +51,13 @@ async def test_the_masters_of_all_clusters_are_counted(bench: DkosBench) -> None
 
 
 async def test_clusters_of_one_part_do_not_stand_in_the_way_of_the_next(bench: DkosBench, lab: Any) -> None:
-    await bench.run(PLAN)
+    await measured(bench, PLAN)
     assert lab.most == 4
     assert lab.clusters == {}
 
 
 async def test_peers_are_ended_before_our_own_clusters_start(bench: DkosBench, peers: list[Any]) -> None:
-    await bench.run(QUICK)
+    await measured(bench, QUICK)
     assert peers
     assert not any(peer.running for peer in peers)
 
@@ -61,7 +67,10 @@ async def test_a_cluster_that_never_answers_ends_the_run_and_nothing_is_left(
     bench: DkosBench, lab: Any, silent: str
 ) -> None:
     lab.silent = silent
+    figures = Figures()
     with pytest.raises(DeadlineExceededError, match=silent):
-        await bench.run(PLAN)
+        await bench.run(PLAN, figures)
+    # What was measured before is kept.
+    assert figures.creations
     assert lab.clusters == {}
     assert lab.cleared == 2

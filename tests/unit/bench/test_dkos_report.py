@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
-from haneul.bench.cli import Outcome, bench_app
+from haneul.bench.cli import Outcome, RunDkos, bench_app
 from haneul.bench.dkos import BenchPlan, Creation, DkosBench, Figures, Idle
 from haneul.bench.dkos_report import drawings, report, verdicts
 from haneul.bench.process_usage import Usage
 from haneul.kernel.clock import VirtualClock
-from haneul.kernel.errors import InvalidInputError
+from haneul.kernel.errors import InvalidInputError, UnavailableError
 
 AT = datetime(2026, 11, 1, 12, 0, tzinfo=UTC)
 MACHINE = {"cores": "2", "memory": "24.0 GiB"}
@@ -62,8 +64,14 @@ def test_what_a_cluster_costs_beside_others_is_judged_with_ten() -> None:
     assert words(Figures(growth=idle[:9]))[promise] == "not measured"
 
 
+async def measured(bench: DkosBench, plan: BenchPlan) -> Figures:
+    figures = Figures()
+    await bench.run(plan, figures)
+    return figures
+
+
 async def test_a_full_run_has_all_tables_and_drawings(bench: DkosBench) -> None:
-    figures = await bench.run(BenchPlan(rounds=2, clusters=2, at_once=2))
+    figures = await measured(bench, BenchPlan(rounds=2, clusters=2, at_once=2))
     made = report(figures, at=AT, machine=MACHINE)
     assert [table.title for table in made.tables] == [
         "Promises",
@@ -83,7 +91,7 @@ async def test_a_full_run_has_all_tables_and_drawings(bench: DkosBench) -> None:
 
 
 async def test_a_run_without_its_peer_has_no_comparison(bench: DkosBench) -> None:
-    figures = await bench.run(BenchPlan(rounds=1, clusters=1, at_once=0))
+    figures = await measured(bench, BenchPlan(rounds=1, clusters=1, at_once=0))
     figures.peer_starts.clear()
     figures.peer_idle = ()
     made = report(figures, at=AT, machine=MACHINE)
@@ -92,37 +100,70 @@ async def test_a_run_without_its_peer_has_no_comparison(bench: DkosBench) -> Non
     assert not any("plain" in column for column in masters.columns)
 
 
-async def test_the_command_prints_writes_and_records(bench: DkosBench, tmp_path: Path) -> None:
-    figures = await bench.run(BenchPlan(rounds=1, clusters=1, at_once=2))
-    asked: list[Any] = []
-
-    async def run(plan: BenchPlan, peer: bool) -> Outcome:
-        asked.append((plan.rounds, peer))
-        return Outcome(figures, MACHINE)
-
+@pytest.fixture
+def page(tmp_path: Path) -> Path:
     page = tmp_path / "docs" / "benchmarks.md"
     page.parent.mkdir()
     page.write_text("# Benchmarks\n\n<!-- dkos: begin -->\n<!-- dkos: end -->\n")
-    results = tmp_path / "results"
-    arguments = ["dkos", "--no-peer", "--results", str(results), "--record", str(page.parent)]
-    # The command makes an event loop of its own, so it needs a thread of its own.
-    outcome = await asyncio.to_thread(CliRunner().invoke, bench_app(run, VirtualClock(AT)), arguments)
-    assert outcome.exit_code == 0, outcome.output
+    return page
+
+
+def invoke(run: RunDkos, results: Path, *arguments: str) -> Result:
+    """Run the command in this thread, the only one that signals come to."""
+    return CliRunner().invoke(bench_app(run, VirtualClock(AT)), ["dkos", "--results", str(results), *arguments])
+
+
+def test_the_command_prints_writes_and_records(bench: DkosBench, page: Path, tmp_path: Path) -> None:
+    asked: list[Any] = []
+
+    async def run(plan: BenchPlan, peer: bool, outcome: Outcome) -> None:
+        asked.append((plan.rounds, peer))
+        outcome.machine |= MACHINE
+        await bench.run(BenchPlan(rounds=1, clusters=1, at_once=2), outcome.figures)
+
+    ended = invoke(run, tmp_path / "results", "--no-peer", "--record", str(page.parent))
+    assert ended.exit_code == 0, ended.output
     assert asked == [(5, False)]
-    assert "From the request to a running pod" in outcome.output
-    document = json.loads((results / "dkos-2026-11-01-120000.json").read_text())
+    assert "From the request to a running pod" in ended.output
+    document = json.loads((tmp_path / "results" / "dkos-2026-11-01-120000.json").read_text())
     assert document["machine"] == MACHINE
     assert document["measured"]["creations"][0]["api"] == 4
-    assert (results / "dkos-2026-11-01-120000-create.svg").is_file()
+    assert (tmp_path / "results" / "dkos-2026-11-01-120000-create.svg").is_file()
     assert "### Promises" in page.read_text()
-    assert {path.stem for path in (page.parent / "figures").iterdir()} == set(drawings(figures))
+    assert len(list((page.parent / "figures").iterdir())) == 5
 
 
-async def test_a_trial_is_not_recorded(tmp_path: Path) -> None:
-    async def run(plan: BenchPlan, peer: bool) -> Outcome:
+def test_a_trial_is_not_recorded(page: Path, tmp_path: Path) -> None:
+    async def run(plan: BenchPlan, peer: bool, outcome: Outcome) -> None:
         raise AssertionError("refused before anything is measured")
 
-    arguments = ["dkos", "--quick", "--record", str(tmp_path)]
-    outcome = await asyncio.to_thread(CliRunner().invoke, bench_app(run, VirtualClock(AT)), arguments)
-    assert isinstance(outcome.exception, InvalidInputError)
-    assert list(tmp_path.iterdir()) == []
+    ended = invoke(run, tmp_path / "results", "--quick", "--record", str(page.parent))
+    assert isinstance(ended.exception, InvalidInputError)
+    assert "### Promises" not in page.read_text()
+
+
+def test_a_run_that_is_told_to_end_clears_up_and_keeps_its_figures(page: Path, tmp_path: Path) -> None:
+    cleared = []
+
+    async def run(plan: BenchPlan, peer: bool, outcome: Outcome) -> None:
+        outcome.figures.creations.append(creation(4, 9))
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            await asyncio.Event().wait()
+        finally:
+            cleared.append(True)
+
+    ended = invoke(run, tmp_path / "results", "--record", str(page.parent))
+    assert isinstance(ended.exception, UnavailableError)
+    assert cleared == [True]
+    assert len(list((tmp_path / "results").glob("*.json"))) == 1
+    assert "### Promises" not in page.read_text()
+
+
+def test_a_run_that_measured_nothing_writes_nothing(tmp_path: Path) -> None:
+    async def run(plan: BenchPlan, peer: bool, outcome: Outcome) -> None:
+        raise UnavailableError("no platform here")
+
+    ended = invoke(run, tmp_path / "results")
+    assert isinstance(ended.exception, UnavailableError)
+    assert not (tmp_path / "results").exists()
