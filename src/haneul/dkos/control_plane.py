@@ -248,7 +248,7 @@ def etcd(cluster: Cluster, endpoints: Endpoints, images: Images, digests: Mappin
         "heartbeat-interval": "100",
         "election-timeout": "1000",
     }
-    container = _container("etcd", images.etcd, arguments, memory="48Mi", limit="512Mi", cpu="40m")
+    container = _container("etcd", images.etcd, arguments, memory="48Mi", limit="512Mi", cpu="10m")
     container |= {
         "env": [{"name": "GOMEMLIMIT", "value": "384MiB"}],
         "volumeMounts": [
@@ -325,7 +325,7 @@ def apiserver(cluster: Cluster, endpoints: Endpoints, images: Images, digests: M
         "event-ttl": "1h0m0s",
         **_feature_gates(settings),
     }
-    container = _container("kube-apiserver", images.apiserver, arguments, memory="256Mi", limit="1536Mi", cpu="100m")
+    container = _container("kube-apiserver", images.apiserver, arguments, memory="256Mi", limit="1536Mi", cpu="25m")
     container |= {
         "env": [{"name": "GOMEMLIMIT", "value": "1280MiB"}],
         "volumeMounts": [
@@ -379,7 +379,7 @@ def controller_manager(cluster: Cluster, images: Images, digests: Mapping[str, s
         **_feature_gates(settings),
     }
     container = _container(
-        "kube-controller-manager", images.controller_manager, arguments, memory="80Mi", limit="768Mi", cpu="10m"
+        "kube-controller-manager", images.controller_manager, arguments, memory="80Mi", limit="768Mi", cpu="5m"
     )
     container |= {
         "env": [{"name": "GOGC", "value": "60"}, {"name": "GOMEMLIMIT", "value": "640MiB"}],
@@ -402,7 +402,7 @@ def scheduler(cluster: Cluster, images: Images, digests: Mapping[str, str]) -> M
         "kube-api-burst": "400",
         **_feature_gates(cluster.spec.settings),
     }
-    container = _container("kube-scheduler", images.scheduler, arguments, memory="48Mi", limit="512Mi", cpu="5m")
+    container = _container("kube-scheduler", images.scheduler, arguments, memory="48Mi", limit="512Mi", cpu="2m")
     container |= {
         "env": [{"name": "GOGC", "value": "60"}, {"name": "GOMEMLIMIT", "value": "384MiB"}],
         "volumeMounts": [_mount("pki", _PEM)],
@@ -426,7 +426,7 @@ def cilium_operator(cluster: Cluster, endpoints: Endpoints, images: Images, dige
         "operator-api-serve-addr": "127.0.0.1:9234",
         "operator-prometheus-serve-addr": "127.0.0.1:9963",
     }
-    container = _container("cilium-operator", images.cilium, arguments, memory="48Mi", limit="384Mi", cpu="10m")
+    container = _container("cilium-operator", images.cilium, arguments, memory="48Mi", limit="384Mi", cpu="2m")
     container |= {
         "command": ["cilium-operator"],
         "env": [

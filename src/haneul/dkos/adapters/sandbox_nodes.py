@@ -120,7 +120,7 @@ def _pod_spec(cluster: Cluster, node: NodeAnnouncement, images: Images) -> dict[
                 "env": [{"name": "NODE_ADDRESS", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}],
                 "securityContext": {"privileged": True},
                 "resources": {
-                    "requests": {"cpu": "10m", "memory": "192Mi"},
+                    "requests": {"cpu": "5m", "memory": "192Mi"},
                     "limits": {"cpu": f"{round(node.pool.cpu * 1000)}m", "memory": f"{node.pool.memory_mib}Mi"},
                 },
                 "volumeMounts": mounts,
