@@ -79,12 +79,13 @@ class Masters:
             self._endpoints(cluster), self._authorities(cluster), self._volume(cluster)
         )
         digests = await self._credentials(cluster, endpoints, authorities)
-        configuration = control_plane.configuration(cluster)
+        configurations = control_plane.configurations(cluster)
         role, binding = _signing_rights(cluster)
-        await self._apply([configuration, *isolation.network_policies(cluster), role])
+        await self._apply([*configurations.values(), *isolation.network_policies(cluster), role])
         # A role is bound only once it is there.
         await self._apply([binding])
-        digests["kube-apiserver"] += content_digest(configuration)
+        for component, configuration in configurations.items():
+            digests[component] += content_digest(configuration)
         images = self._images
         programs = [
             control_plane.etcd(cluster, endpoints, images, digests),
