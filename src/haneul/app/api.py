@@ -47,6 +47,10 @@ class ProjectAccess:
         """Let developers through."""
         return await self._gate.require(_known(caller), project, Role.DEVELOPER)
 
+    async def own(self, caller: AnyCaller, project: str) -> str:
+        """Let owners through."""
+        return await self._gate.require(_known(caller), project, Role.OWNER)
+
     async def record(self, request: Request, caller: AnyCaller, action: str, target: str, project: str) -> None:
         """Record a change."""
         await self._gate.record(request, _known(caller), action, target, project)

@@ -20,6 +20,8 @@ from haneul.kernel.kube import Manifest
 USER: Final = 65532
 CLUSTER_LABEL: Final = "dkos.haneul.dev/cluster"
 ROLE_LABEL: Final = "dkos.haneul.dev/role"
+#: A pod carries the digest of the secrets and settings that it was made from.
+CREDENTIALS_ANNOTATION: Final = "dkos.haneul.dev/credentials"
 NODE_CIDR_BITS: Final = 24
 _PEM: Final = "/etc/haneul/pki"
 
@@ -287,7 +289,7 @@ def etcd(cluster: Cluster, endpoints: Endpoints, images: Images, digests: Mappin
     }
     pod = _pod(cluster, "etcd", container, [_secret_volume("pki", "etcd"), _claim_volume("data", "data-etcd-0")])
     pod["spec"]["terminationGracePeriodSeconds"] = 10
-    pod["metadata"]["annotations"] = {"dkos.haneul.dev/credentials": digests["etcd"]}
+    pod["metadata"]["annotations"] = {CREDENTIALS_ANNOTATION: digests["etcd"]}
     return {
         "apiVersion": "apps/v1",
         "kind": "StatefulSet",
@@ -520,7 +522,7 @@ def _deployment(
     cluster: Cluster, role: str, container: Manifest, volumes: list[Manifest], digests: Mapping[str, str]
 ) -> Manifest:
     pod = _pod(cluster, role, container, volumes)
-    pod["metadata"]["annotations"] = {"dkos.haneul.dev/credentials": digests[role]}
+    pod["metadata"]["annotations"] = {CREDENTIALS_ANNOTATION: digests[role]}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",

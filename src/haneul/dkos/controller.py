@@ -18,13 +18,14 @@ import structlog
 
 from haneul.dkos import tenant_objects
 from haneul.dkos.control_plane import labels
-from haneul.dkos.credentials import decode, operator_access, secret_manifest, token_kubeconfig
+from haneul.dkos.credentials import decode, node_kubeconfig, operator_access, secret_manifest
 from haneul.dkos.joining import AnnouncedNode
 from haneul.dkos.masters import MadeMasters, Masters
 from haneul.dkos.model import CLUSTERS, Cluster, ClusterStatus, NodeProviderName, project_namespace
 from haneul.dkos.node_files import node_files
 from haneul.dkos.node_plan import NodePlan, node_statuses, plan_nodes
 from haneul.dkos.ports import NodeAnnouncement, NodeProvider, ProvidedNode
+from haneul.dkos.rotating import AuthorityRotation
 from haneul.dkos.signing import NodeSigner
 from haneul.dkos.states import Observation, status_of
 from haneul.kernel.clock import Clock
@@ -73,11 +74,14 @@ class ClusterController:
         self._tenant: KubeClient | None = None
         self._tenant_stack = contextlib.AsyncExitStack()
         self._tenant_until: datetime | None = None
+        #: What the connection was made from: who signed the certificate, and who is trusted.
+        self._tenant_keys: tuple[bytes, bytes] | None = None
         self._watches: list[asyncio.Task[None]] = []
         self._signer: NodeSigner | None = None
         self._base_done: set[str] = set()
         self._joined: dict[str, str] = {}
         self._resync_at: datetime | None = None
+        self._rotation = AuthorityRotation(masters, clock=clock)
 
     def wake(self) -> None:
         """Look again soon: something about the cluster changed."""
@@ -131,6 +135,12 @@ class ClusterController:
             plan = plan_nodes(cluster, provided, [node["metadata"]["name"] for node in nodes])
             await self._serve_tenant(self._tenant, cluster, plan, provided, nodes, tokens)
         plan = plan_nodes(cluster, provided, ())
+        rotation = await self._rotation.look(
+            cluster,
+            made,
+            self._tenant if api_answers else None,
+            waiting_nodes=self._nodes_of_other_eras(plan, provided, made.keyring.machine_era),
+        )
         seen = Observation(
             masters=masters,
             api_answers=api_answers,
@@ -141,6 +151,8 @@ class ClusterController:
             else cluster.status.nodes,
             wanted_nodes=cluster.spec.node_count,
             endpoint=made.endpoints.outside,
+            rotation=rotation,
+            authorities_expire=made.keyring.expires,
         )
         return await self._report(cluster, seen)
 
@@ -166,15 +178,16 @@ class ClusterController:
         return {name: tokens[name] for name in wanted}
 
     async def _announce_machines(self, cluster: Cluster, made: MadeMasters, tokens: Mapping[str, str]) -> None:
-        authority = made.authorities.cluster.certificate
+        authority = made.keyring.trusted("cluster")
         async with asyncio.TaskGroup() as group:
             for name, pool in plan_nodes(cluster, (), ()).keep.items():
                 announcement = NodeAnnouncement(
                     name,
                     pool,
                     node_files(cluster, pool, name, pause_image=self._pause_image),
-                    token_kubeconfig(made.endpoints.inside, authority, tokens[name]),
+                    node_kubeconfig(made.endpoints.inside, tokens[name]),
                     authority,
+                    made.keyring.machine_era,
                 )
                 group.create_task(self._providers[pool.provider].ensure(cluster, announcement))
 
@@ -186,12 +199,15 @@ class ClusterController:
 
     async def _reach_tenant(self, made: MadeMasters, now: datetime) -> tuple[bool, str]:
         """Connect to the cluster's own API with a fresh short-lived certificate; say whether it answers."""
-        if self._tenant is None or self._tenant_until is None or now >= self._tenant_until:
+        keys = (made.keyring.request_signer.certificate, made.keyring.trusted("cluster"))
+        until = self._tenant_until
+        if self._tenant is None or until is None or now >= until or self._tenant_keys != keys:
             await self.close()
-            access = operator_access(made.authorities, made.endpoints, now)
+            access = operator_access(made.keyring, made.endpoints, now)
+            self._tenant_keys = keys
             self._tenant = await self._tenant_stack.enter_async_context(self._connect(access))
             self._tenant_until = now + _CLIENT_LIFE
-            self._signer = NodeSigner(authority=made.authorities.cluster, clock=self._clock)
+            self._signer = NodeSigner(authority=made.keyring.request_signer, clock=self._clock)
         try:
             await self._tenant.raw_get("/readyz")
         except HaneulError as error:
@@ -274,6 +290,15 @@ class ClusterController:
         if key not in self._base_done:
             await tenant.apply(SECRETS, tenant_objects.bootstrap_token(token, name, self._clock.now()))
             self._base_done.add(key)
+
+    def _nodes_of_other_eras(self, plan: NodePlan, provided: Sequence[ProvidedNode], era: int) -> list[str]:
+        """Return the wanted nodes whose machine is not made for this era, or has not joined since it was."""
+        machines = {machine.name: machine for machine in provided if machine.era == era and machine.running}
+        return [
+            name
+            for name in sorted(plan.keep)
+            if name not in machines or self._joined.get(name) != machines[name].instance
+        ]
 
     async def _has_joined(self, tenant: KubeClient, name: str, machine: ProvidedNode) -> bool:
         """Only this machine can have renewed its lease after it started."""

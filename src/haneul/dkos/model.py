@@ -113,6 +113,20 @@ class Settings(_Model):
     )
 
 
+class AuthoritiesRequest(_Model):
+    """When the cluster's certificate authorities and keys are replaced, besides in time before they end."""
+
+    revision: int = Field(
+        default=0, ge=0, description="A higher number than before asks for new ones; an owner's action raises it."
+    )
+    grace_seconds: int = Field(
+        default=3600,
+        ge=0,
+        le=30 * 24 * 3600,
+        description="How long the old ones stay trusted once the new ones do everything, in seconds.",
+    )
+
+
 class ClusterSpec(_Model):
     """What a cluster is asked to be."""
 
@@ -122,6 +136,9 @@ class ClusterSpec(_Model):
         default=(NodePool(),), description=f"The nodes, at most {MOST_NODES} in all pools together."
     )
     settings: Settings = Field(default=Settings(), description="What the cluster sets for itself.")
+    authorities: AuthoritiesRequest = Field(
+        default=AuthoritiesRequest(), description="Asks for new certificate authorities; `rotate-authorities` sets it."
+    )
 
     @property
     def node_count(self) -> int:
@@ -148,6 +165,7 @@ class ConditionType(StrEnum):
     API_ANSWERS = "ApiAnswers"
     NETWORK_READY = "NetworkReady"
     NODES_READY = "NodesReady"
+    AUTHORITIES_CURRENT = "AuthoritiesCurrent"
 
 
 class Condition(_Model):
@@ -181,6 +199,9 @@ class ClusterStatus(_Model):
     services: str = Field(default="", description="The range of the services' addresses.")
     nodes: tuple[NodeStatus, ...] = Field(default=(), description="Every node that a pool wants.")
     conditions: tuple[Condition, ...] = Field(default=(), description="How far the cluster has come.")
+    authorities_expire: datetime | None = Field(
+        default=None, description="When the first of the cluster's authorities ends; new ones are made a year before."
+    )
     milestones: dict[str, float] = Field(
         default_factory=dict, description="Seconds from creation until first reached: `api`, `node`, `ready`."
     )

@@ -6,11 +6,16 @@ what a person needs to know.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Final
 
 from haneul.dkos.model import Cluster, ClusterStatus, Condition, ConditionType, NodeStatus, Phase
+from haneul.dkos.rotation import Step, Verdict
+
+#: The reason of the condition AuthoritiesCurrent while nothing is left to do but to wait.
+OLD_TRUSTED: Final = "OldAuthoritiesTrusted"
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,9 @@ class Observation:
     wanted_nodes: int = 0
     endpoint: str = ""
     problem: str = ""
+    #: How far the authorities' replacement is.
+    rotation: Verdict = field(default_factory=lambda: Verdict(Step.STEADY))
+    authorities_expire: datetime | None = None
 
 
 def status_of(cluster: Cluster, seen: Observation, now: datetime) -> ClusterStatus:
@@ -53,6 +61,7 @@ def status_of(cluster: Cluster, seen: Observation, now: datetime) -> ClusterStat
         services=cluster.spec.network.services or "",
         nodes=seen.nodes,
         conditions=conditions,
+        authorities_expire=seen.authorities_expire or cluster.status.authorities_expire,
         milestones=_milestones(cluster, seen, now),
     )
 
@@ -107,7 +116,29 @@ def _verdicts(seen: Observation) -> list[tuple[ConditionType, bool, str, str]]:
             if all_nodes
             else f"{ready_nodes} of {seen.wanted_nodes} nodes ready; waiting for {nodes or 'the others to be made'}",
         ),
+        (ConditionType.AUTHORITIES_CURRENT, *_authorities_verdict(seen.rotation)),
     ]
+
+
+#: What each step of a replacement does: in one word for programs, in a few for people.
+_ROTATION_STEPS: Final[Mapping[Step, tuple[str, str]]] = {
+    Step.SPREAD: ("SpreadingTrust", "the masters and pods get to know the new authorities"),
+    Step.SIGN: ("SigningAnew", "the new authorities begin to sign"),
+    Step.NODES: ("ReplacingNodes", "nodes are made anew from the new authorities"),
+    Step.ISSUE: ("IssuingAnew", "the masters' certificates and secrets at rest are made anew"),
+    Step.WITHDRAW: ("WithdrawingTrust", "the old authorities are taken out"),
+}
+
+
+def _authorities_verdict(rotation: Verdict) -> tuple[bool, str, str]:
+    if rotation.step is Step.STEADY:
+        return True, "AuthoritiesCurrent", ""
+    if rotation.until is not None:
+        # All that is left is to wait: nothing more changes for anybody but those who still hold something old.
+        return True, OLD_TRUSTED, f"the old authorities are trusted until {rotation.until:%Y-%m-%d %H:%M:%S} UTC"
+    reason, doing = _ROTATION_STEPS[rotation.step]
+    waiting = f"; waiting for {rotation.waits_on}" if rotation.waits_on else ""
+    return False, reason, f"{doing}{waiting}"
 
 
 def _condition(
@@ -125,6 +156,8 @@ def _phase(cluster: Cluster, conditions: Sequence[Condition]) -> Phase:
         return Phase.READY
     if "ready" not in cluster.status.milestones:
         return Phase.CREATING
+    if any(c.type is ConditionType.AUTHORITIES_CURRENT and c.status != "True" for c in conditions):
+        return Phase.UPDATING
     changing = cluster.status.observed_generation != cluster.generation or cluster.status.phase is Phase.UPDATING
     return Phase.UPDATING if changing else Phase.DEGRADED
 

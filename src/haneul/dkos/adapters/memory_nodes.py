@@ -19,8 +19,8 @@ class MemoryNodes:
         self._numbers = itertools.count(1)
 
     async def ensure(self, cluster: Cluster, node: NodeAnnouncement) -> None:
-        """Keep the machine, or make a new one if its files changed."""
-        made_from = hashlib.sha256(repr(sorted(node.files.items())).encode()).hexdigest()
+        """Keep the machine, or make a new one if its files or its era changed."""
+        made_from = hashlib.sha256(repr((sorted(node.files.items()), node.era)).encode()).hexdigest()
         kept = self._machines.get((cluster.uid, node.name))
         if kept is None or kept[0] != made_from:
             number = next(self._numbers)
@@ -30,6 +30,7 @@ class MemoryNodes:
                 f"192.0.2.{number}",
                 running=True,
                 started=self._clock.now(),
+                era=node.era,
             )
             self._machines[(cluster.uid, node.name)] = (made_from, machine)
 

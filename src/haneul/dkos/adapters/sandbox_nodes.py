@@ -17,6 +17,7 @@ from haneul.dkos.ports import NodeAnnouncement, ProvidedNode
 from haneul.kernel.kube import CONFIG_MAPS, PODS, SECRETS, STATEFUL_SETS, KubeClient, Manifest
 
 _NODE_LABEL = "dkos.haneul.dev/node"
+_ERA = "dkos.haneul.dev/era"
 _ROLE = "node"
 
 
@@ -70,6 +71,8 @@ def node_manifests(cluster: Cluster, node: NodeAnnouncement, images: Images) -> 
     credential = secret_manifest(
         namespace, node.name, {"kubeconfig": node.bootstrap_kubeconfig, "ca.crt": node.authority}, owned
     )
+    # Machines that are older than eras are of the first.
+    era = {_ERA: str(node.era)} if node.era else {}
     machine: Manifest = {
         "apiVersion": "apps/v1",
         "kind": "StatefulSet",
@@ -82,7 +85,7 @@ def node_manifests(cluster: Cluster, node: NodeAnnouncement, images: Images) -> 
             "template": {
                 "metadata": {
                     "labels": owned,
-                    "annotations": {"dkos.haneul.dev/settings": content_digest(settings)},
+                    "annotations": {"dkos.haneul.dev/settings": content_digest(settings), **era},
                 },
                 "spec": _pod_spec(cluster, node, images),
             },
@@ -148,4 +151,5 @@ def _provided(name: str, pod: Manifest | None) -> ProvidedNode:
         running=any("running" in state for state in states) and "deletionTimestamp" not in pod["metadata"],
         started=datetime.fromisoformat(started) if started else None,
         message=": ".join(filter(None, (waiting.get("reason"), waiting.get("message")))) or status.get("phase", ""),
+        era=int(pod["metadata"].get("annotations", {}).get(_ERA, "0")),
     )
