@@ -60,32 +60,38 @@ WARN_OF_AUTHORITY: Final = timedelta(days=365)
 
 @dataclass(frozen=True)
 class Held:
-    """A certificate that lies on this host. ``whole`` says that its key belongs to it."""
+    """A certificate that lies on this host.
+
+    ``whole`` says that its key belongs to it; ``renew_at`` is the share of its life that is left when it is renewed.
+    """
 
     name: str
     begins: datetime
     ends: datetime
     authority: bool = False
     whole: bool = True
+    renew_at: float = 1 / 3
 
     def left(self, now: datetime) -> timedelta:
         """Return how long it still lives."""
         return self.ends - now
 
     def due(self, now: datetime) -> bool:
-        """Say whether it should be made anew: less than a third of its life is left, or it has no key."""
-        return not self.whole or self.left(now) < (self.ends - self.begins) / 3
+        """Say whether it should be made anew."""
+        return not self.whole or self.left(now) < (self.ends - self.begins) * self.renew_at
 
     def worrying(self, now: datetime) -> bool:
         """Say whether somebody should look: an authority within its last year, a leaf that should be renewed by now."""
         if self.authority:
             return self.left(now) < WARN_OF_AUTHORITY
-        # What renews looks several times a day; it has missed a leaf that is within its last quarter.
-        return not self.whole or self.left(now) < (self.ends - self.begins) / 4
+        # What renews looks several times a day; it missed a leaf of which much less is left than when it was due.
+        return not self.whole or self.left(now) < (self.ends - self.begins) * self.renew_at * 0.75
 
 
-def held(name: str, content: bytes, key: bytes | None = None, *, authority: bool = False) -> Held:
-    """Return what a file holds: a certificate in PEM, with its key beside or behind it, or a kubeconfig with both.
+def held(
+    name: str, content: bytes, key: bytes | None = None, *, authority: bool = False, renew_at: float = 1 / 3
+) -> Held:
+    """Return what a file holds: a certificate in PEM, with its key in ``key`` if given, or a kubeconfig with both.
 
     Raises ValueError for a file that holds none.
     """
@@ -96,7 +102,7 @@ def held(name: str, content: bytes, key: bytes | None = None, *, authority: bool
         content = base64.b64decode(user.get("client-certificate-data", ""))
     certificate = x509.load_pem_x509_certificate(content)
     whole = key is None or _public(key) == certificate.public_key().public_bytes(*_PUBLIC)
-    return Held(name, certificate.not_valid_before_utc, certificate.not_valid_after_utc, authority, whole)
+    return Held(name, certificate.not_valid_before_utc, certificate.not_valid_after_utc, authority, whole, renew_at)
 
 
 def nearest(certificates: Iterable[Held]) -> Held | None:

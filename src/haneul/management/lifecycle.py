@@ -29,9 +29,11 @@ from haneul.management import cilium, kubeadm, reports, runtime
 from haneul.management.kernel_settings import raise_kernel_settings
 from haneul.management.mount_sharing import share_mounts
 from haneul.management.ports import Artifacts
+from haneul.management.renewal import Doing, HostCertificates
 from haneul.management.settings import ManagementSettings
 
-_SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+#: Where programs of the system are found by what is not started from a shell.
+SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _IMAGES = (
     "pause",
     "etcd",
@@ -41,7 +43,6 @@ _IMAGES = (
     "cilium",
 )
 _PLUGINS = ("loopback", "cilium-cni")
-_SUPER_ADMIN = Path("/etc/kubernetes/super-admin.conf")
 _OWNER_MARK = Path("/etc/kubernetes/haneul-owned")
 
 
@@ -64,6 +65,8 @@ class Lifecycle:
         self._artifacts = artifacts
         self._services = services
         self._clock = clock
+        doing = Doing(self._kubeadm, self._restart_kubelet, self.client)
+        self.certificates = HostCertificates(settings, doing, clock=clock)
 
     async def up(self, progress: Progress) -> None:
         """Bring the management cluster up, from whatever state it is in."""
@@ -103,6 +106,7 @@ class Lifecycle:
         """Stop everything that runs; what it knows stays on disk for the next `up`."""
         with host_lock(self._settings):
             with progress.stage("stop the kubelet", expected_seconds=2):
+                await self._services.stop("certificates")
                 await self._services.stop("kubelet")
             with progress.stage("stop all pods", expected_seconds=10):
                 await self.stop_pods()
@@ -231,27 +235,46 @@ class Lifecycle:
             name: self._artifacts.image_reference(name).rsplit(":v", 1)[1] for name in ("etcd", "kube-apiserver")
         }
         write_atomically(
-            self._kubeadm_file,
+            settings.kubeadm_file,
             kubeadm.configuration(settings, kubernetes=versions["kube-apiserver"], etcd=versions["etcd"]),
             mode=0o600,
         )
-        for name, patch in kubeadm.patches().items():
-            write_atomically(settings.state / "kubeadm-patches" / name, patch)
+        # kubeadm reads the folder in every phase, also in those that write nothing that is patched.
+        (settings.state / "kubeadm-patches").mkdir(exist_ok=True)
+        # A host that was off for a year has certificates that ended, and one that was cut off while they were renewed
+        # has a key of another: kubeadm would refuse to go on with such.
+        restart_kubelet = await self.certificates.renew_files()
+        for phase in kubeadm.PHASES_OF_FILES:
+            await self._kubeadm_phase(phase)
+        self.certificates.keep_administrator()
+        self.certificates.write_patches()
         for phase in kubeadm.PHASES_BEFORE_KUBELET:
             await self._kubeadm_phase(phase)
-        write_atomically(settings.admin_kubeconfig, await asyncio.to_thread(_SUPER_ADMIN.read_bytes), mode=0o600)
+        if restart_kubelet:
+            await self._services.stop("kubelet")
+        await self._start_kubelet()
+
+    async def renew(self) -> None:
+        """Renew this host's certificates that are due; does nothing, and waits for nobody, if none is."""
+        if not self.certificates.pending():
+            return
+        with host_lock(self._settings):
+            await self.certificates.renew()
+
+    async def _start_kubelet(self) -> None:
+        program = self._artifacts.program("kubelet")
         await self._services.ensure(
-            runtime.kubelet_service(
-                settings, program=self._artifacts.program("kubelet"), search_path=self._search_path()
-            )
+            runtime.kubelet_service(self._settings, program=program, search_path=self._search_path())
         )
 
-    @property
-    def _kubeadm_file(self) -> Path:
-        return self._settings.state / "kubeadm.yaml"
+    async def _restart_kubelet(self) -> None:
+        await self._services.stop("kubelet")
+        await self._start_kubelet()
 
     async def _kubeadm_phase(self, phase: tuple[str, ...]) -> None:
-        arguments = ["init", "phase", *phase, "--config", str(self._kubeadm_file)]
+        await self._kubeadm(["init", "phase", *phase, "--config", str(self._settings.kubeadm_file)])
+
+    async def _kubeadm(self, arguments: Sequence[str]) -> None:
         await run(
             [str(self._artifacts.program("kubeadm")), *arguments],
             env={"PATH": self._search_path()},
@@ -324,7 +347,7 @@ class Lifecycle:
 
     def _search_path(self) -> str:
         folders = {str(self._artifacts.program(name).parent) for name in ("containerd", "runc", "kubelet", "kubeadm")}
-        return ":".join([*sorted(folders), _SYSTEM_PATH])
+        return ":".join([*sorted(folders), SYSTEM_PATH])
 
 
 def host_lock(settings: ManagementSettings) -> FileLock:

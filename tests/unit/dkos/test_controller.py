@@ -491,7 +491,8 @@ async def test_authorities_are_replaced_step_by_step_on_demand(world: World, nat
         before = await _kept(world, native)
         machines = {machine.name: machine for machine in await world.nodes.observe(await world.cluster(native))}
         await _ask_for_new_authorities(world, native, grace=60)
-        steps, phases = [], []
+        steps: list[str] = []
+        phases: list[Phase] = []
         for _ in range(40):
             status = await controller.reconcile(await world.cluster(native))
             phases.append(status.phase)
