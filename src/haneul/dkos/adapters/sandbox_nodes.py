@@ -17,7 +17,7 @@ from haneul.dkos.ports import NodeAnnouncement, ProvidedNode
 from haneul.kernel.kube import CONFIG_MAPS, PODS, SECRETS, STATEFUL_SETS, KubeClient, Manifest
 
 _NODE_LABEL = "dkos.haneul.dev/node"
-_ERA = "dkos.haneul.dev/era"
+_ERA = "NODE_ERA"
 _ROLE = "node"
 
 
@@ -71,8 +71,6 @@ def node_manifests(cluster: Cluster, node: NodeAnnouncement, images: Images) -> 
     credential = secret_manifest(
         namespace, node.name, {"kubeconfig": node.bootstrap_kubeconfig, "ca.crt": node.authority}, owned
     )
-    # Machines that are older than eras are of the first.
-    era = {_ERA: str(node.era)} if node.era else {}
     machine: Manifest = {
         "apiVersion": "apps/v1",
         "kind": "StatefulSet",
@@ -85,7 +83,7 @@ def node_manifests(cluster: Cluster, node: NodeAnnouncement, images: Images) -> 
             "template": {
                 "metadata": {
                     "labels": owned,
-                    "annotations": {"dkos.haneul.dev/settings": content_digest(settings), **era},
+                    "annotations": {"dkos.haneul.dev/settings": content_digest(settings)},
                 },
                 "spec": _pod_spec(cluster, node, images),
             },
@@ -113,6 +111,8 @@ def _pod_spec(cluster: Cluster, node: NodeAnnouncement, images: Images) -> dict[
         # Cilium's agent and compiler are large: the host's one copy is shared read-only by all nodes on it.
         volumes.append({"name": "cilium", "image": {"reference": images.cilium, "pullPolicy": "IfNotPresent"}})
         mounts.append({"name": "cilium", "mountPath": "/opt/haneul/cilium", "readOnly": True})
+    # Machines that are older than eras are of the first; another era makes another pod.
+    era = [{"name": _ERA, "value": str(node.era)}] if node.era else []
     return {
         "hostname": node.name,
         "containers": [
@@ -120,7 +120,7 @@ def _pod_spec(cluster: Cluster, node: NodeAnnouncement, images: Images) -> dict[
                 "name": "node",
                 "image": images.node,
                 "imagePullPolicy": "IfNotPresent",
-                "env": [{"name": "NODE_ADDRESS", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}],
+                "env": [{"name": "NODE_ADDRESS", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}, *era],
                 "securityContext": {"privileged": True},
                 "resources": {
                     "requests": {"cpu": "5m", "memory": "192Mi"},
@@ -151,5 +151,10 @@ def _provided(name: str, pod: Manifest | None) -> ProvidedNode:
         running=any("running" in state for state in states) and "deletionTimestamp" not in pod["metadata"],
         started=datetime.fromisoformat(started) if started else None,
         message=": ".join(filter(None, (waiting.get("reason"), waiting.get("message")))) or status.get("phase", ""),
-        era=int(pod["metadata"].get("annotations", {}).get(_ERA, "0")),
+        era=_era_of(pod),
     )
+
+
+def _era_of(pod: Manifest) -> int:
+    values = [entry["value"] for entry in pod["spec"]["containers"][0].get("env", []) if entry["name"] == _ERA]
+    return int(values[0]) if values else 0
