@@ -25,6 +25,7 @@ from haneul.dkos.adapters.memory_nodes import MemoryNodes
 from haneul.dkos.control_plane import Images, labels
 from haneul.dkos.controller import ClusterController, new_bootstrap_token
 from haneul.dkos.credentials import decode
+from haneul.dkos.events import Event
 from haneul.dkos.masters import Masters
 from haneul.dkos.model import (
     CLUSTERS,
@@ -152,6 +153,7 @@ class World:
     tenant: MemoryKubeClient = field(init=False)
     nodes: MemoryNodes = field(init=False)
     calls: Calls = field(default_factory=Calls)
+    told: list[Event] = field(default_factory=list)
     wire: Wire = field(init=False)
 
     def __post_init__(self) -> None:
@@ -192,6 +194,7 @@ class World:
             connect=connect,
             pause_image="haneul.local/pause:v1",
             clock=self.clock,
+            tell=lambda _, event: self.told.append(event),
         )
         try:
             yield controller
@@ -504,8 +507,12 @@ async def _owned(world: World, cluster: Cluster) -> list[str]:
     return [entry["metadata"]["name"] for entries in found for entry in entries]
 
 
-def _tear(client: KubeClient, cluster: Cluster, clock: VirtualClock) -> Awaitable[None]:
-    return tear_down(client, cluster, toolbox="haneul.local/toolbox:v1", data="/data", clock=clock)
+def _tear(
+    client: KubeClient, cluster: Cluster, clock: VirtualClock, tell: Callable[[Event], None] | None = None
+) -> Awaitable[None]:
+    return tear_down(
+        client, cluster, toolbox="haneul.local/toolbox:v1", data="/data", clock=clock, tell=tell or [].append
+    )
 
 
 async def test_teardown_takes_all_that_is_the_cluster_s_and_only_that(
