@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Final, Protocol
@@ -52,13 +53,14 @@ class MemoryEvents:
 
     def __init__(self) -> None:
         self._records: dict[str, dict[Event, EventRecord]] = {}
+        self._numbers = itertools.count(1)
 
     async def record(self, cluster: Cluster, event: Event, *, times: int, last: datetime) -> None:
         """Count an event."""
         kept = self._records.setdefault(cluster.uid, {})
         before = kept.pop(event, None)
         kept[event] = EventRecord(
-            name=before.name if before else f"event-{len(kept) + 1}",
+            name=before.name if before else f"event-{next(self._numbers)}",
             type=event.type,
             reason=event.reason,
             message=event.message,
