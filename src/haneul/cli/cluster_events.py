@@ -12,17 +12,17 @@ from haneul.kernel.errors import InvalidInputError, NotFoundError
 _LAST: Final = 5
 _PAUSE_SECONDS: Final = 2.0
 
+_NAME: Final = Column("NAME", lambda event: event["name"], wide=True)
+#: Messages may be long, so nothing stands behind them.
 COLUMNS: Final = [
     Column("LAST SEEN", lambda event: age(event["lastSeen"])),
+    Column("FIRST SEEN", lambda event: age(event["firstSeen"]), wide=True),
     Column("TYPE", lambda event: event["type"]),
     Column("REASON", lambda event: event["reason"]),
     Column("COUNT", lambda event: str(event["count"])),
+    _NAME,
     Column("MESSAGE", lambda event: event["message"]),
-    Column("FIRST SEEN", lambda event: age(event["firstSeen"]), wide=True),
-    Column("NAME", lambda event: event["name"], wide=True),
 ]
-#: Names alone are the last column's; a list of them starts with it.
-_NAMES: Final = COLUMNS[-1:]
 
 
 def last(client: ApiClient, project: str, name: str) -> list[dict[str, Any]]:
@@ -38,7 +38,7 @@ def show_events(client: ApiClient, project: str, name: str, *, limit: int, watch
     if watch and output not in (Format.TABLE, Format.WIDE, Format.NAME):
         raise InvalidInputError("JSON and YAML are one document", hint="leave '--watch' or '-o' out")
     found = _read(client, project, name, limit)
-    show(found, _NAMES if output is Format.NAME else COLUMNS, output)
+    show(found, [_NAME] if output is Format.NAME else COLUMNS, output)
     seen = _counts(found)
     while watch:
         time.sleep(_PAUSE_SECONDS)
@@ -49,7 +49,7 @@ def show_events(client: ApiClient, project: str, name: str, *, limit: int, watch
             return
         news = [event for event in found if seen.get(event["name"]) != event["count"]]
         if news:
-            show(news, _NAMES if output is Format.NAME else COLUMNS, output, headings=False)
+            show(news, [_NAME] if output is Format.NAME else COLUMNS, output, headings=False)
         seen = _counts(found)
 
 

@@ -74,7 +74,8 @@ async def test_events_are_a_table_newest_last(shell: Shell) -> None:
     assert re.fullmatch(r"\d+s +Warning +ApiSilent +3 +waiting for the API server to answer", lines[1])
     assert re.fullmatch(r"\d+s +Normal +ClusterReady +1 +the cluster is ready for the first time", lines[2])
     assert len(lines) == 3
-    assert (await shell.out("events", "web", "-o", "wide")).splitlines()[0].split()[-3:] == ["FIRST", "SEEN", "NAME"]
+    wide = (await shell.out("events", "web", "-o", "wide")).splitlines()[0]
+    assert re.split(" {2,}", wide) == ["LAST SEEN", "FIRST SEEN", "TYPE", "REASON", "COUNT", "NAME", "MESSAGE"]
     last = (await shell.out("events", "web", "--limit", "1")).splitlines()[1:]
     assert [line.split()[2] for line in last] == ["ClusterReady"]
 

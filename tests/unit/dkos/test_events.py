@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from haneul.dkos.adapters.kube_events import event_manifest
 from haneul.dkos.event_log import EventRecord, MemoryEvents
 from haneul.dkos.event_recorder import BURST, REFILL_SECONDS, WRITE_SECONDS, EventRecorder
 from haneul.dkos.events import (
@@ -210,6 +211,12 @@ def test_every_reason_has_a_meaning_and_stays_a_word() -> None:
     for reason, (kind, when, what_to_do) in MEANINGS.items():
         assert reason.value.isalpha() and reason.value[0].isupper()
         assert when and (kind is EventType.WARNING or not what_to_do)
+
+
+def test_events_as_kubernetes_gets_them(native: Cluster, golden: Callable[[str, object], None], now: datetime) -> None:
+    once = event_manifest(native, event(Reason.NODE_READY, "node default-0 is ready"), times=1, last=now)
+    often = event_manifest(native, certificate_refused("haneul:eve", "no"), times=3, last=now)
+    golden("events.yaml", [once, often])
 
 
 # Telling.
