@@ -88,7 +88,7 @@ MEANINGS: Final[Mapping[Reason, tuple[EventType, str, str]]] = {
     Reason.NODE_CERTIFICATE_REFUSED: (
         _W,
         "somebody asked for a node's certificate and did not get it",
-        "unless you know who asked: somebody with rights in the cluster, or a process of a node, tries to be another",
+        "the message names who asked; if nobody should have, take their rights, or the node, away",
     ),
     Reason.NODE_READY: (_N, "a node runs pods", ""),
     Reason.NODE_NOT_READY: (_W, "a node that ran pods does not", "wait a minute; then look at the node"),
@@ -98,7 +98,7 @@ MEANINGS: Final[Mapping[Reason, tuple[EventType, str, str]]] = {
     Reason.STILL_WAITING: (
         _W,
         "the cluster waits for the same for one, five or thirty minutes",
-        "see how to find out why a cluster is not ready",
+        "[why is my cluster not ready?](../howto/why-is-my-cluster-not-ready.md)",
     ),
     Reason.DELETING: (_N, "somebody asked for the cluster's end, and its teardown began", ""),
     Reason.TEARDOWN_WAITS: (_N, "the teardown waits for this step", ""),
