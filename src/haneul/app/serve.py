@@ -76,6 +76,7 @@ def api(
     from haneul.app.serving_certificate import ServingCertificate  # noqa: PLC0415
     from haneul.dkos.adapters.kube_authorities import KubeAuthorities  # noqa: PLC0415
     from haneul.dkos.adapters.kube_clusters import KubeClusters  # noqa: PLC0415
+    from haneul.dkos.adapters.kube_events import KubeEvents  # noqa: PLC0415
     from haneul.dkos.admission import TakenRange  # noqa: PLC0415
     from haneul.kernel.clock import SystemClock  # noqa: PLC0415
     from haneul.kernel.database import open_database  # noqa: PLC0415
@@ -89,6 +90,7 @@ def api(
         engine=open_database(database),
         store=KubeClusters(client, clock=clock),
         authorities=KubeAuthorities(client),
+        events=KubeEvents(client),
         reserved=[
             TakenRange(IPv4Network(ManagementSettings.pods), "the management cluster's pods"),
             TakenRange(IPv4Network(ManagementSettings.services), "the management cluster's services"),

@@ -10,6 +10,7 @@ import asyncio
 import base64
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from haneul.dkos import control_plane, isolation
 from haneul.dkos.control_plane import CLUSTER_LABEL, CREDENTIALS_ANNOTATION, ROLE_LABEL, Images, Placement, labels
@@ -55,6 +56,8 @@ class MadeMasters:
     keyring: Keyring
     #: By component, as its pods carry it.
     digests: Mapping[str, str] = field(default_factory=dict)
+    #: The components that got fresh certificates in place of kept ones.
+    renewed: tuple[str, ...] = ()
 
 
 class Masters:
@@ -82,7 +85,7 @@ class Masters:
         endpoints, keyring, _ = await asyncio.gather(
             self._endpoints(cluster), self._keyring(cluster), self._volume(cluster)
         )
-        digests = await self._credentials(cluster, endpoints, keyring)
+        digests, renewed = await self._credentials(cluster, endpoints, keyring)
         configurations = control_plane.configurations(cluster)
         role, binding = _signing_rights(cluster)
         await self._apply([*configurations.values(), *isolation.network_policies(cluster), role])
@@ -103,7 +106,7 @@ class Masters:
         if all_parts and cluster.spec.network.plugin is NetworkPlugin.CILIUM:
             programs.append(control_plane.cilium_operator(cluster, endpoints, images, digests))
         await self._apply(programs)
-        return MadeMasters(endpoints, keyring, digests)
+        return MadeMasters(endpoints, keyring, digests, renewed)
 
     async def begin(self, cluster: Cluster, made: MadeMasters, step: Step) -> None:
         """Begin a step of the authorities' replacement, unless somebody else went on from the same state already."""
@@ -193,8 +196,10 @@ class Masters:
                 kept = await self._client.get(SECRETS, _AUTHORITIES, namespace)
         return keyring_from(decode(kept or {}))
 
-    async def _credentials(self, cluster: Cluster, endpoints: Endpoints, keyring: Keyring) -> dict[str, str]:
-        """Make each component's secret; return the digests of their contents by component."""
+    async def _credentials(
+        self, cluster: Cluster, endpoints: Endpoints, keyring: Keyring
+    ) -> tuple[dict[str, str], tuple[str, ...]]:
+        """Make each component's secret; return the digests of their contents, and whose were renewed."""
         now = self._clock.now()
         namespace = cluster.masters_namespace
         cilium = cluster.spec.network.plugin is NetworkPlugin.CILIUM
@@ -205,6 +210,7 @@ class Masters:
         }
         digests: dict[str, str] = {}
         fresh: list[Manifest] = []
+        renewed: list[str] = []
         for component, profiles in wanted.items():
             secret = kept.get(component)
             made_from = endpoints.inside + keyring.mark(component)
@@ -213,6 +219,8 @@ class Masters:
                 issued_for = profile_digest(profiles, made_from)
                 secret = secret_manifest(namespace, component, data, labels(cluster), issued_for=issued_for)
                 fresh.append(secret)
+                if component in kept:
+                    renewed.append(component)
             digests[component] = content_digest(secret)
         signer = {
             "ca.crt": keyring.request_signer.certificate,
@@ -222,7 +230,7 @@ class Masters:
         }
         fresh.append(secret_manifest(namespace, CLIENT_AUTHORITY, signer, labels(cluster)))
         await self._apply(fresh)
-        return digests
+        return digests, tuple(renewed)
 
     async def _apply(self, manifests: Iterable[Manifest]) -> None:
         """Apply what this process has not applied in just this form; in parallel, none depends on another."""
@@ -304,16 +312,25 @@ def _signing_rights(cluster: Cluster) -> list[Manifest]:
 def _master_state(role: str, pods: list[Manifest]) -> MasterState:
     if not pods:
         return MasterState(role, ready=False, message="its pod is being made")
+    containers = [entry for pod in pods for entry in pod.get("status", {}).get("containerStatuses", [])]
+    restarts = sum(entry.get("restartCount", 0) for entry in containers)
+    ended = next((words for entry in containers if (words := _how_it_ended(entry))), "")
     for pod in pods:
         conditions = pod.get("status", {}).get("conditions", [])
         if any(entry["type"] == "Ready" and entry["status"] == "True" for entry in conditions):
-            return MasterState(role, ready=True, running=True)
-    running = any(
-        "running" in entry.get("state", {})
-        for pod in pods
-        for entry in pod.get("status", {}).get("containerStatuses", [])
-    )
-    return MasterState(role, ready=False, message=_why_not_ready(pods[-1]), running=running)
+            return MasterState(role, ready=True, running=True, restarts=restarts, ended=ended)
+    running = any("running" in entry.get("state", {}) for entry in containers)
+    message = _why_not_ready(pods[-1])
+    return MasterState(role, ready=False, message=message, running=running, restarts=restarts, ended=ended)
+
+
+def _how_it_ended(container: Manifest) -> str:
+    """Return how a container's last process ended: ``OOMKilled``, or its exit code; nothing if none has."""
+    states = (container.get("state", {}), container.get("lastState", {}))
+    end: dict[str, Any] = next((state["terminated"] for state in states if state.get("terminated")), {})
+    if not end:
+        return ""
+    return "OOMKilled" if end.get("reason") == "OOMKilled" else f"exit code {end.get('exitCode', 'unknown')}"
 
 
 def _why_not_ready(pod: Manifest) -> str:
