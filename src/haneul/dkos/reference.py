@@ -68,6 +68,7 @@ They come true in this order; the first that is not true says what the cluster w
 | `ApiAnswers` | the API server answers the operator | `ApiSilent` |
 | `NetworkReady` | at least one node is ready, which takes a working network | `NoNodeReady` |
 | `NodesReady` | every wanted node is ready | `NodesJoining` |
+| `AuthoritiesCurrent` | no authorities are being replaced | [the step](../explanation/certificates.md) |
 
 ## Phases
 
