@@ -11,6 +11,7 @@ from haneul.app.platform import API_PORT, Platform
 from haneul.cli.context import Context, Contexts
 from haneul.components.store import ComponentStore
 from haneul.host import facts
+from haneul.host.networks import host_networks, name_servers
 from haneul.host.services import ServiceManager
 from haneul.host.supervisord import Supervisord
 from haneul.host.systemd import Systemd
@@ -19,6 +20,7 @@ from haneul.kernel.errors import UnauthenticatedError
 from haneul.kernel.progress import Progress
 from haneul.management.lifecycle import Lifecycle
 from haneul.management.purge import purge
+from haneul.management.ranges import ranges_of
 from haneul.management.settings import ManagementSettings
 
 CACHE_VARIABLE = "HANEUL_CACHE"
@@ -79,9 +81,14 @@ class Installation:
 async def this_host() -> Installation:
     """Return the installation of this host, made or not."""
     clock = SystemClock()
+    networks = tuple((route.network, route.device) for route in (*await host_networks(), *name_servers()))
+    ranges = ranges_of(ManagementSettings.state, networks)
     settings = ManagementSettings(
         address=await facts.primary_address(),
         host_name=facts.host_name(),
+        pods=ranges.pods,
+        services=ranges.services,
+        host_networks=networks,
         restrict_oom_score=facts.restrict_oom_score(),
         systemd=facts.systemd(),
     )

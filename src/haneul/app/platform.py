@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import os
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
+from haneul.app import reserved
 from haneul.components.store import ComponentStore
 from haneul.dkos.schema import custom_resource_definition
 from haneul.kernel.clock import Clock
@@ -231,6 +233,12 @@ def platform_manifests(*, settings: ManagementSettings, image: str, build: str, 
                 "tls.key": base64.b64encode(certificate.key).decode(),
             },
         },
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": "haneul-api", "namespace": NAMESPACE, "labels": _LABELS},
+            "data": {reserved.FILE: reserved.dumped(reserved.reserved_ranges(settings))},
+        },
         _operator(settings, image, build),
         _api(settings, image, build, certificate),
     ]
@@ -364,6 +372,7 @@ def _api(settings: ManagementSettings, image: str, build: str, certificate: KeyP
         },
         "volumeMounts": [
             {"name": "tls", "mountPath": "/etc/haneul/tls", "readOnly": True},
+            {"name": "settings", "mountPath": "/etc/haneul/settings", "readOnly": True},
             {"name": "data", "mountPath": "/data"},
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - SQLite sorts here
         ],
@@ -371,10 +380,14 @@ def _api(settings: ManagementSettings, image: str, build: str, certificate: KeyP
     }
     volumes = [
         {"name": "tls", "secret": {"secretName": "haneul-api-tls", "defaultMode": 0o440}},
+        {"name": "settings", "configMap": {"name": "haneul-api"}},
         {"name": "data", "hostPath": {"path": f"{settings.state}/platform", "type": "Directory"}},
         {"name": "tmp", "emptyDir": {"sizeLimit": "64Mi"}},
     ]
-    deployment = _deployment("haneul-api", container, volumes, f"{build}-{certificate.expires():%Y%m%d%H%M%S}")
+    # What the process reads once rolls it when it changes.
+    ranges = hashlib.sha256(reserved.dumped(reserved.reserved_ranges(settings)).encode()).hexdigest()[:12]
+    build = f"{build}-{certificate.expires():%Y%m%d%H%M%S}-{ranges}"
+    deployment = _deployment("haneul-api", container, volumes, build)
     deployment["spec"]["template"]["spec"]["nodeSelector"] = {"kubernetes.io/hostname": settings.host_name}
     return deployment
 

@@ -21,7 +21,7 @@ class ListeningPort:
 
 @dataclass(frozen=True)
 class Route:
-    """A route of the host that is not Haneul's own: where to, and through which interface."""
+    """A network that the host is in or has a route to and that is not Haneul's own, and through which interface."""
 
     network: str
     device: str

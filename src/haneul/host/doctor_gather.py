@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import json
 import os
 import platform
 import shutil
@@ -19,6 +18,7 @@ from typing import Final
 
 from haneul.host import facts
 from haneul.host.doctor_facts import CgroupLayout, HostFacts, ListeningPort, MissingProgram, Route
+from haneul.host.networks import host_networks, nameservers
 from haneul.host.ownership import Ownership, Process, all_processes, known_containers
 from haneul.kernel.errors import HaneulError
 from haneul.kernel.process import run
@@ -137,12 +137,6 @@ def meminfo(text: str) -> dict[str, int]:
     return {words[0].rstrip(":"): int(words[1]) * 1024 for words in entries if len(words) == 3 and words[2] == "kB"}
 
 
-def nameservers(resolv_conf: str) -> tuple[str, ...]:
-    """Return the name servers of a resolv.conf(5)."""
-    lines = (line.split() for line in resolv_conf.splitlines())
-    return tuple(words[1].partition("%")[0] for words in lines if len(words) > 1 and words[0] == "nameserver")
-
-
 def listening(table: str) -> dict[int, str]:
     """Return the ports on which a /proc/net/tcp or tcp6 shows somebody listening, with the sockets' inodes."""
     found = {}
@@ -188,17 +182,10 @@ async def _works(attempt: Sequence[str]) -> bool:
 
 
 async def _routes() -> tuple[Route, ...]:
-    """Return the host's routes without the default ones and without those that pods' networks made."""
     try:
-        completed = await run(["ip", "-j", "-4", "route", "show"], timeout=_CALL_SECONDS, check=False)
-        entries = json.loads(completed.stdout or "[]")
-    except (HaneulError, json.JSONDecodeError):
+        return await host_networks()
+    except HaneulError:
         return ()
-    return tuple(
-        Route(str(entry["dst"]), str(entry.get("dev", "?")))
-        for entry in entries
-        if entry.get("dst", "default") != "default" and not facts.made_by_cilium(str(entry.get("dev", "")))
-    )
 
 
 async def _missing_packages(names: Sequence[str]) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ from haneul.kernel.kube_http import HttpKubeClient, access_from_kubeconfig
 from haneul.kernel.process import run
 from haneul.kernel.progress import Progress
 from haneul.kernel.waiting import wait_for
-from haneul.management import cilium, kubeadm, reports, runtime
+from haneul.management import cilium, kubeadm, ranges, reports, runtime
 from haneul.management.kernel_settings import raise_kernel_settings
 from haneul.management.mount_sharing import share_mounts
 from haneul.management.ports import Artifacts
@@ -75,7 +75,9 @@ class Lifecycle:
         settings.clusters.chmod(0o777)
         with host_lock(settings):
             with progress.stage("prepare the host", expected_seconds=1):
+                ranges.check(settings)
                 self._claim_host()
+                ranges.keep(settings)
                 raise_kernel_settings(settings.state / "kernel-settings.json")
                 await self._prepare_mounts()
                 self._install_plugins()

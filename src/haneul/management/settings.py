@@ -17,6 +17,8 @@ class ManagementSettings:
     logs: Path = Path("/var/log/haneul")
     pods: str = "10.192.0.0/16"
     services: str = "10.193.0.0/16"
+    # Networks that the host is in or has routes to, with their interfaces.
+    host_networks: tuple[tuple[str, str], ...] = ()
     api_port: int = 6443
     # Where the platform itself runs, in contrast to what it runs for tenants.
     namespaces: tuple[str, ...] = ("kube-system", "haneul-system")

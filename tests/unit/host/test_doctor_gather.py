@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from haneul.host.doctor_gather import cgroup_layout, listening, meminfo, nameservers, nearest_existing
+from haneul.host.doctor_gather import cgroup_layout, listening, meminfo, nearest_existing
 
 V2 = "30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n"
 V1 = (
@@ -46,11 +46,6 @@ def test_only_listening_sockets_count() -> None:
         "   1: 0100007F:1D13 0100007F:9999 01 00000000:00000000 00:00000000 00000000     0        0 281588 1\n"
     )
     assert listening(table) == {6443: "281587"}
-
-
-def test_name_servers() -> None:
-    text = "# comment\nnameserver 192.0.2.53\nnameserver fe80::1%eth0\nsearch example.org\noptions ndots:5\n"
-    assert nameservers(text) == ("192.0.2.53", "fe80::1")
 
 
 def test_the_disk_of_a_folder_to_come_is_that_of_its_parent(tmp_path: Path) -> None:
