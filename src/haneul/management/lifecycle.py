@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import filecmp
+import secrets as randomness
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
 from filelock import FileLock, Timeout
 
 from haneul.host.services import ServiceManager, ServiceState
@@ -25,7 +27,7 @@ from haneul.kernel.kube_http import HttpKubeClient, access_from_kubeconfig
 from haneul.kernel.process import run
 from haneul.kernel.progress import Progress
 from haneul.kernel.waiting import wait_for
-from haneul.management import cilium, kubeadm, ranges, reports, runtime
+from haneul.management import cilium, kubeadm, ranges, reports, runtime, secrets_at_rest
 from haneul.management.kernel_settings import raise_kernel_settings
 from haneul.management.mount_sharing import share_mounts
 from haneul.management.ports import Artifacts
@@ -42,6 +44,7 @@ _IMAGES = (
 )
 _PLUGINS = ("loopback", "cilium-cni")
 _SUPER_ADMIN = Path("/etc/kubernetes/super-admin.conf")
+_API_SERVER = Path("/etc/kubernetes/manifests/kube-apiserver.yaml")
 _OWNER_MARK = Path("/etc/kubernetes/haneul-owned")
 
 
@@ -78,6 +81,7 @@ class Lifecycle:
                 ranges.check(settings)
                 self._claim_host()
                 ranges.keep(settings)
+                secrets_at_rest.ensure_key(settings, randomness.token_bytes)
                 raise_kernel_settings(settings.state / "kernel-settings.json")
                 await self._prepare_mounts()
                 self._install_plugins()
@@ -96,6 +100,8 @@ class Lifecycle:
                     await self._kubeadm_phase(phase)
                 stage.note("the kubelet and the controllers to report what runs")
                 await self._wait_for_reports()
+                async with self.client() as client:
+                    await secrets_at_rest.encrypt_older_secrets(settings, client, clock=self._clock)
             with progress.stage("start the network", expected_seconds=25) as stage:
                 await self.apply(cilium.manifests(settings, image=self._artifacts.image_reference("cilium")))
                 stage.note("Cilium's agent compiles its BPF programs")
@@ -266,14 +272,16 @@ class Lifecycle:
             async def ready() -> bool:
                 try:
                     await client.raw_get("/readyz")
+                    pod = await client.get(PODS, f"kube-apiserver-{self._settings.host_name}", "kube-system")
                 except HaneulError:
                     return False
-                return True
+                # One that is about to be replaced would be gone in the middle of what follows.
+                return reports.replaced(pod, yaml.safe_load(_API_SERVER.read_text()))
 
             await wait_for(
                 ready,
                 what="the management API server to answer",
-                timeout=60,
+                timeout=120,
                 clock=self._clock,
                 hint=f"look at {self._settings.logs}/kubelet.log and at /var/log/pods",
             )

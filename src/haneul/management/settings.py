@@ -37,6 +37,11 @@ class ManagementSettings:
         return self.state / "clusters"
 
     @property
+    def encryption(self) -> Path:
+        """Return the API server's encryption configuration, which holds the key of all Secrets at rest."""
+        return self.state / "encryption.yaml"
+
+    @property
     def containerd_socket(self) -> Path:
         """Return the socket on which the container runtime serves."""
         return self.runtime / "containerd" / "containerd.sock"
