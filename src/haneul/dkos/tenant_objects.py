@@ -101,17 +101,15 @@ def _cilium_agent_rules() -> list[Manifest]:
         _rule("networking.k8s.io", ["networkpolicies"], _READ),
         _rule("discovery.k8s.io", ["endpointslices"], _READ),
         _rule("apiextensions.k8s.io", ["customresourcedefinitions"], _READ),
-        _rule("coordination.k8s.io", ["leases"], ["create", "get", "update", "list", "delete"]),
         _rule("cilium.io", ["*"], _WRITE),
     ]
 
 
 def _cilium_operator_rules() -> list[Manifest]:
     return [
-        _rule("", ["pods"], [*_READ, "delete"]),
-        _rule("", ["configmaps"], ["patch"]),
+        _rule("", ["pods", "namespaces", "services", "endpoints"], _READ),
         _rule("", ["nodes", "nodes/status"], [*_READ, "patch"]),
-        _rule("", ["namespaces", "services", "services/status", "endpoints", "secrets"], [*_READ, "update", "patch"]),
+        _rule("", ["services/status"], ["update", "patch"]),
         _rule("discovery.k8s.io", ["endpointslices"], _READ),
         _rule("networking.k8s.io", ["networkpolicies"], _READ),
         _rule("coordination.k8s.io", ["leases"], ["create", "get", "update"]),

@@ -106,23 +106,30 @@ _WRITE = [*_READ, "create", "update", "patch", "delete", "deletecollection"]
 
 
 def _agent_rules() -> list[Manifest]:
+    """Return what upstream's chart gives an agent without L7 proxy, TLS interception, BGP and L2 announcements.
+
+    Secrets are read for those alone (``pkg/envoy/cell.go``, ``pkg/bgp/cell.go``), nodes are written only to be
+    annotated (``annotate-k8s-node``), leases only for L2 announcements.
+    """
     return [
-        _rule("", ["namespaces", "services", "pods", "endpoints", "nodes", "secrets"], _READ),
-        _rule("", ["nodes/status"], ["patch"]),
+        _rule("", ["namespaces", "services", "pods", "endpoints", "nodes"], _READ),
         _rule("networking.k8s.io", ["networkpolicies"], _READ),
         _rule("discovery.k8s.io", ["endpointslices"], _READ),
-        _rule("coordination.k8s.io", ["leases"], ["create", "get", "update", "list", "delete"]),
         _rule("apiextensions.k8s.io", ["customresourcedefinitions"], _READ),
         _rule("cilium.io", ["*"], _WRITE),
     ]
 
 
 def _operator_rules() -> list[Manifest]:
+    """Return what upstream's chart gives an operator without ingress, Gateway API, BGP and synchronised Secrets.
+
+    It ends no pods, because the watcher of unmanaged pods is off. Of services it writes the status (load balancers'
+    addresses).
+    """
     return [
-        _rule("", ["pods"], [*_READ, "delete"]),
-        _rule("", ["configmaps"], ["patch"]),
+        _rule("", ["pods", "namespaces", "services", "endpoints"], _READ),
         _rule("", ["nodes", "nodes/status"], [*_READ, "patch"]),
-        _rule("", ["namespaces", "services", "endpoints", "secrets", "services/status"], [*_READ, "update", "patch"]),
+        _rule("", ["services/status"], ["update", "patch"]),
         _rule("discovery.k8s.io", ["endpointslices"], _READ),
         _rule("networking.k8s.io", ["networkpolicies"], _READ),
         _rule("coordination.k8s.io", ["leases"], ["create", "get", "update"]),
