@@ -23,6 +23,16 @@ from haneul.kernel.clock import Clock
 from haneul.kernel.errors import HaneulError
 from haneul.kernel.files import write_atomically
 from haneul.kernel.kube import DEPLOYMENTS, KubeClient, Manifest, resource_of
+from haneul.kernel.kube_manifests import (
+    READ,
+    WRITE,
+    account,
+    account_with_rights,
+    hardened_container,
+    hardened_pod,
+    rights_in_namespace,
+    rule,
+)
 from haneul.kernel.pki import KeyPair, LeafProfile, issue_authority, issue_leaf
 from haneul.kernel.process import run
 from haneul.kernel.progress import Progress
@@ -220,8 +230,8 @@ def platform_manifests(*, settings: ManagementSettings, image: str, build: str, 
             "description": "Tenants' masters come before their sandbox nodes.",
         },
         custom_resource_definition(),
-        *_rights("haneul-operator", _operator_rules()),
-        *_rights("haneul-api", _api_rules()),
+        *account_with_rights("haneul-operator", NAMESPACE, _operator_rules(), _LABELS),
+        *account_with_rights("haneul-api", NAMESPACE, _api_rules(), _LABELS),
         *_claims_rights(),
         {
             "apiVersion": "v1",
@@ -254,87 +264,37 @@ def _namespace() -> Manifest:
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}}
 
 
-def _rights(name: str, rules: list[Manifest]) -> list[Manifest]:
-    return [
-        {
-            "apiVersion": "v1",
-            "kind": "ServiceAccount",
-            "metadata": {"name": name, "namespace": NAMESPACE, "labels": _LABELS},
-        },
-        {
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "ClusterRole",
-            "metadata": {"name": name, "labels": _LABELS},
-            "rules": rules,
-        },
-        {
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "ClusterRoleBinding",
-            "metadata": {"name": name, "labels": _LABELS},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
-            "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": NAMESPACE}],
-        },
-    ]
-
-
-_READ: Final = ["get", "list", "watch"]
-_WRITE: Final = [*_READ, "create", "update", "patch", "delete"]
-
-
-def _rule(group: str, resources: list[str], verbs: list[str]) -> Manifest:
-    return {"apiGroups": [group], "resources": resources, "verbs": verbs}
-
-
 def _operator_rules() -> list[Manifest]:
     """Return what the operator may do: with its own kinds everything, with clusters what a finalizer needs."""
     return [
-        _rule("dkos.haneul.dev", ["clusters", "clusters/status"], ["get", "list", "watch", "patch", "update"]),
-        _rule("", ["namespaces", "services", "secrets", "configmaps", "persistentvolumes"], _WRITE),
-        _rule("", ["persistentvolumeclaims"], _WRITE),
-        _rule("", ["pods", "nodes"], _READ),
-        _rule("apps", ["deployments", "statefulsets"], _WRITE),
-        _rule("batch", ["jobs"], _WRITE),
-        _rule("networking.k8s.io", ["networkpolicies"], _WRITE),
-        _rule("rbac.authorization.k8s.io", ["roles", "rolebindings"], _WRITE),
-        {
-            "apiGroups": ["rbac.authorization.k8s.io"],
-            "resources": ["roles"],
-            "resourceNames": ["credential-signer"],
-            "verbs": ["bind"],
-        },
-        _rule("apiextensions.k8s.io", ["customresourcedefinitions"], _READ),
+        rule("dkos.haneul.dev", ["clusters", "clusters/status"], ["get", "list", "watch", "patch", "update"]),
+        rule("", ["namespaces", "services", "secrets", "configmaps", "persistentvolumes"], WRITE),
+        rule("", ["persistentvolumeclaims"], WRITE),
+        rule("", ["pods", "nodes"], READ),
+        rule("apps", ["deployments", "statefulsets"], WRITE),
+        rule("batch", ["jobs"], WRITE),
+        rule("networking.k8s.io", ["networkpolicies"], WRITE),
+        rule("rbac.authorization.k8s.io", ["roles", "rolebindings"], WRITE),
+        rule("rbac.authorization.k8s.io", ["roles"], ["bind"], names=["credential-signer"]),
+        rule("apiextensions.k8s.io", ["customresourcedefinitions"], READ),
     ]
 
 
 def _api_rules() -> list[Manifest]:
     """Return what the API may do; of secrets nothing, but what the operator grants it cluster by cluster."""
     return [
-        _rule("dkos.haneul.dev", ["clusters"], _WRITE),
-        _rule("", ["namespaces"], ["get", "create"]),
+        rule("dkos.haneul.dev", ["clusters"], WRITE),
+        rule("", ["namespaces"], ["get", "create"]),
     ]
 
 
 def _claims_rights() -> list[Manifest]:
     """Return the API's right to the one object in which creations claim their ranges."""
-    metadata = {"name": "cluster-claims", "namespace": NAMESPACE, "labels": _LABELS}
-    return [
-        {
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "Role",
-            "metadata": metadata,
-            "rules": [
-                _rule("", ["configmaps"], ["create"]),
-                {**_rule("", ["configmaps"], ["get", "patch"]), "resourceNames": ["cluster-claims"]},
-            ],
-        },
-        {
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "RoleBinding",
-            "metadata": metadata,
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "cluster-claims"},
-            "subjects": [{"kind": "ServiceAccount", "name": "haneul-api", "namespace": NAMESPACE}],
-        },
+    rules = [
+        rule("", ["configmaps"], ["create"]),
+        rule("", ["configmaps"], ["get", "patch"], names=["cluster-claims"]),
     ]
+    return rights_in_namespace("cluster-claims", NAMESPACE, rules, account("haneul-api", NAMESPACE), _LABELS)
 
 
 def _operator(settings: ManagementSettings, image: str, build: str) -> Manifest:
@@ -398,11 +358,7 @@ def _container(image: str, arguments: list[str]) -> Manifest:
         "image": image,
         "imagePullPolicy": "IfNotPresent",
         "args": arguments,
-        "securityContext": {
-            "readOnlyRootFilesystem": True,
-            "allowPrivilegeEscalation": False,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": hardened_container(),
     }
 
 
@@ -415,13 +371,7 @@ def _deployment(name: str, container: Manifest, volumes: list[Manifest], build: 
         "enableServiceLinks": False,
         "priorityClassName": "system-cluster-critical",
         "terminationGracePeriodSeconds": 10,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": _USER,
-            "runAsGroup": _USER,
-            "fsGroup": _USER,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": hardened_pod(_USER),
     }
     return {
         "apiVersion": "apps/v1",

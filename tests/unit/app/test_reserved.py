@@ -8,7 +8,7 @@ from haneul.dkos.admission import admit
 from haneul.dkos.model import ClusterSpec, Network
 from haneul.kernel.errors import InvalidInputError
 from haneul.kernel.kube import Manifest
-from haneul.kernel.pki import KeyPair, LeafProfile, issue_authority, issue_leaf
+from haneul.kernel.pki import LeafProfile, issue_authority, issue_leaf
 from haneul.management.settings import ManagementSettings
 from tests.functional.api.application import START
 
@@ -17,10 +17,11 @@ SETTINGS = ManagementSettings(
 )
 
 
+CERTIFICATE = issue_leaf(issue_authority("test", now=START), LeafProfile("api", server=True), now=START)
+
+
 def rendered(settings: ManagementSettings) -> dict[tuple[str, str], Manifest]:
-    authority = issue_authority("test", now=START)
-    certificate: KeyPair = issue_leaf(authority, LeafProfile("api", server=True), now=START)
-    manifests = platform_manifests(settings=settings, image="i", build="b", certificate=certificate)
+    manifests = platform_manifests(settings=settings, image="i", build="b", certificate=CERTIFICATE)
     return {(entry["kind"], entry["metadata"]["name"]): entry for entry in manifests}
 
 
