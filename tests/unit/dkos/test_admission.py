@@ -54,7 +54,6 @@ def test_ranges_that_are_named_are_kept() -> None:
         (ClusterSpec(network=Network(pods="172.20.0.0/22"), node_pools=(NodePool(count=5),)), "room for 4 nodes"),
         (ClusterSpec(node_pools=(NodePool(count=64), NodePool(name="more", count=1))), "65 nodes"),
         (ClusterSpec(node_pools=(NodePool(), NodePool())), "same name"),
-        (ClusterSpec(node_pools=(NodePool(name="Big"),)), "Big"),
         (ClusterSpec(settings=Settings(feature_gates={"no gate": True})), "no gate"),
         (ClusterSpec(settings=Settings(node_monitor_grace_seconds=39)), "silent after 39 s"),
     ],
