@@ -41,11 +41,14 @@ def ranges_of(state: Path, host: Iterable[tuple[str, str]]) -> Ranges:
     ``host`` are networks with their interfaces. When no candidate fits the first is returned, and
     :func:`check` says why it cannot be used.
     """
-    kept = _file(state)
-    if kept.exists():
-        return Ranges(**json.loads(kept.read_text()))
-    if (state / "kubeadm.yaml").exists():
-        return CANDIDATES[0]
+    try:
+        if _file(state).exists():
+            return Ranges(**json.loads(_file(state).read_text()))
+        if (state / "kubeadm.yaml").exists():
+            return CANDIDATES[0]
+    except PermissionError:
+        # `doctor` may be asked by anybody; who cannot look is told what a fresh installation would take.
+        pass
     networks = tuple(host)
     return next((ranges for ranges in CANDIDATES if not _collisions(ranges, networks)), CANDIDATES[0])
 
