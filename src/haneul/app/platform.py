@@ -92,7 +92,7 @@ class Platform:
         with progress.stage("load the platform's images", expected_seconds=12) as stage:
             for name in _IMAGES:
                 stage.note(name)
-                await self._lifecycle.load_image(name)
+                await self._lifecycle.containers.load_image(name)
         with progress.stage("start the platform", expected_seconds=10) as stage:
             self.files.database.mkdir(mode=0o700, exist_ok=True)
             os.chown(self.files.database, _USER, _USER)

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 
 from haneul.host.services import ServiceManager, ServiceState
 from haneul.kernel.clock import Clock
-from haneul.kernel.errors import ConflictError, HaneulError, UnavailableError
+from haneul.kernel.errors import ConflictError, HaneulError
 from haneul.kernel.files import write_atomically
 from haneul.kernel.kube import DAEMON_SETS, DEPLOYMENTS, NODES, PODS, Manifest, resource_of
 from haneul.kernel.kube_http import HttpKubeClient, access_from_kubeconfig
@@ -28,12 +28,12 @@ from haneul.kernel.process import run
 from haneul.kernel.progress import Progress
 from haneul.kernel.waiting import wait_for
 from haneul.management import cilium, kubeadm, ranges, reports, runtime, secrets_at_rest
+from haneul.management.containers import ContainerRuntime, search_path
 from haneul.management.kernel_settings import raise_kernel_settings
 from haneul.management.mount_sharing import share_mounts
 from haneul.management.ports import Artifacts
 from haneul.management.settings import ManagementSettings
 
-_SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _IMAGES = (
     "pause",
     "etcd",
@@ -67,6 +67,7 @@ class Lifecycle:
         self._artifacts = artifacts
         self._services = services
         self._clock = clock
+        self.containers = ContainerRuntime(settings, artifacts=artifacts, services=services, clock=clock)
 
     async def up(self, progress: Progress) -> None:
         """Bring the management cluster up, from whatever state it is in."""
@@ -86,11 +87,11 @@ class Lifecycle:
                 await self._prepare_mounts()
                 self._install_plugins()
             with progress.stage("start the container runtime", expected_seconds=3):
-                await self._start_containerd()
+                await self.containers.start()
             with progress.stage("load images", expected_seconds=25) as stage:
                 for name in _IMAGES:
                     stage.note(name)
-                    await self.load_image(name)
+                    await self.containers.load_image(name)
             with progress.stage("start the management cluster", expected_seconds=15) as stage:
                 await self._start_kubernetes()
                 stage.note("the API server")
@@ -113,7 +114,7 @@ class Lifecycle:
             with progress.stage("stop the kubelet", expected_seconds=2):
                 await self._services.stop("kubelet")
             with progress.stage("stop all pods", expected_seconds=10):
-                await self.stop_pods()
+                await self.containers.stop_pods()
             with progress.stage("stop the host services", expected_seconds=5):
                 await self._services.stop("containerd")
                 await self._services.shut_down()
@@ -138,46 +139,6 @@ class Lifecycle:
         async with self.client() as client:
             for manifest in manifests:
                 await client.apply(resource_of(manifest), manifest)
-
-    async def load_image(self, name: str) -> None:
-        """Load an image into the container runtime unless exactly it is there."""
-        archive = self._artifacts.image_archive(name)
-        mark = self._settings.state / "images" / name
-        reference = self._artifacts.image_reference(name)
-        present = (await self._ctr("images", "list", "-q", f"name=={reference}")).strip()
-        if present and mark.exists() and mark.read_text() == archive.name:
-            return
-        await self._ctr("images", "import", "--local", str(archive), seconds=300)
-        write_atomically(mark, archive.name)
-
-    async def stop_pods(self) -> None:
-        """End every container of the container runtime, pods' pauses last; their data stays."""
-        if not self._settings.containerd_socket.exists():
-            return
-        for _ in range(20):
-            tasks = (await self._ctr("tasks", "list", "-q")).split()
-            if not tasks:
-                return
-            await asyncio.gather(
-                *(self._ctr("tasks", "kill", "-s", "SIGKILL", "-a", task, check=False) for task in tasks)
-            )
-            await asyncio.gather(*(self._ctr("tasks", "delete", "-f", task, check=False) for task in tasks))
-        raise UnavailableError("containers do not end", hint=f"look at {self._settings.logs}/containerd.log")
-
-    async def _ctr(self, *arguments: str, seconds: float = 60, check: bool = True) -> str:
-        completed = await run(
-            [
-                str(self._artifacts.program("ctr")),
-                "--address",
-                str(self._settings.containerd_socket),
-                "-n",
-                "k8s.io",
-                *arguments,
-            ],
-            timeout=seconds,
-            check=check,
-        )
-        return completed.stdout
 
     def _claim_host(self) -> None:
         """Take the places that Kubernetes hard-codes, unless somebody else's installation lives there."""
@@ -207,32 +168,6 @@ class Lifecycle:
                 shutil.copy(source, temporary)
                 temporary.rename(target)
 
-    async def _start_containerd(self) -> None:
-        settings = self._settings
-        configuration = runtime.containerd_configuration(settings, pause_image=self._artifacts.image_reference("pause"))
-        write_atomically(settings.state / "containerd.toml", configuration)
-        await self._services.ensure(
-            runtime.containerd_service(
-                settings, program=self._artifacts.program("containerd"), search_path=self._search_path()
-            )
-        )
-        await wait_for(
-            self._containerd_answers,
-            what="the container runtime to answer",
-            timeout=60,
-            clock=self._clock,
-            hint=f"look at {settings.logs}/containerd.log",
-        )
-
-    async def _containerd_answers(self) -> bool:
-        if not self._settings.containerd_socket.exists():
-            return False
-        address = str(self._settings.containerd_socket)
-        completed = await run(
-            [str(self._artifacts.program("ctr")), "--address", address, "version"], timeout=10, check=False
-        )
-        return completed.status == 0
-
     async def _start_kubernetes(self) -> None:
         settings = self._settings
         versions = {
@@ -250,7 +185,7 @@ class Lifecycle:
         write_atomically(settings.admin_kubeconfig, await asyncio.to_thread(_SUPER_ADMIN.read_bytes), mode=0o600)
         await self._services.ensure(
             runtime.kubelet_service(
-                settings, program=self._artifacts.program("kubelet"), search_path=self._search_path()
+                settings, program=self._artifacts.program("kubelet"), search_path=search_path(self._artifacts)
             )
         )
 
@@ -262,7 +197,7 @@ class Lifecycle:
         arguments = ["init", "phase", *phase, "--config", str(self._kubeadm_file)]
         await run(
             [str(self._artifacts.program("kubeadm")), *arguments],
-            env={"PATH": self._search_path()},
+            env={"PATH": search_path(self._artifacts)},
             timeout=150,
         )
 
@@ -291,7 +226,7 @@ class Lifecycle:
         async with self.client() as client:
 
             async def current() -> bool:
-                running = reports.running_tasks(await self._ctr("tasks", "list"))
+                running = await self.containers.running()
                 pods = await client.list(PODS)
                 owners = [
                     owner
@@ -331,10 +266,6 @@ class Lifecycle:
                 clock=self._clock,
                 hint="look at the logs of the pods in the namespace kube-system",
             )
-
-    def _search_path(self) -> str:
-        folders = {str(self._artifacts.program(name).parent) for name in ("containerd", "runc", "kubelet", "kubeadm")}
-        return ":".join([*sorted(folders), _SYSTEM_PATH])
 
 
 def host_lock(settings: ManagementSettings) -> FileLock:
