@@ -98,7 +98,7 @@ async def gather(wanted: Expectations, *, root: Path = Path("/")) -> HostFacts:
         kernel_settings_writable=os.access(root / "proc/sys/net/ipv4/ip_forward", os.W_OK),
         low_inotify_limits=_low_inotify_limits(root),
         foreign_kubernetes=_foreign_kubernetes(root),
-        ports=await asyncio.to_thread(_ports, wanted, root),
+        ports=await asyncio.to_thread(taken_ports, wanted, root),
         ranges=wanted.ranges,
         routes=routes,
         nameservers=nameservers((root / "etc/resolv.conf").read_text() if (root / "etc/resolv.conf").exists() else ""),
@@ -226,7 +226,8 @@ def _foreign_kubernetes(root: Path) -> bool:
     return folder.is_dir() and any(folder.iterdir()) and not (root / _OWNER_MARK).exists()
 
 
-def _ports(wanted: Expectations, root: Path) -> tuple[ListeningPort, ...]:
+def taken_ports(wanted: Expectations, root: Path = Path("/")) -> tuple[ListeningPort, ...]:
+    """Return those of the wanted ports on which somebody listens, by number."""
     taken: dict[int, str] = {}
     for name in ("tcp6", "tcp"):
         table = root / "proc/net" / name
@@ -242,7 +243,8 @@ def _ports(wanted: Expectations, root: Path) -> tuple[ListeningPort, ...]:
     for port, inode in of_interest.items():
         holder = holders.get(inode)
         name = f"{holder.name} (process {holder.pid})" if holder else "a program that cannot be seen from here"
-        found.append(ListeningPort(port, wanted.ports[port], name, holder is not None and holder.pid in ours))
+        pid = holder.pid if holder else None
+        found.append(ListeningPort(port, wanted.ports[port], name, pid in ours, pid))
     return tuple(found)
 
 
