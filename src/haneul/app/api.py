@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from haneul import identity as identity_package
 from haneul.dkos.admission import TakenRange
 from haneul.dkos.cluster_store import ClusterStore
+from haneul.dkos.event_log import EventLog
 from haneul.dkos.http import clusters_router
 from haneul.dkos.ports import Caller as AnyCaller
 from haneul.dkos.service import ClientAuthorities, ClusterService
@@ -83,6 +84,7 @@ def create_api(
     engine: AsyncEngine,
     store: ClusterStore,
     authorities: ClientAuthorities,
+    events: EventLog,
     reserved: list[TakenRange],
     clock: Clock,
     version: str,
@@ -94,7 +96,7 @@ def create_api(
     application calls it before it waits for open requests.
     """
     identity = Identity(engine, hasher=SecretHasher(clock), clock=clock)
-    service = ClusterService(store, authorities=authorities, reserved=reserved)
+    service = ClusterService(store, authorities=authorities, events=events, reserved=reserved)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from haneul.app import reserved
 from haneul.components.store import ComponentStore
+from haneul.dkos.adapters.kube_events import READER
 from haneul.dkos.schema import custom_resource_definition
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import HaneulError
@@ -28,6 +29,7 @@ from haneul.kernel.kube_manifests import (
     WRITE,
     account,
     account_with_rights,
+    cluster_role,
     hardened_container,
     hardened_pod,
     rights_in_namespace,
@@ -233,6 +235,7 @@ def platform_manifests(*, settings: ManagementSettings, image: str, build: str, 
         *account_with_rights("haneul-operator", NAMESPACE, _operator_rules(), _LABELS),
         *account_with_rights("haneul-api", NAMESPACE, _api_rules(), _LABELS),
         *_claims_rights(),
+        _event_reader(),
         {
             "apiVersion": "v1",
             "kind": "Secret",
@@ -277,7 +280,15 @@ def _operator_rules() -> list[Manifest]:
         rule("rbac.authorization.k8s.io", ["roles", "rolebindings"], WRITE),
         rule("rbac.authorization.k8s.io", ["roles"], ["bind"], names=["credential-signer"]),
         rule("apiextensions.k8s.io", ["customresourcedefinitions"], READ),
+        # Writing what happened to clusters; reading it only to count. Who else reads it, in which project, it may say.
+        rule("events.k8s.io", ["events"], ["get", "create", "patch"]),
+        rule("rbac.authorization.k8s.io", ["clusterroles"], ["bind"], names=[READER]),
     ]
+
+
+def _event_reader() -> Manifest:
+    """Return the right to read events, which the operator gives the API in the namespaces of projects alone."""
+    return cluster_role(READER, [rule("events.k8s.io", ["events"], ["list"])], _LABELS)
 
 
 def _api_rules() -> list[Manifest]:

@@ -78,6 +78,7 @@ def api(
     from haneul.app.server import DrainingServer  # noqa: PLC0415
     from haneul.dkos.adapters.kube_authorities import KubeAuthorities  # noqa: PLC0415
     from haneul.dkos.adapters.kube_clusters import KubeClusters  # noqa: PLC0415
+    from haneul.dkos.adapters.kube_events import KubeEvents  # noqa: PLC0415
     from haneul.kernel.clock import SystemClock  # noqa: PLC0415
     from haneul.kernel.database import open_database  # noqa: PLC0415
     from haneul.kernel.kube_http import HttpKubeClient, access_in_cluster  # noqa: PLC0415
@@ -89,6 +90,7 @@ def api(
         engine=open_database(database),
         store=KubeClusters(client, clock=clock),
         authorities=KubeAuthorities(client),
+        events=KubeEvents(client),
         reserved=loaded(reserved.read_text()),
         clock=clock,
         version=version(),

@@ -34,8 +34,13 @@ class Column:
     wide: bool = False
 
 
-def show(items: Sequence[Any], columns: Sequence[Column], form: Format, *, single: bool = False) -> None:
-    """Print items; ``single`` prints one item by itself in JSON and YAML. The first column is the name."""
+def show(
+    items: Sequence[Any], columns: Sequence[Column], form: Format, *, single: bool = False, headings: bool = True
+) -> None:
+    """Print items; ``single`` prints one item by itself in JSON and YAML. The first column is the name.
+
+    Without ``headings``, a table goes on where an earlier one ended.
+    """
     match form:
         case Format.JSON:
             print(json.dumps(items[0] if single else list(items), indent=2))  # noqa: T201 - data goes to standard output
@@ -46,14 +51,14 @@ def show(items: Sequence[Any], columns: Sequence[Column], form: Format, *, singl
             for item in items:
                 print(columns[0].value(item))  # noqa: T201 - as above
         case _:
-            _table(items, [column for column in columns if form is Format.WIDE or not column.wide])
+            _table(items, [column for column in columns if form is Format.WIDE or not column.wide], headings)
 
 
-def _table(items: Sequence[Any], columns: Sequence[Column]) -> None:
+def _table(items: Sequence[Any], columns: Sequence[Column], headed: bool) -> None:
     rows = [[column.value(item) for column in columns] for item in items]
     headings = [column.heading for column in columns]
     widths = [max(len(row[index]) for row in [headings, *rows]) for index in range(len(columns))]
-    for row in [headings, *rows]:
+    for row in [headings, *rows] if headed else rows:
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         print(line.rstrip())  # noqa: T201 - data goes to standard output
 

@@ -64,14 +64,22 @@ def rights_in_namespace(
     metadata = {"name": name, "namespace": namespace, "labels": dict(labels)}
     return [
         {"apiVersion": f"{_RBAC}/v1", "kind": "Role", "metadata": metadata, "rules": list(rules)},
-        {
-            "apiVersion": f"{_RBAC}/v1",
-            "kind": "RoleBinding",
-            "metadata": metadata,
-            "roleRef": {"apiGroup": _RBAC, "kind": "Role", "name": name},
-            "subjects": [subject],
-        },
+        role_binding(name, namespace, "Role", subject, labels),
     ]
+
+
+def role_binding(role: str, namespace: str, kind: str, subject: Manifest, labels: Mapping[str, str]) -> Manifest:
+    """Return what gives a role to a subject in one namespace, under the role's own name.
+
+    ``kind`` is ``Role``, for one of the namespace, or ``ClusterRole``.
+    """
+    return {
+        "apiVersion": f"{_RBAC}/v1",
+        "kind": "RoleBinding",
+        "metadata": {"name": role, "namespace": namespace, "labels": dict(labels)},
+        "roleRef": {"apiGroup": _RBAC, "kind": kind, "name": role},
+        "subjects": [subject],
+    }
 
 
 def hardened_container() -> Manifest:
