@@ -14,6 +14,7 @@ from typing import Final
 
 from haneul.kernel.clock import Clock
 from haneul.kernel.documents import to_yaml
+from haneul.kernel.errors import ConflictError
 from haneul.kernel.files import write_atomically
 from haneul.kernel.kube import PODS, SECRETS, KubeApiError, KubeClient
 from haneul.kernel.kube_manifests import encryption_configuration
@@ -25,11 +26,19 @@ _KEY_BYTES: Final = 32
 
 
 def ensure_key(settings: ManagementSettings, random_bytes: Callable[[int], bytes]) -> None:
-    """Write the API server's encryption configuration with a fresh key, for root only, unless there is one."""
+    """Write the API server's encryption configuration with a fresh key, for root only, unless there is one.
+
+    Raises ConflictError if there was one: another key would not read what that one wrote.
+    """
     if not settings.encryption.exists():
         if not (settings.state / "etcd").exists():
             # Nothing was ever stored, so nothing can be older than the key.
             write_atomically(_mark(settings), "")
+        elif _mark(settings).exists():
+            raise ConflictError(
+                f"{settings.encryption}, the key of the management cluster's Secrets, is lost",
+                hint="restore the file from your backup, or give all up with 'haneul down --purge'",
+            )
         key = base64.b64encode(random_bytes(_KEY_BYTES)).decode()
         write_atomically(settings.encryption, to_yaml(encryption_configuration(key)), mode=0o600)
 

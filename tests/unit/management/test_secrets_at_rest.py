@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from haneul.kernel.clock import VirtualClock
-from haneul.kernel.errors import DeadlineExceededError
+from haneul.kernel.errors import ConflictError, DeadlineExceededError
 from haneul.kernel.kube import PODS, SECRETS, Manifest, Resource
 from haneul.kernel.kube_memory import MemoryKubeClient
 from haneul.management import kubeadm, reports
@@ -57,6 +57,16 @@ def test_the_key_is_made_once_and_only_root_reads_it(settings: ManagementSetting
     assert len(base64.b64decode(rule["providers"][0]["secretbox"]["keys"][0]["secret"])) == 32
     ensure_key(settings, lambda count: b"x" * count)
     assert settings.encryption.read_text() == made
+
+
+def test_a_lost_key_is_not_replaced_by_one_that_reads_nothing(settings: ManagementSettings) -> None:
+    ensure_key(settings, zeros)
+    (settings.state / "etcd").mkdir()
+    settings.encryption.unlink()
+    with pytest.raises(ConflictError, match="is lost") as caught:
+        ensure_key(settings, zeros)
+    assert caught.value.hint
+    assert not settings.encryption.exists()
 
 
 def test_the_api_server_is_told_where_the_key_is(settings: ManagementSettings) -> None:
