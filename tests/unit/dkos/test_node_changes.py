@@ -48,7 +48,11 @@ def named(*views: NodeView) -> tuple[NodeView, ...]:
         # … one at a time: the next waits until the first one is well.
         ((REPLACED, replace(OLD, state=NodeState.NOT_READY)), LATER, {}),
         # A new node that does not start keeps no broken one from its mend.
-        ((replace(WELL, state=NodeState.EMPTY, joined=False), replace(OLD, state=NodeState.EMPTY)), NOW, {1: Step.MARK}),
+        (
+            (replace(WELL, state=NodeState.EMPTY, joined=False), replace(OLD, state=NodeState.EMPTY)),
+            NOW,
+            {1: Step.MARK},
+        ),
         # On a node that never joined runs nothing: nothing needs to move.
         ((OLD, replace(OLD, state=NodeState.EMPTY, joined=False)), NOW, {1: Step.REPLACE}),
         # A change that was taken back before it was carried out.

@@ -71,7 +71,7 @@ class Tenancy(World):
         nodes = {node["metadata"]["name"]: node for node in await self.tenant.list(NODES)}
         closed = [name for name, node in nodes.items() if node.get("spec", {}).get("unschedulable")]
         self.most_closed = max(self.most_closed, len(closed))
-        pods = [pod for pod in await self.tenant.list(PODS, "default", labels="app=web")]
+        pods = await self.tenant.list(PODS, "default", labels="app=web")
         self.fewest = min(self.fewest, len(pods))
         taken = {pod["metadata"]["name"] for pod in pods}
         counted = {name: len([pod for pod in pods if pod["spec"]["nodeName"] == name]) for name in nodes}
