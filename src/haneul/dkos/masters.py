@@ -42,7 +42,7 @@ from haneul.kernel.kube import (
 )
 
 _AUTHORITIES = "authorities"
-#: For how long after a look nothing is read again, unless the spec changed.
+#: For how long after a look nothing is read again, unless what is wanted changed.
 _FRESH_SECONDS = 15.0
 #: The secret from which the platform's API signs people's short-lived certificates.
 CLIENT_AUTHORITY = "client-authority"
@@ -84,7 +84,8 @@ class Masters:
         Without ``all_parts``, only etcd and the API server are made: on a machine with few cores, what everything
         else waits for should not compete with what waits for it.
         """
-        wanted = (cluster.uid, cluster.spec, all_parts)
+        # All that rendering takes from the cluster.
+        wanted = (cluster.uid, cluster.spec, "ready" in cluster.status.milestones, all_parts)
         now = self._clock.monotonic()
         if self._made is not None and self._made_for == wanted and now < self._fresh_until:
             return self._made

@@ -67,7 +67,7 @@ They come true in this order; the first that is not true says what the cluster w
 | `ControlPlaneReady` | every master's pod is ready | `MastersStarting` |
 | `ApiAnswers` | the API server answers the operator | `ApiSilent` |
 | `NetworkReady` | at least one node is ready, which takes a working network | `NoNodeReady` |
-| `NodesReady` | every wanted node is ready and made from the current settings, and no other is left | `NodesJoining`, `NodesChanging` |
+| `NodesReady` | the nodes are those wanted, ready and current | `NodesJoining`, `NodesChanging` |
 
 ## Phases
 
