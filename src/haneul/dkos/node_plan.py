@@ -65,7 +65,8 @@ def what_matters(node: Manifest) -> tuple[object, ...]:
 def node_state(machine: ProvidedNode | None, node: Manifest | None) -> tuple[NodeState, str]:
     """Return a node's state, and in words what it waits for.
 
-    A Node object outlives its machine: what it says counts only if its kubelet said so since this machine started.
+    A Node object outlives its machine: what it says counts only if its kubelet said so after this machine started.
+    Both moments are whole seconds of the machine's own clock, and no machine joins within its first one.
     """
     if machine is None or not machine.running:
         return NodeState.EMPTY, machine.message if machine and machine.message else "its machine is being made"
@@ -76,7 +77,7 @@ def node_state(machine: ProvidedNode | None, node: Manifest | None) -> tuple[Nod
     if ready is None:
         return NodeState.EMPTY, "its kubelet starts"
     said = ready.get("lastHeartbeatTime")
-    if machine.started is not None and said and datetime.fromisoformat(said) < machine.started:
+    if machine.started is not None and said and datetime.fromisoformat(said) <= machine.started:
         return NodeState.EMPTY, "joining again"
     if ready["status"] == "True":
         return NodeState.READY, ""

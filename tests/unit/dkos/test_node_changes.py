@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from haneul.dkos.node_changes import BROKEN_DRAIN_LIFE, DRAIN_LIFE, Change, NodeView, Step, next_changes, progress
-from haneul.dkos.node_plan import NodeState
+from haneul.dkos.node_plan import NodeState, node_state
+from haneul.dkos.ports import ProvidedNode
 
 NOW = datetime(2026, 11, 1, 12, 0, tzinfo=UTC)
 LATER = NOW + DRAIN_LIFE
@@ -85,6 +86,24 @@ def test_table_of_the_decision(views: tuple[NodeView, ...], now: datetime, steps
 def test_progress_names_the_node_and_how_far_all_is(views: tuple[NodeView, ...], words: str) -> None:
     assert words in progress(named(*views))
     assert bool(words) == bool(progress(named(*views)))
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "state"),
+    [
+        ("True", NOW + timedelta(seconds=1), NodeState.READY),
+        ("True", NOW, NodeState.EMPTY),
+        ("False", NOW - timedelta(seconds=1), NodeState.EMPTY),
+        ("False", NOW + timedelta(seconds=1), NodeState.NOT_READY),
+        ("Unknown", NOW + timedelta(seconds=1), NodeState.NOT_READY),
+    ],
+)
+def test_what_a_node_said_before_its_machine_started_does_not_count(
+    status: str, said: datetime, state: NodeState
+) -> None:
+    condition = {"type": "Ready", "status": status, "message": "", "lastHeartbeatTime": said.isoformat()}
+    machine = ProvidedNode("a-0", "i", running=True, started=NOW)
+    assert node_state(machine, {"metadata": {"name": "a-0"}, "status": {"conditions": [condition]}})[0] is state
 
 
 @dataclass
