@@ -1,14 +1,14 @@
 """Making a cluster's masters so: applies what :mod:`control_plane` renders, in the order in which it is needed.
 
-Level-triggered: every call makes what is missing and changes what differs; what this process has applied before and
-has not changed since is skipped.
+Level-triggered: every call makes what is missing and changes what differs. What this process has applied before and
+has not changed since is skipped; for a few seconds after it looked, what it saw still counts.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from haneul.dkos import control_plane, isolation
@@ -43,6 +43,8 @@ from haneul.kernel.kube import (
 from haneul.kernel.kube_manifests import account, rights_in_namespace, rule
 
 _AUTHORITIES = "authorities"
+#: For how long after a look nothing is read again, unless what is wanted changed.
+_FRESH_SECONDS = 15.0
 #: The secret from which the platform's API signs people's short-lived certificates.
 CLIENT_AUTHORITY = "client-authority"
 
@@ -67,10 +69,15 @@ class Masters:
         self._data = data
         self._clock = clock
         self._applied: dict[tuple[str, str, str], int] = {}
+        self._made: MadeMasters | None = None
+        self._made_for: tuple[object, ...] = ()
+        self._fresh_until = 0.0
+        self._rendered_for: tuple[object, ...] = ()
 
     def forget(self) -> None:
         """Apply everything again at the next call, in case somebody else changed it."""
         self._applied.clear()
+        self._made, self._rendered_for = None, ()
 
     async def ensure(self, cluster: Cluster, *, all_parts: bool = True) -> MadeMasters:
         """Make the masters be as the spec says; does not wait until they run.
@@ -78,16 +85,34 @@ class Masters:
         Without ``all_parts``, only etcd and the API server are made: on a machine with few cores, what everything
         else waits for should not compete with what waits for it.
         """
+        # All that rendering takes from the cluster.
+        wanted = (cluster.uid, cluster.spec, "ready" in cluster.status.milestones, all_parts)
+        now = self._clock.monotonic()
+        if self._made is not None and self._made_for == wanted and now < self._fresh_until:
+            return self._made
         await self._apply(control_plane.namespaces(cluster))
         endpoints, authorities, _ = await asyncio.gather(
             self._endpoints(cluster), self._authorities(cluster), self._volume(cluster)
         )
         digests, renewed = await self._credentials(cluster, endpoints, authorities)
+        inputs = (*wanted, endpoints, digests)
+        if inputs != self._rendered_for:
+            await self._programs(cluster, endpoints, digests, all_parts=all_parts)
+            self._rendered_for = inputs
+        self._made, self._made_for = MadeMasters(endpoints, authorities), wanted
+        self._fresh_until = now + _FRESH_SECONDS
+        return replace(self._made, renewed=renewed)
+
+    async def _programs(
+        self, cluster: Cluster, endpoints: Endpoints, credentials: dict[str, str], *, all_parts: bool
+    ) -> None:
+        """Apply what runs, and what bounds it."""
         configurations = control_plane.configurations(cluster)
         role, binding = _signing_rights(cluster)
         await self._apply([*configurations.values(), *isolation.network_policies(cluster), role])
         # A role is bound only once it is there.
         await self._apply([binding])
+        digests = dict(credentials)
         for component, configuration in configurations.items():
             digests[component] += content_digest(configuration)
         images = self._images
@@ -103,7 +128,6 @@ class Masters:
         if all_parts and cluster.spec.network.plugin is NetworkPlugin.CILIUM:
             programs.append(control_plane.cilium_operator(cluster, endpoints, images, digests))
         await self._apply(programs)
-        return MadeMasters(endpoints, authorities, renewed)
 
     async def observe(self, cluster: Cluster) -> tuple[MasterState, ...]:
         """Return each master component's state, from its pods."""

@@ -280,7 +280,7 @@ class Failing(MemoryKubeClient):
     refuses_clusters = False
     refuses_patches = False
 
-    async def create(self, resource: Resource, manifest: Manifest) -> Manifest:
+    async def create(self, resource: Resource, manifest: Manifest, *, subresource: str = "") -> Manifest:
         if self.refuses_clusters and resource == CLUSTERS:
             raise KubeApiError("no", status=422, reason="Invalid")
         return await super().create(resource, manifest)
