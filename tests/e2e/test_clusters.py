@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import time
 from pathlib import Path
 
+import aiohttp
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -15,6 +17,7 @@ from cryptography.x509.oid import NameOID
 from haneul.app.demo import Ledger, deploy_workload, kill_masters, probe
 from haneul.app.installation import Installation
 from haneul.cli.context import Contexts
+from haneul.cli.waiting import is_settled
 from haneul.kernel.clock import SystemClock
 from haneul.kernel.errors import HaneulError
 from haneul.kernel.kube import (
@@ -22,6 +25,7 @@ from haneul.kernel.kube import (
     NAMESPACES,
     NODES,
     PERSISTENT_VOLUMES,
+    POD_DISRUPTION_BUDGETS,
     PODS,
     SECRETS,
     SERVICES,
@@ -150,6 +154,64 @@ async def test_a_node_that_dies_is_replaced_and_joins_again(shop: str, installat
         await wait_for(told, what=f"the event {reason}", timeout=30, clock=CLOCK, interval=0.5)
 
 
+async def test_a_changed_setting_replaces_nodes_one_by_one_and_the_workload_answers(
+    shop: str, installation: Installation
+) -> None:
+    """Three replicas on two nodes; asked at whatever addresses the nodes have, because those change with them."""
+    address = await deploy(shop)
+    namespace, port = f"nodes-{PROJECT}-{shop}", address.rsplit(":", 1)[1]
+    ledger, stop, most_away = Ledger(shop, address), asyncio.Event(), 0
+
+    async def ask_all() -> None:
+        nonlocal most_away
+        timeout = aiohttp.ClientTimeout(total=1)
+        async with installation.lifecycle.client() as management, aiohttp.ClientSession(timeout=timeout) as session:
+            while not stop.is_set():
+                pods = await management.list(PODS, namespace)
+                running = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+                most_away = max(most_away, 2 - len(running))
+                urls = [f"http://{pod['status']['podIP']}:{port}/hostname" for pod in pods if "podIP" in pod["status"]]
+                answers = await asyncio.gather(*(session.get(url) for url in urls), return_exceptions=True)
+                answered = [answer for answer in answers if not isinstance(answer, BaseException)]
+                ledger.note(any(answer.status == 200 for answer in answered), time.monotonic())
+                for answer in answered:
+                    answer.release()
+                await asyncio.sleep(0.1)
+
+    async with tenant(shop) as kube, installation.lifecycle.client() as management:
+        budget = {
+            "apiVersion": "policy/v1",
+            "kind": "PodDisruptionBudget",
+            "metadata": {"name": "web", "namespace": "default"},
+            "spec": {"minAvailable": 2, "selector": {"matchLabels": {"app": "web"}}},
+        }
+        await kube.apply(POD_DISRUPTION_BUDGETS, budget)
+        before = {pod["metadata"]["uid"] for pod in await management.list(PODS, namespace)}
+        probing = asyncio.create_task(ask_all())
+        with Contexts.default().client() as client:
+            change = {"settings": {"maxPodsPerNode": 55}}
+            await asyncio.to_thread(client.patch, f"/projects/{PROJECT}/clusters/{shop}", change)
+
+        async def changed() -> bool:
+            nodes = await kube.list(NODES)
+            return (
+                [node["status"]["capacity"]["pods"] for node in nodes] == ["55", "55"]
+                and is_settled(await asyncio.to_thread(cluster, shop))
+                and not any(node["spec"].get("unschedulable") for node in nodes)
+            )
+
+        try:
+            await wait_for(changed, what="both nodes to be changed", timeout=240, clock=CLOCK, interval=0.5)
+        finally:
+            stop.set()
+            await probing
+            await kube.delete(POD_DISRUPTION_BUDGETS, "web", "default")
+        assert before.isdisjoint({pod["metadata"]["uid"] for pod in await management.list(PODS, namespace)})
+    assert most_away <= 1
+    assert ledger.asked > 20
+    assert ledger.longest_gap < 3, ledger
+
+
 async def test_a_stranger_gets_no_node_certificate(shop: str) -> None:
     """Even an owner of the cluster cannot make a node that no pool announced."""
     key = new_private_key()
@@ -220,6 +282,22 @@ async def test_secrets_are_encrypted_where_they_lie(shop: str, installation: Ins
     assert files
     for path in files:
         assert marker.encode() not in path.read_bytes(), path
+
+
+async def test_secrets_of_the_management_cluster_are_encrypted_where_they_lie(installation: Installation) -> None:
+    marker = "another-marker-that-stands-in-no-other-secret"
+    metadata = {"name": "marked", "namespace": "default"}
+    data = {"text": base64.b64encode(marker.encode()).decode()}
+    manifest = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": data}
+    async with installation.lifecycle.client() as management:
+        await management.apply(SECRETS, manifest)
+        try:
+            files = [path for path in (installation.settings.state / "etcd").rglob("*") if path.is_file()]
+            assert files
+            for path in files:
+                assert marker.encode() not in path.read_bytes(), path
+        finally:
+            await management.delete(SECRETS, "marked", "default")
 
 
 def remains_of(uid: str, name: str, installation: Installation) -> list[str]:

@@ -68,17 +68,19 @@ def _known(caller: AnyCaller) -> Caller:
 
 
 class ClustersInProject:
-    """Identity's port for what a project holds, on DKOS."""
+    """Identity's port for what a project holds, on DKOS.
+
+    A deleted project's namespace stays: it is empty, costs nothing, and keeps its events for who asks later.
+    """
 
     def __init__(self, store: ClusterStore) -> None:
         self._store = store
 
-    async def of(self, project: str) -> list[str]:
-        """Return the project's clusters in words."""
-        return [f"cluster {cluster.name}" for cluster in await self._store.list(project)]
-
-    async def forget(self, project: str) -> None:
-        """A project's namespace stays: it is empty, costs nothing, and keeps its events for who asks later."""
+    @asynccontextmanager
+    async def closed(self, project: str) -> AsyncIterator[list[str]]:
+        """Let no cluster be created meanwhile; yield the project's clusters in words."""
+        async with self._store.closed(project) as clusters:
+            yield [f"cluster {cluster.name}" for cluster in clusters]
 
 
 def create_api(

@@ -19,14 +19,16 @@ from datetime import datetime, timedelta
 import structlog
 
 from haneul.dkos import tenant_objects
+from haneul.dkos.changing import NodeChanger
 from haneul.dkos.control_plane import labels
 from haneul.dkos.credentials import decode, node_kubeconfig, operator_access, secret_manifest
 from haneul.dkos.events import Event, Look, credentials_renewed, told
 from haneul.dkos.joining import AnnouncedNode
 from haneul.dkos.masters import MadeMasters, Masters
-from haneul.dkos.model import CLUSTERS, Cluster, ClusterStatus, NodeProviderName, project_namespace
+from haneul.dkos.model import CLUSTERS, Cluster, ClusterStatus, NetworkPlugin, NodeProviderName, project_namespace
 from haneul.dkos.node_files import node_files
-from haneul.dkos.node_plan import NodePlan, node_statuses, plan_nodes
+from haneul.dkos.node_plan import NodePlan, node_statuses, plan_nodes, what_matters
+from haneul.dkos.pace import IDLE, Pace, is_settled
 from haneul.dkos.ports import NodeAnnouncement, NodeProvider, ProvidedNode
 from haneul.dkos.rotating import AuthorityRotation
 from haneul.dkos.signing import NodeSigner
@@ -47,7 +49,6 @@ from haneul.kernel.kube import (
 _log = structlog.get_logger(__name__)
 
 _TOKENS = "bootstrap-tokens"
-_QUICK, _IDLE = 0.2, 15.0
 _RESYNC = timedelta(minutes=10)
 _CLIENT_LIFE = timedelta(minutes=30)
 
@@ -86,10 +87,18 @@ class ClusterController:
         self._tenant_keys: tuple[bytes, bytes] | None = None
         self._watches: list[asyncio.Task[None]] = []
         self._signer: NodeSigner | None = None
+        self._pace = Pace()
+        self._settled = False
+        self._changer = NodeChanger(providers, clock)
         self._base_done: set[str] = set()
+        self._base_applied: NetworkPlugin | None = None
         self._joined: dict[str, str] = {}
         self._resync_at: datetime | None = None
         self._rotation = AuthorityRotation(masters, clock=clock)
+        # What was read or rendered last, as long as it may be used again.
+        self._tokens_kept: dict[str, str] = {}
+        self._tokens_until = 0.0
+        self._announced: tuple[tuple[object, ...], dict[str, NodeAnnouncement]] | None = None
 
     def wake(self) -> None:
         """Look again soon: something about the cluster changed."""
@@ -111,9 +120,9 @@ class ClusterController:
 
     async def pause(self, status: ClusterStatus) -> None:
         """Wait until something happens, or until it is time to look again anyway."""
-        settled = all(condition.status == "True" for condition in status.conditions)
+        self._settled = is_settled(status)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_IDLE if settled else _QUICK):
+            async with asyncio.timeout(self._pace.after(status, self._clock.monotonic())):
                 await self._wake.wait()
         self._wake.clear()
 
@@ -123,6 +132,7 @@ class ClusterController:
         if self._resync_at is None or now >= self._resync_at:
             self._masters.forget()
             self._base_done.clear()
+            self._base_applied = None
             self._resync_at = now + _RESYNC
         problem = cluster.spec_problem
         if not problem and None in (cluster.spec.network.pods, cluster.spec.network.services):
@@ -135,16 +145,18 @@ class ClusterController:
         for component in made.renewed:
             self._tell(cluster, credentials_renewed(component))
         tokens = await self._tokens(cluster)
-        if serves:
-            await self._announce_machines(cluster, made, tokens)
+        announced = self._announcements(cluster, made, tokens)
+        provided = await self._observe(cluster)
+        if serves and await self._make_machines(cluster, announced, provided):
+            provided = await self._observe(cluster)
         api_answers, message = await self._reach_tenant(cluster, made, now)
         nodes: Sequence[Manifest] = ()
-        provided = await self._observe(cluster)
+        plan = plan_nodes(cluster, provided, ())
+        change = ""
         if api_answers and self._tenant is not None:
             nodes = await self._tenant.list(NODES)
-            plan = plan_nodes(cluster, provided, [node["metadata"]["name"] for node in nodes])
             await self._serve_tenant(self._tenant, cluster, plan, provided, nodes, tokens)
-        plan = plan_nodes(cluster, provided, ())
+            change = await self._changer.look(self._tenant, cluster, announced, provided, nodes)
         rotation = await self._rotation.look(
             cluster,
             made,
@@ -163,6 +175,7 @@ class ClusterController:
             endpoint=made.endpoints.outside,
             rotation=rotation,
             authorities_expire=made.keyring.expires,
+            change=change,
         )
         return await self._report(cluster, seen, provided)
 
@@ -191,6 +204,9 @@ class ClusterController:
     async def _tokens(self, cluster: Cluster) -> dict[str, str]:
         """Return each node's bootstrap token; made once, kept with the masters, one node's never another's."""
         wanted = [f"{pool.name}-{number}" for pool in cluster.spec.node_pools for number in range(pool.count)]
+        now = self._clock.monotonic()
+        if now < self._tokens_until and self._tokens_kept.keys() == set(wanted):
+            return self._tokens_kept
         kept = await self._management.get(SECRETS, _TOKENS, cluster.masters_namespace)
         tokens = {name: value.decode() for name, value in decode(kept).items()} if kept else {}
         missing = [name for name in wanted if name not in tokens]
@@ -199,13 +215,19 @@ class ClusterController:
             data = {name: value.encode() for name, value in tokens.items()}
             manifest = secret_manifest(cluster.masters_namespace, _TOKENS, data, labels(cluster))
             await self._management.apply(SECRETS, manifest)
-        return {name: tokens[name] for name in wanted}
+        self._tokens_kept = {name: tokens[name] for name in wanted}
+        self._tokens_until = now + IDLE
+        return self._tokens_kept
 
-    async def _announce_machines(self, cluster: Cluster, made: MadeMasters, tokens: Mapping[str, str]) -> None:
+    def _announcements(
+        self, cluster: Cluster, made: MadeMasters, tokens: Mapping[str, str]
+    ) -> dict[str, NodeAnnouncement]:
+        """Return what the wanted nodes are made from; rendered anew only if something that goes into it changed."""
         authority = made.keyring.trusted("cluster")
-        async with asyncio.TaskGroup() as group:
-            for name, pool in plan_nodes(cluster, (), ()).keep.items():
-                announcement = NodeAnnouncement(
+        inputs = (cluster.spec, made.endpoints.inside, authority, made.keyring.machine_era, tokens)
+        if self._announced is None or self._announced[0] != inputs:
+            announced = {
+                name: NodeAnnouncement(
                     name,
                     pool,
                     node_files(cluster, pool, name, pause_image=self._pause_image),
@@ -213,7 +235,24 @@ class ClusterController:
                     authority,
                     made.keyring.machine_era,
                 )
-                group.create_task(self._providers[pool.provider].ensure(cluster, announcement))
+                for name, pool in plan_nodes(cluster, (), ()).keep.items()
+            }
+            self._announced = (inputs, announced)
+        return self._announced[1]
+
+    async def _make_machines(
+        self, cluster: Cluster, announced: Mapping[str, NodeAnnouncement], provided: Sequence[ProvidedNode]
+    ) -> bool:
+        """Make what is missing and keep what is as it should be; say whether something was missing.
+
+        A machine that was made from something else waits until its turn comes.
+        """
+        machines = {machine.name: machine for machine in provided}
+        async with asyncio.TaskGroup() as group:
+            for name, node in announced.items():
+                if not self._changer.outdated(cluster, node, machines.get(name)):
+                    group.create_task(self._providers[node.pool.provider].ensure(cluster, node))
+        return not announced.keys() <= machines.keys()
 
     async def _observe(self, cluster: Cluster) -> list[ProvidedNode]:
         found: list[ProvidedNode] = []
@@ -258,8 +297,14 @@ class ClusterController:
                     _log.warning("certificate request not answered", error=str(error))
 
     async def _watch_nodes(self, tenant: KubeClient) -> None:
-        async for _ in tenant.watch(NODES):
-            self.wake()
+        """Look again when a node changed in something that matters; kubelets tell that they live all the time."""
+        seen: dict[str, object] = {}
+        async for event in tenant.watch(NODES):
+            name = event.object["metadata"]["name"]
+            matters = None if event.type == "DELETED" else what_matters(event.object)
+            if not self._settled or seen.get(name) != matters:
+                self.wake()
+            seen[name] = matters
 
     async def _serve_tenant(
         self,
@@ -270,7 +315,7 @@ class ClusterController:
         nodes: Sequence[Manifest],
         tokens: Mapping[str, str],
     ) -> None:
-        """Put into the tenant's cluster what its nodes and people need; take out what no pool wants."""
+        """Put into the tenant's cluster what its nodes and people need."""
         await self._apply_base(tenant, cluster)
         machines = {machine.name: machine for machine in provided}
         announced = {
@@ -287,8 +332,6 @@ class ClusterController:
         async with asyncio.TaskGroup() as group:
             for name in plan.keep:
                 group.create_task(self._keep_token(tenant, name, machines.get(name), by_name.get(name), tokens[name]))
-            for name in plan.drop:
-                group.create_task(self._drop(tenant, cluster, name))
 
     async def _apply_base(self, tenant: KubeClient, cluster: Cluster) -> None:
         async def apply(manifest: Manifest) -> None:
@@ -297,9 +340,12 @@ class ClusterController:
                 await tenant.apply(resource_of(manifest), manifest)
                 self._base_done.add(key)
 
+        if self._base_applied is cluster.spec.network.plugin:
+            return
         async with asyncio.TaskGroup() as group:
             for manifest in tenant_objects.base_objects(cluster):
                 group.create_task(apply(manifest))
+        self._base_applied = cluster.spec.network.plugin
 
     async def _keep_token(
         self, tenant: KubeClient, name: str, machine: ProvidedNode | None, node: Manifest | None, token: str
@@ -330,16 +376,6 @@ class ClusterController:
         lease = await tenant.get(LEASES, name, "kube-node-lease")
         renewed = (lease or {}).get("spec", {}).get("renewTime")
         return bool(renewed and machine.started and datetime.fromisoformat(renewed) > machine.started)
-
-    async def _drop(self, tenant: KubeClient, cluster: Cluster, name: str) -> None:
-        """Take a node out: no new pods, then its object, then its machine; its pods are made elsewhere."""
-        node = await tenant.get(NODES, name)
-        if node is not None:
-            await tenant.patch(NODES, name, {"spec": {"unschedulable": True}})
-        for provider in self._providers.values():
-            await provider.remove(cluster, name)
-        await tenant.delete(NODES, name)
-        self._joined.pop(name, None)
 
 
 def new_bootstrap_token() -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives import serialization
 from haneul.dkos.keyring import Keyring
 from haneul.kernel.documents import to_yaml
 from haneul.kernel.kube import KubeAccess, Manifest
+from haneul.kernel.kube_manifests import encryption_configuration
 from haneul.kernel.pki import KeyPair, LeafProfile, issue_leaf
 
 _PROFILE_ANNOTATION = "dkos.haneul.dev/issued-for"
@@ -107,7 +108,7 @@ def component_data(
                 "front-proxy-ca.crt": keyring.trusted("front-proxy"),
                 "service-account.key": keyring.token_keys[0],
                 "service-account.pub": b"".join(_public_key(key) for key in keyring.token_keys),
-                "encryption.yaml": _encryption_configuration(keyring.encryption_keys),
+                "encryption.yaml": to_yaml(encryption_configuration(keyring.encryption_keys)).encode(),
             }
         case _:
             leaf = leaves["client"]
@@ -200,24 +201,6 @@ def _kubeconfig(server: str, authority: Mapping[str, str], user: Mapping[str, st
         "users": [{"name": "default", "user": dict(user)}],
     }
     return to_yaml(config).encode()
-
-
-def _encryption_configuration(keys: Sequence[tuple[str, bytes]]) -> bytes:
-    """Secrets are encrypted before etcd sees them (Kubernetes documentation "Encrypting Confidential Data at Rest")."""
-    configuration = {
-        "apiVersion": "apiserver.config.k8s.io/v1",
-        "kind": "EncryptionConfiguration",
-        "resources": [
-            {
-                "resources": ["secrets"],
-                "providers": [
-                    {"secretbox": {"keys": [{"name": name, "secret": key.decode()} for name, key in keys]}},
-                    {"identity": {}},
-                ],
-            }
-        ],
-    }
-    return to_yaml(configuration).encode()
 
 
 def _public_key(private: bytes) -> bytes:

@@ -1,7 +1,7 @@
 """Making a cluster's masters so: applies what :mod:`control_plane` renders, in the order in which it is needed.
 
-Level-triggered: every call makes what is missing and changes what differs; what this process has applied before and
-has not changed since is skipped.
+Level-triggered: every call makes what is missing and changes what differs. What this process has applied before and
+has not changed since is skipped; for a few seconds after it looked, what it saw still counts.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from haneul.dkos import control_plane, isolation
@@ -42,8 +42,11 @@ from haneul.kernel.kube import (
     Manifest,
     resource_of,
 )
+from haneul.kernel.kube_manifests import account, rights_in_namespace, rule
 
 _AUTHORITIES = "authorities"
+#: For how long after a look nothing is read again, unless what is wanted changed.
+_FRESH_SECONDS = 15.0
 #: The secret from which the platform's API signs people's short-lived certificates.
 CLIENT_AUTHORITY = "client-authority"
 
@@ -70,10 +73,16 @@ class Masters:
         self._data = data
         self._clock = clock
         self._applied: dict[tuple[str, str, str], int] = {}
+        self._made: MadeMasters | None = None
+        self._made_for: tuple[object, ...] = ()
+        self._fresh_until = 0.0
+        self._rendered_for: tuple[object, ...] = ()
+        self._digests: dict[str, str] = {}
 
     def forget(self) -> None:
         """Apply everything again at the next call, in case somebody else changed it."""
         self._applied.clear()
+        self._made, self._rendered_for = None, ()
 
     async def ensure(self, cluster: Cluster, *, all_parts: bool = True) -> MadeMasters:
         """Make the masters be as the spec says; does not wait until they run.
@@ -81,16 +90,34 @@ class Masters:
         Without ``all_parts``, only etcd and the API server are made: on a machine with few cores, what everything
         else waits for should not compete with what waits for it.
         """
+        # All that rendering takes from the cluster.
+        wanted = (cluster.uid, cluster.spec, "ready" in cluster.status.milestones, all_parts)
+        now = self._clock.monotonic()
+        if self._made is not None and self._made_for == wanted and now < self._fresh_until:
+            return self._made
         await self._apply(control_plane.namespaces(cluster))
         endpoints, keyring, _ = await asyncio.gather(
             self._endpoints(cluster), self._keyring(cluster), self._volume(cluster)
         )
         digests, renewed = await self._credentials(cluster, endpoints, keyring)
+        inputs = (*wanted, endpoints, digests)
+        if inputs != self._rendered_for:
+            self._digests = await self._programs(cluster, endpoints, digests, all_parts=all_parts)
+            self._rendered_for = inputs
+        self._made, self._made_for = MadeMasters(endpoints, keyring, self._digests), wanted
+        self._fresh_until = now + _FRESH_SECONDS
+        return replace(self._made, renewed=renewed)
+
+    async def _programs(
+        self, cluster: Cluster, endpoints: Endpoints, credentials: dict[str, str], *, all_parts: bool
+    ) -> dict[str, str]:
+        """Apply what runs, and what bounds it; return what the pods are made from, by component."""
         configurations = control_plane.configurations(cluster)
         role, binding = _signing_rights(cluster)
         await self._apply([*configurations.values(), *isolation.network_policies(cluster), role])
         # A role is bound only once it is there.
         await self._apply([binding])
+        digests = dict(credentials)
         for component, configuration in configurations.items():
             digests[component] += content_digest(configuration)
         images = self._images
@@ -106,7 +133,7 @@ class Masters:
         if all_parts and cluster.spec.network.plugin is NetworkPlugin.CILIUM:
             programs.append(control_plane.cilium_operator(cluster, endpoints, images, digests))
         await self._apply(programs)
-        return MadeMasters(endpoints, keyring, digests, renewed)
+        return digests
 
     async def begin(self, cluster: Cluster, made: MadeMasters, step: Step) -> None:
         """Begin a step of the authorities' replacement, unless somebody else went on from the same state already."""
@@ -127,6 +154,8 @@ class Masters:
             "data": dict.fromkeys(data) | written,
         }
         await self._client.patch(SECRETS, _AUTHORITIES, patch, cluster.masters_namespace)
+        # What was made last is made from the step before.
+        self._made = None
 
     async def unfinished(self, cluster: Cluster, made: MadeMasters) -> list[str]:
         """Return the components of which not exactly the pods of the last :meth:`ensure` run."""
@@ -285,28 +314,9 @@ def _full_name(cluster: Cluster) -> str:
 
 def _signing_rights(cluster: Cluster) -> list[Manifest]:
     """The platform's API may read one secret of each cluster: the one that signs people's certificates."""
-    metadata = {
-        "name": "credential-signer",
-        "namespace": cluster.masters_namespace,
-        "labels": labels(cluster),
-    }
-    return [
-        {
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "Role",
-            "metadata": metadata,
-            "rules": [
-                {"apiGroups": [""], "resources": ["secrets"], "resourceNames": [CLIENT_AUTHORITY], "verbs": ["get"]}
-            ],
-        },
-        {
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "RoleBinding",
-            "metadata": metadata,
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "credential-signer"},
-            "subjects": [{"kind": "ServiceAccount", "name": "haneul-api", "namespace": "haneul-system"}],
-        },
-    ]
+    rules = [rule("", ["secrets"], ["get"], names=[CLIENT_AUTHORITY])]
+    api = account("haneul-api", "haneul-system")
+    return rights_in_namespace("credential-signer", cluster.masters_namespace, rules, api, labels(cluster))
 
 
 def _master_state(role: str, pods: list[Manifest]) -> MasterState:

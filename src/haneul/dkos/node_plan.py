@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum, auto
+from typing import Any
 
 from haneul.dkos.model import Cluster, NodePool, NodeStatus
 from haneul.dkos.ports import ProvidedNode
@@ -39,14 +42,43 @@ def node_statuses(
 
 
 def _status(name: str, pool: NodePool, machine: ProvidedNode | None, node: Manifest | None) -> NodeStatus:
+    state, message = node_state(machine, node)
     address = machine.address if machine else ""
+    ready = state is NodeState.READY
+    return NodeStatus(name=name, pool=pool.name, address=address, ready=ready, message=message)
+
+
+class NodeState(Enum):
+    """How far a machine is as a node. An ``EMPTY`` one has not joined since it was made, so no pod runs on it."""
+
+    EMPTY = auto()
+    NOT_READY = auto()
+    READY = auto()
+
+
+def what_matters(node: Manifest) -> tuple[object, ...]:
+    """Return the part of a Node object on which decisions about it rest; the rest changes all the time."""
+    ready = [entry["status"] for entry in node.get("status", {}).get("conditions", []) if entry["type"] == "Ready"]
+    return (ready, node.get("spec", {}).get("unschedulable"), node["metadata"].get("annotations"))
+
+
+def node_state(machine: ProvidedNode | None, node: Manifest | None) -> tuple[NodeState, str]:
+    """Return a node's state, and in words what it waits for.
+
+    A Node object outlives its machine: what it says counts only if its kubelet said so after this machine started.
+    Both moments are whole seconds of the machine's own clock, and no machine joins within its first one.
+    """
     if machine is None or not machine.running:
-        message = machine.message if machine and machine.message else "its machine is being made"
-        return NodeStatus(name=name, pool=pool.name, address=address, message=message)
+        return NodeState.EMPTY, machine.message if machine and machine.message else "its machine is being made"
     if node is None:
-        return NodeStatus(name=name, pool=pool.name, address=address, message="joining")
-    ready = next((entry for entry in node.get("status", {}).get("conditions", []) if entry["type"] == "Ready"), None)
-    if ready is not None and ready["status"] == "True":
-        return NodeStatus(name=name, pool=pool.name, address=address, ready=True)
-    message = ready["message"] if ready else "its kubelet starts"
-    return NodeStatus(name=name, pool=pool.name, address=address, message=message)
+        return NodeState.EMPTY, "joining"
+    conditions: list[dict[str, Any]] = node.get("status", {}).get("conditions", [])
+    ready = next((entry for entry in conditions if entry["type"] == "Ready"), None)
+    if ready is None:
+        return NodeState.EMPTY, "its kubelet starts"
+    said = ready.get("lastHeartbeatTime")
+    if machine.started is not None and said and datetime.fromisoformat(said) <= machine.started:
+        return NodeState.EMPTY, "joining again"
+    if ready["status"] == "True":
+        return NodeState.READY, ""
+    return NodeState.NOT_READY, ready["message"]

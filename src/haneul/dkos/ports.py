@@ -33,7 +33,8 @@ class ProvidedNode:
     """A machine as its provider sees it.
 
     ``instance`` changes whenever the machine is replaced by a new one of the same name; ``address`` and ``started``
-    are known once it runs.
+    are known once it runs. ``revision`` names what it is made from, or is being made from: a machine that is being
+    replaced has its successor's, and does not run.
     """
 
     name: str
@@ -42,12 +43,20 @@ class ProvidedNode:
     running: bool = False
     started: datetime | None = None
     message: str = ""
+    revision: str = ""
     #: The number of the authorities that it was made for.
     era: int = 0
 
 
 class NodeProvider(Protocol):
     """Where a pool's nodes come from. Every method may be repeated; none waits for long."""
+
+    def revision(self, cluster: Cluster, node: NodeAnnouncement) -> str:
+        """Return the revision that :meth:`ensure` would give the machine; another one than it has means replacing it.
+
+        Asked at every look, so a provider works it out once for the same announcement.
+        """
+        ...
 
     async def ensure(self, cluster: Cluster, node: NodeAnnouncement) -> None:
         """Make the machine be there with these files, replacing it if it was made from other ones."""

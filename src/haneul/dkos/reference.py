@@ -67,7 +67,7 @@ They come true in this order; the first that is not true says what the cluster w
 | `ControlPlaneReady` | every master's pod is ready | `MastersStarting` |
 | `ApiAnswers` | the API server answers the operator | `ApiSilent` |
 | `NetworkReady` | at least one node is ready, which takes a working network | `NoNodeReady` |
-| `NodesReady` | every wanted node is ready | `NodesJoining` |
+| `NodesReady` | the nodes are those wanted, ready and current | `NodesJoining`, `NodesChanging` |
 | `AuthoritiesCurrent` | no authorities are being replaced | [the step](../explanation/certificates.md) |
 
 ## Phases
@@ -77,7 +77,7 @@ They come true in this order; the first that is not true says what the cluster w
 | `Pending` | the operator has not looked at it yet |
 | `Creating` | it has never been ready |
 | `Ready` | all conditions are true |
-| `Updating` | it was ready, and its spec changed since |
+| `Updating` | it was ready, and its spec changed since, or its nodes are being changed |
 | `Degraded` | it was ready, its spec did not change, and something is missing |
 | `Deleting` | it is being torn down |
 """

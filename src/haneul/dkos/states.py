@@ -46,6 +46,8 @@ class Observation:
     #: How far the authorities' replacement is.
     rotation: Verdict = field(default_factory=lambda: Verdict(Step.STEADY))
     authorities_expire: datetime | None = None
+    #: Which nodes are being changed or removed, in words; nothing if all are made from what they should be.
+    change: str = ""
 
 
 def status_of(cluster: Cluster, seen: Observation, now: datetime) -> ClusterStatus:
@@ -56,7 +58,7 @@ def status_of(cluster: Cluster, seen: Observation, now: datetime) -> ClusterStat
         for kind, true, reason, message in _verdicts(seen)
     )
     return ClusterStatus(
-        phase=_phase(cluster, conditions),
+        phase=_phase(cluster, conditions, changing=bool(seen.change)),
         observed_generation=cluster.generation,
         endpoint=seen.endpoint or cluster.status.endpoint,
         version=cluster.spec.version,
@@ -83,8 +85,9 @@ def _verdicts(seen: Observation) -> list[tuple[ConditionType, bool, str, str]]:
     absent = [node for node in seen.nodes if not node.ready]
     nodes = ", ".join(f"{node.name} ({node.message})" if node.message else node.name for node in absent)
     ready_nodes = len(seen.nodes) - len(absent)
+    joining = f"{ready_nodes} of {seen.wanted_nodes} nodes ready; waiting for {nodes or 'the others to be made'}"
     masters_ready = bool(seen.masters) and not waiting
-    all_nodes = not absent and len(seen.nodes) == seen.wanted_nodes
+    all_nodes = not absent and len(seen.nodes) == seen.wanted_nodes and not seen.change
     network = all_nodes or ready_nodes > 0
     return [
         (
@@ -114,10 +117,8 @@ def _verdicts(seen: Observation) -> list[tuple[ConditionType, bool, str, str]]:
         (
             ConditionType.NODES_READY,
             all_nodes,
-            "NodesReady" if all_nodes else "NodesJoining",
-            ""
-            if all_nodes
-            else f"{ready_nodes} of {seen.wanted_nodes} nodes ready; waiting for {nodes or 'the others to be made'}",
+            "NodesReady" if all_nodes else ("NodesChanging" if seen.change else "NodesJoining"),
+            seen.change or ("" if all_nodes else joining),
         ),
         (ConditionType.AUTHORITIES_CURRENT, *_authorities_verdict(seen.rotation)),
     ]
@@ -152,7 +153,7 @@ def _condition(
     return Condition(type=kind, status=status, reason=reason, message=message, last_transition_time=since)
 
 
-def _phase(cluster: Cluster, conditions: Sequence[Condition]) -> Phase:
+def _phase(cluster: Cluster, conditions: Sequence[Condition], *, changing: bool) -> Phase:
     if cluster.deleting:
         return Phase.DELETING
     if all(condition.status == "True" for condition in conditions):
@@ -161,7 +162,9 @@ def _phase(cluster: Cluster, conditions: Sequence[Condition]) -> Phase:
         return Phase.CREATING
     if any(c.type is ConditionType.AUTHORITIES_CURRENT and c.status != "True" for c in conditions):
         return Phase.UPDATING
-    changing = cluster.status.observed_generation != cluster.generation or cluster.status.phase is Phase.UPDATING
+    changing = (
+        changing or cluster.status.observed_generation != cluster.generation or cluster.status.phase is Phase.UPDATING
+    )
     return Phase.UPDATING if changing else Phase.DEGRADED
 
 

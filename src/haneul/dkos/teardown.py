@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Callable
 
@@ -10,10 +11,19 @@ from haneul.dkos.events import Event, Reason, event, teardown_waits
 from haneul.dkos.model import Cluster
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import UnavailableError
-from haneul.kernel.kube import JOBS, NAMESPACES, PERSISTENT_VOLUMES, KubeClient, Manifest
+from haneul.kernel.kube import (
+    JOBS,
+    NAMESPACES,
+    PERSISTENT_VOLUME_CLAIMS,
+    PERSISTENT_VOLUMES,
+    PODS,
+    KubeClient,
+    Manifest,
+)
 from haneul.kernel.waiting import wait_for
 
 _NAMESPACE_SECONDS, _WIPE_SECONDS = 180.0, 60.0
+_GRACE_SECONDS = 1
 
 
 async def tear_down(
@@ -29,6 +39,7 @@ async def tear_down(
     for namespace, what in ((cluster.nodes_namespace, "nodes"), (cluster.masters_namespace, "masters")):
         if await client.delete(NAMESPACES, namespace):
             tell(teardown_waits(f"the {what} to end (namespace {namespace})"))
+    await _end_content(client, cluster)
     for namespace in (cluster.nodes_namespace, cluster.masters_namespace):
 
         async def gone(name: str = namespace) -> bool:
@@ -43,6 +54,21 @@ async def tear_down(
     for volume in volumes:
         await client.delete(PERSISTENT_VOLUMES, volume["metadata"]["name"])
     tell(event(Reason.DELETED, "all that was made for the cluster is gone"))
+
+
+async def _end_content(client: KubeClient, cluster: Cluster) -> None:
+    """Ask the pods and claims of the ended namespaces to go now.
+
+    Kubernetes looks at what is in an ended namespace only after five seconds, and again and again as long as pods are
+    there with the time that they asked for; nobody needs what these pods would still do. In an ended namespace nothing
+    is made anew.
+    """
+    async with asyncio.TaskGroup() as group:
+        for namespace in (cluster.nodes_namespace, cluster.masters_namespace):
+            for resource in (PODS, PERSISTENT_VOLUME_CLAIMS):
+                for found in await client.list(resource, namespace):
+                    grace = _GRACE_SECONDS if resource == PODS else None
+                    group.create_task(client.delete(resource, found["metadata"]["name"], namespace, grace=grace))
 
 
 async def _wipe(client: KubeClient, cluster: Cluster, host: str, *, toolbox: str, data: str, clock: Clock) -> None:

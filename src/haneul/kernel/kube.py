@@ -51,6 +51,7 @@ DEPLOYMENTS = Resource("apps", "v1", "deployments", "Deployment")
 DAEMON_SETS = Resource("apps", "v1", "daemonsets", "DaemonSet")
 STATEFUL_SETS = Resource("apps", "v1", "statefulsets", "StatefulSet")
 JOBS = Resource("batch", "v1", "jobs", "Job")
+POD_DISRUPTION_BUDGETS = Resource("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget")
 NETWORK_POLICIES = Resource("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy")
 ROLES = Resource("rbac.authorization.k8s.io", "v1", "roles", "Role")
 ROLE_BINDINGS = Resource("rbac.authorization.k8s.io", "v1", "rolebindings", "RoleBinding")
@@ -120,16 +121,26 @@ class KubeClient(Protocol):
         """Return the object, or None if there is none."""
         ...
 
-    async def list(self, resource: Resource, namespace: str = "", *, labels: str = "") -> list[Manifest]:
-        """Return all objects that match the label selector; of every namespace if none is named."""
+    async def list(
+        self, resource: Resource, namespace: str = "", *, labels: str = "", fields: str = ""
+    ) -> list[Manifest]:
+        """Return all objects that match the label and field selectors; of every namespace if none is named.
+
+        Which fields can be selected by is the API's to say: a pod's ``spec.nodeName`` is one (Kubernetes documentation
+        "Field Selectors").
+        """
         ...
 
     async def apply(self, resource: Resource, manifest: Manifest, *, subresource: str = "") -> Manifest:
         """Make the fields of ``manifest`` so, by server-side apply, and return the whole object."""
         ...
 
-    async def create(self, resource: Resource, manifest: Manifest) -> Manifest:
-        """Create the object; raises KubeApiError with reason AlreadyExists if there is one of its name."""
+    async def create(self, resource: Resource, manifest: Manifest, *, subresource: str = "") -> Manifest:
+        """Create the object; raises KubeApiError with reason AlreadyExists if there is one of its name.
+
+        With a ``subresource``, ask it of the object that ``manifest`` names: a pod's ``eviction`` is refused with
+        reason TooManyRequests while a disruption budget holds it (Kubernetes documentation "API-initiated Eviction").
+        """
         ...
 
     async def patch(

@@ -55,9 +55,13 @@ class HttpKubeClient:
                 return None
             raise
 
-    async def list(self, resource: Resource, namespace: str = "", *, labels: str = "") -> list[Manifest]:
+    async def list(
+        self, resource: Resource, namespace: str = "", *, labels: str = "", fields: str = ""
+    ) -> list[Manifest]:
         """Return all objects that match."""
-        answer = await self._call("GET", _path(resource, namespace), query={"labelSelector": labels} if labels else {})
+        selectors = {"labelSelector": labels, "fieldSelector": fields}
+        query = {name: value for name, value in selectors.items() if value}
+        answer = await self._call("GET", _path(resource, namespace), query=query)
         return [_typed(item, resource) for item in answer.get("items") or []]
 
     async def apply(self, resource: Resource, manifest: Manifest, *, subresource: str = "") -> Manifest:
@@ -71,9 +75,11 @@ class HttpKubeClient:
             content_type="application/apply-patch+yaml",
         )
 
-    async def create(self, resource: Resource, manifest: Manifest) -> Manifest:
-        """Create the object."""
-        path = _path(resource, manifest["metadata"].get("namespace", ""))
+    async def create(self, resource: Resource, manifest: Manifest, *, subresource: str = "") -> Manifest:
+        """Create the object, or ask its subresource."""
+        metadata = manifest["metadata"]
+        name = metadata["name"] if subresource else ""
+        path = _path(resource, metadata.get("namespace", ""), name, subresource)
         return await self._call("POST", path, query={"fieldManager": FIELD_MANAGER}, body=manifest)
 
     async def patch(

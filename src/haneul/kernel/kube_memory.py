@@ -18,8 +18,16 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Self
 
 from haneul.kernel.clock import Clock, SystemClock
-from haneul.kernel.kube import NAMESPACES, SERVICES, KubeApiError, Manifest, Resource, WatchEvent
-from haneul.kernel.kube_merge import matches, merge_applied, merge_patch
+from haneul.kernel.kube import (
+    NAMESPACES,
+    POD_DISRUPTION_BUDGETS,
+    SERVICES,
+    KubeApiError,
+    Manifest,
+    Resource,
+    WatchEvent,
+)
+from haneul.kernel.kube_merge import has_fields, matches, merge_applied, merge_patch
 
 #: Namespaces that every API server makes by itself.
 _FIRST_NAMESPACES: Final = ("default", "kube-node-lease", "kube-public", "kube-system")
@@ -83,10 +91,13 @@ class MemoryKubeClient:
         await asyncio.sleep(0)
         return copy.deepcopy(self._objects.get(_key(resource, namespace, name)))
 
-    async def list(self, resource: Resource, namespace: str = "", *, labels: str = "") -> list[Manifest]:
+    async def list(
+        self, resource: Resource, namespace: str = "", *, labels: str = "", fields: str = ""
+    ) -> list[Manifest]:
         """Return all objects that match, ordered by namespace and name as the API does."""
         await asyncio.sleep(0)
-        return [event.object for event in self._seen_by(_watcher(resource, namespace, labels))]
+        found = [event.object for event in self._seen_by(_watcher(resource, namespace, labels))]
+        return [manifest for manifest in found if has_fields(manifest, fields)]
 
     async def apply(self, resource: Resource, manifest: Manifest, *, subresource: str = "") -> Manifest:
         """Merge ``manifest`` in as its one field manager."""
@@ -101,10 +112,12 @@ class MemoryKubeClient:
         self._applied.setdefault(key, {})[subresource] = copy.deepcopy(part)
         return copy.deepcopy(written)
 
-    async def create(self, resource: Resource, manifest: Manifest) -> Manifest:
-        """Keep a new object."""
+    async def create(self, resource: Resource, manifest: Manifest, *, subresource: str = "") -> Manifest:
+        """Keep a new object; of subresources, there is the eviction of pods."""
         await asyncio.sleep(0)
         key = _key_of(resource, manifest)
+        if subresource:
+            return await self._evict(key, manifest)
         if key in self._objects:
             raise KubeApiError(f'{resource.plural} "{key.name}" already exists', status=409, reason="AlreadyExists")
         return copy.deepcopy(self._write(key, None, _part(manifest, "")))
@@ -153,6 +166,29 @@ class MemoryKubeClient:
         if path not in ("/livez", "/readyz", "/healthz"):
             raise KubeApiError("404 page not found", status=404, reason="Not Found")
         return "ok"
+
+    async def _evict(self, key: _Key, eviction: Manifest) -> Manifest:
+        """Delete a pod unless a disruption budget holds it; whoever counts disruptions is not here, so tests do."""
+        pod = self._objects.get(key)
+        if pod is None:
+            raise _not_found(key.resource, key.name)
+        asked = eviction.get("deleteOptions", {}).get("preconditions", {}).get("uid")
+        if asked not in (None, pod["metadata"]["uid"]):
+            raise KubeApiError(f'pod "{key.name}" is another one by now', status=409, reason="Conflict")
+        budgets = [
+            manifest
+            for place, manifest in self._objects.items()
+            if place.resource == POD_DISRUPTION_BUDGETS
+            and place.namespace == key.namespace
+            and manifest["spec"]["selector"]["matchLabels"].items() <= (pod["metadata"].get("labels") or {}).items()
+        ]
+        if any(budget.get("status", {}).get("disruptionsAllowed", 0) < 1 for budget in budgets):
+            detail = "Cannot evict pod as it would violate the pod's disruption budget."
+            raise KubeApiError(detail, status=429, reason="TooManyRequests")
+        for budget in budgets:
+            budget["status"]["disruptionsAllowed"] -= 1
+        await self.delete(key.resource, key.name, key.namespace)
+        return {"kind": "Status", "status": "Success"}
 
     def _seen_by(self, watcher: _Watcher) -> Iterator[WatchEvent]:
         for key in sorted(self._objects, key=lambda key: (key.namespace, key.name)):

@@ -59,6 +59,18 @@ def matches(labels: Mapping[str, str], selector: str) -> bool:
     return True
 
 
+def has_fields(manifest: Mapping[str, Any], selector: str) -> bool:
+    """Say whether a manifest matches a field selector of ``path=value`` terms (``spec.nodeName=default-0``)."""
+    for term in filter(None, selector.split(",")):
+        path, _, wanted = term.partition("=")
+        value: Any = manifest
+        for step in path.split("."):
+            value = _mapping(value).get(step)
+        if value != wanted:
+            return False
+    return True
+
+
 def _merge_mappings(live: Mapping[str, Any], wanted: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
     result = dict(live)
     for key, value in before.items():

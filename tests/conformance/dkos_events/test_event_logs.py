@@ -150,7 +150,9 @@ class Hostile(MemoryKubeClient):
     reason = "Forbidden"
     forgets = 0
 
-    async def list(self, resource: Resource, namespace: str = "", *, labels: str = "") -> list[Manifest]:
+    async def list(
+        self, resource: Resource, namespace: str = "", *, labels: str = "", fields: str = ""
+    ) -> list[Manifest]:
         self._refuse(resource)
         return await super().list(resource, namespace, labels=labels)
 
@@ -224,7 +226,7 @@ async def test_recording_at_once_loses_no_object() -> None:
 
 async def test_where_nobody_answers_the_error_is_told() -> None:
     class Silent(MemoryKubeClient):
-        async def create(self, resource: Resource, manifest: Manifest) -> Manifest:
+        async def create(self, resource: Resource, manifest: Manifest, *, subresource: str = "") -> Manifest:
             raise UnavailableError("nobody answers")
 
     with pytest.raises(UnavailableError):

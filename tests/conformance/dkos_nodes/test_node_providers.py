@@ -153,12 +153,29 @@ async def test_machine_of_another_era_is_another_and_one_that_trusts_others_is_n
     assert new.instance != old.instance
 
 
+async def test_machine_has_the_revision_that_it_was_announced_with(subject: Subject) -> None:
+    node = _node(subject.one)
+    await subject.provider.ensure(subject.one, node)
+    old = await subject.running(subject.one)
+    assert old.revision == subject.provider.revision(subject.one, node)
+    changed = replace(node, pool=POOL.model_copy(update={"memory_mib": 640}))
+    assert subject.provider.revision(subject.one, changed) != old.revision
+    assert (await subject.running(subject.one)).instance == old.instance
+    await subject.provider.ensure(subject.one, changed)
+    # From the moment at which it is asked for: the new revision, and running only as the new machine.
+    (machine,) = await subject.provider.observe(subject.one)
+    assert machine.revision == subject.provider.revision(subject.one, changed)
+    new = await subject.running(subject.one)
+    assert new.instance != old.instance
+
+
 async def test_machine_outlives_a_change_of_its_bootstrap_credential(subject: Subject) -> None:
     node = _node(subject.one)
     await subject.provider.ensure(subject.one, node)
     machine = await subject.running(subject.one)
-    renewed = node.bootstrap_kubeconfig.replace(b"abcdef", b"ghijkl")
-    await subject.provider.ensure(subject.one, replace(node, bootstrap_kubeconfig=renewed))
+    renewed = replace(node, bootstrap_kubeconfig=node.bootstrap_kubeconfig.replace(b"abcdef", b"ghijkl"))
+    assert subject.provider.revision(subject.one, renewed) == machine.revision
+    await subject.provider.ensure(subject.one, renewed)
     assert [found.instance for found in await subject.provider.observe(subject.one)] == [machine.instance]
 
 

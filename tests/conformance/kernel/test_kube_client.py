@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from haneul.kernel.clock import SystemClock
-from haneul.kernel.kube import CONFIG_MAPS, NAMESPACES, SERVICES, KubeApiError, KubeClient, Manifest, WatchEvent
+from haneul.kernel.kube import CONFIG_MAPS, NAMESPACES, PODS, SERVICES, KubeApiError, KubeClient, Manifest, WatchEvent
 from haneul.kernel.kube_http import HttpKubeClient, access_from_kubeconfig
 from haneul.kernel.kube_memory import MemoryKubeClient
 from haneul.kernel.waiting import wait_for
@@ -215,6 +215,59 @@ async def test_watch_yields_what_is_and_what_changes(api: Api) -> None:
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_list_is_of_the_fields_that_are_asked_for(api: Api) -> None:
+    for name in ("one", "two"):
+        await api.client.create(CONFIG_MAPS, api.config_map(name, {}))
+    found = await api.client.list(CONFIG_MAPS, api.namespace, fields="metadata.name=two")
+    assert [entry["metadata"]["name"] for entry in found] == ["two"]
+    assert await api.client.list(CONFIG_MAPS, api.namespace, fields="metadata.name=three") == []
+
+
+async def test_evicted_pod_goes_and_only_the_one_that_is_meant(api: Api) -> None:
+    pod = await _idle_pod(api)
+    eviction: Manifest = {
+        "apiVersion": "policy/v1",
+        "kind": "Eviction",
+        "metadata": {"name": "idle", "namespace": api.namespace},
+        "deleteOptions": {"preconditions": {"uid": "another"}},
+    }
+    with pytest.raises(KubeApiError) as refusal:
+        await api.client.create(PODS, eviction, subresource="eviction")
+    assert (refusal.value.status, refusal.value.reason) == (409, "Conflict")
+    eviction["deleteOptions"]["preconditions"]["uid"] = pod["metadata"]["uid"]
+    await api.client.create(PODS, eviction, subresource="eviction")
+
+    async def gone() -> bool:
+        return await api.client.get(PODS, "idle", api.namespace) is None
+
+    await wait_for(gone, what="the pod to end", timeout=60, clock=SystemClock())
+    with pytest.raises(KubeApiError) as absent:
+        await api.client.create(PODS, eviction, subresource="eviction")
+    assert absent.value.reason == "NotFound"
+
+
+async def _idle_pod(api: Api) -> Manifest:
+    """Return a pod that finds no node; a new namespace takes pods only once it has its service account."""
+    manifest: Manifest = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "idle", "namespace": api.namespace},
+        "spec": {
+            "nodeSelector": {"conformance.haneul.dev/nowhere": "true"},
+            "containers": [{"name": "idle", "image": "haneul.local/none:v1"}],
+        },
+    }
+
+    async def created() -> Manifest | None:
+        try:
+            return await api.client.create(PODS, manifest)
+        except KubeApiError as error:
+            assert error.status == 403, error
+            return None
+
+    return await wait_for(created, what="the namespace to take pods", timeout=30, clock=SystemClock())
 
 
 async def test_finalizer_keeps_a_deleted_object_until_it_is_taken_off(api: Api) -> None:

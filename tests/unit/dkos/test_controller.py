@@ -116,17 +116,19 @@ class Wire:
         await self._ready()
         return await self._api.get(resource, name, namespace)
 
-    async def list(self, resource: Resource, namespace: str = "", *, labels: str = "") -> list[Manifest]:
+    async def list(
+        self, resource: Resource, namespace: str = "", *, labels: str = "", fields: str = ""
+    ) -> list[Manifest]:
         await self._ready()
-        return await self._api.list(resource, namespace, labels=labels)
+        return await self._api.list(resource, namespace, labels=labels, fields=fields)
 
     async def apply(self, resource: Resource, manifest: Manifest, *, subresource: str = "") -> Manifest:
         await self._ready()
         return await self._api.apply(resource, manifest, subresource=subresource)
 
-    async def create(self, resource: Resource, manifest: Manifest) -> Manifest:
+    async def create(self, resource: Resource, manifest: Manifest, *, subresource: str = "") -> Manifest:
         await self._ready()
-        return await self._api.create(resource, manifest)
+        return await self._api.create(resource, manifest, subresource=subresource)
 
     async def patch(
         self, resource: Resource, name: str, patch: Manifest, namespace: str = "", *, subresource: str = ""

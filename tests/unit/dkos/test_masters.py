@@ -164,6 +164,7 @@ async def test_credentials_are_renewed_in_time_and_their_component_alone_restart
     assert await secret(client, native, "kube-scheduler") != old
     await client.delete(SECRETS, "kube-scheduler", native.masters_namespace)
     before = await versions(client)
+    clock.advance(15)
     # What was lost is made again, which is no renewal.
     assert (await first.ensure(native)).renewed == ()
     after = await versions(client)
@@ -291,7 +292,7 @@ class DyingClient(MemoryKubeClient):
     async def apply(self, resource: Resource, manifest: Manifest, *, subresource: str = "") -> Manifest:
         return await self._write_or_die(lambda: MemoryKubeClient.apply(self, resource, manifest))
 
-    async def create(self, resource: Resource, manifest: Manifest) -> Manifest:
+    async def create(self, resource: Resource, manifest: Manifest, *, subresource: str = "") -> Manifest:
         return await self._write_or_die(lambda: MemoryKubeClient.create(self, resource, manifest))
 
 

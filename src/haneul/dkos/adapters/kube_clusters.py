@@ -1,29 +1,23 @@
 """Clusters as custom resources of the management cluster.
 
 Two API processes may create clusters at once. Ranges that do not overlap are a promise over all clusters, so each
-creation first writes its claim into one ledger object, by compare and swap: who loses reads again and decides anew.
-When the cluster is there, or cannot be made, the claim is taken back; one whose process ended expires.
+creation first writes its claim into one ledger (:mod:`haneul.dkos.adapters.claim_ledger`): who loses reads again and
+decides anew. When the cluster is there, or cannot be made, the claim is taken back.
 """
 
 from __future__ import annotations
 
-import asyncio
-import builtins
 import contextlib
-import json
-import uuid
 from collections.abc import AsyncIterator, Sequence
-from datetime import datetime, timedelta
 from typing import Any
 
-from haneul.dkos.cluster_store import Admit, ClusterEvent, changed_meanwhile, not_found
+from haneul.dkos.adapters.claim_ledger import ClaimLedger
+from haneul.dkos.cluster_store import Admit, ClusterEvent, Confirm, certain, changed_meanwhile, not_found
 from haneul.dkos.model import CLUSTERS, Cluster, ClusterSpec, cluster_from_resource, project_namespace
 from haneul.kernel.clock import Clock
-from haneul.kernel.errors import ConflictError, HaneulError
-from haneul.kernel.kube import CONFIG_MAPS, NAMESPACES, KubeApiError, KubeClient, Manifest, Resource
+from haneul.kernel.errors import ConflictError
+from haneul.kernel.kube import NAMESPACES, KubeApiError, KubeClient, Manifest, Resource
 
-_LEDGER, _LEDGER_NAMESPACE = "cluster-claims", "haneul-system"
-_CLAIM_LIFE = timedelta(seconds=60)
 _TRIES = 20
 _EVENTS = {"ADDED": "added", "MODIFIED": "modified", "DELETED": "deleted"}
 
@@ -33,7 +27,7 @@ class KubeClusters:
 
     def __init__(self, client: KubeClient, *, clock: Clock) -> None:
         self._client = client
-        self._clock = clock
+        self._ledger = ClaimLedger(client, clock=clock)
 
     async def list(self, project: str | None = None) -> Sequence[Cluster]:
         """Return the clusters of a project, or all."""
@@ -48,10 +42,20 @@ class KubeClusters:
             raise not_found(project, name)
         return cluster_from_resource(found)
 
-    async def create(self, project: str, name: str, admit: Admit) -> Cluster:
-        """Claim, then create."""
-        claim = await self._claim(project, name, admit)
+    async def create(self, project: str, name: str, admit: Admit, confirm: Confirm = certain) -> Cluster:
+        """Claim, confirm, then create."""
+
+        async def decide(claims: Sequence[Cluster]) -> ClusterSpec:
+            clusters = await self.list()
+            there = {(cluster.project, cluster.name) for cluster in clusters}
+            # A claim of this very name may be of a creation that ended half-way, so it does not stand in the way: who
+            # is first, the object's name decides. For all others it counts until their clusters are there.
+            there.add((project, name))
+            return admit([*clusters, *(claim for claim in claims if (claim.project, claim.name) not in there)])
+
+        claim = await self._ledger.claim(project, name, decide)
         try:
+            await confirm()
             if await self._client.get(NAMESPACES, project_namespace(project)) is None:
                 with contextlib.suppress(ConflictError):
                     await self._create(
@@ -60,7 +64,16 @@ class KubeClusters:
             taken = f"{project} has a cluster named {name} already"
             return cluster_from_resource(await self._create(CLUSTERS, _resource(project, name, claim.spec), taken))
         finally:
-            await self._withdraw(claim)
+            await self._ledger.withdraw(claim)
+
+    @contextlib.asynccontextmanager
+    async def closed(self, project: str) -> AsyncIterator[Sequence[Cluster]]:
+        """Close the project in the ledger, then look what is in it."""
+        closing = await self._ledger.close(project)
+        try:
+            yield await self.list(project)
+        finally:
+            await self._ledger.open(closing)
 
     async def _create(self, resource: Resource, manifest: Manifest, taken: str) -> Manifest:
         try:
@@ -105,78 +118,6 @@ class KubeClusters:
         """Yield events."""
         async for event in self._client.watch(CLUSTERS, project_namespace(project)):
             yield ClusterEvent(_EVENTS[event.type], cluster_from_resource(event.object))
-
-    async def _claim(self, project: str, name: str, admit: Admit) -> Cluster:
-        for attempt in range(_TRIES):
-            ledger = await self._client.get(CONFIG_MAPS, _LEDGER, _LEDGER_NAMESPACE)
-            clusters = list(await self.list())
-            claims = self._open_claims(ledger, clusters)
-            # A claim of this very name may be of a creation that ended half-way, so it does not stand in the way: who
-            # is first, the object's name decides. For all others it counts.
-            others = [claim for claim in claims if (claim.project, claim.name) != (project, name)]
-            spec = admit([*clusters, *others])
-            claim = self._claimed(project, name, spec)
-            wanted = self._ledger([*claims, claim])
-            try:
-                if ledger is None:
-                    await self._client.create(CONFIG_MAPS, wanted)
-                else:
-                    wanted["metadata"]["resourceVersion"] = ledger["metadata"]["resourceVersion"]
-                    await self._client.patch(CONFIG_MAPS, _LEDGER, wanted, _LEDGER_NAMESPACE)
-            except KubeApiError as error:
-                if error.reason not in ("Conflict", "AlreadyExists"):
-                    raise
-                await asyncio.sleep(0.01 * (attempt + 1))
-            else:
-                return claim
-        raise ConflictError("too many clusters are being created at once", hint="try again in a moment")
-
-    async def _withdraw(self, claim: Cluster) -> None:
-        """Take a claim back. Should that fail, it expires, and its ranges are free a little later."""
-        with contextlib.suppress(HaneulError):
-            for attempt in range(_TRIES):
-                ledger = await self._client.get(CONFIG_MAPS, _LEDGER, _LEDGER_NAMESPACE)
-                if ledger is None:
-                    return
-                wanted = self._ledger([kept for kept in self._claims(ledger) if kept.uid != claim.uid])
-                wanted["metadata"]["resourceVersion"] = ledger["metadata"]["resourceVersion"]
-                try:
-                    await self._client.patch(CONFIG_MAPS, _LEDGER, wanted, _LEDGER_NAMESPACE)
-                except KubeApiError as error:
-                    if error.reason != "Conflict":
-                        raise
-                    await asyncio.sleep(0.01 * (attempt + 1))
-                else:
-                    return
-
-    @staticmethod
-    def _claims(ledger: Manifest | None) -> builtins.list[Cluster]:
-        written = json.loads((ledger or {}).get("data", {}).get("claims", "[]"))
-        return [Cluster.model_validate(entry) for entry in written]
-
-    def _open_claims(self, ledger: Manifest | None, clusters: Sequence[Cluster]) -> builtins.list[Cluster]:
-        """Return the claims whose clusters are not there yet; old ones were given up."""
-        there = {(cluster.project, cluster.name) for cluster in clusters}
-        since = self._clock.now() - _CLAIM_LIFE
-        return [
-            claim
-            for claim in self._claims(ledger)
-            if (claim.project, claim.name) not in there and claim.created > since
-        ]
-
-    def _claimed(self, project: str, name: str, spec: ClusterSpec) -> Cluster:
-        now: datetime = self._clock.now()
-        return Cluster(project=project, name=name, uid=uuid.uuid4().hex, generation=0, created=now, spec=spec)
-
-    @staticmethod
-    def _ledger(claims: Sequence[Cluster]) -> Manifest:
-        data = json.dumps([claim.model_dump(mode="json", by_alias=True) for claim in claims])
-        return {
-            "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "metadata": {"name": _LEDGER, "namespace": _LEDGER_NAMESPACE},
-            "data": {"claims": data},
-        }
 
 
 def _state(resource: Manifest) -> tuple[str, int]:

@@ -15,14 +15,19 @@ class MemoryNodes:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._machines: dict[tuple[str, str], tuple[str, ProvidedNode]] = {}
+        self._machines: dict[tuple[str, str], ProvidedNode] = {}
         self._numbers = itertools.count(1)
 
+    def revision(self, cluster: Cluster, node: NodeAnnouncement) -> str:
+        """Return a digest of the machine's size, files and era."""
+        made_from = (node.pool.cpu, node.pool.memory_mib, sorted(node.files.items()), node.era)
+        return hashlib.sha256(repr(made_from).encode()).hexdigest()[:16]
+
     async def ensure(self, cluster: Cluster, node: NodeAnnouncement) -> None:
-        """Keep the machine, or make a new one if its files or its era changed."""
-        made_from = hashlib.sha256(repr((sorted(node.files.items()), node.era)).encode()).hexdigest()
+        """Keep the machine, or make a new one if its size, files or era changed."""
+        revision = self.revision(cluster, node)
         kept = self._machines.get((cluster.uid, node.name))
-        if kept is None or kept[0] != made_from:
+        if kept is None or kept.revision != revision:
             number = next(self._numbers)
             machine = ProvidedNode(
                 node.name,
@@ -31,12 +36,17 @@ class MemoryNodes:
                 running=True,
                 started=self._clock.now(),
                 era=node.era,
+                revision=revision,
             )
-            self._machines[(cluster.uid, node.name)] = (made_from, machine)
+            self._machines[(cluster.uid, node.name)] = machine
 
     async def observe(self, cluster: Cluster) -> list[ProvidedNode]:
         """Return the cluster's machines."""
-        return [machine for (uid, _), (_, machine) in sorted(self._machines.items()) if uid == cluster.uid]
+        return [
+            machine
+            for (uid, _), machine in sorted(self._machines.items(), key=lambda entry: entry[0])
+            if uid == cluster.uid
+        ]
 
     async def remove(self, cluster: Cluster, name: str) -> None:
         """Forget the machine."""

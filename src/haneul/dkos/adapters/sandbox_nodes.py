@@ -1,23 +1,28 @@
 """Sandbox nodes: machines that are privileged pods of the management cluster, as kind does it.
 
 Each node is a StatefulSet of one pod, so the management cluster replaces it when it dies; its settings are a
-ConfigMap, its credential a Secret. A node that is replaced joins anew.
+ConfigMap, its credential a Secret. A node that is replaced joins anew. What a node is made from has a digest, its
+revision, which its StatefulSet's template and therefore its pod carry: a pod of another revision than its StatefulSet
+is on its way out.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 from datetime import datetime
 from typing import Any
 
 from haneul.dkos.control_plane import Images, labels
-from haneul.dkos.credentials import content_digest, secret_manifest
+from haneul.dkos.credentials import secret_manifest
 from haneul.dkos.model import Cluster, NetworkPlugin
 from haneul.dkos.ports import NodeAnnouncement, ProvidedNode
 from haneul.kernel.kube import CONFIG_MAPS, PODS, SECRETS, STATEFUL_SETS, KubeClient, Manifest
 
 _NODE_LABEL = "dkos.haneul.dev/node"
 _ERA = "NODE_ERA"
+_REVISION = "dkos.haneul.dev/revision"
 _ROLE = "node"
 
 
@@ -27,18 +32,26 @@ class SandboxNodes:
     def __init__(self, client: KubeClient, images: Images) -> None:
         self._client = client
         self._images = images
-        self._applied: dict[tuple[str, str], int] = {}
+        # What was rendered and applied last for each node; the network is all that rendering takes from the cluster.
+        self._revisions: dict[tuple[str, str], tuple[NodeAnnouncement, str]] = {}
+        self._applied: dict[tuple[str, str], NodeAnnouncement] = {}
+
+    def revision(self, cluster: Cluster, node: NodeAnnouncement) -> str:
+        """Return the digest of the pod and the files that the announcement asks for."""
+        kept = self._revisions.get((cluster.uid, node.name))
+        if kept is None or kept[0] != node:
+            machine = node_manifests(cluster, node, self._images)[2]
+            kept = self._revisions[(cluster.uid, node.name)] = (node, _revision_of(machine["spec"]["template"]))
+        return kept[1]
 
     async def ensure(self, cluster: Cluster, node: NodeAnnouncement) -> None:
         """Apply the node's three objects, unless exactly they were applied before by this process."""
-        objects = node_manifests(cluster, node, self._images)
-        fingerprint = hash(repr(objects))
-        if self._applied.get((cluster.uid, node.name)) == fingerprint:
+        if self._applied.get((cluster.uid, node.name)) == node:
             return
-        settings, credential, machine = objects
+        settings, credential, machine = node_manifests(cluster, node, self._images)
         await asyncio.gather(self._client.apply(CONFIG_MAPS, settings), self._client.apply(SECRETS, credential))
         await self._client.apply(STATEFUL_SETS, machine)
-        self._applied[(cluster.uid, node.name)] = fingerprint
+        self._applied[(cluster.uid, node.name)] = node
 
     async def observe(self, cluster: Cluster) -> list[ProvidedNode]:
         """Return the node pods, and as not running those that have no pod just now."""
@@ -48,12 +61,17 @@ class SandboxNodes:
             self._client.list(PODS, cluster.nodes_namespace, labels=selector),
         )
         by_node = {pod["metadata"]["labels"][_NODE_LABEL]: pod for pod in pods}
-        names = [entry["metadata"]["name"] for entry in sets]
-        return [_provided(name, by_node.get(name)) for name in sorted(names)]
+        revisions = {entry["metadata"]["name"]: _revision_of(entry["spec"]["template"]) for entry in sets}
+        for place, node in list(self._applied.items()):
+            # What somebody else changed or took away is to be applied again.
+            if place[0] == cluster.uid and revisions.get(node.name) != self.revision(cluster, node):
+                del self._applied[place]
+        return [_provided(name, revision, by_node.get(name)) for name, revision in sorted(revisions.items())]
 
     async def remove(self, cluster: Cluster, name: str) -> None:
         """Delete the node's objects."""
         self._applied.pop((cluster.uid, name), None)
+        self._revisions.pop((cluster.uid, name), None)
         for resource in (STATEFUL_SETS, CONFIG_MAPS, SECRETS):
             await self._client.delete(resource, name, cluster.nodes_namespace)
 
@@ -71,6 +89,8 @@ def node_manifests(cluster: Cluster, node: NodeAnnouncement, images: Images) -> 
     credential = secret_manifest(
         namespace, node.name, {"kubeconfig": node.bootstrap_kubeconfig, "ca.crt": node.authority}, owned
     )
+    pod = _pod_spec(cluster, node, images)
+    revision = hashlib.sha256(json.dumps([settings["data"], pod], sort_keys=True).encode()).hexdigest()[:16]
     machine: Manifest = {
         "apiVersion": "apps/v1",
         "kind": "StatefulSet",
@@ -81,11 +101,8 @@ def node_manifests(cluster: Cluster, node: NodeAnnouncement, images: Images) -> 
             "podManagementPolicy": "Parallel",
             "selector": {"matchLabels": owned},
             "template": {
-                "metadata": {
-                    "labels": owned,
-                    "annotations": {"dkos.haneul.dev/settings": content_digest(settings)},
-                },
-                "spec": _pod_spec(cluster, node, images),
+                "metadata": {"labels": owned, "annotations": {_REVISION: revision}},
+                "spec": pod,
             },
         },
     }
@@ -137,20 +154,29 @@ def _pod_spec(cluster: Cluster, node: NodeAnnouncement, images: Images) -> dict[
     }
 
 
-def _provided(name: str, pod: Manifest | None) -> ProvidedNode:
+def _revision_of(pod: Manifest) -> str:
+    """Return the revision that a pod or a template carries."""
+    annotations: dict[str, str] = pod["metadata"].get("annotations") or {}
+    return annotations.get(_REVISION, "")
+
+
+def _provided(name: str, revision: str, pod: Manifest | None) -> ProvidedNode:
     if pod is None:
-        return ProvidedNode(name, "", message="its pod is being made")
+        return ProvidedNode(name, "", message="its pod is being made", revision=revision)
+    leaves = "deletionTimestamp" in pod["metadata"] or _revision_of(pod) != revision
     status = pod.get("status", {})
     states = [entry.get("state", {}) for entry in status.get("containerStatuses", [])]
     waiting: dict[str, str] = next((state["waiting"] for state in states if "waiting" in state), {})
     started = next((state["running"]["startedAt"] for state in states if "running" in state), None)
+    reason = ": ".join(filter(None, (waiting.get("reason"), waiting.get("message")))) or status.get("phase", "")
     return ProvidedNode(
         name,
         instance=pod["metadata"]["uid"],
         address=status.get("podIP", ""),
-        running=any("running" in state for state in states) and "deletionTimestamp" not in pod["metadata"],
+        running=any("running" in state for state in states) and not leaves,
         started=datetime.fromisoformat(started) if started else None,
-        message=": ".join(filter(None, (waiting.get("reason"), waiting.get("message")))) or status.get("phase", ""),
+        message="its pod is being replaced" if leaves else reason,
+        revision=revision,
         era=_era_of(pod),
     )
 

@@ -1,0 +1,133 @@
+"""Doing what :mod:`node_changes` decides about a Node object: marks, cordons, and moving pods away.
+
+The mark is an annotation with the moment at which the change began, so that whoever goes on after a killed operator
+keeps the same deadline. A second annotation says that the cordon is ours: a person's own stays when we are done. What
+is written can be seen by the cluster's owners and changed by them; a mark that is no moment is one of long ago.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+import structlog
+
+from haneul.kernel.clock import Clock
+from haneul.kernel.kube import NODES, PODS, KubeApiError, KubeClient, Manifest
+
+_log = structlog.get_logger(__name__)
+
+CHANGING: Final = "dkos.haneul.dev/changing-since"
+CORDONED: Final = "dkos.haneul.dev/cordoned"
+#: How many pods were still there at the deadline.
+LEFT: Final = "dkos.haneul.dev/pods-left"
+_LONG_AGO: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_RETRY_SECONDS: Final = 5.0
+_AT_ONCE: Final = 8
+_MIRROR: Final = "kubernetes.io/config.mirror"
+
+
+def marked_since(node: Manifest | None, now: datetime) -> datetime | None:
+    """Return since when a node is being changed; None if it is not."""
+    text = _annotations(node).get(CHANGING)
+    if text is None:
+        return None
+    try:
+        since = datetime.fromisoformat(text)
+    except ValueError:
+        return _LONG_AGO
+    return min(since, now) if since.tzinfo is not None else _LONG_AGO
+
+
+def pods_left(node: Manifest | None) -> str:
+    """Return what is noted of pods that did not move in time, for people."""
+    left = _annotations(node).get(LEFT)
+    return f"{left} pods had not moved in time" if left else ""
+
+
+async def mark(tenant: KubeClient, node: Manifest, now: datetime) -> None:
+    """Take note on the Node object, and cordon it unless somebody else has."""
+    annotations = {CHANGING: now.isoformat()}
+    patch: Manifest = {"metadata": {"annotations": annotations}}
+    if not node.get("spec", {}).get("unschedulable"):
+        annotations[CORDONED] = "true"
+        patch["spec"] = {"unschedulable": True}
+    await tenant.patch(NODES, node["metadata"]["name"], patch)
+
+
+async def release(tenant: KubeClient, node: Manifest) -> None:
+    """Take our mark away, and the cordon if it is ours."""
+    patch: Manifest = {"metadata": {"annotations": dict.fromkeys((CHANGING, CORDONED, LEFT))}}
+    if CORDONED in _annotations(node):
+        patch["spec"] = {"unschedulable": None}
+    await tenant.patch(NODES, node["metadata"]["name"], patch)
+
+
+class Drainer:
+    """Asks pods to leave; remembers only when it last asked, so as not to ask all the time."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._asked: dict[str, float] = {}
+
+    async def drain(self, tenant: KubeClient, node: str) -> Sequence[Manifest]:
+        """Ask the node's pods to leave, as their disruption budgets allow; return those that are still there."""
+        pods = await movable_pods(tenant, node)
+        now = self._clock.monotonic()
+        if not pods:
+            self._asked.pop(node, None)
+        elif now - self._asked.get(node, -_RETRY_SECONDS) >= _RETRY_SECONDS:
+            self._asked[node] = now
+            slots = asyncio.Semaphore(_AT_ONCE)
+            async with asyncio.TaskGroup() as group:
+                for pod in pods:
+                    if "deletionTimestamp" not in pod["metadata"]:
+                        group.create_task(_evict(tenant, pod, slots))
+            pods = await movable_pods(tenant, node)
+        return pods
+
+    async def note_left(self, tenant: KubeClient, node: Manifest) -> None:
+        """Write down and log which pods are still there at the deadline."""
+        name = node["metadata"]["name"]
+        left = await movable_pods(tenant, name)
+        if left and LEFT not in _annotations(node):
+            pods = [f"{pod['metadata']['namespace']}/{pod['metadata']['name']}" for pod in left]
+            _log.warning("pods did not leave a node in time", node=name, pods=pods)
+            await tenant.patch(NODES, name, {"metadata": {"annotations": {LEFT: str(len(left))}}})
+
+
+async def movable_pods(tenant: KubeClient, node: str) -> list[Manifest]:
+    """Return the node's pods that run elsewhere as well: neither its DaemonSets' nor its own, and not ended."""
+    pods = await tenant.list(PODS, fields=f"spec.nodeName={node}")
+    return [pod for pod in pods if _moves(pod)]
+
+
+def _moves(pod: Manifest) -> bool:
+    owners = pod["metadata"].get("ownerReferences") or []
+    return (
+        _MIRROR not in (pod["metadata"].get("annotations") or {})
+        and not any(owner["kind"] == "DaemonSet" and owner.get("controller") for owner in owners)
+        and pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")
+    )
+
+
+async def _evict(tenant: KubeClient, pod: Manifest, slots: asyncio.Semaphore) -> None:
+    metadata = pod["metadata"]
+    eviction = {
+        "apiVersion": "policy/v1",
+        "kind": "Eviction",
+        "metadata": {"name": metadata["name"], "namespace": metadata["namespace"]},
+        "deleteOptions": {"preconditions": {"uid": metadata["uid"]}},
+    }
+    async with slots:
+        try:
+            await tenant.create(PODS, eviction, subresource="eviction")
+        except KubeApiError as error:
+            # Held by its budget, gone, or refused by somebody's webhook: asked again, and at the deadline no more.
+            _log.info("pod not evicted", pod=f"{metadata['namespace']}/{metadata['name']}", reason=str(error))
+
+
+def _annotations(node: Manifest | None) -> dict[str, str]:
+    return (node or {}).get("metadata", {}).get("annotations") or {}
