@@ -182,5 +182,6 @@ def _provided(name: str, revision: str, pod: Manifest | None) -> ProvidedNode:
 
 
 def _era_of(pod: Manifest) -> int:
-    values = [entry["value"] for entry in pod["spec"]["containers"][0].get("env", []) if entry["name"] == _ERA]
+    containers = pod.get("spec", {}).get("containers", [])
+    values = [entry["value"] for one in containers for entry in one.get("env", []) if entry["name"] == _ERA]
     return int(values[0]) if values else 0
