@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -23,6 +24,7 @@ class Format(StrEnum):
     JSON = "json"
     YAML = "yaml"
     NAME = "name"
+    CSV = "csv"
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,10 @@ class Column:
 
 
 def show(items: Sequence[Any], columns: Sequence[Column], form: Format, *, single: bool = False) -> None:
-    """Print items; ``single`` prints one item by itself in JSON and YAML. The first column is the name."""
+    """Print items; ``single`` prints one item by itself in JSON and YAML. The first column is the name.
+
+    CSV has every column, the wide ones too (RFC 4180, with lines that end as they do here).
+    """
     match form:
         case Format.JSON:
             print(json.dumps(items[0] if single else list(items), indent=2))  # noqa: T201 - data goes to standard output
@@ -45,6 +50,10 @@ def show(items: Sequence[Any], columns: Sequence[Column], form: Format, *, singl
         case Format.NAME:
             for item in items:
                 print(columns[0].value(item))  # noqa: T201 - as above
+        case Format.CSV:
+            writer = csv.writer(sys.stdout, lineterminator="\n")
+            writer.writerow([column.heading for column in columns])
+            writer.writerows([column.value(item) for column in columns] for item in items)
         case _:
             _table(items, [column for column in columns if form is Format.WIDE or not column.wide])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -50,8 +50,17 @@ class Credential:
 class ClusterService:
     """Clusters of all projects."""
 
-    def __init__(self, store: ClusterStore, *, authorities: ClientAuthorities, reserved: Sequence[TakenRange]) -> None:
+    def __init__(
+        self,
+        store: ClusterStore,
+        *,
+        authorities: ClientAuthorities,
+        reserved: Sequence[TakenRange],
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``changed`` is called whenever a cluster was made, changed or asked to end."""
         self._store = store
+        self._changed = changed
         self._authorities = authorities
         self._reserved = reserved
         self._watches = SharedWatches(store)
@@ -71,11 +80,13 @@ class ClusterService:
 
     async def create(self, project: str, name: str, spec: ClusterSpec) -> Cluster:
         """Ask for a cluster; everything that is wrong with the request is said before anything is made."""
-        return await self._store.create(
+        cluster = await self._store.create(
             project,
             name,
             lambda others: admit(name, spec, project=project, others=others, reserved=self._reserved),
         )
+        self._changed()
+        return cluster
 
     async def change(self, project: str, name: str, patch: dict[str, Any]) -> Cluster:
         """Merge ``patch`` (RFC 7396) into a cluster's spec."""
@@ -93,12 +104,17 @@ class ClusterService:
             said = "; ".join(f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}" for entry in error.errors())
             raise InvalidInputError(said, hint="correct the named fields") from error
         admit_change(cluster.spec, after)
-        return cluster if after == cluster.spec else await self._store.replace_spec(cluster, after)
+        if after != cluster.spec:
+            cluster = await self._store.replace_spec(cluster, after)
+            self._changed()
+        return cluster
 
     async def delete(self, project: str, name: str) -> Cluster:
         """Ask for a cluster's end."""
         await self.get(project, name)
-        return await self._store.delete(project, name)
+        cluster = await self._store.delete(project, name)
+        self._changed()
+        return cluster
 
     def watch(self, project: str) -> AsyncGenerator[ClusterEvent]:
         """Yield a project's clusters and their changes, until :meth:`close`."""

@@ -74,6 +74,7 @@ async def running_api(folder: Path) -> AsyncIterator[Api]:
     app = create_api(
         engine=engine,
         store=store,
+        quotas=store,
         authorities=Authorities(),
         reserved=[],
         clock=clock,

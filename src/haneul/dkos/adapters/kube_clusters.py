@@ -1,31 +1,32 @@
-"""Clusters as custom resources of the management cluster.
+"""Clusters as custom resources of the management cluster, and the quotas of projects.
 
-Two API processes may create clusters at once. Ranges that do not overlap are a promise over all clusters, so each
-creation first writes its claim into one ledger object, by compare and swap: who loses reads again and decides anew.
-When the cluster is there, or cannot be made, the claim is taken back; one whose process ended expires.
+Several API processes may make and change clusters at once. That ranges do not overlap, and that no project has more
+than its quota, are promises over all clusters, so each creation and each growth is first claimed in one ledger
+(:mod:`haneul.dkos.adapters.kube_ledger`). When it is done, or was refused, the claim is taken back; where nobody knows
+whether it was done, and where the process ended, it expires.
 """
 
 from __future__ import annotations
 
 import asyncio
-import builtins
 import contextlib
-import json
 import uuid
-from collections.abc import AsyncIterator, Sequence
-from datetime import datetime, timedelta
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
+from haneul.dkos.adapters.kube_ledger import TRIES, Entries, Ledger, too_many_at_once
 from haneul.dkos.cluster_store import Admit, ClusterEvent, changed_meanwhile, not_found
 from haneul.dkos.model import CLUSTERS, Cluster, ClusterSpec, cluster_from_resource, project_namespace
+from haneul.dkos.quota import Amounts, QuotaLimits, Quotas, admit_growth, needs
 from haneul.kernel.clock import Clock
-from haneul.kernel.errors import ConflictError, HaneulError
-from haneul.kernel.kube import CONFIG_MAPS, NAMESPACES, KubeApiError, KubeClient, Manifest, Resource
+from haneul.kernel.errors import ConflictError, HaneulError, NotFoundError
+from haneul.kernel.kube import NAMESPACES, KubeApiError, KubeClient, Manifest, Resource
 
-_LEDGER, _LEDGER_NAMESPACE = "cluster-claims", "haneul-system"
-_CLAIM_LIFE = timedelta(seconds=60)
-_TRIES = 20
 _EVENTS = {"ADDED": "added", "MODIFIED": "modified", "DELETED": "deleted"}
+
+#: Decides on a claim, knowing the clusters that are there and the ledger's entries; returns it with the new entries.
+_Decide = Callable[[Sequence[Cluster], Entries], tuple[Cluster, Entries]]
 
 
 class KubeClusters:
@@ -34,6 +35,7 @@ class KubeClusters:
     def __init__(self, client: KubeClient, *, clock: Clock) -> None:
         self._client = client
         self._clock = clock
+        self._ledger = Ledger(client, clock=clock)
 
     async def list(self, project: str | None = None) -> Sequence[Cluster]:
         """Return the clusters of a project, or all."""
@@ -50,17 +52,25 @@ class KubeClusters:
 
     async def create(self, project: str, name: str, admit: Admit) -> Cluster:
         """Claim, then create."""
-        claim = await self._claim(project, name, admit)
-        try:
+
+        def decide(clusters: Sequence[Cluster], entries: Entries) -> tuple[Cluster, Entries]:
+            # A claim of this very name may be of a creation that ended half-way, so it does not stand in the way: who
+            # is first, the object's name decides. For all others it counts.
+            others = [claim for claim in entries.creations if (claim.project, claim.name) != (project, name)]
+            spec = admit([*clusters, *others])
+            self._check_quota(project, name, None, spec, [*clusters, *entries.claims], entries.quotas)
+            claim = self._claimed(project, name, spec)
+            return claim, replace(entries, creations=(*entries.creations, claim))
+
+        async with self._claim(decide) as claim:
             if await self._client.get(NAMESPACES, project_namespace(project)) is None:
                 with contextlib.suppress(ConflictError):
                     await self._create(
                         NAMESPACES, _project_namespace(project), f"the namespace of {project} exists already"
                     )
+            self._ledger.still_good(claim)
             taken = f"{project} has a cluster named {name} already"
             return cluster_from_resource(await self._create(CLUSTERS, _resource(project, name, claim.spec), taken))
-        finally:
-            await self._withdraw(claim)
 
     async def _create(self, resource: Resource, manifest: Manifest, taken: str) -> Manifest:
         try:
@@ -71,7 +81,23 @@ class KubeClusters:
             raise
 
     async def replace_spec(self, cluster: Cluster, spec: ClusterSpec) -> Cluster:
-        """Change the spec if the cluster is still of the generation that the change was decided on."""
+        """Change the spec if the cluster is still of the generation that the change was decided on.
+
+        What makes the cluster count for more of anything is claimed first.
+        """
+        if not needs(cluster.spec).grows_to(needs(spec)):
+            return await self._replace(cluster, spec, lambda: None)
+
+        def decide(clusters: Sequence[Cluster], entries: Entries) -> tuple[Cluster, Entries]:
+            others = [*clusters, *entries.claims]
+            self._check_quota(cluster.project, cluster.name, cluster.spec, spec, others, entries.quotas)
+            claim = self._claimed(cluster.project, cluster.name, spec)
+            return claim, replace(entries, changes=(*entries.changes, claim))
+
+        async with self._claim(decide) as claim:
+            return await self._replace(cluster, spec, lambda: self._ledger.still_good(claim))
+
+    async def _replace(self, cluster: Cluster, spec: ClusterSpec, still_good: Callable[[], None]) -> Cluster:
         namespace = project_namespace(cluster.project)
         found = await self._client.get(CLUSTERS, cluster.name, namespace)
         if found is None:
@@ -82,7 +108,8 @@ class KubeClusters:
         # In a merge patch, what is left out stays; what shall go must be named.
         gone = cluster.spec.settings.feature_gates.keys() - spec.settings.feature_gates.keys()
         patch["spec"]["settings"]["featureGates"] |= dict.fromkeys(gone)
-        for _ in range(_TRIES):
+        for _ in range(TRIES):
+            still_good()
             try:
                 return cluster_from_resource(await self._client.patch(CLUSTERS, cluster.name, patch, namespace))
             except KubeApiError as error:
@@ -106,77 +133,61 @@ class KubeClusters:
         async for event in self._client.watch(CLUSTERS, project_namespace(project)):
             yield ClusterEvent(_EVENTS[event.type], cluster_from_resource(event.object))
 
-    async def _claim(self, project: str, name: str, admit: Admit) -> Cluster:
-        for attempt in range(_TRIES):
-            ledger = await self._client.get(CONFIG_MAPS, _LEDGER, _LEDGER_NAMESPACE)
-            clusters = list(await self.list())
-            claims = self._open_claims(ledger, clusters)
-            # A claim of this very name may be of a creation that ended half-way, so it does not stand in the way: who
-            # is first, the object's name decides. For all others it counts.
-            others = [claim for claim in claims if (claim.project, claim.name) != (project, name)]
-            spec = admit([*clusters, *others])
-            claim = self._claimed(project, name, spec)
-            wanted = self._ledger([*claims, claim])
-            try:
-                if ledger is None:
-                    await self._client.create(CONFIG_MAPS, wanted)
-                else:
-                    wanted["metadata"]["resourceVersion"] = ledger["metadata"]["resourceVersion"]
-                    await self._client.patch(CONFIG_MAPS, _LEDGER, wanted, _LEDGER_NAMESPACE)
-            except KubeApiError as error:
-                if error.reason not in ("Conflict", "AlreadyExists"):
-                    raise
-                await asyncio.sleep(0.01 * (attempt + 1))
-            else:
+    async def quotas(self) -> Quotas:
+        """Return all limits that were set."""
+        entries, _ = await self._ledger.read()
+        return entries.quotas
+
+    async def set_quota(self, project: str | None, limits: QuotaLimits) -> None:
+        """Set the limits of a project, or the platform's."""
+        await self._ledger.update(lambda entries: replace(entries, quotas=entries.quotas.with_limits(project, limits)))
+
+    @contextlib.asynccontextmanager
+    async def _claim(self, decide: _Decide) -> AsyncIterator[Cluster]:
+        """Hold a claim while the block does what was claimed."""
+        claim = await self._write_claim(decide)
+        try:
+            yield claim
+        except KubeApiError as error:
+            # After a fault of the server's own, nobody knows whether it was done after all.
+            if error.status < 500:
+                await self._withdraw(claim)
+            raise
+        except (ConflictError, NotFoundError):
+            await self._withdraw(claim)
+            raise
+        await self._withdraw(claim)
+
+    async def _write_claim(self, decide: _Decide) -> Cluster:
+        for attempt in range(TRIES):
+            # The ledger first: a claim that is taken back between the two is of a cluster that the list shows.
+            entries, version = await self._ledger.read()
+            claim, wanted = decide(list(await self.list()), entries)
+            if await self._ledger.write(wanted, version):
                 return claim
-        raise ConflictError("too many clusters are being created at once", hint="try again in a moment")
+            await asyncio.sleep(0.01 * (attempt + 1))
+        raise too_many_at_once()
 
     async def _withdraw(self, claim: Cluster) -> None:
-        """Take a claim back. Should that fail, it expires, and its ranges are free a little later."""
+        """Take a claim back. Should that fail, it expires, and what it held is free a little later."""
         with contextlib.suppress(HaneulError):
-            for attempt in range(_TRIES):
-                ledger = await self._client.get(CONFIG_MAPS, _LEDGER, _LEDGER_NAMESPACE)
-                if ledger is None:
-                    return
-                wanted = self._ledger([kept for kept in self._claims(ledger) if kept.uid != claim.uid])
-                wanted["metadata"]["resourceVersion"] = ledger["metadata"]["resourceVersion"]
-                try:
-                    await self._client.patch(CONFIG_MAPS, _LEDGER, wanted, _LEDGER_NAMESPACE)
-                except KubeApiError as error:
-                    if error.reason != "Conflict":
-                        raise
-                    await asyncio.sleep(0.01 * (attempt + 1))
-                else:
-                    return
+            await self._ledger.update(lambda entries: entries.without(claim))
 
     @staticmethod
-    def _claims(ledger: Manifest | None) -> builtins.list[Cluster]:
-        written = json.loads((ledger or {}).get("data", {}).get("claims", "[]"))
-        return [Cluster.model_validate(entry) for entry in written]
-
-    def _open_claims(self, ledger: Manifest | None, clusters: Sequence[Cluster]) -> builtins.list[Cluster]:
-        """Return the claims whose clusters are not there yet; old ones were given up."""
-        there = {(cluster.project, cluster.name) for cluster in clusters}
-        since = self._clock.now() - _CLAIM_LIFE
-        return [
-            claim
-            for claim in self._claims(ledger)
-            if (claim.project, claim.name) not in there and claim.created > since
-        ]
+    def _check_quota(
+        project: str,
+        name: str,
+        before: ClusterSpec | None,
+        after: ClusterSpec,
+        clusters: Sequence[Cluster],
+        quotas: Quotas,
+    ) -> None:
+        had = Amounts() if before is None else needs(before)
+        admit_growth(project, name, had, needs(after), clusters=clusters, limits=quotas.of(project))
 
     def _claimed(self, project: str, name: str, spec: ClusterSpec) -> Cluster:
-        now: datetime = self._clock.now()
+        now = self._clock.now()
         return Cluster(project=project, name=name, uid=uuid.uuid4().hex, generation=0, created=now, spec=spec)
-
-    @staticmethod
-    def _ledger(claims: Sequence[Cluster]) -> Manifest:
-        data = json.dumps([claim.model_dump(mode="json", by_alias=True) for claim in claims])
-        return {
-            "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "metadata": {"name": _LEDGER, "namespace": _LEDGER_NAMESPACE},
-            "data": {"claims": data},
-        }
 
 
 def _state(resource: Manifest) -> tuple[str, int]:
