@@ -8,7 +8,6 @@ whether it was done, and where the process ended, it expires.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -165,7 +164,7 @@ class KubeClusters:
             claim, wanted = decide(list(await self.list()), entries)
             if await self._ledger.write(wanted, version):
                 return claim
-            await asyncio.sleep(0.01 * (attempt + 1))
+            await self._clock.sleep(0.01 * (attempt + 1))
         raise too_many_at_once()
 
     async def _withdraw(self, claim: Cluster) -> None:

@@ -7,7 +7,6 @@ ended expires; its write is never begun after half of its life, and no call last
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -90,7 +89,7 @@ class Ledger:
             wanted = change(entries)
             if wanted == entries or await self.write(wanted, version):
                 return
-            await asyncio.sleep(0.01 * (attempt + 1))
+            await self._clock.sleep(0.01 * (attempt + 1))
         raise too_many_at_once()
 
     def still_good(self, claim: Cluster) -> None:
