@@ -14,7 +14,7 @@ a cluster is gone                      counted until it was seen last
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, time, timedelta
 
@@ -48,17 +48,20 @@ def look_at(last: datetime | None, now: datetime, measured: timedelta | None) ->
     return Look(last, last + (_LONGEST_GAP if measured is None else min(_LONGEST_GAP, measured)), now)
 
 
-def advance(latest: Mapping[str, Span], seen: Iterable[Sighting], look: Look) -> list[Span]:
+def advance(
+    latest: Mapping[str, Span], seen: Iterable[Sighting], look: Look, rolled_up: Collection[str] = ()
+) -> list[Span]:
     """Return the spans to write, in order, after a look at all clusters.
 
-    ``latest`` holds each cluster's newest span by uid. Repeating a look changes nothing; one that is older than what
-    is known already, which another process saw, is not taken.
+    ``latest`` holds each cluster's newest span by uid; of those in ``rolled_up`` only days are kept. Repeating a look
+    changes nothing; one that is older than what is known already, which another process saw, is not taken.
     """
     written: list[Span] = []
     for cluster in seen:
         before = latest.get(cluster.uid)
         if before is None:
-            written.append(_span(cluster, _began(cluster, look), look.now))
+            began = look.now if cluster.uid in rolled_up else _began(cluster, look)
+            written.append(_span(cluster, began, look.now))
         elif cluster.generation >= before.generation:
             written += _continued(before, cluster, look)
     return written

@@ -43,10 +43,13 @@ class UsageRecord:
             if last is not None and now < last:
                 await _trim(connection, now)
                 last = now
+            look = look_at(last, now, measured)
             latest = await _latest(connection, [cluster.uid for cluster in seen])
-            await _write(connection, advance(latest, seen, look_at(last, now, measured)))
+            unknown = [cluster.uid for cluster in seen if cluster.uid not in latest]
+            await _write(connection, advance(latest, seen, look, await _rolled_up(connection, unknown)))
             cutoff = cutoff_of(now, KEPT_DAYS)
-            if last is None or cutoff_of(last, KEPT_DAYS) < cutoff:
+            # Not by a clock that just jumped: what is rolled up cannot be taken back exactly.
+            if last is not None and look.until == now and cutoff_of(last, KEPT_DAYS) < cutoff:
                 await _roll_up(connection, cutoff)
             await connection.execute(update(tables.looks).where(tables.looks.c.id == 1).values(moment=now))
         self._looked = elapsed
@@ -80,6 +83,12 @@ async def _latest(connection: AsyncConnection, uids: Sequence[str]) -> dict[str,
     return {row["uid"]: _span(row) for row in (await connection.execute(query)).mappings()}
 
 
+async def _rolled_up(connection: AsyncConnection, uids: Sequence[str]) -> set[str]:
+    """Return the clusters of which days are kept."""
+    query = select(tables.days.c.uid).where(tables.days.c.uid.in_(uids)).distinct()
+    return set((await connection.execute(query)).scalars()) if uids else set()
+
+
 async def _write(connection: AsyncConnection, spans: Sequence[Span]) -> None:
     """Write spans in place of those of the same clusters and starts."""
     await _remove(connection, spans)
@@ -100,6 +109,7 @@ async def _trim(connection: AsyncConnection, now: datetime) -> None:
     cut, gone = trimmed(spans, now)
     await _remove(connection, gone)
     await _write(connection, cut)
+    await connection.execute(delete(tables.days).where(tables.days.c.day > now.date()))
 
 
 async def _roll_up(connection: AsyncConnection, cutoff: datetime) -> None:

@@ -39,8 +39,9 @@ class Authorities:
 class Api:
     """The application, its clock and store, and clients of several people."""
 
-    def __init__(self, app: FastAPI, store: MemoryClusters, clock: VirtualClock, admin: str) -> None:
+    def __init__(self, app: FastAPI, store: MemoryClusters, clock: VirtualClock, admin: str, database: str) -> None:
         self.app = app
+        self.database = database
         self.store = store
         self.clock = clock
         self._transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
@@ -70,7 +71,8 @@ async def running_api(folder: Path) -> AsyncIterator[Api]:
     """Run the application with the people admin, alice and bob, and alice's project ``shop``."""
     clock = VirtualClock(START)
     store = MemoryClusters(clock)
-    engine = open_database(f"sqlite+aiosqlite:///{folder}/haneul.db")
+    database = f"sqlite+aiosqlite:///{folder}/haneul.db"
+    engine = open_database(database)
     app = create_api(
         engine=engine,
         store=store,
@@ -83,7 +85,7 @@ async def running_api(folder: Path) -> AsyncIterator[Api]:
     )
     async with app.router.lifespan_context(app):
         admin = await Identity(engine, hasher=SecretHasher(clock), clock=clock).bootstrap_admin(now=clock.now())
-        api = Api(app, store, clock, admin.secret)
+        api = Api(app, store, clock, admin.secret, database)
         await api.add("alice")
         await api.add("bob")
         await api.call("alice", "POST", "/projects", {"name": "shop"}, status=201)
