@@ -112,6 +112,8 @@ class KubeClusters:
             try:
                 return cluster_from_resource(await self._client.patch(CLUSTERS, cluster.name, patch, namespace))
             except KubeApiError as error:
+                if error.reason == "NotFound":
+                    raise not_found(cluster.project, cluster.name) from error
                 if error.reason != "Conflict":
                     raise
             # The status changes all the time; only a change of the spec matters here.
