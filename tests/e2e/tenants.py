@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -31,6 +31,16 @@ def cluster(name: str, project: str = PROJECT) -> dict[str, Any]:
     """Return a cluster as the command line shows it."""
     seen: dict[str, Any] = json.loads(haneul("cluster", "get", name, "-p", project, "-o", "json").stdout)
     return seen
+
+
+def happened(name: str, reason: str, words: str = "", project: str = PROJECT) -> Callable[[], Awaitable[bool]]:
+    """Return what says whether an event with this reason, and these words in its message, was told of a cluster."""
+
+    async def told() -> bool:
+        shown = await asyncio.to_thread(haneul, "cluster", "events", name, "-p", project, "-o", "json")
+        return any(entry["reason"] == reason and words in entry["message"] for entry in json.loads(shown.stdout))
+
+    return told
 
 
 async def kubectl(installation: Installation, name: str, *arguments: str) -> tuple[int, str]:

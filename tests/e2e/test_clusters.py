@@ -27,8 +27,9 @@ from haneul.kernel.kube import (
     SERVICES,
 )
 from haneul.kernel.pki import new_private_key
+from haneul.kernel.process import run
 from haneul.kernel.waiting import wait_for
-from tests.e2e.tenants import PROJECT, cluster, kubectl, tenant
+from tests.e2e.tenants import PROJECT, cluster, happened, kubectl, tenant
 from tests.support import haneul
 
 pytestmark = pytest.mark.e2e
@@ -144,6 +145,9 @@ async def test_a_node_that_dies_is_replaced_and_joins_again(shop: str, installat
             return bool(nodes["default-1"]["ready"]) and pod["status"].get("podIP") in addresses
 
         await wait_for(joined_again, what="the new machine to join", timeout=120, clock=CLOCK, interval=0.5)
+    for reason in ("NodeNotReady", "NodeReplaced", "NodeReady"):
+        told = happened(shop, reason, "node default-1 ")
+        await wait_for(told, what=f"the event {reason}", timeout=30, clock=CLOCK, interval=0.5)
 
 
 async def test_a_stranger_gets_no_node_certificate(shop: str) -> None:
@@ -176,6 +180,33 @@ async def test_a_stranger_gets_no_node_certificate(shop: str) -> None:
 
         await wait_for(denied, what="the request to be denied", timeout=30, clock=CLOCK)
         await kube.delete(CERTIFICATE_REQUESTS, "stranger")
+    refused = happened(shop, "NodeCertificateRefused", "announced a node named stranger")
+    await wait_for(refused, what="the event of the refusal", timeout=30, clock=CLOCK, interval=0.5)
+
+
+async def test_a_creation_and_a_deletion_are_told(project: str, installation: Installation) -> None:
+    """To the user through the platform's API, and to the host's administrator by kubectl."""
+    haneul("cluster", "create", "told", "--memory", "1024", "-p", project)
+    reasons = ("SpecAccepted", "MastersReady", "ApiAnswers", "NodeCertificateSigned", "NodeReady", "ClusterReady")
+    for reason in reasons:
+        await wait_for(happened("told", reason), what=f"the event {reason}", timeout=30, clock=CLOCK, interval=0.5)
+    assert "ClusterReady" in haneul("cluster", "get", "told", "-p", project).stdout
+    described = await run(
+        [
+            str(installation.store.program("kubectl")),
+            f"--kubeconfig={installation.settings.admin_kubeconfig}",
+            f"--namespace=project-{project}",
+            "describe",
+            "clusters.dkos.haneul.dev",
+            "told",
+        ],
+        timeout=30,
+    )
+    for reason in reasons:
+        assert reason in described.stdout
+    haneul("cluster", "delete", "told", "--yes", "--no-wait", "-p", project)
+    await wait_for(happened("told", "Deleting"), what="the event Deleting", timeout=30, clock=CLOCK, interval=0.1)
+    haneul("cluster", "delete", "told", "--yes", "-p", project, check=False)
 
 
 async def test_secrets_are_encrypted_where_they_lie(shop: str, installation: Installation) -> None:

@@ -18,6 +18,7 @@ from haneul import identity as identity_package
 from haneul.app.cluster_usage import USAGE_MIGRATIONS, ClusterSightings, NoAddresses, ProjectUsageAccess
 from haneul.dkos.admission import TakenRange
 from haneul.dkos.cluster_store import ClusterStore, QuotaStore
+from haneul.dkos.event_log import EventLog
 from haneul.dkos.http import clusters_router
 from haneul.dkos.ports import Caller as AnyCaller
 from haneul.dkos.quota import QuotaLimits
@@ -101,6 +102,7 @@ def create_api(
     store: ClusterStore,
     quotas: QuotaStore,
     authorities: ClientAuthorities,
+    events: EventLog,
     reserved: list[TakenRange],
     clock: Clock,
     version: str,
@@ -114,7 +116,7 @@ def create_api(
     identity = Identity(engine, hasher=SecretHasher(clock), clock=clock)
     record = UsageRecord(engine, clock=clock)
     recorder = UsageRecorder(record, ClusterSightings(store))
-    service = ClusterService(store, authorities=authorities, reserved=reserved, changed=recorder.changed)
+    service = ClusterService(store, authorities=authorities, events=events, reserved=reserved, changed=recorder.changed)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +17,12 @@ from typing import Any
 import kopf
 import structlog
 
+from haneul.dkos.adapters.kube_events import KubeEvents
 from haneul.dkos.adapters.sandbox_nodes import SandboxNodes
 from haneul.dkos.control_plane import CLUSTER_LABEL, Images
 from haneul.dkos.controller import ClusterController
+from haneul.dkos.event_recorder import EventRecorder
+from haneul.dkos.events import teardown_failed
 from haneul.dkos.masters import Masters
 from haneul.dkos.model import CLUSTERS, Cluster, NodeProviderName, cluster_from_resource
 from haneul.dkos.teardown import tear_down
@@ -51,6 +55,7 @@ class Operator:
         self._settings = settings
         self._clock = SystemClock()
         self._management = HttpKubeClient(settings.access, user_agent="haneul-operator")
+        self._recorder = EventRecorder(KubeEvents(self._management), clock=self._clock)
         self._controllers: dict[str, ClusterController] = {}
         # A cluster is either kept or torn down, never both at once.
         self._locks: dict[str, asyncio.Lock] = {}
@@ -60,14 +65,15 @@ class Operator:
         try:
             # Should one end by an error that nobody foresaw, so does the other, and the pod starts anew.
             async with asyncio.TaskGroup() as group:
-                pods = group.create_task(self._dispatch_pods())
+                beside = [group.create_task(self._dispatch_pods()), group.create_task(self._recorder.run())]
                 await kopf.operator(
                     registry=self._registry(),
                     clusterwide=True,
                     standalone=True,
                     liveness_endpoint=self._settings.health,
                 )
-                pods.cancel()
+                for task in beside:
+                    task.cancel()
         finally:
             await self._management.close()
 
@@ -138,6 +144,7 @@ class Operator:
             connect=lambda access: HttpKubeClient(access, user_agent="haneul-operator"),
             pause_image=settings.pause_image,
             clock=self._clock,
+            tell=self._recorder.tell,
         )
         self._controllers[uid] = controller
         try:
@@ -155,8 +162,10 @@ class Operator:
                     toolbox=self._settings.images.toolbox,
                     data=self._settings.data,
                     clock=self._clock,
+                    tell=functools.partial(self._recorder.tell, cluster),
                 )
             except HaneulError as error:
+                self._recorder.tell(cluster, teardown_failed(error.detail))
                 raise kopf.TemporaryError(str(error), delay=2) from error
         self._locks.pop(cluster.uid, None)
 

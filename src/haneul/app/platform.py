@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from haneul.components.store import ComponentStore
+from haneul.dkos.adapters.kube_events import READER
 from haneul.dkos.schema import custom_resource_definition
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import HaneulError
@@ -221,6 +222,7 @@ def platform_manifests(*, settings: ManagementSettings, image: str, build: str, 
         *_rights("haneul-operator", _operator_rules()),
         *_rights("haneul-api", _api_rules()),
         *_claims_rights(),
+        _event_reader(),
         {
             "apiVersion": "v1",
             "kind": "Secret",
@@ -295,7 +297,25 @@ def _operator_rules() -> list[Manifest]:
             "verbs": ["bind"],
         },
         _rule("apiextensions.k8s.io", ["customresourcedefinitions"], _READ),
+        # Writing what happened to clusters; reading it only to count. Who else reads it, in which project, it may say.
+        _rule("events.k8s.io", ["events"], ["get", "create", "patch"]),
+        {
+            "apiGroups": ["rbac.authorization.k8s.io"],
+            "resources": ["clusterroles"],
+            "resourceNames": [READER],
+            "verbs": ["bind"],
+        },
     ]
+
+
+def _event_reader() -> Manifest:
+    """Return the right to read events, which the operator gives the API in the namespaces of projects alone."""
+    return {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRole",
+        "metadata": {"name": READER, "labels": _LABELS},
+        "rules": [_rule("events.k8s.io", ["events"], ["list"])],
+    }
 
 
 def _api_rules() -> list[Manifest]:

@@ -16,7 +16,7 @@ from typing import Final
 import haneul
 from haneul.app.command_reference import cli_page
 from haneul.components.table import COMPONENTS, IMAGES, GoComponent, Image
-from haneul.dkos.reference import cluster_spec_page
+from haneul.dkos.reference import cluster_events_page, cluster_spec_page
 from haneul.kernel.errors import HaneulError
 from haneul.kernel.files import write_atomically
 
@@ -65,6 +65,7 @@ def pages() -> Mapping[str, Callable[[], str]]:
     """Return what writes each page, by file name."""
     return {
         "cli.md": cli_page,
+        "cluster-events.md": cluster_events_page,
         "cluster-spec.md": cluster_spec_page,
         "components.md": components_page,
         "errors.md": errors_page,

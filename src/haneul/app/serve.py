@@ -75,6 +75,7 @@ def api(
     from haneul.app.server import DrainingServer  # noqa: PLC0415
     from haneul.dkos.adapters.kube_authorities import KubeAuthorities  # noqa: PLC0415
     from haneul.dkos.adapters.kube_clusters import KubeClusters  # noqa: PLC0415
+    from haneul.dkos.adapters.kube_events import KubeEvents  # noqa: PLC0415
     from haneul.dkos.admission import TakenRange  # noqa: PLC0415
     from haneul.kernel.clock import SystemClock  # noqa: PLC0415
     from haneul.kernel.database import open_database  # noqa: PLC0415
@@ -90,6 +91,7 @@ def api(
         store=clusters,
         quotas=clusters,
         authorities=KubeAuthorities(client),
+        events=KubeEvents(client),
         reserved=[
             TakenRange(IPv4Network(ManagementSettings.pods), "the management cluster's pods"),
             TakenRange(IPv4Network(ManagementSettings.services), "the management cluster's services"),

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
+from haneul.cli import cluster_events
 from haneul.cli import kubeconfig as kube
 from haneul.cli.context import Contexts
 from haneul.cli.output import Column, Format, age, say, show
@@ -147,7 +148,7 @@ def list_clusters(project: Project = None, output: Output = Format.TABLE) -> Non
 def get(
     name: Name, project: Project = None, wait: Wait = False, timeout: Timeout = 180, output: Output = Format.TABLE
 ) -> None:
-    """Show a cluster: what it is, what it waits on, its nodes.
+    """Show a cluster: what it is, what it waits on, its nodes, and what happened to it last.
 
     Examples:
 
@@ -161,6 +162,7 @@ def get(
         cluster = client.get(f"/projects/{owner}/clusters/{name}")
         if wait:
             cluster = wait_ready(client, owner, name, timeout=timeout)
+        happened = cluster_events.last(client, owner, name) if output is Format.TABLE else []
     show([cluster], _COLUMNS, output, single=True)
     if output is Format.TABLE:
         print()  # noqa: T201 - between two tables
@@ -174,6 +176,33 @@ def get(
         if cluster["status"]["nodes"]:
             print()  # noqa: T201 - between two tables
             show(cluster["status"]["nodes"], _NODE_COLUMNS, output)
+        if happened:
+            print()  # noqa: T201 - between two tables
+            show(happened, cluster_events.COLUMNS, output)
+
+
+@cluster_app.command()
+def events(
+    name: Name,
+    project: Project = None,
+    limit: Annotated[int, typer.Option(min=1, max=500, help="How many of the newest to show.")] = 100,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on showing new ones until interrupted.")] = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Show what happened to a cluster in the last hour, newest last.
+
+    Examples:
+
+        haneul cluster events shop
+
+        haneul cluster events shop --watch
+
+        haneul cluster events shop -o yaml
+    """
+    contexts = Contexts.default()
+    owner = contexts.project(project)
+    with contexts.client() as client:
+        cluster_events.show_events(client, owner, name, limit=limit, watch=watch, output=output)
 
 
 @cluster_app.command()

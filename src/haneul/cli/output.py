@@ -36,10 +36,13 @@ class Column:
     wide: bool = False
 
 
-def show(items: Sequence[Any], columns: Sequence[Column], form: Format, *, single: bool = False) -> None:
+def show(
+    items: Sequence[Any], columns: Sequence[Column], form: Format, *, single: bool = False, headings: bool = True
+) -> None:
     """Print items; ``single`` prints one item by itself in JSON and YAML. The first column is the name.
 
-    CSV has every column, the wide ones too (RFC 4180, with lines that end as they do here).
+    CSV has every column, the wide ones too (RFC 4180, with lines that end as they do here). Without ``headings``, a
+    table or CSV goes on where an earlier one ended.
     """
     match form:
         case Format.JSON:
@@ -52,17 +55,18 @@ def show(items: Sequence[Any], columns: Sequence[Column], form: Format, *, singl
                 print(columns[0].value(item))  # noqa: T201 - as above
         case Format.CSV:
             writer = csv.writer(sys.stdout, lineterminator="\n")
-            writer.writerow([column.heading for column in columns])
+            if headings:
+                writer.writerow([column.heading for column in columns])
             writer.writerows([column.value(item) for column in columns] for item in items)
         case _:
-            _table(items, [column for column in columns if form is Format.WIDE or not column.wide])
+            _table(items, [column for column in columns if form is Format.WIDE or not column.wide], headings)
 
 
-def _table(items: Sequence[Any], columns: Sequence[Column]) -> None:
+def _table(items: Sequence[Any], columns: Sequence[Column], headed: bool) -> None:
     rows = [[column.value(item) for column in columns] for item in items]
     headings = [column.heading for column in columns]
     widths = [max(len(row[index]) for row in [headings, *rows]) for index in range(len(columns))]
-    for row in [headings, *rows]:
+    for row in [headings, *rows] if headed else rows:
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         print(line.rstrip())  # noqa: T201 - data goes to standard output
 

@@ -74,6 +74,7 @@ COMPONENTS: Final[tuple[GoComponent, ...]] = (
         estimate=30,
     ),
     GoComponent("pause", "1.0.0", "", "Apache-2.0", (Program("pause", "."),), estimate=3),
+    GoComponent("await-connection", "1.0.0", "", "Apache-2.0", (Program("await-connection", "."),), estimate=3),
     GoComponent(
         "runc",
         "1.5.2",
@@ -162,7 +163,7 @@ IMAGES: Final[tuple[Image, ...]] = (
     Image("pause", "1.0.0", programs=("pause",)),
     Image("toolbox", "1.35.0", host_files=("/bin/busybox",)),
     Image("etcd", "3.7.3", programs=("etcd",)),
-    Image("kube-apiserver", KUBERNETES, programs=("kube-apiserver",)),
+    Image("kube-apiserver", KUBERNETES, programs=("kube-apiserver", "await-connection")),
     Image("kube-controller-manager", KUBERNETES, programs=("kube-controller-manager",)),
     Image("kube-scheduler", KUBERNETES, programs=("kube-scheduler",)),
     Image(

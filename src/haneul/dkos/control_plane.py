@@ -76,7 +76,9 @@ def services(cluster: Cluster) -> list[Manifest]:
     """Return the services of the etcd members and of the API server.
 
     Each etcd member has an address of its own that outlives its pods, so that nothing in a control plane needs DNS.
-    The API server is reached from outside at a port of every management host.
+    The API server is reached from outside at a port of every management host. Its address is published before the
+    kubelet, which looks once a second, has seen that it is ready, until the cluster was ready once: so long everything
+    waits for it and an answer that comes too early harms nobody.
     """
     return [
         {
@@ -99,6 +101,7 @@ def services(cluster: Cluster) -> list[Manifest]:
             "metadata": {"name": "kube-apiserver", "namespace": cluster.masters_namespace, "labels": labels(cluster)},
             "spec": {
                 "type": "NodePort",
+                "publishNotReadyAddresses": "ready" not in cluster.status.milestones,
                 "selector": labels(cluster, "kube-apiserver"),
                 "ports": [{"name": "https", "port": 6443, "targetPort": 6443}],
             },
@@ -164,18 +167,40 @@ def hosts_of(volume: Manifest) -> list[str]:
     return list(terms[0]["matchExpressions"][0]["values"])
 
 
-def configuration(cluster: Cluster) -> Manifest:
-    """Return the API server's configuration files that are no secrets."""
-    return {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {
-            "name": "kube-apiserver",
-            "namespace": cluster.masters_namespace,
-            "labels": labels(cluster),
-        },
-        "data": {"audit.yaml": _audit_policy(), "authentication.yaml": _authentication()},
+def configurations(cluster: Cluster) -> dict[str, Manifest]:
+    """Return the configuration files that are no secrets, by the component that reads them."""
+    data = {
+        "kube-apiserver": {"audit.yaml": _audit_policy(), "authentication.yaml": _authentication()},
+        "kube-scheduler": {"scheduler.yaml": _scheduling()},
     }
+    return {
+        component: {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": component, "namespace": cluster.masters_namespace, "labels": labels(cluster)},
+            "data": files,
+        }
+        for component, files in data.items()
+    }
+
+
+def _scheduling() -> str:
+    """The scheduler looks at a pod again after a second at most.
+
+    The default of up to ten seconds spares clusters with thousands of pods that fit nowhere; here it is what the first
+    pods of a cluster wait for, which are asked for before its first node is ready.
+    """
+    return to_yaml(
+        {
+            "apiVersion": "kubescheduler.config.k8s.io/v1",
+            "kind": "KubeSchedulerConfiguration",
+            "clientConnection": {"kubeconfig": f"{_PEM}/kubeconfig", "qps": 200, "burst": 400},
+            "leaderElection": {"leaderElect": False},
+            "enableProfiling": False,
+            "podInitialBackoffSeconds": 1,
+            "podMaxBackoffSeconds": 1,
+        }
+    )
 
 
 def _authentication() -> str:
@@ -245,8 +270,9 @@ def etcd(cluster: Cluster, endpoints: Endpoints, images: Images, digests: Mappin
         "quota-backend-bytes": str(2 << 30),
         "auto-compaction-mode": "periodic",
         "auto-compaction-retention": "30m",
-        "heartbeat-interval": "100",
-        "election-timeout": "1000",
+        # A member that is alone only ever waits for itself: short times save half a second at each start.
+        "heartbeat-interval": "50",
+        "election-timeout": "250",
     }
     container = _container("etcd", images.etcd, arguments, memory="48Mi", limit="512Mi", cpu="10m")
     container |= {
@@ -326,7 +352,10 @@ def apiserver(cluster: Cluster, endpoints: Endpoints, images: Images, digests: M
         **_feature_gates(settings),
     }
     container = _container("kube-apiserver", images.apiserver, arguments, memory="256Mi", limit="1536Mi", cpu="25m")
+    etcd_addresses = [f"{address}:2379" for address in endpoints.etcd_addresses]
     container |= {
+        # Its client backs off for a second when etcd, which starts at the same time, is not there yet.
+        "command": ["await-connection", "-within=30s", *etcd_addresses, "--", "kube-apiserver"],
         "env": [{"name": "GOMEMLIMIT", "value": "1280MiB"}],
         "volumeMounts": [
             _mount("pki", _PEM),
@@ -394,21 +423,21 @@ def controller_manager(cluster: Cluster, images: Images, digests: Mapping[str, s
 def scheduler(cluster: Cluster, images: Images, digests: Mapping[str, str]) -> Manifest:
     """Return the cluster's scheduler."""
     arguments = {
-        "kubeconfig": f"{_PEM}/kubeconfig",
+        "config": "/etc/haneul/config/scheduler.yaml",
         "authentication-skip-lookup": "true",
-        "leader-elect": "false",
-        "profiling": "false",
-        "kube-api-qps": "200",
-        "kube-api-burst": "400",
         **_feature_gates(cluster.spec.settings),
     }
     container = _container("kube-scheduler", images.scheduler, arguments, memory="48Mi", limit="512Mi", cpu="2m")
     container |= {
         "env": [{"name": "GOGC", "value": "60"}, {"name": "GOMEMLIMIT", "value": "384MiB"}],
-        "volumeMounts": [_mount("pki", _PEM)],
+        "volumeMounts": [_mount("pki", _PEM), _mount("config", "/etc/haneul/config")],
         "livenessProbe": _probe(10259, "/healthz", period=15, failures=6, timeout=15),
     }
-    return _deployment(cluster, "kube-scheduler", container, [_secret_volume("pki", "kube-scheduler")], digests)
+    volumes = [
+        _secret_volume("pki", "kube-scheduler"),
+        {"name": "config", "configMap": {"name": "kube-scheduler"}},
+    ]
+    return _deployment(cluster, "kube-scheduler", container, volumes, digests)
 
 
 def cilium_operator(cluster: Cluster, endpoints: Endpoints, images: Images, digests: Mapping[str, str]) -> Manifest:

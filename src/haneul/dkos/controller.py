@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import secrets as randomness
 import string
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import structlog
@@ -19,6 +21,7 @@ import structlog
 from haneul.dkos import tenant_objects
 from haneul.dkos.control_plane import labels
 from haneul.dkos.credentials import decode, operator_access, secret_manifest, token_kubeconfig
+from haneul.dkos.events import Event, Look, credentials_renewed, told
 from haneul.dkos.joining import AnnouncedNode
 from haneul.dkos.masters import MadeMasters, Masters
 from haneul.dkos.model import CLUSTERS, Cluster, ClusterStatus, NodeProviderName, project_namespace
@@ -48,6 +51,8 @@ _RESYNC = timedelta(minutes=10)
 _CLIENT_LIFE = timedelta(minutes=30)
 
 ClientFactory = Callable[[KubeAccess], contextlib.AbstractAsyncContextManager[KubeClient]]
+#: Takes note of what happened to a cluster; never waits, never fails.
+Tell = Callable[[Cluster, Event], None]
 
 
 class ClusterController:
@@ -62,6 +67,7 @@ class ClusterController:
         connect: ClientFactory,
         pause_image: str,
         clock: Clock,
+        tell: Tell,
     ) -> None:
         self._management = management
         self._masters = masters
@@ -69,6 +75,8 @@ class ClusterController:
         self._connect = connect
         self._pause_image = pause_image
         self._clock = clock
+        self._tell = tell
+        self._last_look: Look | None = None
         self._wake = asyncio.Event()
         self._tenant: KubeClient | None = None
         self._tenant_stack = contextlib.AsyncExitStack()
@@ -120,10 +128,12 @@ class ClusterController:
         masters = await self._masters.observe(cluster)
         serves = any(master.running for master in masters if master.role == "kube-apiserver")
         made = await self._masters.ensure(cluster, all_parts=serves)
+        for component in made.renewed:
+            self._tell(cluster, credentials_renewed(component))
         tokens = await self._tokens(cluster)
         if serves:
             await self._announce_machines(cluster, made, tokens)
-        api_answers, message = await self._reach_tenant(made, now)
+        api_answers, message = await self._reach_tenant(cluster, made, now)
         nodes: Sequence[Manifest] = ()
         provided = await self._observe(cluster)
         if api_answers and self._tenant is not None:
@@ -142,15 +152,29 @@ class ClusterController:
             wanted_nodes=cluster.spec.node_count,
             endpoint=made.endpoints.outside,
         )
-        return await self._report(cluster, seen)
+        return await self._report(cluster, seen, provided)
 
-    async def _report(self, cluster: Cluster, seen: Observation) -> ClusterStatus:
-        status = status_of(cluster, seen, self._clock.now())
+    async def _report(
+        self, cluster: Cluster, seen: Observation, provided: Sequence[ProvidedNode] = ()
+    ) -> ClusterStatus:
+        now = self._clock.now()
+        status = status_of(cluster, seen, now)
         if status != cluster.status:
             body = status.model_dump(mode="json", by_alias=True)
             namespace = project_namespace(cluster.project)
             await self._management.patch(CLUSTERS, cluster.name, {"status": body}, namespace, subresource="status")
+        self._tell_changes(cluster, Look(status, seen.masters, {one.name: one.instance for one in provided}, now))
         return status
+
+    def _tell_changes(self, cluster: Cluster, look: Look) -> None:
+        """Tell what changed since this controller's last look, or else since the status that another one wrote."""
+        before = self._last_look or Look(cluster.status)
+        # A machine that is being made anew has no instance for a while; which one was there before is kept in mind.
+        machines = {name: instance or before.machines.get(name, "") for name, instance in look.machines.items()}
+        look = replace(look, machines=machines)
+        for event in told(before, look):
+            self._tell(cluster, event)
+        self._last_look = look
 
     async def _tokens(self, cluster: Cluster) -> dict[str, str]:
         """Return each node's bootstrap token; made once, kept with the masters, one node's never another's."""
@@ -184,14 +208,15 @@ class ClusterController:
             found += await provider.observe(cluster)
         return found
 
-    async def _reach_tenant(self, made: MadeMasters, now: datetime) -> tuple[bool, str]:
+    async def _reach_tenant(self, cluster: Cluster, made: MadeMasters, now: datetime) -> tuple[bool, str]:
         """Connect to the cluster's own API with a fresh short-lived certificate; say whether it answers."""
         if self._tenant is None or self._tenant_until is None or now >= self._tenant_until:
             await self.close()
             access = operator_access(made.authorities, made.endpoints, now)
             self._tenant = await self._tenant_stack.enter_async_context(self._connect(access))
             self._tenant_until = now + _CLIENT_LIFE
-            self._signer = NodeSigner(authority=made.authorities.cluster, clock=self._clock)
+            tell = functools.partial(self._tell, cluster)
+            self._signer = NodeSigner(authority=made.authorities.cluster, clock=self._clock, tell=tell)
         try:
             await self._tenant.raw_get("/readyz")
         except HaneulError as error:

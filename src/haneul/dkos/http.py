@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from haneul.dkos.cluster_store import ClusterEvent
+from haneul.dkos.event_log import EventRecord
 from haneul.dkos.model import Cluster, ClusterSpec
 from haneul.dkos.ports import Access, Caller
 from haneul.dkos.service import ClusterService
@@ -39,6 +40,12 @@ class ClusterPage(_Value):
 
     items: list[Cluster]
     continue_token: str | None = Field(default=None, alias="continue")
+
+
+class ClusterEvents(_Value):
+    """What happened to a cluster, newest last."""
+
+    items: list[EventRecord]
 
 
 class CredentialRequest(_Value):
@@ -112,6 +119,13 @@ def clusters_router(service: ClusterService, access: Access, *, heartbeat_second
         cluster = await service.delete(project, name)
         await access.record(request, caller, "cluster.delete", name, project)
         return cluster
+
+    @router.get("/{name}/events")
+    async def list_cluster_events(
+        project: str, name: str, caller: signed_in, limit: Annotated[int, Query(ge=1, le=500)] = 100
+    ) -> ClusterEvents:
+        await access.look(caller, project)
+        return ClusterEvents(items=list(await service.events(project, name, limit=limit)))
 
     @router.post("/{name}/credentials", status_code=201)
     async def create_credential(

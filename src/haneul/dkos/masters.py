@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from haneul.dkos import control_plane, isolation
 from haneul.dkos.control_plane import CLUSTER_LABEL, ROLE_LABEL, Images, Placement, labels
@@ -51,6 +52,8 @@ class MadeMasters:
 
     endpoints: Endpoints
     authorities: Authorities
+    #: The components that got fresh certificates in place of kept ones.
+    renewed: tuple[str, ...] = ()
 
 
 class Masters:
@@ -78,13 +81,14 @@ class Masters:
         endpoints, authorities, _ = await asyncio.gather(
             self._endpoints(cluster), self._authorities(cluster), self._volume(cluster)
         )
-        digests = await self._credentials(cluster, endpoints, authorities)
-        configuration = control_plane.configuration(cluster)
+        digests, renewed = await self._credentials(cluster, endpoints, authorities)
+        configurations = control_plane.configurations(cluster)
         role, binding = _signing_rights(cluster)
-        await self._apply([configuration, *isolation.network_policies(cluster), role])
+        await self._apply([*configurations.values(), *isolation.network_policies(cluster), role])
         # A role is bound only once it is there.
         await self._apply([binding])
-        digests["kube-apiserver"] += content_digest(configuration)
+        for component, configuration in configurations.items():
+            digests[component] += content_digest(configuration)
         images = self._images
         programs = [
             control_plane.etcd(cluster, endpoints, images, digests),
@@ -98,7 +102,7 @@ class Masters:
         if all_parts and cluster.spec.network.plugin is NetworkPlugin.CILIUM:
             programs.append(control_plane.cilium_operator(cluster, endpoints, images, digests))
         await self._apply(programs)
-        return MadeMasters(endpoints, authorities)
+        return MadeMasters(endpoints, authorities, renewed)
 
     async def observe(self, cluster: Cluster) -> tuple[MasterState, ...]:
         """Return each master component's state, from its pods."""
@@ -157,8 +161,10 @@ class Masters:
                 kept = await self._client.get(SECRETS, _AUTHORITIES, namespace)
         return authorities_from(decode(kept or {}))
 
-    async def _credentials(self, cluster: Cluster, endpoints: Endpoints, authorities: Authorities) -> dict[str, str]:
-        """Make each component's secret; return the digests of their contents by component."""
+    async def _credentials(
+        self, cluster: Cluster, endpoints: Endpoints, authorities: Authorities
+    ) -> tuple[dict[str, str], tuple[str, ...]]:
+        """Make each component's secret; return the digests of their contents, and whose were renewed."""
         now = self._clock.now()
         namespace = cluster.masters_namespace
         cilium = cluster.spec.network.plugin is NetworkPlugin.CILIUM
@@ -169,6 +175,7 @@ class Masters:
         }
         digests: dict[str, str] = {}
         fresh: list[Manifest] = []
+        renewed: list[str] = []
         for component, profiles in wanted.items():
             secret = kept.get(component)
             if secret is None or needs_issuing(secret, profiles, endpoints.inside, now):
@@ -176,6 +183,8 @@ class Masters:
                 issued_for = profile_digest(profiles, endpoints.inside)
                 secret = secret_manifest(namespace, component, data, labels(cluster), issued_for=issued_for)
                 fresh.append(secret)
+                if component in kept:
+                    renewed.append(component)
             digests[component] = content_digest(secret)
         signer = {
             "ca.crt": authorities.cluster.certificate,
@@ -184,7 +193,7 @@ class Masters:
         }
         fresh.append(secret_manifest(namespace, CLIENT_AUTHORITY, signer, labels(cluster)))
         await self._apply(fresh)
-        return digests
+        return digests, tuple(renewed)
 
     async def _apply(self, manifests: Iterable[Manifest]) -> None:
         """Apply what this process has not applied in just this form; in parallel, none depends on another."""
@@ -241,16 +250,25 @@ def _signing_rights(cluster: Cluster) -> list[Manifest]:
 def _master_state(role: str, pods: list[Manifest]) -> MasterState:
     if not pods:
         return MasterState(role, ready=False, message="its pod is being made")
+    containers = [entry for pod in pods for entry in pod.get("status", {}).get("containerStatuses", [])]
+    restarts = sum(entry.get("restartCount", 0) for entry in containers)
+    ended = next((words for entry in containers if (words := _how_it_ended(entry))), "")
     for pod in pods:
         conditions = pod.get("status", {}).get("conditions", [])
         if any(entry["type"] == "Ready" and entry["status"] == "True" for entry in conditions):
-            return MasterState(role, ready=True, running=True)
-    running = any(
-        "running" in entry.get("state", {})
-        for pod in pods
-        for entry in pod.get("status", {}).get("containerStatuses", [])
-    )
-    return MasterState(role, ready=False, message=_why_not_ready(pods[-1]), running=running)
+            return MasterState(role, ready=True, running=True, restarts=restarts, ended=ended)
+    running = any("running" in entry.get("state", {}) for entry in containers)
+    message = _why_not_ready(pods[-1])
+    return MasterState(role, ready=False, message=message, running=running, restarts=restarts, ended=ended)
+
+
+def _how_it_ended(container: Manifest) -> str:
+    """Return how a container's last process ended: ``OOMKilled``, or its exit code; nothing if none has."""
+    states = (container.get("state", {}), container.get("lastState", {}))
+    end: dict[str, Any] = next((state["terminated"] for state in states if state.get("terminated")), {})
+    if not end:
+        return ""
+    return "OOMKilled" if end.get("reason") == "OOMKilled" else f"exit code {end.get('exitCode', 'unknown')}"
 
 
 def _why_not_ready(pod: Manifest) -> str:

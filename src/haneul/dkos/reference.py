@@ -1,6 +1,7 @@
-"""The reference of the cluster resource, written from the model so that the two cannot drift apart. Pure.
+"""The reference of the cluster resource and its events, written from the code so that the two cannot drift apart. Pure.
 
-``docs/reference/cluster-spec.md`` is exactly what :func:`cluster_spec_page` returns; a test holds it to that.
+``docs/reference/cluster-spec.md`` is exactly what :func:`cluster_spec_page` returns, ``cluster-events.md`` what
+:func:`cluster_events_page` does; tests hold them to that.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ import json
 from collections.abc import Iterator
 from typing import Any, Final
 
+from haneul.dkos.event_recorder import BURST, REFILL_SECONDS, WRITE_SECONDS
+from haneul.dkos.events import MEANINGS
 from haneul.dkos.model import CLUSTERS, ClusterSpec, ClusterStatus
 from haneul.dkos.schema import structural
 
@@ -85,6 +88,42 @@ def cluster_spec_page() -> str:
     status = structural(ClusterStatus.model_json_schema(mode="validation"))
     parts = [_HEAD, "\n## Spec\n\n", _table(spec, "spec"), "\n## Status\n\n", _table(status, "status"), _CONDITIONS]
     return "".join(parts)
+
+
+_EVENTS_HEAD: Final = f"""# Events of clusters
+
+Conditions say how a cluster is now; events say what happened to it, and when.
+
+```sh
+haneul cluster events first -p shop
+haneul cluster events first -p shop --watch
+```
+
+`haneul cluster get` shows the last five. The REST API tells them at
+`GET /projects/{{project}}/clusters/{{name}}/events`.
+They are Kubernetes Events (`events.k8s.io/v1`) in the management cluster, in the namespace `project-<project>`, about
+the cluster's resource; as root on the management host `kubectl -n project-shop describe cluster first` shows them too.
+
+- They are kept for an hour after they happened last, and also while the cluster is being deleted.
+- The same event again, word for word, raises the count of the one that is there, at most every {WRITE_SECONDS:.0f}
+  seconds. A cluster can cause {BURST} different events at once and one more every {REFILL_SECONDS:.0f} seconds; what is
+  more than that is left out.
+- They are told as well as it goes: an event that cannot be written holds up nothing. A machine that is replaced or a
+  master that restarts while the operator does not run is not told. What must be known for sure stands in the status
+  and in the record of changes.
+- Programs may rely on `type` and `reason`; messages are for people and may change.
+
+This page is generated from the code.
+
+| type | reason | told when | what to do |
+| --- | --- | --- | --- |
+"""
+
+
+def cluster_events_page() -> str:
+    """Return the page of all reasons, as Markdown."""
+    rows = (f"| {kind} | `{reason}` | {when} | {what_to_do} |" for reason, (kind, when, what_to_do) in MEANINGS.items())
+    return _EVENTS_HEAD + "\n".join(rows).replace("|  |", "| |") + "\n"
 
 
 def _table(schema: dict[str, Any], name: str) -> str:

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from haneul.dkos.admission import TakenRange, admit, admit_change
 from haneul.dkos.cluster_store import ClusterEvent, ClusterStore, not_found
+from haneul.dkos.event_log import EventLog, EventRecord
 from haneul.dkos.model import LONGEST_CLUSTER_NAME, Cluster, ClusterSpec
 from haneul.dkos.shared_watch import SharedWatches
 from haneul.kernel.errors import ConflictError, InvalidInputError, UnavailableError
@@ -55,12 +56,14 @@ class ClusterService:
         store: ClusterStore,
         *,
         authorities: ClientAuthorities,
+        events: EventLog,
         reserved: Sequence[TakenRange],
         changed: Callable[[], None] = lambda: None,
     ) -> None:
         """``changed`` is called whenever a cluster was made, changed or asked to end."""
         self._store = store
         self._changed = changed
+        self._events = events
         self._authorities = authorities
         self._reserved = reserved
         self._watches = SharedWatches(store)
@@ -115,6 +118,10 @@ class ClusterService:
         cluster = await self._store.delete(project, name)
         self._changed()
         return cluster
+
+    async def events(self, project: str, name: str, *, limit: int) -> Sequence[EventRecord]:
+        """Return what happened to a cluster, the newest ``limit`` events, newest last; also while it is torn down."""
+        return (await self._events.of(await self.get(project, name)))[-limit:]
 
     def watch(self, project: str) -> AsyncGenerator[ClusterEvent]:
         """Yield a project's clusters and their changes, until :meth:`close`."""

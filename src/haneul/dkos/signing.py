@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import structlog
 
+from haneul.dkos.events import Event, certificate_refused, certificate_signed
 from haneul.dkos.joining import NODE_CERTIFICATE_LIFE, AnnouncedNode, Grant, NotYet, Refusal, decide
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import HaneulError
@@ -19,9 +20,10 @@ _log = structlog.get_logger(__name__)
 class NodeSigner:
     """Signs for the nodes that were announced last. Requests that may become right are kept and tried again."""
 
-    def __init__(self, *, authority: KeyPair, clock: Clock) -> None:
+    def __init__(self, *, authority: KeyPair, clock: Clock, tell: Callable[[Event], None]) -> None:
         self._authority = authority
         self._clock = clock
+        self._tell = tell
         # Nobody knows yet who may join: until the first announcement, requests wait instead of being refused for good.
         self._announced: Mapping[str, AnnouncedNode] | None = None
         self._waiting: dict[str, Manifest] = {}
@@ -65,6 +67,7 @@ class NodeSigner:
             if isinstance(decision, Refusal):
                 _log.warning("node certificate refused", request=name, reason=decision.reason)
                 await self._write_condition(client, name, "Denied", decision.reason)
+                self._tell(certificate_refused(request["spec"].get("username", ""), decision.reason))
             else:
                 await self._grant(client, request, decision)
         except BaseException as error:
@@ -92,6 +95,8 @@ class NodeSigner:
         encoded = base64.b64encode(certificate).decode()
         await client.patch(CERTIFICATE_REQUESTS, name, {"status": {"certificate": encoded}}, subresource="status")
         _log.info("node certificate signed", request=name, node=grant.profile.common_name)
+        node = grant.profile.common_name.removeprefix("system:node:")
+        self._tell(certificate_signed(node, serving=grant.profile.server))
 
     async def _write_condition(self, client: KubeClient, name: str, kind: str, message: str) -> None:
         condition = {"type": kind, "status": "True", "reason": "DecidedByDkos", "message": message}

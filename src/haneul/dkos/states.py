@@ -22,6 +22,9 @@ class MasterState:
     message: str = ""
     #: Its process runs, though it may not serve yet.
     running: bool = False
+    #: How often its programs were started again, and how they ended the last time.
+    restarts: int = 0
+    ended: str = ""
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 
 from haneul.dkos.control_plane import CLUSTER_LABEL, hosts_of, labels
+from haneul.dkos.events import Event, Reason, event, teardown_waits
 from haneul.dkos.model import Cluster
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import UnavailableError
@@ -14,14 +16,19 @@ from haneul.kernel.waiting import wait_for
 _NAMESPACE_SECONDS, _WIPE_SECONDS = 180.0, 60.0
 
 
-async def tear_down(client: KubeClient, cluster: Cluster, *, toolbox: str, data: str, clock: Clock) -> None:
+async def tear_down(
+    client: KubeClient, cluster: Cluster, *, toolbox: str, data: str, clock: Clock, tell: Callable[[Event], None]
+) -> None:
     """Remove the cluster's namespaces, volumes and data, in the order in which nothing is made again.
 
-    ``data`` is the folder on every management host that holds the clusters' data. Raises DeadlineExceededError when
+    ``data`` is the folder on every management host that holds the clusters' data; ``tell`` takes note of what is
+    being waited for, and never waits itself. Raises DeadlineExceededError when
     something does not go away in time; calling it again goes on.
     """
-    for namespace in (cluster.nodes_namespace, cluster.masters_namespace):
-        await client.delete(NAMESPACES, namespace)
+    tell(event(Reason.DELETING, "the cluster is being deleted: its nodes, its masters, then its data"))
+    for namespace, what in ((cluster.nodes_namespace, "nodes"), (cluster.masters_namespace, "masters")):
+        if await client.delete(NAMESPACES, namespace):
+            tell(teardown_waits(f"the {what} to end (namespace {namespace})"))
     for namespace in (cluster.nodes_namespace, cluster.masters_namespace):
 
         async def gone(name: str = namespace) -> bool:
@@ -30,10 +37,12 @@ async def tear_down(client: KubeClient, cluster: Cluster, *, toolbox: str, data:
         await wait_for(gone, what=f"the namespace {namespace} to end", timeout=_NAMESPACE_SECONDS, clock=clock)
     volumes = await client.list(PERSISTENT_VOLUMES, labels=f"{CLUSTER_LABEL}={cluster.uid}")
     for host in sorted({host for volume in volumes for host in hosts_of(volume)}):
+        tell(teardown_waits(f"the data on {host} to be deleted"))
         await _wipe(client, cluster, host, toolbox=toolbox, data=data, clock=clock)
     # The volumes go last: as long as one is there, a repeated call knows where data may be left.
     for volume in volumes:
         await client.delete(PERSISTENT_VOLUMES, volume["metadata"]["name"])
+    tell(event(Reason.DELETED, "all that was made for the cluster is gone"))
 
 
 async def _wipe(client: KubeClient, cluster: Cluster, host: str, *, toolbox: str, data: str, clock: Clock) -> None:

@@ -13,6 +13,7 @@ from fastapi import FastAPI
 
 from haneul.app.api import create_api
 from haneul.dkos.cluster_store import MemoryClusters
+from haneul.dkos.event_log import MemoryEvents
 from haneul.dkos.model import Cluster
 from haneul.dkos.service import ClientAuthority
 from haneul.identity.secrets import SecretHasher
@@ -39,10 +40,19 @@ class Authorities:
 class Api:
     """The application, its clock and store, and clients of several people."""
 
-    def __init__(self, app: FastAPI, store: MemoryClusters, clock: VirtualClock, admin: str, database: str) -> None:
+    def __init__(
+        self,
+        app: FastAPI,
+        store: MemoryClusters,
+        events: MemoryEvents,
+        clock: VirtualClock,
+        admin: str,
+        database: str,
+    ) -> None:
         self.app = app
         self.database = database
         self.store = store
+        self.events = events
         self.clock = clock
         self._transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
         self.tokens = {"admin": admin}
@@ -70,7 +80,7 @@ class Api:
 async def running_api(folder: Path) -> AsyncIterator[Api]:
     """Run the application with the people admin, alice and bob, and alice's project ``shop``."""
     clock = VirtualClock(START)
-    store = MemoryClusters(clock)
+    store, events = MemoryClusters(clock), MemoryEvents()
     database = f"sqlite+aiosqlite:///{folder}/haneul.db"
     engine = open_database(database)
     app = create_api(
@@ -78,6 +88,7 @@ async def running_api(folder: Path) -> AsyncIterator[Api]:
         store=store,
         quotas=store,
         authorities=Authorities(),
+        events=events,
         reserved=[],
         clock=clock,
         version="test",
@@ -85,7 +96,7 @@ async def running_api(folder: Path) -> AsyncIterator[Api]:
     )
     async with app.router.lifespan_context(app):
         admin = await Identity(engine, hasher=SecretHasher(clock), clock=clock).bootstrap_admin(now=clock.now())
-        api = Api(app, store, clock, admin.secret, database)
+        api = Api(app, store, events, clock, admin.secret, database)
         await api.add("alice")
         await api.add("bob")
         await api.call("alice", "POST", "/projects", {"name": "shop"}, status=201)

@@ -205,6 +205,7 @@ async def test_the_description_of_the_api_is_whole(api: Api) -> None:
     assert routes == {
         *{("GET", path) for path in ("/version", "/whoami", "/people", "/projects", "/audit", cluster)},
         *{("GET", path) for path in (f"{person}/tokens", f"{project}/members", f"{project}/clusters")},
+        ("GET", f"{cluster}/events"),
         *{("POST", path) for path in ("/people", "/projects", f"{person}/tokens", f"{project}/clusters")},
         ("POST", f"{cluster}/credentials"),
         *{("PATCH", path) for path in (person, cluster)},

@@ -25,6 +25,7 @@ from haneul.dkos.adapters.memory_nodes import MemoryNodes
 from haneul.dkos.control_plane import Images, labels
 from haneul.dkos.controller import ClusterController, new_bootstrap_token
 from haneul.dkos.credentials import decode
+from haneul.dkos.events import Event
 from haneul.dkos.masters import Masters
 from haneul.dkos.model import (
     CLUSTERS,
@@ -152,6 +153,7 @@ class World:
     tenant: MemoryKubeClient = field(init=False)
     nodes: MemoryNodes = field(init=False)
     calls: Calls = field(default_factory=Calls)
+    told: list[Event] = field(default_factory=list)
     wire: Wire = field(init=False)
 
     def __post_init__(self) -> None:
@@ -192,6 +194,7 @@ class World:
             connect=connect,
             pause_image="haneul.local/pause:v1",
             clock=self.clock,
+            tell=lambda _, event: self.told.append(event),
         )
         try:
             yield controller
@@ -262,6 +265,30 @@ async def test_cluster_becomes_ready_from_nothing(world: World, native: Cluster)
     assert [node.name for node in status.nodes] == ["big-0", "default-0", "default-1"]
     assert status.milestones.keys() == {"api", "node", "ready"}
     assert (await world.cluster(native)).status == status
+
+
+async def test_a_life_is_told_and_a_look_that_changes_nothing_tells_nothing(world: World, native: Cluster) -> None:
+    def reasons() -> list[str]:
+        found = [event.reason.value for event in world.told]
+        world.told.clear()
+        return found
+
+    await world.ask(native)
+    async with world.controller() as controller:
+        await world.settle(controller, native)
+        # In memory the tenant's API answers before anything runs.
+        creation = ["SpecAccepted", "ApiAnswers", "MastersReady", *["NodeReady"] * 3, "ClusterReady"]
+        assert reasons() == creation
+        # What the watch of clusters shows may be older than what this controller wrote.
+        await controller.reconcile((await world.cluster(native)).model_copy(update={"status": ClusterStatus()}))
+        assert reasons() == []
+        await world.nodes.remove(await world.cluster(native), "default-1")
+        world.clock.advance(5)
+        await world.settle(controller, native)
+        assert "NodeReplaced" in reasons()
+    async with world.controller() as another:
+        await another.reconcile(await world.cluster(native))
+        assert reasons() == []
 
 
 async def test_ready_cluster_is_left_alone(world: World, native: Cluster) -> None:
@@ -504,8 +531,12 @@ async def _owned(world: World, cluster: Cluster) -> list[str]:
     return [entry["metadata"]["name"] for entries in found for entry in entries]
 
 
-def _tear(client: KubeClient, cluster: Cluster, clock: VirtualClock) -> Awaitable[None]:
-    return tear_down(client, cluster, toolbox="haneul.local/toolbox:v1", data="/data", clock=clock)
+def _tear(
+    client: KubeClient, cluster: Cluster, clock: VirtualClock, tell: Callable[[Event], None] | None = None
+) -> Awaitable[None]:
+    return tear_down(
+        client, cluster, toolbox="haneul.local/toolbox:v1", data="/data", clock=clock, tell=tell or list[Event]().append
+    )
 
 
 async def test_teardown_takes_all_that_is_the_cluster_s_and_only_that(
@@ -544,6 +575,26 @@ async def test_teardown_that_ends_at_any_call_is_continued(images: Images, nativ
         if ended:
             break
     assert number > 8
+
+
+async def test_teardown_tells_what_it_waits_for_and_its_end(world: World, native: Cluster) -> None:
+    await world.ask(native)
+    async with world.controller() as controller:
+        await world.settle(controller, native)
+    cluster, told = await world.cluster(native), list[Event]()
+    async with job_controller(world.management):
+        await _tear(world.management, cluster, world.clock, told.append)
+    assert [(event.reason.value, event.message) for event in told] == [
+        ("Deleting", "the cluster is being deleted: its nodes, its masters, then its data"),
+        ("TeardownWaits", f"waiting for the nodes to end (namespace {cluster.nodes_namespace})"),
+        ("TeardownWaits", f"waiting for the masters to end (namespace {cluster.masters_namespace})"),
+        ("TeardownWaits", "waiting for the data on host-a to be deleted"),
+        ("Deleted", "all that was made for the cluster is gone"),
+    ]
+    told.clear()
+    await _tear(world.management, cluster, world.clock, told.append)
+    # What is gone already is waited for no more.
+    assert [event.reason.value for event in told] == ["Deleting", "Deleted"]
 
 
 async def test_teardown_says_on_what_it_waited(world: World, native: Cluster) -> None:

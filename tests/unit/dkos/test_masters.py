@@ -155,13 +155,17 @@ async def test_credentials_are_renewed_in_time_and_their_component_alone_restart
 ) -> None:
     first = masters()
     made = await first.ensure(native)
+    assert made.renewed == ()
     old = await secret(client, native, "kube-scheduler")
     clock.advance(timedelta(days=61).total_seconds())
-    assert (await first.ensure(native)).authorities == made.authorities
+    later = await first.ensure(native)
+    assert later.authorities == made.authorities
+    assert {"etcd", "kube-apiserver", "kube-scheduler"} <= set(later.renewed)
     assert await secret(client, native, "kube-scheduler") != old
     await client.delete(SECRETS, "kube-scheduler", native.masters_namespace)
     before = await versions(client)
-    await first.ensure(native)
+    # What was lost is made again, which is no renewal.
+    assert (await first.ensure(native)).renewed == ()
     after = await versions(client)
     changed = {name for (kind, name), version in after.items() if before.get((kind, name)) != version}
     assert changed == {f"{native.masters_namespace}/kube-scheduler"}
@@ -213,6 +217,35 @@ async def test_master_is_seen_as_its_pod_is(
     assert set(seen) == {"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"}
     assert (seen["etcd"].ready, seen["etcd"].running, seen["etcd"].message) == (ready, running, message)
     assert seen["kube-scheduler"].message == "its pod is being made"
+
+
+@pytest.mark.parametrize(
+    ("states", "restarts", "ended"),
+    [
+        ([], 0, ""),
+        ([{"restartCount": 0, "state": {"running": {}}}], 0, ""),
+        ([{"restartCount": 2, "lastState": {"terminated": {"reason": "OOMKilled", "exitCode": 137}}}], 2, "OOMKilled"),
+        ([{"restartCount": 1, "state": {"terminated": {"reason": "Error", "exitCode": 2}}}], 1, "exit code 2"),
+    ],
+)
+@pytest.mark.parametrize("ready", [True, False])
+async def test_how_often_a_master_ended_and_how_is_seen(
+    states: list[dict[str, Any]],
+    restarts: int,
+    ended: str,
+    ready: bool,
+    masters: Callable[[], Masters],
+    client: MemoryKubeClient,
+    native: Cluster,
+) -> None:
+    await masters().ensure(native)
+    where = {"name": "etcd-0", "namespace": native.masters_namespace}
+    await client.create(PODS, {"metadata": {**where, "labels": {CLUSTER_LABEL: native.uid, ROLE_LABEL: "etcd"}}})
+    conditions = [{"type": "Ready", "status": str(ready)}]
+    status = {"status": {"conditions": conditions, "containerStatuses": states}}
+    await client.patch(PODS, "etcd-0", status, native.masters_namespace, subresource="status")
+    seen = {state.role: state for state in await masters().observe(native)}["etcd"]
+    assert (seen.ready, seen.restarts, seen.ended) == (ready, restarts, ended)
 
 
 @pytest.mark.parametrize(

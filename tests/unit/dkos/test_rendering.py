@@ -55,7 +55,7 @@ def test_surroundings_are_rendered_as_the_golden_file_says(native: Cluster, gold
         *control_plane.namespaces(native),
         *control_plane.services(native),
         *control_plane.volume(native, Placement("host-1")),
-        control_plane.configuration(native),
+        *control_plane.configurations(native).values(),
     ]
     golden("surroundings.yaml", objects)
 
@@ -160,7 +160,7 @@ def test_all_masters_objects_carry_their_cluster_s_mark(
         *control_plane.namespaces(native),
         *control_plane.services(native),
         *control_plane.volume(native, Placement("host-1")),
-        control_plane.configuration(native),
+        *control_plane.configurations(native).values(),
         *isolation.network_policies(native),
         *programs(native, endpoints, images).values(),
     ]
@@ -226,13 +226,25 @@ def test_masters_do_not_approve_or_sign_node_certificates(rendered: dict[str, Ma
 
 
 def test_only_health_checks_are_answered_to_anyone(native: Cluster) -> None:
-    text = control_plane.configuration(native)["data"]["authentication.yaml"]
+    text = control_plane.configurations(native)["kube-apiserver"]["data"]["authentication.yaml"]
     conditions = yaml.safe_load(text)["anonymous"]["conditions"]
     assert {entry["path"] for entry in conditions} == {"/livez", "/readyz", "/healthz"}
 
 
+def test_an_api_server_that_is_not_ready_is_published_until_the_cluster_was_ready_once(native: Cluster) -> None:
+    def published(cluster: Cluster) -> bool:
+        return bool(control_plane.services(cluster)[1]["spec"]["publishNotReadyAddresses"])
+
+    served = native.status.model_copy(update={"milestones": {"api": 4.0}})
+    ready = native.status.model_copy(update={"milestones": {"api": 4.0, "ready": 9.0}})
+    assert published(native)
+    # The kubelet may find the API server ready a moment later than its first client does.
+    assert published(native.model_copy(update={"status": served}))
+    assert not published(native.model_copy(update={"status": ready}))
+
+
 def test_audit_writes_down_every_change_and_no_bodies(native: Cluster) -> None:
-    rules = yaml.safe_load(control_plane.configuration(native)["data"]["audit.yaml"])["rules"]
+    rules = yaml.safe_load(control_plane.configurations(native)["kube-apiserver"]["data"]["audit.yaml"])["rules"]
     assert rules[-1] == {"level": "Metadata"}
     for rule in rules[:-1]:
         assert rule["level"] == "None"

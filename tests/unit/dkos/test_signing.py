@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from haneul.dkos.events import Event
 from haneul.dkos.joining import SERVING_SIGNER, AnnouncedNode
 from haneul.dkos.model import Cluster
 from haneul.dkos.signing import NodeSigner
@@ -49,8 +50,13 @@ def authority(clock: VirtualClock) -> KeyPair:
 
 
 @pytest.fixture
-def signer(authority: KeyPair, clock: VirtualClock) -> NodeSigner:
-    return NodeSigner(authority=authority, clock=clock)
+def told() -> list[Event]:
+    return []
+
+
+@pytest.fixture
+def signer(authority: KeyPair, clock: VirtualClock, told: list[Event]) -> NodeSigner:
+    return NodeSigner(authority=authority, clock=clock, tell=told.append)
 
 
 @pytest.fixture
@@ -88,7 +94,7 @@ def _announced(address: str = ADDRESS) -> dict[str, AnnouncedNode]:
 
 
 async def test_signed_certificate_is_the_authority_s_and_ends_within_the_week(
-    signer: NodeSigner, client: FailingOnce, authority: KeyPair, clock: VirtualClock
+    signer: NodeSigner, client: FailingOnce, authority: KeyPair, clock: VirtualClock, told: list[Event]
 ) -> None:
     await signer.announce(client, _announced())
     await signer.answer(client, await _ask(client))
@@ -97,6 +103,9 @@ async def test_signed_certificate_is_the_authority_s_and_ends_within_the_week(
     assert leaf.not_valid_after_utc == clock.now() + timedelta(days=7)
     names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert names.get_values_for_type(x509.IPAddress) == [ipaddress.ip_address(ADDRESS)]
+    assert [(event.reason, event.message) for event in told] == [
+        ("NodeCertificateSigned", "node default-0 got a certificate to be reached with")
+    ]
 
 
 async def test_request_before_the_address_is_known_is_kept_and_answered_then(
@@ -111,12 +120,16 @@ async def test_request_before_the_address_is_known_is_kept_and_answered_then(
     assert (await _status(client))["certificate"]
 
 
-async def test_kept_request_for_another_address_is_denied_then(signer: NodeSigner, client: FailingOnce) -> None:
+async def test_kept_request_for_another_address_is_denied_then(
+    signer: NodeSigner, client: FailingOnce, told: list[Event]
+) -> None:
     await signer.announce(client, _announced(""))
     await signer.answer(client, await _ask(client, address="192.0.2.99"))
     await signer.announce(client, _announced())
     status = await _status(client)
     assert [entry["type"] for entry in status["conditions"]] == ["Denied"] and "certificate" not in status
+    assert [(event.type, event.reason) for event in told] == [("Warning", "NodeCertificateRefused")]
+    assert told[0].message.startswith("system:node:default-0 got no certificate of a node: the addresses 192.0.2.99")
 
 
 async def test_kept_request_that_is_gone_is_forgotten(signer: NodeSigner, client: FailingOnce) -> None:
@@ -140,13 +153,14 @@ async def test_answered_requests_are_not_answered_again(signer: NodeSigner, clie
 
 
 async def test_answer_that_could_not_be_written_is_written_the_next_time(
-    signer: NodeSigner, client: FailingOnce
+    signer: NodeSigner, client: FailingOnce, told: list[Event]
 ) -> None:
     await signer.announce(client, _announced())
     request = await _ask(client)
     client.failures = 1
     with pytest.raises(UnavailableError):
         await signer.answer(client, request)
+    assert told == []
     await signer.announce(client, _announced())
     assert (await _status(client))["certificate"]
 

@@ -1,0 +1,3 @@
+module haneul.dev/components/await-connection
+
+go 1.26.0
