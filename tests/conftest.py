@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import UP_SECONDS, haneul, kill_up_when, leftovers
+from tests.support import UP_SECONDS, haneul, kill_when, leftovers
 
 #: What tells a platform that an earlier run of the tests left from one that somebody needs.
 MADE_BY_TESTS = Path("/var/lib/haneul/made-by-tests")
@@ -26,7 +26,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     assert leftovers() == []
     MADE_BY_TESTS.parent.mkdir(mode=0o700)
     MADE_BY_TESTS.touch()
-    kill_up_when(Path("/etc/kubernetes/manifests/kube-apiserver.yaml"))
+    kill_when(Path("/etc/kubernetes/manifests/kube-apiserver.yaml").exists, "up")
     haneul("up", timeout=UP_SECONDS)
     yield
     haneul("down", "--purge", timeout=UP_SECONDS)

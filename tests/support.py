@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 HANEUL = Path(sys.executable).with_name("haneul")
@@ -43,15 +44,15 @@ def leftovers() -> list[str]:
     return asyncio.run(look())
 
 
-def kill_up_when(appears: Path) -> None:
-    """Start `haneul up` and kill it without warning as soon as a file appears."""
+def kill_when(happened: Callable[[], bool], *arguments: str) -> None:
+    """Start a command and kill it without warning as soon as something has happened."""
     process = subprocess.Popen(
-        [str(HANEUL), "up"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        [str(HANEUL), *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
     deadline = time.monotonic() + UP_SECONDS
-    while not appears.exists() and process.poll() is None and time.monotonic() < deadline:
+    while not happened() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert process.poll() is None, "up ended before it could be killed"
+    assert process.poll() is None, f"{arguments} ended before it could be killed"
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

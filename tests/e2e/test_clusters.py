@@ -222,6 +222,22 @@ async def test_secrets_are_encrypted_where_they_lie(shop: str, installation: Ins
         assert marker.encode() not in path.read_bytes(), path
 
 
+async def test_secrets_of_the_management_cluster_are_encrypted_where_they_lie(installation: Installation) -> None:
+    marker = "another-marker-that-stands-in-no-other-secret"
+    metadata = {"name": "marked", "namespace": "default"}
+    data = {"text": base64.b64encode(marker.encode()).decode()}
+    manifest = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": data}
+    async with installation.lifecycle.client() as management:
+        await management.apply(SECRETS, manifest)
+        try:
+            files = [path for path in (installation.settings.state / "etcd").rglob("*") if path.is_file()]
+            assert files
+            for path in files:
+                assert marker.encode() not in path.read_bytes(), path
+        finally:
+            await management.delete(SECRETS, "marked", "default")
+
+
 def remains_of(uid: str, name: str, installation: Installation) -> list[str]:
     async def look() -> list[str]:
         async with installation.lifecycle.client() as management:

@@ -3,16 +3,35 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from haneul.app.installation import Installation
 from haneul.host.processes import command_line, executable, processes_matching
-from haneul.kernel.kube import CONFIG_MAPS
+from haneul.kernel.kube import (
+    CLUSTER_ROLE_BINDINGS,
+    CLUSTER_ROLES,
+    CONFIG_MAPS,
+    DAEMON_SETS,
+    DEPLOYMENTS,
+    NAMESPACES,
+    PODS,
+    ROLE_BINDINGS,
+    ROLES,
+    SECRETS,
+    SERVICE_ACCOUNTS,
+    Manifest,
+)
 from tests.e2e.tenants import PROJECT, tenant
-from tests.support import haneul
+from tests.support import UP_SECONDS, haneul, kill_when, leftovers
 
 pytestmark = [pytest.mark.e2e, pytest.mark.last]
 
@@ -57,3 +76,107 @@ async def test_down_and_up_bring_back_the_same_clusters(kept: str) -> None:
     haneul("cluster", "get", kept, "--wait", "-p", PROJECT)
     assert await write_and_read(kept, None) == "before the stop"
     assert haneul("status").returncode == 0
+
+
+#: What `up` makes in the management cluster.
+_OURS = (
+    NAMESPACES,
+    CLUSTER_ROLES,
+    CLUSTER_ROLE_BINDINGS,
+    ROLES,
+    ROLE_BINDINGS,
+    SERVICE_ACCOUNTS,
+    CONFIG_MAPS,
+    SECRETS,
+    DEPLOYMENTS,
+    DAEMON_SETS,
+)
+
+
+def named(thing: Manifest) -> str:
+    metadata = thing["metadata"]
+    return f"{metadata.get('namespace', '')}/{metadata['name']}"
+
+
+async def observed(installation: Installation) -> dict[str, Any]:
+    """What must be the same after an `up` that has nothing to do: processes, containers, versions of our objects."""
+    seen: dict[str, Any] = {f"service {state.name}": state.pid for state in await installation.services.states()}
+    async with installation.lifecycle.client() as management:
+        for pod in await management.list(PODS):
+            statuses = pod["status"].get("containerStatuses", [])
+            containers = [(entry["restartCount"], entry.get("containerID")) for entry in statuses]
+            seen[f"pod {named(pod)}"] = (pod["metadata"]["uid"], containers)
+        for resource in _OURS:
+            for thing in await management.list(resource, labels="app.kubernetes.io/managed-by=haneul"):
+                if thing["metadata"].get("namespace", "") in ("", *installation.settings.namespaces):
+                    seen[f"{resource.kind} {named(thing)}"] = thing["metadata"]["resourceVersion"]
+    return seen
+
+
+async def test_a_second_up_changes_nothing(kept: str, installation: Installation) -> None:
+    haneul("cluster", "get", kept, "--wait", "-p", PROJECT)
+    before = await observed(installation)
+    assert {"Deployment haneul-system/haneul-api", "DaemonSet kube-system/cilium"} <= before.keys()
+    haneul("up", timeout=600)
+    assert await observed(installation) == before
+
+
+def digests(folder: Path) -> dict[str, str]:
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+async def test_another_installations_folder_is_refused_and_stays_as_it_is(
+    kept: str, installation: Installation
+) -> None:
+    mark = Path("/etc/kubernetes/haneul-owned")
+    before = await observed(installation)
+    text = mark.read_text()
+    mark.unlink()
+    try:
+        files = digests(mark.parent)
+        refused = haneul("up", check=False, timeout=600)
+        assert refused.returncode != 0
+        assert "another Kubernetes installation" in refused.stderr
+        assert digests(mark.parent) == files
+        assert await observed(installation) == before
+    finally:
+        mark.write_text(text)
+
+
+@pytest.fixture
+def foreign_kubelet() -> Iterator[subprocess.Popen[bytes]]:
+    """A program of somebody else's on the kubelet's port, which has been started while the platform is down."""
+    haneul("down")
+    listening = "import socket, sys; s = socket.create_server(('', 10250)); print('listening', flush=True); s.accept()"
+    process = subprocess.Popen([sys.executable, "-c", listening], stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None and process.stdout.readline() == b"listening\n"
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+        haneul("up", timeout=600)
+
+
+def test_a_foreign_kubelet_on_the_port_is_refused_and_goes_on(
+    kept: str, foreign_kubelet: subprocess.Popen[bytes]
+) -> None:
+    refused = haneul("up", check=False, timeout=600)
+    assert refused.returncode == 8
+    assert "port 10250 is taken" in refused.stderr and str(foreign_kubelet.pid) in refused.stderr
+    assert foreign_kubelet.poll() is None
+    assert haneul("status", check=False).returncode == 8
+
+
+def test_a_purge_that_was_killed_is_finished_by_the_next_one(kept: str, installation: Installation) -> None:
+    """Killed twice: when the kubelet is no service any more, and when files are being deleted. Nothing is up after."""
+    definitions = (
+        installation.settings.state / "services/kubelet.conf",
+        Path("/etc/systemd/system/haneul-kubelet.service"),
+    )
+    kill_when(lambda: not any(path.exists() for path in definitions), "down", "--purge")
+    assert leftovers() != []
+    kill_when(lambda: not installation.settings.runtime.exists(), "down", "--purge")
+    haneul("down", "--purge", timeout=UP_SECONDS)
+    assert leftovers() == []

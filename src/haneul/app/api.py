@@ -78,22 +78,24 @@ def _known(caller: AnyCaller) -> Caller:
 
 
 class ClustersInProject:
-    """Identity's port for what a project holds, on DKOS."""
+    """Identity's port for what a project holds, on DKOS.
+
+    A deleted project's namespace stays: it is empty, costs nothing, and keeps its events for who asks later.
+    """
 
     def __init__(self, store: ClusterStore, quotas: QuotaStore) -> None:
         self._store = store
         self._quotas = quotas
 
-    async def of(self, project: str) -> list[str]:
-        """Return the project's clusters in words."""
-        return [f"cluster {cluster.name}" for cluster in await self._store.list(project)]
+    @asynccontextmanager
+    async def closed(self, project: str) -> AsyncIterator[list[str]]:
+        """Let no cluster be created meanwhile; yield the project's clusters in words.
 
-    async def forget(self, project: str) -> None:
-        """Forget the project's quota.
-
-        Its namespace stays: it is empty, costs nothing, and keeps its events for who asks later.
+        With the project, its quota ends.
         """
-        await self._quotas.set_quota(project, QuotaLimits())
+        async with self._store.closed(project) as clusters:
+            yield [f"cluster {cluster.name}" for cluster in clusters]
+            await self._quotas.set_quota(project, QuotaLimits())
 
 
 def create_api(

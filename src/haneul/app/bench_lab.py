@@ -11,10 +11,10 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Sequence
 from datetime import timedelta
-from ipaddress import IPv4Network
 from typing import Final, Self, cast
 
-from haneul.app.installation import Installation, this_host
+from haneul.app.installation import this_host
+from haneul.app.reserved import reserved_ranges
 from haneul.bench.cli import Outcome
 from haneul.bench.dkos import BenchPlan, DkosBench
 from haneul.bench.machine import machine_facts
@@ -212,7 +212,9 @@ async def run_dkos_bench(plan: BenchPlan, peer: bool, outcome: Outcome) -> None:
 
     async with installation.lifecycle.client() as management:
         outcome.machine |= machine_facts() | _versions() | {"other clusters": str(await _others(management))}
-        async with PlatformLab(management, processes=processes, reserved=_reserved(installation), clock=clock) as lab:
+        async with PlatformLab(
+            management, processes=processes, reserved=reserved_ranges(installation.settings), clock=clock
+        ) as lab:
             bench = DkosBench(
                 lab,
                 make_peer=make_peer if peer else None,
@@ -234,14 +236,6 @@ async def _others(management: HttpKubeClient) -> int:
     """Return how many clusters run besides those measured: they take their share of the machine."""
     mine = project_namespace(PROJECT)
     return sum(item["metadata"]["namespace"] != mine for item in await management.list(CLUSTERS))
-
-
-def _reserved(installation: Installation) -> list[TakenRange]:
-    settings = installation.settings
-    return [
-        TakenRange(IPv4Network(settings.pods), "the management cluster's pods"),
-        TakenRange(IPv4Network(settings.services), "the management cluster's services"),
-    ]
 
 
 def _pod(name: str) -> Manifest:

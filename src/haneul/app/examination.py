@@ -9,21 +9,23 @@ from typing import Any
 from haneul.app.installation import component_store, project_folder
 from haneul.host.doctor import findings
 from haneul.host.doctor_gather import Expectations, gather
+from haneul.host.networks import host_networks
+from haneul.management.ranges import ranges_of
 from haneul.management.settings import ManagementSettings
 
 
 async def examine() -> list[dict[str, Any]]:
     """Return the findings about this host as plain data, worst first."""
     defaults = ManagementSettings(address="", host_name="")
+    networks = [(route.network, route.device) for route in await host_networks()]
+    ranges = ranges_of(defaults.state, networks)
     expectations = Expectations(
         state=defaults.state,
         runtime=defaults.runtime,
         cache=component_store().cache,
         ranges=(
-            ("management pods", defaults.pods),
-            ("management services", defaults.services),
-            ("tenants' pods", "10.0.0.0/9"),
-            ("tenants' services", "10.128.0.0/10"),
+            ("management pods", ranges.pods),
+            ("management services", ranges.services),
         ),
         packages=_packages(project_folder() / "components" / "system-packages.txt"),
     )

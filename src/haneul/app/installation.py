@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 from dataclasses import dataclass
@@ -11,14 +12,17 @@ from haneul.app.platform import API_PORT, Platform
 from haneul.cli.context import Context, Contexts
 from haneul.components.store import ComponentStore
 from haneul.host import facts
+from haneul.host.doctor_gather import Expectations, taken_ports
+from haneul.host.networks import host_networks, name_servers
 from haneul.host.services import ServiceManager
 from haneul.host.supervisord import Supervisord
 from haneul.host.systemd import Systemd
 from haneul.kernel.clock import SystemClock
-from haneul.kernel.errors import UnauthenticatedError
+from haneul.kernel.errors import HostNotReadyError, UnauthenticatedError
 from haneul.kernel.progress import Progress
 from haneul.management.lifecycle import Lifecycle
 from haneul.management.purge import purge
+from haneul.management.ranges import ranges_of
 from haneul.management.settings import ManagementSettings
 
 CACHE_VARIABLE = "HANEUL_CACHE"
@@ -47,11 +51,26 @@ class Installation:
     platform: Platform
 
     async def up(self, progress: Progress) -> None:
-        """Build what is missing, bring everything up, and sign root in."""
+        """Build what is missing, bring everything up, and sign root in.
+
+        Raises HostNotReadyError, before anything is changed, if another program has one of our ports.
+        """
+        await self._refuse_foreign_ports()
         await self.store.build([], progress)
         await self.lifecycle.up(progress)
         await self.platform.up(progress)
         self.sign_root_in()
+
+    async def _refuse_foreign_ports(self) -> None:
+        settings = self.settings
+        wanted = Expectations(state=settings.state, runtime=settings.runtime, cache=self.store.cache)
+        for port in await asyncio.to_thread(taken_ports, wanted):
+            # One that ended while it was looked for is no reason to refuse.
+            if not port.ours and port.pid is not None:
+                raise HostNotReadyError(
+                    f"port {port.port} is taken by {port.holder}: {port.purpose} cannot listen",
+                    hint="stop it or move it to another port; 'haneul doctor' shows all that stands in the way",
+                )
 
     async def purge(self, progress: Progress) -> None:
         """Remove everything of ours from this host but the cache of built components."""
@@ -79,9 +98,14 @@ class Installation:
 async def this_host() -> Installation:
     """Return the installation of this host, made or not."""
     clock = SystemClock()
+    networks = tuple((route.network, route.device) for route in (*await host_networks(), *name_servers()))
+    ranges = ranges_of(ManagementSettings.state, networks)
     settings = ManagementSettings(
         address=await facts.primary_address(),
         host_name=facts.host_name(),
+        pods=ranges.pods,
+        services=ranges.services,
+        host_networks=networks,
         restrict_oom_score=facts.restrict_oom_score(),
         systemd=facts.systemd(),
     )

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import os
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
+from haneul.app import reserved
 from haneul.components.store import ComponentStore
 from haneul.dkos.adapters.kube_events import READER
 from haneul.dkos.schema import custom_resource_definition
@@ -22,6 +24,17 @@ from haneul.kernel.clock import Clock
 from haneul.kernel.errors import HaneulError
 from haneul.kernel.files import write_atomically
 from haneul.kernel.kube import DEPLOYMENTS, KubeClient, Manifest, resource_of
+from haneul.kernel.kube_manifests import (
+    READ,
+    WRITE,
+    account,
+    account_with_rights,
+    cluster_role,
+    hardened_container,
+    hardened_pod,
+    rights_in_namespace,
+    rule,
+)
 from haneul.kernel.pki import KeyPair, LeafProfile, issue_authority, issue_leaf
 from haneul.kernel.process import run
 from haneul.kernel.progress import Progress
@@ -81,7 +94,7 @@ class Platform:
         with progress.stage("load the platform's images", expected_seconds=12) as stage:
             for name in _IMAGES:
                 stage.note(name)
-                await self._lifecycle.load_image(name)
+                await self._lifecycle.containers.load_image(name)
         with progress.stage("start the platform", expected_seconds=10) as stage:
             self.files.database.mkdir(mode=0o700, exist_ok=True)
             os.chown(self.files.database, _USER, _USER)
@@ -219,8 +232,8 @@ def platform_manifests(*, settings: ManagementSettings, image: str, build: str, 
             "description": "Tenants' masters come before their sandbox nodes.",
         },
         custom_resource_definition(),
-        *_rights("haneul-operator", _operator_rules()),
-        *_rights("haneul-api", _api_rules()),
+        *account_with_rights("haneul-operator", NAMESPACE, _operator_rules(), _LABELS),
+        *account_with_rights("haneul-api", NAMESPACE, _api_rules(), _LABELS),
         *_claims_rights(),
         _event_reader(),
         {
@@ -232,6 +245,12 @@ def platform_manifests(*, settings: ManagementSettings, image: str, build: str, 
                 "tls.crt": base64.b64encode(certificate.certificate).decode(),
                 "tls.key": base64.b64encode(certificate.key).decode(),
             },
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": "haneul-api", "namespace": NAMESPACE, "labels": _LABELS},
+            "data": {reserved.FILE: reserved.dumped(reserved.reserved_ranges(settings))},
         },
         _operator(settings, image, build),
         _api(settings, image, build, certificate),
@@ -248,105 +267,45 @@ def _namespace() -> Manifest:
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}}
 
 
-def _rights(name: str, rules: list[Manifest]) -> list[Manifest]:
-    return [
-        {
-            "apiVersion": "v1",
-            "kind": "ServiceAccount",
-            "metadata": {"name": name, "namespace": NAMESPACE, "labels": _LABELS},
-        },
-        {
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "ClusterRole",
-            "metadata": {"name": name, "labels": _LABELS},
-            "rules": rules,
-        },
-        {
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "ClusterRoleBinding",
-            "metadata": {"name": name, "labels": _LABELS},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
-            "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": NAMESPACE}],
-        },
-    ]
-
-
-_READ: Final = ["get", "list", "watch"]
-_WRITE: Final = [*_READ, "create", "update", "patch", "delete"]
-
-
-def _rule(group: str, resources: list[str], verbs: list[str]) -> Manifest:
-    return {"apiGroups": [group], "resources": resources, "verbs": verbs}
-
-
 def _operator_rules() -> list[Manifest]:
     """Return what the operator may do: with its own kinds everything, with clusters what a finalizer needs."""
     return [
-        _rule("dkos.haneul.dev", ["clusters", "clusters/status"], ["get", "list", "watch", "patch", "update"]),
-        _rule("", ["namespaces", "services", "secrets", "configmaps", "persistentvolumes"], _WRITE),
-        _rule("", ["persistentvolumeclaims"], _WRITE),
-        _rule("", ["pods", "nodes"], _READ),
-        _rule("apps", ["deployments", "statefulsets"], _WRITE),
-        _rule("batch", ["jobs"], _WRITE),
-        _rule("networking.k8s.io", ["networkpolicies"], _WRITE),
-        _rule("rbac.authorization.k8s.io", ["roles", "rolebindings"], _WRITE),
-        {
-            "apiGroups": ["rbac.authorization.k8s.io"],
-            "resources": ["roles"],
-            "resourceNames": ["credential-signer"],
-            "verbs": ["bind"],
-        },
-        _rule("apiextensions.k8s.io", ["customresourcedefinitions"], _READ),
+        rule("dkos.haneul.dev", ["clusters", "clusters/status"], ["get", "list", "watch", "patch", "update"]),
+        rule("", ["namespaces", "services", "secrets", "configmaps", "persistentvolumes"], WRITE),
+        rule("", ["persistentvolumeclaims"], WRITE),
+        rule("", ["pods", "nodes"], READ),
+        rule("apps", ["deployments", "statefulsets"], WRITE),
+        rule("batch", ["jobs"], WRITE),
+        rule("networking.k8s.io", ["networkpolicies"], WRITE),
+        rule("rbac.authorization.k8s.io", ["roles", "rolebindings"], WRITE),
+        rule("rbac.authorization.k8s.io", ["roles"], ["bind"], names=["credential-signer"]),
+        rule("apiextensions.k8s.io", ["customresourcedefinitions"], READ),
         # Writing what happened to clusters; reading it only to count. Who else reads it, in which project, it may say.
-        _rule("events.k8s.io", ["events"], ["get", "create", "patch"]),
-        {
-            "apiGroups": ["rbac.authorization.k8s.io"],
-            "resources": ["clusterroles"],
-            "resourceNames": [READER],
-            "verbs": ["bind"],
-        },
+        rule("events.k8s.io", ["events"], ["get", "create", "patch"]),
+        rule("rbac.authorization.k8s.io", ["clusterroles"], ["bind"], names=[READER]),
     ]
 
 
 def _event_reader() -> Manifest:
     """Return the right to read events, which the operator gives the API in the namespaces of projects alone."""
-    return {
-        "apiVersion": "rbac.authorization.k8s.io/v1",
-        "kind": "ClusterRole",
-        "metadata": {"name": READER, "labels": _LABELS},
-        "rules": [_rule("events.k8s.io", ["events"], ["list"])],
-    }
+    return cluster_role(READER, [rule("events.k8s.io", ["events"], ["list"])], _LABELS)
 
 
 def _api_rules() -> list[Manifest]:
     """Return what the API may do; of secrets nothing, but what the operator grants it cluster by cluster."""
     return [
-        _rule("dkos.haneul.dev", ["clusters"], _WRITE),
-        _rule("", ["namespaces"], ["get", "create"]),
+        rule("dkos.haneul.dev", ["clusters"], WRITE),
+        rule("", ["namespaces"], ["get", "create"]),
     ]
 
 
 def _claims_rights() -> list[Manifest]:
     """Return the API's right to the one object in which creations claim their ranges."""
-    metadata = {"name": "cluster-claims", "namespace": NAMESPACE, "labels": _LABELS}
-    return [
-        {
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "Role",
-            "metadata": metadata,
-            "rules": [
-                _rule("", ["configmaps"], ["create"]),
-                {**_rule("", ["configmaps"], ["get", "patch"]), "resourceNames": ["cluster-claims"]},
-            ],
-        },
-        {
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "RoleBinding",
-            "metadata": metadata,
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "cluster-claims"},
-            "subjects": [{"kind": "ServiceAccount", "name": "haneul-api", "namespace": NAMESPACE}],
-        },
+    rules = [
+        rule("", ["configmaps"], ["create"]),
+        rule("", ["configmaps"], ["get", "patch"], names=["cluster-claims"]),
     ]
+    return rights_in_namespace("cluster-claims", NAMESPACE, rules, account("haneul-api", NAMESPACE), _LABELS)
 
 
 def _operator(settings: ManagementSettings, image: str, build: str) -> Manifest:
@@ -384,6 +343,7 @@ def _api(settings: ManagementSettings, image: str, build: str, certificate: KeyP
         },
         "volumeMounts": [
             {"name": "tls", "mountPath": "/etc/haneul/tls", "readOnly": True},
+            {"name": "settings", "mountPath": "/etc/haneul/settings", "readOnly": True},
             {"name": "data", "mountPath": "/data"},
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - SQLite sorts here
         ],
@@ -391,10 +351,14 @@ def _api(settings: ManagementSettings, image: str, build: str, certificate: KeyP
     }
     volumes = [
         {"name": "tls", "secret": {"secretName": "haneul-api-tls", "defaultMode": 0o440}},
+        {"name": "settings", "configMap": {"name": "haneul-api"}},
         {"name": "data", "hostPath": {"path": f"{settings.state}/platform", "type": "Directory"}},
         {"name": "tmp", "emptyDir": {"sizeLimit": "64Mi"}},
     ]
-    deployment = _deployment("haneul-api", container, volumes, f"{build}-{certificate.expires():%Y%m%d%H%M%S}")
+    # What the process reads once rolls it when it changes.
+    ranges = hashlib.sha256(reserved.dumped(reserved.reserved_ranges(settings)).encode()).hexdigest()[:12]
+    build = f"{build}-{certificate.expires():%Y%m%d%H%M%S}-{ranges}"
+    deployment = _deployment("haneul-api", container, volumes, build)
     deployment["spec"]["template"]["spec"]["nodeSelector"] = {"kubernetes.io/hostname": settings.host_name}
     return deployment
 
@@ -405,11 +369,7 @@ def _container(image: str, arguments: list[str]) -> Manifest:
         "image": image,
         "imagePullPolicy": "IfNotPresent",
         "args": arguments,
-        "securityContext": {
-            "readOnlyRootFilesystem": True,
-            "allowPrivilegeEscalation": False,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": hardened_container(),
     }
 
 
@@ -422,13 +382,7 @@ def _deployment(name: str, container: Manifest, volumes: list[Manifest], build: 
         "enableServiceLinks": False,
         "priorityClassName": "system-cluster-critical",
         "terminationGracePeriodSeconds": 10,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": _USER,
-            "runAsGroup": _USER,
-            "fsGroup": _USER,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": hardened_pod(_USER),
     }
     return {
         "apiVersion": "apps/v1",

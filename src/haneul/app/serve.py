@@ -6,7 +6,6 @@ import asyncio
 import logging
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
-from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Annotated
 
@@ -67,20 +66,22 @@ def api(
     port: Annotated[int, typer.Option(help="Port to serve on.")] = 7443,
     database: Annotated[str, typer.Option(help="SQLAlchemy URL of the database.")] = _DATABASE,
     tls: Annotated[Path, typer.Option(help="Folder with tls.crt and tls.key.")] = Path("/etc/haneul/tls"),
+    reserved: Annotated[Path, typer.Option(help="File of the ranges that no cluster may touch.")] = Path(
+        "/etc/haneul/settings/reserved-ranges.json"
+    ),
 ) -> None:
     """Run the REST API."""
     import uvicorn  # noqa: PLC0415
 
     from haneul.app.api import create_api  # noqa: PLC0415
+    from haneul.app.reserved import loaded  # noqa: PLC0415
     from haneul.app.server import DrainingServer  # noqa: PLC0415
     from haneul.dkos.adapters.kube_authorities import KubeAuthorities  # noqa: PLC0415
     from haneul.dkos.adapters.kube_clusters import KubeClusters  # noqa: PLC0415
     from haneul.dkos.adapters.kube_events import KubeEvents  # noqa: PLC0415
-    from haneul.dkos.admission import TakenRange  # noqa: PLC0415
     from haneul.kernel.clock import SystemClock  # noqa: PLC0415
     from haneul.kernel.database import open_database  # noqa: PLC0415
     from haneul.kernel.kube_http import HttpKubeClient, access_in_cluster  # noqa: PLC0415
-    from haneul.management.settings import ManagementSettings  # noqa: PLC0415
 
     configure_logs()
     clock = SystemClock()
@@ -92,10 +93,7 @@ def api(
         quotas=clusters,
         authorities=KubeAuthorities(client),
         events=KubeEvents(client),
-        reserved=[
-            TakenRange(IPv4Network(ManagementSettings.pods), "the management cluster's pods"),
-            TakenRange(IPv4Network(ManagementSettings.services), "the management cluster's services"),
-        ],
+        reserved=loaded(reserved.read_text()),
         clock=clock,
         version=version(),
     )

@@ -42,8 +42,8 @@ class ComponentStore:
         return [*programs, *(row for row in IMAGES if not self.images.is_built(row))]
 
     async def build(self, names: list[str], progress: Progress) -> None:
-        """Build the named components and images, or all; an image's components come before it."""
-        wanted = names or [*(row.name for row in COMPONENTS), *(row.name for row in IMAGES)]
+        """Build the named components and images, or all that is missing; an image's components come before it."""
+        wanted = names or [row.name for row in self.missing()]
         components, images = select(wanted)
         for component in COMPONENTS:
             if component.name in components:

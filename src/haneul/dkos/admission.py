@@ -82,8 +82,6 @@ def check_shape(spec: ClusterSpec) -> None:
             f"Kubernetes {spec.version} is not built here", hint=f"choose one of {', '.join(VERSIONS)}"
         )
     names = [pool.name for pool in spec.node_pools]
-    for name in names:
-        parse_label(name, what="pool name", longest=20)
     if len(set(names)) != len(names):
         raise InvalidInputError("two pools have the same name", hint="give each pool a name of its own")
     if spec.node_count > MOST_NODES:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -26,6 +27,14 @@ class ClusterEvent:
 Admit = Callable[[Sequence[Cluster]], ClusterSpec]
 
 
+#: Awaited when a creation is known to all and before anything is made; what it raises ends the creation.
+Confirm = Callable[[], Awaitable[object]]
+
+
+async def certain() -> None:
+    """Confirm a creation that nothing can have made wrong meanwhile."""
+
+
 class ClusterStore(Protocol):
     """Keeps what clusters are asked to be, and shows what is seen of them."""
 
@@ -37,10 +46,18 @@ class ClusterStore(Protocol):
         """Return a cluster. Raises NotFoundError."""
         ...
 
-    async def create(self, project: str, name: str, admit: Admit) -> Cluster:
+    async def create(self, project: str, name: str, admit: Admit, confirm: Confirm = certain) -> Cluster:
         """Add a cluster with the spec that ``admit`` returns; two at once never get what only one may have.
 
-        Raises QuotaExceededError if the project would have more than its quota.
+        Raises ConflictError in a closed project, QuotaExceededError if the project would have more than its quota.
+        """
+        ...
+
+    def closed(self, project: str) -> AbstractAsyncContextManager[Sequence[Cluster]]:
+        """Let no cluster be created in a project as long as the context lasts; yields those that are there.
+
+        Raises ConflictError while one is being created. A creation that begins when the context has ended asks its
+        ``confirm`` after that, and so learns what was done to the project in it.
         """
         ...
 
@@ -79,6 +96,16 @@ def not_found(project: str, name: str) -> NotFoundError:
     )
 
 
+def being_created(project: str) -> ConflictError:
+    """Return the error for closing a project in which a cluster is being created."""
+    return ConflictError(f"a cluster is being created in {project}", hint="try again in a minute")
+
+
+def being_deleted(project: str) -> ConflictError:
+    """Return the error for creating a cluster in a closed project."""
+    return ConflictError(f"{project} is being deleted", hint="'haneul project list' shows in a moment if it is gone")
+
+
 def changed_meanwhile() -> ConflictError:
     """Return the error for a change that was decided on an older state."""
     return ConflictError("the cluster was changed by somebody else meanwhile", hint="look at it and try again")
@@ -93,6 +120,8 @@ class MemoryClusters:
         self._numbers = itertools.count(1)
         self._watchers: list[tuple[str, asyncio.Queue[ClusterEvent]]] = []
         self._quotas = Quotas()
+        self._coming: list[Cluster] = []
+        self._closed: list[str] = []
 
     @property
     def watchers(self) -> int:
@@ -109,9 +138,11 @@ class MemoryClusters:
             raise not_found(project, name)
         return self._clusters[(project, name)]
 
-    async def create(self, project: str, name: str, admit: Admit) -> Cluster:
+    async def create(self, project: str, name: str, admit: Admit, confirm: Confirm = certain) -> Cluster:
         """Add a cluster."""
-        clusters = await self.list()
+        if project in self._closed:
+            raise being_deleted(project)
+        clusters = [*await self.list(), *self._coming]
         spec = admit(clusters)
         admit_growth(project, name, Amounts(), needs(spec), clusters=clusters, limits=self._quotas.of(project))
         cluster = Cluster(
@@ -122,7 +153,23 @@ class MemoryClusters:
             created=self._clock.now(),
             spec=spec,
         )
+        self._coming.append(cluster)
+        try:
+            await confirm()
+        finally:
+            self._coming.remove(cluster)
         return self._keep("added", cluster)
+
+    @asynccontextmanager
+    async def closed(self, project: str) -> AsyncIterator[Sequence[Cluster]]:
+        """Close a project."""
+        if any(cluster.project == project for cluster in self._coming):
+            raise being_created(project)
+        self._closed.append(project)
+        try:
+            yield await self.list(project)
+        finally:
+            self._closed.remove(project)
 
     async def replace_spec(self, cluster: Cluster, spec: ClusterSpec) -> Cluster:
         """Change a cluster's spec."""
@@ -134,7 +181,7 @@ class MemoryClusters:
             cluster.name,
             needs(kept.spec),
             needs(spec),
-            clusters=self._clusters.values(),
+            clusters=[*self._clusters.values(), *self._coming],
             limits=self._quotas.of(cluster.project),
         )
         changed = kept.model_copy(update={"spec": spec, "generation": kept.generation + 1})

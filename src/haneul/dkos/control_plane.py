@@ -16,6 +16,7 @@ from haneul.dkos.credentials import Endpoints
 from haneul.dkos.model import Cluster, Settings
 from haneul.kernel.documents import to_yaml
 from haneul.kernel.kube import Manifest
+from haneul.kernel.kube_manifests import hardened_container, hardened_pod
 
 USER: Final = 65532
 CLUSTER_LABEL: Final = "dkos.haneul.dev/cluster"
@@ -486,11 +487,7 @@ def _container(
         "imagePullPolicy": "IfNotPresent",
         "args": [f"--{argument}={value}" for argument, value in arguments.items()],
         "resources": {"requests": {"cpu": cpu, "memory": memory}, "limits": {"memory": limit}},
-        "securityContext": {
-            "readOnlyRootFilesystem": True,
-            "allowPrivilegeEscalation": False,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": hardened_container(),
     }
 
 
@@ -505,13 +502,7 @@ def _pod(cluster: Cluster, role: str, container: Manifest, volumes: list[Manifes
             "priorityClassName": "haneul-masters",
             "terminationGracePeriodSeconds": 5,
             "dnsPolicy": "Default",
-            "securityContext": {
-                "runAsNonRoot": True,
-                "runAsUser": USER,
-                "runAsGroup": USER,
-                "fsGroup": USER,
-                "seccompProfile": {"type": "RuntimeDefault"},
-            },
+            "securityContext": hardened_pod(USER),
         },
     }
 

@@ -29,7 +29,7 @@ from haneul.dkos.node_files import node_files
 from haneul.dkos.node_plan import NodePlan, node_statuses, plan_nodes
 from haneul.dkos.ports import NodeAnnouncement, NodeProvider, ProvidedNode
 from haneul.dkos.signing import NodeSigner
-from haneul.dkos.states import Observation, status_of
+from haneul.dkos.states import Observation, status_of, waits_on
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import HaneulError
 from haneul.kernel.kube import (
@@ -107,9 +107,8 @@ class ClusterController:
 
     async def pause(self, status: ClusterStatus) -> None:
         """Wait until something happens, or until it is time to look again anyway."""
-        settled = all(condition.status == "True" for condition in status.conditions)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_IDLE if settled else _QUICK):
+            async with asyncio.timeout(_QUICK if waits_on(status) else _IDLE):
                 await self._wake.wait()
         self._wake.clear()
 

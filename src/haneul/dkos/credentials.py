@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives import serialization
 
 from haneul.kernel.documents import to_yaml
 from haneul.kernel.kube import KubeAccess, Manifest
+from haneul.kernel.kube_manifests import encryption_configuration
 from haneul.kernel.pki import (
     KeyPair,
     LeafProfile,
@@ -156,7 +157,7 @@ def component_data(
                 "front-proxy-ca.crt": authorities.front_proxy.certificate,
                 "service-account.key": authorities.service_account_key,
                 "service-account.pub": _public_key(authorities.service_account_key),
-                "encryption.yaml": _encryption_configuration(authorities.encryption_key),
+                "encryption.yaml": to_yaml(encryption_configuration(authorities.encryption_key.decode())).encode(),
             }
         case _:
             leaf = leaves["client"]
@@ -247,24 +248,6 @@ def _kubeconfig(server: str, authority: bytes, user: Mapping[str, str]) -> bytes
         "users": [{"name": "default", "user": dict(user)}],
     }
     return to_yaml(config).encode()
-
-
-def _encryption_configuration(key: bytes) -> bytes:
-    """Secrets are encrypted before etcd sees them (Kubernetes documentation "Encrypting Confidential Data at Rest")."""
-    configuration = {
-        "apiVersion": "apiserver.config.k8s.io/v1",
-        "kind": "EncryptionConfiguration",
-        "resources": [
-            {
-                "resources": ["secrets"],
-                "providers": [
-                    {"secretbox": {"keys": [{"name": "first", "secret": key.decode()}]}},
-                    {"identity": {}},
-                ],
-            }
-        ],
-    }
-    return to_yaml(configuration).encode()
 
 
 def _public_key(private: bytes) -> bytes:

@@ -95,7 +95,7 @@ def clusters_router(service: ClusterService, access: Access, *, heartbeat_second
     @router.post("", status_code=201)
     async def create_cluster(project: str, body: NewCluster, request: Request, caller: signed_in) -> Cluster:
         await access.change(caller, project)
-        cluster = await service.create(project, body.name, body.spec)
+        cluster = await service.create(project, body.name, body.spec, confirm=lambda: access.change(caller, project))
         await access.record(request, caller, "cluster.create", body.name, project)
         return cluster
 

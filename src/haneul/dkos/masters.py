@@ -40,6 +40,7 @@ from haneul.kernel.kube import (
     Manifest,
     resource_of,
 )
+from haneul.kernel.kube_manifests import account, rights_in_namespace, rule
 
 _AUTHORITIES = "authorities"
 #: The secret from which the platform's API signs people's short-lived certificates.
@@ -223,28 +224,9 @@ def choose_host(hosts: list[str], volumes: list[Manifest]) -> str:
 
 def _signing_rights(cluster: Cluster) -> list[Manifest]:
     """The platform's API may read one secret of each cluster: the one that signs people's certificates."""
-    metadata = {
-        "name": "credential-signer",
-        "namespace": cluster.masters_namespace,
-        "labels": labels(cluster),
-    }
-    return [
-        {
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "Role",
-            "metadata": metadata,
-            "rules": [
-                {"apiGroups": [""], "resources": ["secrets"], "resourceNames": [CLIENT_AUTHORITY], "verbs": ["get"]}
-            ],
-        },
-        {
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "RoleBinding",
-            "metadata": metadata,
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "credential-signer"},
-            "subjects": [{"kind": "ServiceAccount", "name": "haneul-api", "namespace": "haneul-system"}],
-        },
-    ]
+    rules = [rule("", ["secrets"], ["get"], names=[CLIENT_AUTHORITY])]
+    api = account("haneul-api", "haneul-system")
+    return rights_in_namespace("credential-signer", cluster.masters_namespace, rules, api, labels(cluster))
 
 
 def _master_state(role: str, pods: list[Manifest]) -> MasterState:

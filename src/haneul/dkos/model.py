@@ -15,7 +15,9 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
+from haneul.kernel.errors import InvalidInputError
 from haneul.kernel.kube import Resource
+from haneul.kernel.names import LABEL_PATTERN, parse_label
 
 CLUSTERS: Final = Resource("dkos.haneul.dev", "v1alpha1", "clusters", "Cluster")
 
@@ -24,6 +26,7 @@ VERSIONS: Final = ("1.37.2",)
 
 #: Names become parts of DNS labels and namespaces together with the project's name.
 LONGEST_CLUSTER_NAME: Final = 30
+LONGEST_POOL_NAME: Final = 20
 MOST_NODES: Final = 64
 
 
@@ -39,6 +42,21 @@ def _canonical_network(text: str) -> str:
 
 #: An IPv4 network in CIDR notation without host bits, such as ``10.0.0.0/18``.
 Cidr = Annotated[str, AfterValidator(_canonical_network)]
+
+
+def _pool_name(text: str) -> str:
+    try:
+        return parse_label(text, what="pool name", longest=LONGEST_POOL_NAME)
+    except InvalidInputError as error:
+        raise ValueError(f"{error.detail}: {error.hint}") from error
+
+
+#: A DNS label; its nodes, their pods and StatefulSets are named after it. The schema says the same to Kubernetes.
+PoolName = Annotated[
+    str,
+    AfterValidator(_pool_name),
+    Field(json_schema_extra={"pattern": LABEL_PATTERN, "maxLength": LONGEST_POOL_NAME}),
+]
 
 
 class NetworkPlugin(StrEnum):
@@ -67,7 +85,10 @@ class Network(_Model):
 class NodePool(_Model):
     """Nodes of one kind."""
 
-    name: str = Field(default="default", description="A DNS label of at most 20 characters, unique in the cluster.")
+    name: PoolName = Field(
+        default="default",
+        description=f"A DNS label of at most {LONGEST_POOL_NAME} characters, unique in the cluster.",
+    )
     count: int = Field(default=1, ge=0, le=MOST_NODES, description="How many nodes the pool has.")
     provider: NodeProviderName = Field(default=NodeProviderName.SANDBOX, description="Where the nodes come from.")
     cpu: float = Field(default=2.0, gt=0, le=256, description="Cores of each node.")

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from pydantic import ValidationError
 
 from haneul.dkos.admission import TakenRange, admit, admit_change
-from haneul.dkos.cluster_store import ClusterEvent, ClusterStore, not_found
+from haneul.dkos.cluster_store import ClusterEvent, ClusterStore, Confirm, certain, not_found
 from haneul.dkos.event_log import EventLog, EventRecord
 from haneul.dkos.model import LONGEST_CLUSTER_NAME, Cluster, ClusterSpec
 from haneul.dkos.shared_watch import SharedWatches
@@ -81,12 +81,16 @@ class ClusterService:
             raise not_found(project, name) from error
         return await self._store.get(project, name)
 
-    async def create(self, project: str, name: str, spec: ClusterSpec) -> Cluster:
-        """Ask for a cluster; everything that is wrong with the request is said before anything is made."""
+    async def create(self, project: str, name: str, spec: ClusterSpec, *, confirm: Confirm = certain) -> Cluster:
+        """Ask for a cluster; everything that is wrong with the request is said before anything is made.
+
+        ``confirm`` is asked once more whether the project is there, when nobody can delete it any more.
+        """
         cluster = await self._store.create(
             project,
             name,
             lambda others: admit(name, spec, project=project, others=others, reserved=self._reserved),
+            confirm,
         )
         self._changed()
         return cluster

@@ -7,7 +7,9 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from haneul.dkos.model import Cluster, NetworkPlugin
+from haneul.kernel.cilium_rights import agent_rules, operator_rules
 from haneul.kernel.kube import Manifest
+from haneul.kernel.kube_manifests import READ, cluster_role, cluster_role_binding, group, rule
 
 BOOTSTRAP_GROUP: Final = "system:bootstrappers:haneul"
 BOOTSTRAP_LIFE: Final = timedelta(minutes=30)
@@ -26,14 +28,14 @@ def base_objects(cluster: Cluster) -> list[Manifest]:
     ]
     network = [
         # flannel reads where the other nodes are; a node may write to no node but itself (admission NodeRestriction).
-        _role("node-network", [_rule("", ["nodes"], ["get", "list", "watch"]), _rule("", ["nodes/status"], ["patch"])]),
+        _role("node-network", [rule("", ["nodes"], READ), rule("", ["nodes/status"], ["patch"])]),
         _binding("node-network", "haneul:node-network", "system:nodes"),
     ]
     if cluster.spec.network.plugin is NetworkPlugin.CILIUM:
         network += [
-            _role("cilium-agent", _cilium_agent_rules()),
+            _role("cilium-agent", agent_rules()),
             _binding("cilium-agent", "haneul:cilium-agent", "system:nodes"),
-            _role("cilium-operator", _cilium_operator_rules()),
+            _role("cilium-operator", operator_rules()),
             _binding("cilium-operator", "haneul:cilium-operator", "haneul:cilium-operators"),
         ]
     return [*bindings, *network]
@@ -68,53 +70,9 @@ def token_secret_name(token: str) -> str:
     return f"bootstrap-token-{token.split('.', maxsplit=1)[0]}"
 
 
-def _rule(group: str, resources: list[str], verbs: list[str]) -> Manifest:
-    return {"apiGroups": [group], "resources": resources, "verbs": verbs}
-
-
 def _role(name: str, rules: list[Manifest]) -> Manifest:
-    return {
-        "apiVersion": "rbac.authorization.k8s.io/v1",
-        "kind": "ClusterRole",
-        "metadata": {"name": f"haneul:{name}", "labels": _LABELS},
-        "rules": rules,
-    }
+    return cluster_role(f"haneul:{name}", rules, _LABELS)
 
 
-def _binding(name: str, role: str, group: str) -> Manifest:
-    return {
-        "apiVersion": "rbac.authorization.k8s.io/v1",
-        "kind": "ClusterRoleBinding",
-        "metadata": {"name": f"haneul:{name}", "labels": _LABELS},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
-        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": group}],
-    }
-
-
-_READ = ["get", "list", "watch"]
-_WRITE = [*_READ, "create", "update", "patch", "delete", "deletecollection"]
-
-
-def _cilium_agent_rules() -> list[Manifest]:
-    return [
-        _rule("", ["namespaces", "services", "pods", "endpoints", "nodes"], _READ),
-        _rule("networking.k8s.io", ["networkpolicies"], _READ),
-        _rule("discovery.k8s.io", ["endpointslices"], _READ),
-        _rule("apiextensions.k8s.io", ["customresourcedefinitions"], _READ),
-        _rule("coordination.k8s.io", ["leases"], ["create", "get", "update", "list", "delete"]),
-        _rule("cilium.io", ["*"], _WRITE),
-    ]
-
-
-def _cilium_operator_rules() -> list[Manifest]:
-    return [
-        _rule("", ["pods"], [*_READ, "delete"]),
-        _rule("", ["configmaps"], ["patch"]),
-        _rule("", ["nodes", "nodes/status"], [*_READ, "patch"]),
-        _rule("", ["namespaces", "services", "services/status", "endpoints", "secrets"], [*_READ, "update", "patch"]),
-        _rule("discovery.k8s.io", ["endpointslices"], _READ),
-        _rule("networking.k8s.io", ["networkpolicies"], _READ),
-        _rule("coordination.k8s.io", ["leases"], ["create", "get", "update"]),
-        _rule("apiextensions.k8s.io", ["customresourcedefinitions"], [*_READ, "create", "update"]),
-        _rule("cilium.io", ["*"], _WRITE),
-    ]
+def _binding(name: str, role: str, members: str) -> Manifest:
+    return cluster_role_binding(f"haneul:{name}", role, group(members), _LABELS)

@@ -277,7 +277,7 @@ def _ranges(facts: HostFacts) -> Iterator[Finding]:
                     "error",
                     f"the host's route to {route.network} ({route.device}) overlaps {text}, the range of {purpose}",
                     "pods and that network cannot reach each other, or the host loses it altogether",
-                    f"give {purpose} another range in the configuration",
+                    "take the host out of that network: none of the ranges that 'haneul up' knows is free beside it",
                 )
         for server in facts.nameservers:
             if ipaddress.ip_address(server) in ours:
@@ -286,7 +286,7 @@ def _ranges(facts: HostFacts) -> Iterator[Finding]:
                     "warning",
                     f"the name server {server} lies in {text}, the range of {purpose}",
                     "pods that ask it for names may reach something else",
-                    f"give {purpose} another range in the configuration, or use another name server",
+                    "use another name server, or purge and install again: the ranges are then chosen beside it",
                 )
 
 

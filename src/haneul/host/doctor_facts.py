@@ -11,17 +11,22 @@ CgroupLayout = Literal["v2", "hybrid", "v1", "none"]
 
 @dataclass(frozen=True)
 class ListeningPort:
-    """A TCP port that is taken. ``holder`` names the program; ``ours`` says that it is this installation's."""
+    """A TCP port that is taken.
+
+    ``holder`` names the program; ``ours`` says that it is this installation's. ``pid`` is None for a process that
+    cannot be seen, or that ended while it was looked for.
+    """
 
     port: int
     purpose: str
     holder: str
     ours: bool
+    pid: int | None = None
 
 
 @dataclass(frozen=True)
 class Route:
-    """A route of the host that is not Haneul's own: where to, and through which interface."""
+    """A network that the host is in or has a route to and that is not Haneul's own, and through which interface."""
 
     network: str
     device: str

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import json
 import os
 import platform
 import shutil
@@ -19,6 +18,7 @@ from typing import Final
 
 from haneul.host import facts
 from haneul.host.doctor_facts import CgroupLayout, HostFacts, ListeningPort, MissingProgram, Route
+from haneul.host.networks import host_networks, nameservers
 from haneul.host.ownership import Ownership, Process, all_processes, known_containers
 from haneul.kernel.errors import HaneulError
 from haneul.kernel.process import run
@@ -98,7 +98,7 @@ async def gather(wanted: Expectations, *, root: Path = Path("/")) -> HostFacts:
         kernel_settings_writable=os.access(root / "proc/sys/net/ipv4/ip_forward", os.W_OK),
         low_inotify_limits=_low_inotify_limits(root),
         foreign_kubernetes=_foreign_kubernetes(root),
-        ports=await asyncio.to_thread(_ports, wanted, root),
+        ports=await asyncio.to_thread(taken_ports, wanted, root),
         ranges=wanted.ranges,
         routes=routes,
         nameservers=nameservers((root / "etc/resolv.conf").read_text() if (root / "etc/resolv.conf").exists() else ""),
@@ -135,12 +135,6 @@ def meminfo(text: str) -> dict[str, int]:
     """Return the entries of a /proc/meminfo in bytes."""
     entries = (line.split() for line in text.splitlines())
     return {words[0].rstrip(":"): int(words[1]) * 1024 for words in entries if len(words) == 3 and words[2] == "kB"}
-
-
-def nameservers(resolv_conf: str) -> tuple[str, ...]:
-    """Return the name servers of a resolv.conf(5)."""
-    lines = (line.split() for line in resolv_conf.splitlines())
-    return tuple(words[1].partition("%")[0] for words in lines if len(words) > 1 and words[0] == "nameserver")
 
 
 def listening(table: str) -> dict[int, str]:
@@ -188,17 +182,10 @@ async def _works(attempt: Sequence[str]) -> bool:
 
 
 async def _routes() -> tuple[Route, ...]:
-    """Return the host's routes without the default ones and without those that pods' networks made."""
     try:
-        completed = await run(["ip", "-j", "-4", "route", "show"], timeout=_CALL_SECONDS, check=False)
-        entries = json.loads(completed.stdout or "[]")
-    except (HaneulError, json.JSONDecodeError):
+        return await host_networks()
+    except HaneulError:
         return ()
-    return tuple(
-        Route(str(entry["dst"]), str(entry.get("dev", "?")))
-        for entry in entries
-        if entry.get("dst", "default") != "default" and not facts.made_by_cilium(str(entry.get("dev", "")))
-    )
 
 
 async def _missing_packages(names: Sequence[str]) -> tuple[str, ...]:
@@ -239,7 +226,8 @@ def _foreign_kubernetes(root: Path) -> bool:
     return folder.is_dir() and any(folder.iterdir()) and not (root / _OWNER_MARK).exists()
 
 
-def _ports(wanted: Expectations, root: Path) -> tuple[ListeningPort, ...]:
+def taken_ports(wanted: Expectations, root: Path = Path("/")) -> tuple[ListeningPort, ...]:
+    """Return those of the wanted ports on which somebody listens, by number."""
     taken: dict[int, str] = {}
     for name in ("tcp6", "tcp"):
         table = root / "proc/net" / name
@@ -255,7 +243,8 @@ def _ports(wanted: Expectations, root: Path) -> tuple[ListeningPort, ...]:
     for port, inode in of_interest.items():
         holder = holders.get(inode)
         name = f"{holder.name} (process {holder.pid})" if holder else "a program that cannot be seen from here"
-        found.append(ListeningPort(port, wanted.ports[port], name, holder is not None and holder.pid in ours))
+        pid = holder.pid if holder else None
+        found.append(ListeningPort(port, wanted.ports[port], name, pid in ours, pid))
     return tuple(found)
 
 

@@ -29,6 +29,7 @@ from haneul.kernel.process import run
 from haneul.kernel.waiting import wait_for
 
 _START_SECONDS, _STOP_SECONDS, _CALL_SECONDS = 15.0, 40.0, 45.0
+_SOON_SECONDS = 0.005
 
 
 class Supervisord:
@@ -57,6 +58,7 @@ class Supervisord:
             groups.discard(service.name)
         if service.name not in groups:
             await self._call("addProcessGroup", service.name)
+            await self._until_forked(service.name)
             return True
         info = await self._call("getProcessInfo", service.name)
         if info["statename"] not in ("RUNNING", "STARTING", "BACKOFF"):
@@ -67,8 +69,7 @@ class Supervisord:
     async def stop(self, name: str) -> None:
         """Stop one service."""
         if await self._answers() and await self._is_up(name):
-            with contextlib.suppress(xmlrpc.client.Fault):
-                await self._call("stopProcess", name)
+            await self._stop(name)
 
     async def remove(self, name: str) -> None:
         """Stop one service, also one that a killed supervisord left behind, and delete its definition."""
@@ -99,6 +100,7 @@ class Supervisord:
         """Stop all services, then supervisord, then whatever a killed supervisord left behind."""
         if await self._answers():
             pid = int(await self._call("getPID"))
+            await self._until_executed()
             await self._call("shutdown")
             await wait_for(
                 lambda: _gone(pid), what="supervisord to stop its services", timeout=_STOP_SECONDS, clock=self._clock
@@ -108,9 +110,45 @@ class Supervisord:
         self._pidfile.unlink(missing_ok=True)
 
     async def _take_out(self, name: str) -> None:
+        await self._stop(name)
+        await self._call("removeProcessGroup", name)
+
+    async def _stop(self, name: str) -> None:
+        await self._until_executed(name)
+        # What has ended by itself meanwhile is a fault to supervisord, and all right here.
         with contextlib.suppress(xmlrpc.client.Fault):
             await self._call("stopProcess", name)
-        await self._call("removeProcessGroup", name)
+
+    async def _until_forked(self, name: str) -> None:
+        """Wait for a new service's first process: one that is stopped before it is started would start after that."""
+
+        async def forked() -> bool:
+            return bool((await self._call("getProcessInfo", name))["start"])
+
+        await wait_for(
+            forked, what=f"{name} to be started", timeout=_START_SECONDS, clock=self._clock, interval=_SOON_SECONDS
+        )
+
+    async def _until_executed(self, name: str = "") -> None:
+        """Wait until no process of a service, or of all, is still a copy of supervisord that has executed nothing.
+
+        Such a copy has supervisord's own handlers: it would swallow the signal to end, and be killed after all the
+        patience that its program was given.
+        """
+        own = command_line(int(await self._call("getPID")))
+
+        async def executed() -> bool:
+            infos = await self._call("getAllProcessInfo")
+            pids = [info["pid"] for info in infos if info["pid"] and name in ("", info["name"])]
+            return all(command_line(pid) != own for pid in pids)
+
+        await wait_for(
+            executed,
+            what=f"{name or 'every service'} to execute its program",
+            timeout=_START_SECONDS,
+            clock=self._clock,
+            interval=_SOON_SECONDS,
+        )
 
     async def _is_up(self, name: str) -> bool:
         return any(info["name"] == name for info in await self._call("getAllProcessInfo"))

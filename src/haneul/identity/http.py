@@ -172,10 +172,10 @@ def identity_router(identity: Identity, gate: Gate, *, contents: ProjectContents
     @router.delete("/projects/{project}", status_code=204)
     async def delete_project(project: str, request: Request, caller: signed_in) -> None:
         await identity.require(caller, project, Role.OWNER)
-        if things := await contents.of(project):
-            raise ConflictError(f"{project} still has {', '.join(things)}", hint="delete them first")
-        await identity.delete_project(project, origin=gate.origin(request, caller))
-        await contents.forget(project)
+        async with contents.closed(project) as things:
+            if things:
+                raise ConflictError(f"{project} still has {', '.join(things)}", hint="delete them first")
+            await identity.delete_project(project, origin=gate.origin(request, caller))
 
     @router.get("/projects/{project}/members")
     async def list_members(project: str, caller: signed_in) -> list[Member]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 
 class ProjectContents(Protocol):
     """What other products keep in a project."""
 
-    async def of(self, project: str) -> list[str]:
-        """Return what is in the project, in words such as "cluster shop"; a project with contents is not deleted."""
-        ...
+    def closed(self, project: str) -> AbstractAsyncContextManager[list[str]]:
+        """Let nothing be added to the project as long as the context lasts.
 
-    async def forget(self, project: str) -> None:
-        """Remove what was made for the project itself."""
+        Yields what is in it, in words such as "cluster shop"; a project with contents is not deleted. Raises
+        ConflictError while something is being added.
+        """
         ...

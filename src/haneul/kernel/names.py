@@ -7,7 +7,9 @@ from typing import Final
 
 from haneul.kernel.errors import InvalidInputError
 
-_LABEL: Final = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+#: A DNS label (RFC 1123 section 2.1) that starts with a letter, as a regular expression for schemas.
+LABEL_PATTERN: Final = "^[a-z]([-a-z0-9]*[a-z0-9])?$"
+_LABEL: Final = re.compile(LABEL_PATTERN.removeprefix("^").removesuffix("$"))
 
 
 def parse_label(text: str, *, what: str, longest: int = 63) -> str:

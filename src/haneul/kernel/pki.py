@@ -7,7 +7,6 @@ requirements").
 
 from __future__ import annotations
 
-import hashlib
 import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -108,13 +107,6 @@ def sign_request(authority: KeyPair, request: bytes, profile: LeafProfile, *, no
     if not isinstance(public, ec.EllipticCurvePublicKey):
         raise ValueError("the request's key is not an elliptic-curve key")
     return _sign(authority, public, profile, now=now, life=life)
-
-
-def public_key_hash(certificate: bytes) -> str:
-    """Return ``sha256:<hex>`` of the certificate's SubjectPublicKeyInfo, as kubeadm pins an authority (RFC 7469)."""
-    loaded = x509.load_pem_x509_certificate(certificate)
-    spki = loaded.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    return "sha256:" + hashlib.sha256(spki).hexdigest()
 
 
 def _sign(

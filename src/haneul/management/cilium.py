@@ -6,7 +6,9 @@ is a pod whose pods have namespaces of their own, and their connections must be 
 
 from __future__ import annotations
 
+from haneul.kernel.cilium_rights import agent_rules, operator_rules
 from haneul.kernel.kube import Manifest
+from haneul.kernel.kube_manifests import account_with_rights
 from haneul.management.settings import ManagementSettings
 
 _NAMESPACE = "kube-system"
@@ -59,7 +61,8 @@ def manifests(settings: ManagementSettings, *, image: str) -> list[Manifest]:
     """Return everything that Cilium needs, in the order in which to apply it."""
     labels = {"app.kubernetes.io/managed-by": "haneul", "app.kubernetes.io/part-of": "cilium"}
     return [
-        *_accounts(labels),
+        *account_with_rights("cilium", _NAMESPACE, agent_rules(), labels),
+        *account_with_rights("cilium-operator", _NAMESPACE, operator_rules(), labels),
         {
             "apiVersion": "v1",
             "kind": "ConfigMap",
@@ -68,66 +71,6 @@ def manifests(settings: ManagementSettings, *, image: str) -> list[Manifest]:
         },
         _agent(settings, image, labels),
         _operator(settings, image, labels),
-    ]
-
-
-def _accounts(labels: dict[str, str]) -> list[Manifest]:
-    everything: list[Manifest] = []
-    for name, rules in (("cilium", _agent_rules()), ("cilium-operator", _operator_rules())):
-        everything += [
-            {
-                "apiVersion": "v1",
-                "kind": "ServiceAccount",
-                "metadata": {"name": name, "namespace": _NAMESPACE, "labels": labels},
-            },
-            {
-                "apiVersion": "rbac.authorization.k8s.io/v1",
-                "kind": "ClusterRole",
-                "metadata": {"name": name, "labels": labels},
-                "rules": rules,
-            },
-            {
-                "apiVersion": "rbac.authorization.k8s.io/v1",
-                "kind": "ClusterRoleBinding",
-                "metadata": {"name": name, "labels": labels},
-                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
-                "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": _NAMESPACE}],
-            },
-        ]
-    return everything
-
-
-def _rule(group: str, resources: list[str], verbs: list[str]) -> Manifest:
-    return {"apiGroups": [group], "resources": resources, "verbs": verbs}
-
-
-_READ = ["get", "list", "watch"]
-_WRITE = [*_READ, "create", "update", "patch", "delete", "deletecollection"]
-
-
-def _agent_rules() -> list[Manifest]:
-    return [
-        _rule("", ["namespaces", "services", "pods", "endpoints", "nodes", "secrets"], _READ),
-        _rule("", ["nodes/status"], ["patch"]),
-        _rule("networking.k8s.io", ["networkpolicies"], _READ),
-        _rule("discovery.k8s.io", ["endpointslices"], _READ),
-        _rule("coordination.k8s.io", ["leases"], ["create", "get", "update", "list", "delete"]),
-        _rule("apiextensions.k8s.io", ["customresourcedefinitions"], _READ),
-        _rule("cilium.io", ["*"], _WRITE),
-    ]
-
-
-def _operator_rules() -> list[Manifest]:
-    return [
-        _rule("", ["pods"], [*_READ, "delete"]),
-        _rule("", ["configmaps"], ["patch"]),
-        _rule("", ["nodes", "nodes/status"], [*_READ, "patch"]),
-        _rule("", ["namespaces", "services", "endpoints", "secrets", "services/status"], [*_READ, "update", "patch"]),
-        _rule("discovery.k8s.io", ["endpointslices"], _READ),
-        _rule("networking.k8s.io", ["networkpolicies"], _READ),
-        _rule("coordination.k8s.io", ["leases"], ["create", "get", "update"]),
-        _rule("apiextensions.k8s.io", ["customresourcedefinitions"], [*_READ, "create", "update"]),
-        _rule("cilium.io", ["*"], _WRITE),
     ]
 
 

@@ -62,7 +62,17 @@ def configuration(settings: ManagementSettings, *, kubernetes: str, etcd: str) -
                 service_node_port_range="30000-39999",
                 max_requests_inflight="800",
                 max_mutating_requests_inflight="400",
-            )
+                encryption_provider_config=str(settings.encryption),
+            ),
+            "extraVolumes": [
+                {
+                    "name": "encryption",
+                    "hostPath": str(settings.encryption),
+                    "mountPath": str(settings.encryption),
+                    "readOnly": True,
+                    "pathType": "File",
+                }
+            ],
         },
         # A tenant is a handful of pods and ten may be asked for at once: the defaults of 20 requests a second and five
         # workers, meant for large shared clusters with patience, would be most of the wait.

@@ -9,29 +9,31 @@ from __future__ import annotations
 
 import asyncio
 import filecmp
+import secrets as randomness
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
 from filelock import FileLock, Timeout
 
 from haneul.host.services import ServiceManager, ServiceState
 from haneul.kernel.clock import Clock
-from haneul.kernel.errors import ConflictError, HaneulError, UnavailableError
+from haneul.kernel.errors import ConflictError, HaneulError
 from haneul.kernel.files import write_atomically
 from haneul.kernel.kube import DAEMON_SETS, DEPLOYMENTS, NODES, PODS, Manifest, resource_of
 from haneul.kernel.kube_http import HttpKubeClient, access_from_kubeconfig
 from haneul.kernel.process import run
 from haneul.kernel.progress import Progress
 from haneul.kernel.waiting import wait_for
-from haneul.management import cilium, kubeadm, reports, runtime
+from haneul.management import cilium, kubeadm, ranges, reports, runtime, secrets_at_rest
+from haneul.management.containers import ContainerRuntime, search_path
 from haneul.management.kernel_settings import raise_kernel_settings
 from haneul.management.mount_sharing import share_mounts
 from haneul.management.ports import Artifacts
 from haneul.management.settings import ManagementSettings
 
-_SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _IMAGES = (
     "pause",
     "etcd",
@@ -42,6 +44,7 @@ _IMAGES = (
 )
 _PLUGINS = ("loopback", "cilium-cni")
 _SUPER_ADMIN = Path("/etc/kubernetes/super-admin.conf")
+_API_SERVER = Path("/etc/kubernetes/manifests/kube-apiserver.yaml")
 _OWNER_MARK = Path("/etc/kubernetes/haneul-owned")
 
 
@@ -64,6 +67,7 @@ class Lifecycle:
         self._artifacts = artifacts
         self._services = services
         self._clock = clock
+        self.containers = ContainerRuntime(settings, artifacts=artifacts, services=services, clock=clock)
 
     async def up(self, progress: Progress) -> None:
         """Bring the management cluster up, from whatever state it is in."""
@@ -75,16 +79,19 @@ class Lifecycle:
         settings.clusters.chmod(0o777)
         with host_lock(settings):
             with progress.stage("prepare the host", expected_seconds=1):
+                ranges.check(settings)
                 self._claim_host()
+                ranges.keep(settings)
+                secrets_at_rest.ensure_key(settings, randomness.token_bytes)
                 raise_kernel_settings(settings.state / "kernel-settings.json")
                 await self._prepare_mounts()
                 self._install_plugins()
             with progress.stage("start the container runtime", expected_seconds=3):
-                await self._start_containerd()
+                await self.containers.start()
             with progress.stage("load images", expected_seconds=25) as stage:
                 for name in _IMAGES:
                     stage.note(name)
-                    await self.load_image(name)
+                    await self.containers.load_image(name)
             with progress.stage("start the management cluster", expected_seconds=15) as stage:
                 await self._start_kubernetes()
                 stage.note("the API server")
@@ -94,6 +101,8 @@ class Lifecycle:
                     await self._kubeadm_phase(phase)
                 stage.note("the kubelet and the controllers to report what runs")
                 await self._wait_for_reports()
+                async with self.client() as client:
+                    await secrets_at_rest.encrypt_older_secrets(settings, client, clock=self._clock)
             with progress.stage("start the network", expected_seconds=25) as stage:
                 await self.apply(cilium.manifests(settings, image=self._artifacts.image_reference("cilium")))
                 stage.note("Cilium's agent compiles its BPF programs")
@@ -105,7 +114,7 @@ class Lifecycle:
             with progress.stage("stop the kubelet", expected_seconds=2):
                 await self._services.stop("kubelet")
             with progress.stage("stop all pods", expected_seconds=10):
-                await self.stop_pods()
+                await self.containers.stop_pods()
             with progress.stage("stop the host services", expected_seconds=5):
                 await self._services.stop("containerd")
                 await self._services.shut_down()
@@ -130,46 +139,6 @@ class Lifecycle:
         async with self.client() as client:
             for manifest in manifests:
                 await client.apply(resource_of(manifest), manifest)
-
-    async def load_image(self, name: str) -> None:
-        """Load an image into the container runtime unless exactly it is there."""
-        archive = self._artifacts.image_archive(name)
-        mark = self._settings.state / "images" / name
-        reference = self._artifacts.image_reference(name)
-        present = (await self._ctr("images", "list", "-q", f"name=={reference}")).strip()
-        if present and mark.exists() and mark.read_text() == archive.name:
-            return
-        await self._ctr("images", "import", "--local", str(archive), seconds=300)
-        write_atomically(mark, archive.name)
-
-    async def stop_pods(self) -> None:
-        """End every container of the container runtime, pods' pauses last; their data stays."""
-        if not self._settings.containerd_socket.exists():
-            return
-        for _ in range(20):
-            tasks = (await self._ctr("tasks", "list", "-q")).split()
-            if not tasks:
-                return
-            await asyncio.gather(
-                *(self._ctr("tasks", "kill", "-s", "SIGKILL", "-a", task, check=False) for task in tasks)
-            )
-            await asyncio.gather(*(self._ctr("tasks", "delete", "-f", task, check=False) for task in tasks))
-        raise UnavailableError("containers do not end", hint=f"look at {self._settings.logs}/containerd.log")
-
-    async def _ctr(self, *arguments: str, seconds: float = 60, check: bool = True) -> str:
-        completed = await run(
-            [
-                str(self._artifacts.program("ctr")),
-                "--address",
-                str(self._settings.containerd_socket),
-                "-n",
-                "k8s.io",
-                *arguments,
-            ],
-            timeout=seconds,
-            check=check,
-        )
-        return completed.stdout
 
     def _claim_host(self) -> None:
         """Take the places that Kubernetes hard-codes, unless somebody else's installation lives there."""
@@ -199,32 +168,6 @@ class Lifecycle:
                 shutil.copy(source, temporary)
                 temporary.rename(target)
 
-    async def _start_containerd(self) -> None:
-        settings = self._settings
-        configuration = runtime.containerd_configuration(settings, pause_image=self._artifacts.image_reference("pause"))
-        write_atomically(settings.state / "containerd.toml", configuration)
-        await self._services.ensure(
-            runtime.containerd_service(
-                settings, program=self._artifacts.program("containerd"), search_path=self._search_path()
-            )
-        )
-        await wait_for(
-            self._containerd_answers,
-            what="the container runtime to answer",
-            timeout=60,
-            clock=self._clock,
-            hint=f"look at {settings.logs}/containerd.log",
-        )
-
-    async def _containerd_answers(self) -> bool:
-        if not self._settings.containerd_socket.exists():
-            return False
-        address = str(self._settings.containerd_socket)
-        completed = await run(
-            [str(self._artifacts.program("ctr")), "--address", address, "version"], timeout=10, check=False
-        )
-        return completed.status == 0
-
     async def _start_kubernetes(self) -> None:
         settings = self._settings
         versions = {
@@ -242,7 +185,7 @@ class Lifecycle:
         write_atomically(settings.admin_kubeconfig, await asyncio.to_thread(_SUPER_ADMIN.read_bytes), mode=0o600)
         await self._services.ensure(
             runtime.kubelet_service(
-                settings, program=self._artifacts.program("kubelet"), search_path=self._search_path()
+                settings, program=self._artifacts.program("kubelet"), search_path=search_path(self._artifacts)
             )
         )
 
@@ -254,7 +197,7 @@ class Lifecycle:
         arguments = ["init", "phase", *phase, "--config", str(self._kubeadm_file)]
         await run(
             [str(self._artifacts.program("kubeadm")), *arguments],
-            env={"PATH": self._search_path()},
+            env={"PATH": search_path(self._artifacts)},
             timeout=150,
         )
 
@@ -264,14 +207,16 @@ class Lifecycle:
             async def ready() -> bool:
                 try:
                     await client.raw_get("/readyz")
+                    pod = await client.get(PODS, f"kube-apiserver-{self._settings.host_name}", "kube-system")
                 except HaneulError:
                     return False
-                return True
+                # One that is about to be replaced would be gone in the middle of what follows.
+                return reports.replaced(pod, yaml.safe_load(_API_SERVER.read_text()))
 
             await wait_for(
                 ready,
                 what="the management API server to answer",
-                timeout=60,
+                timeout=120,
                 clock=self._clock,
                 hint=f"look at {self._settings.logs}/kubelet.log and at /var/log/pods",
             )
@@ -281,7 +226,7 @@ class Lifecycle:
         async with self.client() as client:
 
             async def current() -> bool:
-                running = reports.running_tasks(await self._ctr("tasks", "list"))
+                running = await self.containers.running()
                 pods = await client.list(PODS)
                 owners = [
                     owner
@@ -321,10 +266,6 @@ class Lifecycle:
                 clock=self._clock,
                 hint="look at the logs of the pods in the namespace kube-system",
             )
-
-    def _search_path(self) -> str:
-        folders = {str(self._artifacts.program(name).parent) for name in ("containerd", "runc", "kubelet", "kubeadm")}
-        return ":".join([*sorted(folders), _SYSTEM_PATH])
 
 
 def host_lock(settings: ManagementSettings) -> FileLock:

@@ -1,49 +1,49 @@
 """The packet filter chains that the kubelet and Cilium leave in the host's iptables, and how to take them out.
 
-Both tools name their chains by a prefix; rules elsewhere are theirs only if they jump into such a chain. Nothing else
-is touched. See iptables-save(8) and iptables-restore(8) for the format.
+Both tools name their chains by a prefix (``KUBE``, ``CILIUM``); rules elsewhere are theirs only if they jump into such
+a chain. Which prefixes are ours and not another installation's the caller says; nothing else is touched. See
+iptables-save(8) and iptables-restore(8) for the format.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
-import re
 import shlex
 import shutil
+from collections.abc import Sequence
 from typing import Final
 
 from haneul.kernel.process import run
 
 _CALL_SECONDS: Final = 30.0
-_OUR_CHAIN: Final = re.compile(r"(KUBE|CILIUM)[-_]")
 #: Debian's two implementations, for both protocols.
 _VARIANTS: Final = ("iptables-nft", "ip6tables-nft", "iptables-legacy", "ip6tables-legacy")
 
 
-def our_chains(saved: str) -> list[str]:
+def our_chains(saved: str, prefixes: Sequence[str]) -> list[str]:
     """Return the chains of ours in what iptables-save printed, as ``table CHAIN``."""
     found, table = [], ""
     for line in saved.splitlines():
         if line.startswith("*"):
             table = line[1:]
-        elif line.startswith(":") and _OUR_CHAIN.match(line[1:]):
+        elif line.startswith(":") and _is_ours(line[1:], prefixes):
             found.append(f"{table} {line[1:].split()[0]}")
     return found
 
 
-def cleaning(saved: str) -> str:
+def cleaning(saved: str, prefixes: Sequence[str]) -> str:
     """Return input for ``iptables-restore --noflush`` that takes our chains, and the jumps into them, out again.
 
     Empty when there is nothing to take out. Rules that jump go first, then rules inside, then the chains.
     """
     script: list[str] = []
     for table, lines in _tables(saved).items():
-        chains = [line[1:].split()[0] for line in lines if line.startswith(":") and _OUR_CHAIN.match(line[1:])]
+        chains = [line[1:].split()[0] for line in lines if line.startswith(":") and _is_ours(line[1:], prefixes)]
         jumps = [
             f"-D {line.removeprefix('-A ')}"
             for line in lines
-            if line.startswith("-A ") and _jumps_to_ours(line) and not _OUR_CHAIN.match(line.split()[1])
+            if line.startswith("-A ") and _jumps_to_ours(line, prefixes) and not _is_ours(line.split()[1], prefixes)
         ]
         if chains or jumps:
             script += [f"*{table}", *jumps, *(f"-F {name}" for name in chains), *(f"-X {name}" for name in chains)]
@@ -71,21 +71,21 @@ def empty_tables(listing: str) -> list[tuple[str, str]]:
     return [key for key, idle in tables.items() if idle]
 
 
-async def find() -> list[str]:
+async def find(prefixes: Sequence[str]) -> list[str]:
     """Return every chain of ours, with the variant of iptables that has it."""
     found = []
     for variant in _variants():
         saved = (await run([f"{variant}-save"], timeout=_CALL_SECONDS, check=False)).stdout
-        found += [f"{variant} {chain}" for chain in our_chains(saved)]
+        found += [f"{variant} {chain}" for chain in our_chains(saved, prefixes)]
     return found
 
 
-async def remove() -> None:
+async def remove(prefixes: Sequence[str]) -> None:
     """Take our chains out of every variant, and the tables that are idle after that."""
     removed = False
     for variant in _variants():
         saved = (await run([f"{variant}-save"], timeout=_CALL_SECONDS, check=False)).stdout
-        if script := cleaning(saved):
+        if script := cleaning(saved, prefixes):
             removed = True
             await run([f"{variant}-restore", "--noflush"], stdin=script.encode(), timeout=_CALL_SECONDS)
     if removed and shutil.which("nft"):
@@ -109,6 +109,10 @@ def _tables(saved: str) -> dict[str, list[str]]:
     return tables
 
 
-def _jumps_to_ours(rule: str) -> bool:
+def _jumps_to_ours(rule: str, prefixes: Sequence[str]) -> bool:
     words = shlex.split(rule)
-    return any(word in ("-j", "-g") and _OUR_CHAIN.match(target) for word, target in itertools.pairwise(words))
+    return any(word in ("-j", "-g") and _is_ours(target, prefixes) for word, target in itertools.pairwise(words))
+
+
+def _is_ours(chain: str, prefixes: Sequence[str]) -> bool:
+    return chain.startswith(tuple(f"{prefix}{joint}" for prefix in prefixes for joint in "-_"))

@@ -69,6 +69,8 @@ async def purge(
             for what, step in _kernel_steps(site):
                 stage.note(what)
                 await step()
+            # Beside another installation our files tell what is ours, so they stay until all of it is gone.
+            _refuse_to_end_with(await _network_remains(site))
         with progress.stage("delete files", expected_seconds=10):
             if mounted := await asyncio.to_thread(remains.find_mounts, site):
                 raise ConflictError(
@@ -76,7 +78,11 @@ async def purge(
                 )
             await asyncio.to_thread(restore_kernel_settings, settings.state / "kernel-settings.json")
             await asyncio.to_thread(_delete_files, site)
-    if left := await leftovers(settings, cache, clock=clock):
+    _refuse_to_end_with(await leftovers(settings, cache, clock=clock))
+
+
+def _refuse_to_end_with(left: list[str]) -> None:
+    if left:
         raise ConflictError(
             f"{len(left)} things could not be removed, the first: {', '.join(left[:5])}",
             hint="repeat 'haneul down --purge'",
@@ -96,21 +102,27 @@ async def leftovers(settings: ManagementSettings, cache: Path, *, clock: Clock) 
         files_of,
     ):
         found += await asyncio.to_thread(find, site)
-    found += await remains.find_interfaces()
-    found += await remains.find_filters()
-    found += await remains.find_routing_rules()
-    if await asyncio.to_thread(site.shared):
-        found += await packet_rules.find()
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys([*found, *await _network_remains(site)]))
+
+
+async def _network_remains(site: Site) -> list[str]:
+    return [
+        *await remains.find_interfaces(site),
+        *await remains.find_filters(site),
+        *await remains.find_routing_rules(site),
+        *await packet_rules.find(await asyncio.to_thread(site.chain_prefixes)),
+    ]
 
 
 def files_of(site: Site) -> list[str]:
     """Return the files and folders of ours, in the order in which to delete them."""
     settings = site.settings
     found = [settings.runtime, settings.logs]
+    if site.cilium():
+        found += [Path("/run/cilium"), *_below(site, "/var/lib/cni/results", "cilium-*")]
     if site.shared():
-        found += [Path("/run/cilium"), Path("/run/containerd/runc/k8s.io")]
-        found += _below(site, "/var/lib/cni/results", "cilium-*", "cni-loopback-*")
+        found += [Path("/run/containerd/runc/k8s.io")]
+        found += _below(site, "/var/lib/cni/results", "cni-loopback-*")
         found += _below(site, "/var/log/pods", "*")
         found += [link for link in _below(site, "/var/log/containers", "*.log") if _is_pod_log(site.at(link))]
         found += [Path("/var/lib/kubelet")]
@@ -122,15 +134,14 @@ def files_of(site: Site) -> list[str]:
 
 def _kernel_steps(site: Site) -> tuple[tuple[str, Callable[[], Awaitable[None]]], ...]:
     async def remove_packet_rules() -> None:
-        if await asyncio.to_thread(site.shared):
-            await packet_rules.remove()
+        await packet_rules.remove(await asyncio.to_thread(site.chain_prefixes))
 
     return (
         ("mounts", lambda: remains.remove_mounts(site)),
         ("network namespaces", lambda: remains.remove_network_namespaces(site)),
         ("BPF programs", lambda: remains.remove_bpf(site)),
-        ("network interfaces", remains.remove_interfaces),
-        ("routing rules", remains.remove_routing_rules),
+        ("network interfaces", lambda: remains.remove_interfaces(site)),
+        ("routing rules", lambda: remains.remove_routing_rules(site)),
         ("packet rules", remove_packet_rules),
         ("control groups", lambda: remains.remove_cgroups(site)),
         ("mounts' sharing", lambda: restore_mount_sharing(site.settings.state / "private-mounts.json")),

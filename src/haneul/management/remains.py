@@ -1,7 +1,8 @@
 """What an installation leaves on a host outside its own folders, kind by kind: how to find it and how to remove it.
 
 Every kind is found by what it is, so that removal can be repeated and goes on where an earlier one was ended. Places
-that several Kubernetes installations would share are only looked at while no other kubelet runs on this machine.
+that several Kubernetes installations would share are only looked at while no other kubelet runs on this machine, and
+what bears Cilium's name only while no other Cilium is installed: of two, the names are the same.
 """
 
 from __future__ import annotations
@@ -31,6 +32,13 @@ _MOUNTS: Final = Path("/proc/self/mountinfo")
 _CGROUPS: Final = Path("/sys/fs/cgroup")
 _NETWORK_NAMESPACES: Final = Path("/run/netns")
 _KUBELETS: Final = frozenset({"kubelet", "k3s", "k3s-server", "k3s-agent", "rke2", "k0s", "kubelite"})
+#: Where an installation of Cilium that is not ours has its plugin and configuration; ours are in our own folder.
+_OTHER_CILIUMS: Final = (
+    ("/etc/cni/net.d", "*cilium*"),
+    ("/opt/cni/bin", "cilium-cni"),
+    ("/var/lib/rancher/k3s/agent/etc/cni/net.d", "*cilium*"),
+    ("/var/lib/rancher/k3s/data", "*/bin/cilium-cni"),
+)
 #: Routing tables in which Cilium steers packets to and from its proxies.
 _CILIUM_TABLES: Final = frozenset({"2004", "2005"})
 
@@ -66,6 +74,23 @@ class Site:
         mark = self.at(Path("/etc/kubernetes/haneul-owned"))
         foreign = mark.parent.is_dir() and any(mark.parent.iterdir()) and not mark.exists()
         return not foreign and not any(process.name in _KUBELETS for process in others.values())
+
+    def cilium(self) -> bool:
+        """Say whether what Cilium left in the kernel is ours.
+
+        It is not where another Cilium runs or is installed. Beside another kubelet it is ours only if our agent has
+        come so far as to write its configuration.
+        """
+        _, others = self.processes()
+        if any(process.name == "cilium-agent" for process in others.values()):
+            return False
+        if any(any(self.at(Path(folder)).glob(pattern)) for folder, pattern in _OTHER_CILIUMS):
+            return False
+        return self.shared() or self.at(self.settings.state / "cni/net.d/05-cilium.conflist").exists()
+
+    def chain_prefixes(self) -> tuple[str, ...]:
+        """Return the prefixes of the packet filter chains that are ours, not another installation's."""
+        return (*(("KUBE",) if self.shared() else ()), *(("CILIUM",) if self.cilium() else ()))
 
 
 def mounts_below(mountinfo: str, folders: Iterable[Path]) -> list[str]:
@@ -140,20 +165,24 @@ async def remove_network_namespaces(site: Site) -> None:
         _delete(Path(name))
 
 
-async def find_interfaces() -> list[str]:
-    """Return the network interfaces that Cilium made."""
+async def find_interfaces(site: Site) -> list[str]:
+    """Return the network interfaces that our Cilium made."""
+    if not await asyncio.to_thread(site.cilium):
+        return []
     names = [str(link["ifname"]) for link in await _json("ip", "-j", "link", "show")]
     return sorted(name for name in names if made_by_cilium(name))
 
 
-async def remove_interfaces() -> None:
+async def remove_interfaces(site: Site) -> None:
     """Delete Cilium's interfaces and with them the routes through them. Of a pair, the second is gone already."""
-    for name in await find_interfaces():
+    for name in await find_interfaces(site):
         await run(["ip", "link", "delete", name], timeout=_CALL_SECONDS, check=False)
 
 
-async def find_routing_rules() -> list[str]:
-    """Return Cilium's policy routing rules as arguments of ``ip``."""
+async def find_routing_rules(site: Site) -> list[str]:
+    """Return our Cilium's policy routing rules as arguments of ``ip``."""
+    if not await asyncio.to_thread(site.cilium):
+        return []
     found = []
     for family in ("-4", "-6"):
         for rule in await _json("ip", "-j", family, "rule", "show"):
@@ -162,16 +191,18 @@ async def find_routing_rules() -> list[str]:
     return found
 
 
-async def remove_routing_rules() -> None:
+async def remove_routing_rules(site: Site) -> None:
     """Delete Cilium's policy routing rules and the tables that they point to."""
-    for arguments in await find_routing_rules():
+    for arguments in await find_routing_rules(site):
         await run(["ip", *arguments.split()], timeout=_CALL_SECONDS, check=False)
         family, table = arguments.split()[0], arguments.split()[-1]
         await run(["ip", family, "route", "flush", "table", table], timeout=_CALL_SECONDS, check=False)
 
 
 def find_bpf(site: Site) -> list[str]:
-    """Return what Cilium pinned in bpf's file system: programs' links, which detach once removed, and maps."""
+    """Return what our Cilium pinned in bpf's file system: programs' links, which detach once removed, and maps."""
+    if not site.cilium():
+        return []
     folder = site.at(_BPF)
     found = [folder / "cilium", *sorted((folder / "tc/globals").glob("cilium_*"))]
     return [str(path) for path in found if path.exists()]
@@ -183,7 +214,7 @@ async def remove_bpf(site: Site) -> None:
         await asyncio.to_thread(_delete, Path(name))
     for folder in (_BPF / "tc/globals", _BPF / "tc"):
         _remove_if_empty(site.at(folder))
-    for arguments in await find_filters():
+    for arguments in await find_filters(site):
         await run(["tc", *arguments.split()], timeout=_CALL_SECONDS, check=False)
     if await asyncio.to_thread(_mounted_for_us_alone, site):
         await run(["umount", str(site.at(_BPF))], timeout=_CALL_SECONDS, check=False)
@@ -195,8 +226,10 @@ def _mounted_for_us_alone(site: Site) -> bool:
     return mark.exists() and {path.name for path in folder.iterdir()} <= {"maps.debug", "progs.debug"}
 
 
-async def find_filters() -> list[str]:
-    """Return Cilium's traffic filters of the older kind, on kernels without tcx, as arguments of ``tc``."""
+async def find_filters(site: Site) -> list[str]:
+    """Return our Cilium's traffic filters of the older kind, on kernels without tcx, as arguments of ``tc``."""
+    if not await asyncio.to_thread(site.cilium):
+        return []
     found = []
     for link in await _json("ip", "-j", "link", "show"):
         for direction in ("ingress", "egress"):

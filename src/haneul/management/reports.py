@@ -35,6 +35,19 @@ def outdated_pods(pods: Sequence[Manifest], *, host: str, running: Collection[st
     ]
 
 
+def replaced(pod: Manifest | None, static: Manifest) -> bool:
+    """Say whether a static pod runs as its manifest says; ``pod`` is its mirror in the API.
+
+    The kubelet takes the mirror of the former pod away only after that has ended. No mirror says nothing to the
+    contrary: it comes after the pod has started.
+    """
+
+    def commands(thing: Manifest) -> list[list[str]]:
+        return [entry.get("command", []) for entry in thing["spec"]["containers"]]
+
+    return pod is None or commands(pod) == commands(static)
+
+
 def outdated_counts(owners: Sequence[Manifest], pods: Sequence[Manifest]) -> list[str]:
     """Return Deployments and DaemonSets that report another number of ready pods than there are."""
     found = []

@@ -17,6 +17,8 @@ class ManagementSettings:
     logs: Path = Path("/var/log/haneul")
     pods: str = "10.192.0.0/16"
     services: str = "10.193.0.0/16"
+    # Networks that the host is in or has routes to, with their interfaces.
+    host_networks: tuple[tuple[str, str], ...] = ()
     api_port: int = 6443
     # Where the platform itself runs, in contrast to what it runs for tenants.
     namespaces: tuple[str, ...] = ("kube-system", "haneul-system")
@@ -33,6 +35,11 @@ class ManagementSettings:
     def clusters(self) -> Path:
         """Return the folder of the tenants' data on this host."""
         return self.state / "clusters"
+
+    @property
+    def encryption(self) -> Path:
+        """Return the API server's encryption configuration, which holds the key of all Secrets at rest."""
+        return self.state / "encryption.yaml"
 
     @property
     def containerd_socket(self) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import contextlib
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from haneul.dkos.adapters.claim_ledger import written
 from haneul.dkos.adapters.kube_clusters import KubeClusters
 from haneul.dkos.admission import admit
 from haneul.dkos.cluster_store import Admit, ClusterEvent, ClusterStore, MemoryClusters
@@ -168,6 +169,38 @@ async def test_of_one_name_only_one_is_made(stores: Stores) -> None:
     assert (len(made), len(refused)) == (1, 1)
 
 
+async def test_in_a_closed_project_nothing_is_created_and_afterwards_everything_again(stores: Stores) -> None:
+    await stores.create("web")
+    async with stores.one.closed(stores.project) as there:
+        assert [cluster.name for cluster in there] == ["web"]
+        with pytest.raises(ConflictError, match="being deleted") as caught:
+            await stores.two.create(stores.project, "late", kept)
+        assert caught.value.hint
+        assert [cluster.name for cluster in await stores.one.list(stores.project)] == ["web"]
+    await stores.two.create(stores.project, "later", kept)
+
+
+async def test_a_project_in_which_a_cluster_is_being_created_is_not_closed(stores: Stores) -> None:
+    async def confirm() -> None:
+        with pytest.raises(ConflictError, match="being created"):
+            async with stores.two.closed(stores.project):
+                pytest.fail("it was closed")
+
+    await stores.one.create(stores.project, "web", kept, confirm)
+    async with stores.two.closed(stores.project) as there:
+        assert [cluster.name for cluster in there] == ["web"]
+
+
+async def test_what_is_not_confirmed_is_not_created_and_leaves_no_claim(stores: Stores) -> None:
+    async def gone() -> None:
+        raise NotFoundError("there is no such project any more")
+
+    with pytest.raises(NotFoundError):
+        await stores.one.create(stores.project, "web", kept, gone)
+    async with stores.two.closed(stores.project) as there:
+        assert list(there) == []
+
+
 async def _delete(stores: Stores, name: str) -> None:
     assert (await stores.one.delete(stores.project, name)).deleting
     async with asyncio.timeout(30):
@@ -292,6 +325,18 @@ async def test_a_claim_that_could_not_be_taken_back_holds_its_ranges_until_it_ex
     assert await _claims(client) == 0
 
 
+async def test_a_project_that_was_closed_by_a_process_that_ended_opens_by_itself() -> None:
+    client, store, clock = await _failing()
+    with contextlib.suppress(UnavailableError):
+        async with store.closed("shop"):
+            client.refuses_patches = True
+    client.refuses_patches = False
+    with pytest.raises(ConflictError):
+        await store.create("shop", "web", _admit("shop", "web"))
+    clock.advance(61)
+    assert (await store.create("shop", "web", _admit("shop", "web"))).name == "web"
+
+
 async def test_a_status_that_changes_meanwhile_does_not_stop_a_change() -> None:
     client, clock = await _platform()
     store = KubeClusters(client, clock=clock)
@@ -303,5 +348,5 @@ async def test_a_status_that_changes_meanwhile_does_not_stop_a_change() -> None:
 
 async def _claims(client: MemoryKubeClient) -> int:
     ledger = await client.get(CONFIG_MAPS, "cluster-claims", "haneul-system")
-    assert ledger is not None
-    return len(json.loads(ledger["data"]["claims"])) + len(json.loads(ledger["data"]["changes"]))
+    entries = written(ledger)
+    return len(entries.claims) + len(entries.changes)

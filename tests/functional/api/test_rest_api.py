@@ -125,6 +125,48 @@ async def test_lists_come_in_pages(api: Api) -> None:
     await api.call("alice", "GET", "/projects/shop/clusters?continue=%21%21", status=422)
 
 
+async def test_a_cluster_is_never_made_in_a_project_that_is_deleted_meanwhile(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Alice may change the project when she asks for the cluster; before it is made, the project is gone."""
+    create = api.store.create
+
+    async def later(*arguments: Any) -> Any:
+        await api.call("alice", "DELETE", "/projects/shop", status=204)
+        return await create(*arguments)
+
+    monkeypatch.setattr(api.store, "create", later)
+    problem = await api.call("alice", "POST", "/projects/shop/clusters", {"name": "web"}, status=404)
+    assert "no project named shop" in problem["detail"]
+    assert list(await api.store.list()) == []
+
+
+async def test_while_a_cluster_is_being_created_its_project_is_not_deleted(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = api.store.create
+
+    async def slowly(project: str, name: str, admit: Any, confirm: Any) -> Any:
+        async def confirmed() -> None:
+            await confirm()
+            problem = await api.call("alice", "DELETE", "/projects/shop", status=409)
+            assert "being created" in problem["detail"] and problem["hint"]
+
+        return await create(project, name, admit, confirmed)
+
+    monkeypatch.setattr(api.store, "create", slowly)
+    await api.call("alice", "POST", "/projects/shop/clusters", {"name": "web"}, status=201)
+    problem = await api.call("alice", "DELETE", "/projects/shop", status=409)
+    assert "cluster web" in problem["detail"]
+
+
+async def test_while_a_project_is_being_deleted_no_cluster_is_created_in_it(api: Api) -> None:
+    async with api.store.closed("shop"):
+        problem = await api.call("alice", "POST", "/projects/shop/clusters", {"name": "web"}, status=409)
+        assert "being deleted" in problem["detail"]
+    await api.call("alice", "POST", "/projects/shop/clusters", {"name": "web"}, status=201)
+
+
 async def test_a_project_with_clusters_is_not_deleted(api: Api) -> None:
     await api.call("alice", "POST", "/projects/shop/clusters", {"name": "web"}, status=201)
     assert "cluster web" in (await api.call("alice", "DELETE", "/projects/shop", status=409))["detail"]

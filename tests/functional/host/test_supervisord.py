@@ -1,5 +1,6 @@
 """supervisord for real: what it does when it, or what it keeps running, is killed."""
 
+import asyncio
 import os
 import signal
 import sys
@@ -138,3 +139,27 @@ async def test_only_root_may_talk_to_it(manager: Supervisord, tmp_path: Path) ->
     await manager.ensure(service(tmp_path))
     await one_instance(service(tmp_path))
     assert (tmp_path / "run/supervisor.sock").stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_service_that_was_started_just_now_ends_at_once_when_asked_to(tmp_path: Path) -> None:
+    """What supervisord has forked but not executed yet would swallow the signal, and be killed only much later."""
+    manager = Supervisord(
+        state=tmp_path / "state", runtime=tmp_path / "run", logs=tmp_path / "logs", clock=SystemClock(), patience=30
+    )
+    wanted = service(tmp_path)
+    try:
+        async with asyncio.timeout(25):
+            for _ in range(8):
+                await manager.ensure(wanted)
+                await manager.stop("patient")
+                assert instances(wanted) == []
+                await manager.ensure(wanted)
+                await manager.remove("patient")
+                assert instances(wanted) == []
+            await manager.ensure(wanted)
+            await manager.shut_down()
+            assert instances(wanted) == []
+    finally:
+        for pid in instances(wanted):
+            await killed(pid)
+        await manager.shut_down()

@@ -30,15 +30,29 @@ COMMIT
 """
 PROGRAM = """
 import asyncio
+import sys
+from pathlib import Path
+from haneul.kernel.clock import SystemClock
 from haneul.management import packet_rules, remains
+from haneul.management.settings import ManagementSettings
+
+# The machine's files and processes are the test's own, its network is the namespace's.
+settings = ManagementSettings(address="192.0.2.2", host_name="node-1")
+site = remains.Site(settings, Path("/nowhere"), SystemClock(), Path(sys.argv[1]))
+
+async def look():
+    prefixes = site.chain_prefixes()
+    print(
+        await packet_rules.find(prefixes), await remains.find_interfaces(site), await remains.find_routing_rules(site)
+    )
 
 async def main():
-    print(await packet_rules.find(), await remains.find_interfaces(), await remains.find_routing_rules())
+    await look()
     for _ in range(2):
-        await packet_rules.remove()
-        await remains.remove_interfaces()
-        await remains.remove_routing_rules()
-    print(await packet_rules.find(), await remains.find_interfaces(), await remains.find_routing_rules())
+        await packet_rules.remove(site.chain_prefixes())
+        await remains.remove_interfaces(site)
+        await remains.remove_routing_rules(site)
+    await look()
 
 asyncio.run(main())
 """
@@ -57,26 +71,30 @@ def in_namespace(script: str, *arguments: str) -> list[str]:
     return completed.stdout.splitlines()
 
 
-def test_ours_goes_and_the_rest_stays(tmp_path: Path) -> None:
+@pytest.fixture
+def machine(tmp_path: Path) -> Path:
+    """A machine without processes; the program and a rule set lie beside it."""
+    (tmp_path / "root/proc").mkdir(parents=True)
     (tmp_path / "before").write_text(BEFORE)
     (tmp_path / "program.py").write_text(PROGRAM)
-    lines = in_namespace(
-        """
-        iptables-nft-restore "$1"
-        ip link add lxc23a06f635cb0 type veth peer name cilium_host
-        ip link add vethabc type veth peer name vethdef
-        ip rule add fwmark 0x200/0xf00 priority 9 table 2004
-        ip rule add fwmark 0x1 priority 20 table 77
-        "$2" "$3"
-        iptables-nft-save | grep -v '^#'
-        ip -o link | cut -d: -f2
-        ip rule
-        """,
-        str(tmp_path / "before"),
-        sys.executable,
-        str(tmp_path / "program.py"),
-    )
-    found, left, *after = lines
+    return tmp_path / "root"
+
+
+SCRIPT = """
+    iptables-nft-restore "$1/before"
+    ip link add lxc23a06f635cb0 type veth peer name cilium_host
+    ip link add vethabc type veth peer name vethdef
+    ip rule add fwmark 0x200/0xf00 priority 9 table 2004
+    ip rule add fwmark 0x1 priority 20 table 77
+    "$2" "$1/program.py" "$1/root"
+    iptables-nft-save | grep -v '^#'
+    ip -o link | cut -d: -f2
+    ip rule
+"""
+
+
+def test_ours_goes_and_the_rest_stays(machine: Path) -> None:
+    found, left, *after = in_namespace(SCRIPT, str(machine.parent), sys.executable)
     for name in ("CILIUM_PRE_mangle", "KUBE-FIREWALL", "lxc23a06f635cb0", "cilium_host", "2004"):
         assert name in found
     assert left == "[] [] []"
@@ -87,7 +105,18 @@ def test_ours_goes_and_the_rest_stays(tmp_path: Path) -> None:
         assert name in text
 
 
-def test_an_untouched_namespace_stays_untouched(tmp_path: Path) -> None:
-    (tmp_path / "program.py").write_text(PROGRAM)
-    lines = in_namespace('"$1" "$2"; nft list ruleset', sys.executable, str(tmp_path / "program.py"))
-    assert lines == ["[] [] []", "[] [] []"]
+def test_another_cilium_keeps_all_that_bears_its_name(machine: Path) -> None:
+    (machine / "opt/cni/bin").mkdir(parents=True)
+    (machine / "opt/cni/bin/cilium-cni").write_text("")
+    found, left, *after = in_namespace(SCRIPT, str(machine.parent), sys.executable)
+    assert "KUBE-FIREWALL" in found
+    assert left == "[] [] []"
+    text = "\n".join(after)
+    assert "KUBE" not in text
+    for name in ("-j CILIUM_PRE_mangle", "lxc23a06f635cb0", "cilium_host", "lookup 2004", "-A INPUT -j MINE"):
+        assert name in text
+
+
+def test_an_untouched_namespace_stays_untouched(machine: Path) -> None:
+    script = '"$2" "$1/program.py" "$1/root"; nft list ruleset'
+    assert in_namespace(script, str(machine.parent), sys.executable) == ["[] [] []", "[] [] []"]

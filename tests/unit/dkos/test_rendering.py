@@ -357,3 +357,13 @@ def test_nobody_but_owners_administers_a_tenant_s_cluster(cilium: Cluster) -> No
         for rule in manifest.get("rules", []):
             assert "*" not in rule["verbs"] and "*" not in rule["apiGroups"]
             assert "secrets" not in rule["resources"] or manifest["metadata"]["name"] == "haneul:cilium-operator"
+
+
+def test_a_tenant_s_cilium_reads_no_secrets_and_no_node_takes_another_s_lease(cilium: Cluster) -> None:
+    roles = [entry for entry in tenant_objects.base_objects(cilium) if entry["kind"] == "ClusterRole"]
+    assert {role["metadata"]["name"] for role in roles} >= {"haneul:cilium-agent", "haneul:cilium-operator"}
+    for role in roles:
+        for rule in role["rules"]:
+            assert not {"secrets", "configmaps"} & set(rule["resources"])
+            assert "operator" in role["metadata"]["name"] or "leases" not in rule["resources"]
+            assert rule["apiGroups"] == ["cilium.io"] or "*" not in rule["resources"]

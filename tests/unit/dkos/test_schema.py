@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from haneul.dkos.model import (
+    MOST_NODES,
     ClusterSpec,
     ClusterStatus,
     Network,
@@ -48,6 +51,9 @@ def problems(schema: dict[str, Any], value: Any, path: str = "") -> list[str]:
     if not isinstance(value, _KINDS[kind]) or (isinstance(value, bool) and kind != "boolean"):
         return [f"{path} is no {kind}"]
     found = [f"{path} is not one of the words"] if "enum" in schema and value not in schema["enum"] else []
+    if kind == "string":
+        found += [f"{path} is too long"] if len(value) > schema.get("maxLength", len(value)) else []
+        found += [f"{path} has another pattern"] if not re.search(schema.get("pattern", ""), value) else []
     if kind in ("integer", "number"):
         low, high = schema.get("minimum", value), schema.get("maximum", value)
         found += [f"{path} is out of bounds"] if not low <= value <= high else []
@@ -90,7 +96,7 @@ def test_fields_have_the_names_that_kubernetes_gives() -> None:
     assert definition["spec"]["versions"][0]["subresources"] == {"status": {}}
 
 
-_labels = st.from_regex(r"[a-z]([a-z0-9]{0,8}[a-z0-9])?", fullmatch=True)
+_labels = st.from_regex(r"[a-z]([-a-z0-9]{0,18}[a-z0-9])?", fullmatch=True)
 _specs = st.builds(
     ClusterSpec,
     network=st.builds(
@@ -150,6 +156,14 @@ def test_schema_takes_an_empty_status_and_a_full_one() -> None:
         {"nodePools": [{"memoryMib": 1}]},
         {"nodePools": [{"count": -1}]},
         {"nodePools": [{"count": 65}]},
+        {"nodePools": [{"name": "Big"}]},
+        {"nodePools": [{"name": "-a"}]},
+        {"nodePools": [{"name": "a-"}]},
+        {"nodePools": [{"name": "1a"}]},
+        {"nodePools": [{"name": "a.b"}]},
+        {"nodePools": [{"name": "a/../b"}]},
+        {"nodePools": [{"name": ""}]},
+        {"nodePools": [{"name": "a" * 21}]},
         {"network": {"plugin": "none"}},
         {"settings": {"maxPodsPerNode": 0}},
         {"settings": {"noSuchSetting": 1}},
@@ -170,3 +184,14 @@ def test_deleted_resource_is_being_deleted_even_if_its_spec_is_none() -> None:
     metadata = {"name": "one", "namespace": "project-shop", "uid": "u", "generation": 1}
     metadata |= {"creationTimestamp": "2026-11-01T12:00:00Z", "deletionTimestamp": "2026-11-01T13:00:00Z"}
     assert cluster_from_resource({"metadata": metadata, "spec": {"version": 1}}).deleting
+
+
+def test_the_name_of_a_pool_is_refused_in_words_for_people() -> None:
+    with pytest.raises(ValidationError, match=r"pool name 'Big' is no DNS label of at most 20 characters: use small"):
+        NodePool(name="Big")
+
+
+def test_the_longest_names_fit_where_they_end_up() -> None:
+    """Pods of a StatefulSet carry its name and a hash of ten characters in a label, which has 63."""
+    node = f"{NodePool(name='a' * 20).name}-{MOST_NODES - 1}"
+    assert len(f"{node}-0123456789") <= 63

@@ -1,10 +1,12 @@
 """Reading the kernel's tables."""
 
+import os
+import socket
 from pathlib import Path
 
 import pytest
 
-from haneul.host.doctor_gather import cgroup_layout, listening, meminfo, nameservers, nearest_existing
+from haneul.host.doctor_gather import Expectations, cgroup_layout, listening, meminfo, nearest_existing, taken_ports
 
 V2 = "30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n"
 V1 = (
@@ -48,11 +50,17 @@ def test_only_listening_sockets_count() -> None:
     assert listening(table) == {6443: "281587"}
 
 
-def test_name_servers() -> None:
-    text = "# comment\nnameserver 192.0.2.53\nnameserver fe80::1%eth0\nsearch example.org\noptions ndots:5\n"
-    assert nameservers(text) == ("192.0.2.53", "fe80::1")
-
-
 def test_the_disk_of_a_folder_to_come_is_that_of_its_parent(tmp_path: Path) -> None:
     assert nearest_existing(tmp_path / "a/b/c") == tmp_path
     assert nearest_existing(tmp_path) == tmp_path
+
+
+def test_who_listens_on_a_wanted_port_is_found_and_is_not_ours(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_server(("127.0.0.1", 0)) as other:
+        port = server.getsockname()[1]
+        wanted = Expectations(state=tmp_path, runtime=tmp_path, cache=tmp_path, ports={port: "a test"})
+        (found,) = taken_ports(wanted)
+        assert other.getsockname()[1] != port
+    assert (found.port, found.purpose, found.ours, found.pid) == (port, "a test", False, os.getpid())
+    assert str(os.getpid()) in found.holder
+    assert taken_ports(wanted) == ()

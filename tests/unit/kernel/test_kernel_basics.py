@@ -21,7 +21,7 @@ from haneul.kernel.errors import DeadlineExceededError, InvalidInputError
 from haneul.kernel.files import write_atomically
 from haneul.kernel.kube_merge import matches, merge_applied, merge_patch
 from haneul.kernel.names import parse_label
-from haneul.kernel.pki import KeyPair, LeafProfile, issue_authority, issue_leaf, public_key_hash, sign_request
+from haneul.kernel.pki import KeyPair, LeafProfile, issue_authority, issue_leaf, sign_request
 from haneul.kernel.waiting import wait_for
 
 NOW = datetime(2026, 11, 1, 12, 0, tzinfo=UTC)
@@ -193,13 +193,6 @@ def test_no_two_certificates_share_a_serial_number() -> None:
     authority = issue_authority("test", now=NOW)
     leaves = [issue_leaf(authority, LeafProfile("a", client=True), now=NOW) for _ in range(20)]
     assert len({x509.load_pem_x509_certificate(leaf.certificate).serial_number for leaf in leaves}) == 20
-
-
-def test_authority_is_pinned_by_its_key_alone() -> None:
-    authority = issue_authority("test", now=NOW)
-    pin = public_key_hash(authority.certificate)
-    assert pin.startswith("sha256:") and len(pin) == 7 + 64
-    assert public_key_hash(issue_authority("test", now=NOW).certificate) != pin
 
 
 def test_private_keys_do_not_show_when_printed() -> None:

@@ -56,3 +56,20 @@ def test_nothing_is_fetched_from_anywhere() -> None:
     assert set(images) == {"haneul.local/cilium:v1"}
     policies = [line.split(": ")[1] for line in text.splitlines() if "imagePullPolicy: " in line]
     assert policies == ["Never"] * len(images)
+
+
+def test_cilium_reads_no_secrets_and_ends_no_pods() -> None:
+    """Tenants' authorities are Secrets of the management cluster; neither L7 proxy nor ingress needs them here."""
+    roles = [entry for entry in cilium.manifests(SETTINGS, image="i") if entry["kind"] == "ClusterRole"]
+    rules = [rule for role in roles for rule in role["rules"]]
+    assert len(roles) == 2 and len(rules) > 8
+    for rule in rules:
+        if "cilium.io" not in rule["apiGroups"]:
+            assert not {"*", "secrets", "configmaps"} & set(rule["resources"]), rule
+        if "pods" in rule["resources"]:
+            assert set(rule["verbs"]) == {"get", "list", "watch"}
+    # What would need Secrets must then be off.
+    options = cilium.configuration(SETTINGS)
+    assert (options["enable-l7-proxy"], options["enable-envoy-config"]) == ("false", "false")
+    assert not {"enable-ingress-controller", "enable-gateway-api", "bgp-secrets-namespace"} & set(options)
+    assert options["unmanaged-pod-watcher-interval"] == "0"

@@ -31,13 +31,17 @@ def site(tmp_path: Path) -> Site:
 
 
 def foreign_kubelet(site: Site) -> None:
-    folder = site.at(Path("/proc/77"))
+    foreign_process(site, 77, "/usr/bin/kubelet")
+
+
+def foreign_process(site: Site, pid: int, program: str) -> None:
+    folder = site.at(Path(f"/proc/{pid}"))
     (folder / "ns").mkdir(parents=True)
     (folder / "ns/net").write_text("")
-    (folder / "stat").write_text("77 (kubelet) S 1 77 77 0 -1")
-    (folder / "cmdline").write_bytes(b"/usr/bin/kubelet\0")
-    (folder / "cgroup").write_text("0::/system.slice/kubelet.service\n")
-    (folder / "exe").symlink_to("/usr/bin/kubelet")
+    (folder / "stat").write_text(f"{pid} ({Path(program).name}) S 1 {pid} {pid} 0 -1")
+    (folder / "cmdline").write_bytes(program.encode() + b"\0")
+    (folder / "cgroup").write_text("0::/system.slice/another.service\n")
+    (folder / "exe").symlink_to(program)
 
 
 def made(site: Site, *names: str) -> None:
@@ -89,8 +93,8 @@ def test_only_our_files_in_folders_of_everybody(site: Site) -> None:
     )
     site.at(Path("/proc/net/unix")).write_text("header\n0: 2 0 0 1 1 9 /run/containerd/s/alive\n")
     assert files_of(site) == [
-        "/run/containerd/runc/k8s.io",
         "/var/lib/cni/results/cilium-1-eth0",
+        "/run/containerd/runc/k8s.io",
         "/var/log/pods/default_a_1",
         "/run/containerd/s/dead",
     ]
@@ -115,6 +119,42 @@ def test_another_kubelet_keeps_what_it_shares_with_us(site: Site) -> None:
 def test_another_installations_folder_keeps_it_too(site: Site) -> None:
     made(site, "/etc/kubernetes/admin.conf", "/var/lib/kubelet/", "/var/lib/haneul/")
     assert files_of(site) == ["/var/lib/haneul"]
+
+
+PINS = ("/sys/fs/bpf/cilium/", "/run/cilium/", "/var/lib/cni/results/cilium-1-eth0")
+
+
+@pytest.mark.parametrize(
+    "trace",
+    [
+        "/etc/cni/net.d/05-cilium.conflist",
+        "/opt/cni/bin/cilium-cni",
+        "/var/lib/rancher/k3s/agent/etc/cni/net.d/05-cilium.conflist",
+    ],
+)
+def test_another_cilium_s_pins_and_files_stay_also_while_it_is_stopped(site: Site, trace: str) -> None:
+    made(site, *PINS, "/var/lib/haneul/cni/net.d/05-cilium.conflist", trace)
+    assert find_bpf(site) == []
+    assert files_of(site) == ["/var/lib/haneul"]
+    assert site.chain_prefixes() == ("KUBE",)
+
+
+def test_another_cilium_s_pins_and_files_stay_while_it_runs(site: Site) -> None:
+    made(site, *PINS)
+    foreign_process(site, 78, "/usr/bin/cilium-agent")
+    assert find_bpf(site) == []
+    assert files_of(site) == []
+
+
+def test_beside_another_kubelet_cilium_is_ours_if_our_agent_wrote_its_configuration(site: Site) -> None:
+    made(site, *PINS, "/var/lib/haneul/")
+    foreign_kubelet(site)
+    assert find_bpf(site) == []
+    assert site.chain_prefixes() == ()
+    made(site, "/var/lib/haneul/cni/net.d/05-cilium.conflist")
+    assert find_bpf(site) == [str(site.at(Path("/sys/fs/bpf/cilium")))]
+    assert "/run/cilium" in files_of(site)
+    assert site.chain_prefixes() == ("CILIUM",)
 
 
 def test_groups_come_deepest_first_in_every_hierarchy(site: Site) -> None:

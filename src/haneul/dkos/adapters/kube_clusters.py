@@ -2,30 +2,26 @@
 
 Several API processes may make and change clusters at once. That ranges do not overlap, and that no project has more
 than its quota, are promises over all clusters, so each creation and each growth is first claimed in one ledger
-(:mod:`haneul.dkos.adapters.kube_ledger`). When it is done, or was refused, the claim is taken back; where nobody knows
+(:mod:`haneul.dkos.adapters.claim_ledger`). When it is done, or was refused, the claim is taken back; where nobody knows
 whether it was done, and where the process ended, it expires.
 """
 
 from __future__ import annotations
 
 import contextlib
-import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
-from haneul.dkos.adapters.kube_ledger import TRIES, Entries, Ledger, too_many_at_once
-from haneul.dkos.cluster_store import Admit, ClusterEvent, changed_meanwhile, not_found
+from haneul.dkos.adapters.claim_ledger import ClaimLedger, Entries
+from haneul.dkos.cluster_store import Admit, ClusterEvent, Confirm, certain, changed_meanwhile, not_found
 from haneul.dkos.model import CLUSTERS, Cluster, ClusterSpec, cluster_from_resource, project_namespace
 from haneul.dkos.quota import Amounts, QuotaLimits, Quotas, admit_growth, needs
 from haneul.kernel.clock import Clock
-from haneul.kernel.errors import ConflictError, HaneulError, NotFoundError
+from haneul.kernel.errors import ConflictError, HaneulError, UnavailableError
 from haneul.kernel.kube import NAMESPACES, KubeApiError, KubeClient, Manifest, Resource
 
+_TRIES = 20
 _EVENTS = {"ADDED": "added", "MODIFIED": "modified", "DELETED": "deleted"}
-
-#: Decides on a claim, knowing the clusters that are there and the ledger's entries; returns it with the new entries.
-_Decide = Callable[[Sequence[Cluster], Entries], tuple[Cluster, Entries]]
 
 
 class KubeClusters:
@@ -33,8 +29,7 @@ class KubeClusters:
 
     def __init__(self, client: KubeClient, *, clock: Clock) -> None:
         self._client = client
-        self._clock = clock
-        self._ledger = Ledger(client, clock=clock)
+        self._ledger = ClaimLedger(client, clock=clock)
 
     async def list(self, project: str | None = None) -> Sequence[Cluster]:
         """Return the clusters of a project, or all."""
@@ -49,19 +44,22 @@ class KubeClusters:
             raise not_found(project, name)
         return cluster_from_resource(found)
 
-    async def create(self, project: str, name: str, admit: Admit) -> Cluster:
-        """Claim, then create."""
+    async def create(self, project: str, name: str, admit: Admit, confirm: Confirm = certain) -> Cluster:
+        """Claim, confirm, then create."""
 
-        def decide(clusters: Sequence[Cluster], entries: Entries) -> tuple[Cluster, Entries]:
+        async def decide(entries: Entries) -> ClusterSpec:
+            clusters = await self.list()
             # A claim of this very name may be of a creation that ended half-way, so it does not stand in the way: who
             # is first, the object's name decides. For all others it counts.
-            others = [claim for claim in entries.creations if (claim.project, claim.name) != (project, name)]
+            others = [claim for claim in entries.claims if (claim.project, claim.name) != (project, name)]
             spec = admit([*clusters, *others])
-            self._check_quota(project, name, None, spec, [*clusters, *entries.claims], entries.quotas)
-            claim = self._claimed(project, name, spec)
-            return claim, replace(entries, creations=(*entries.creations, claim))
+            about_to_be = [*clusters, *entries.claims, *entries.changes]
+            limits = entries.quotas.of(project)
+            admit_growth(project, name, Amounts(), needs(spec), clusters=about_to_be, limits=limits)
+            return spec
 
-        async with self._claim(decide) as claim:
+        async with self._holding(await self._ledger.claim(project, name, decide)) as claim:
+            await confirm()
             if await self._client.get(NAMESPACES, project_namespace(project)) is None:
                 with contextlib.suppress(ConflictError):
                     await self._create(
@@ -70,6 +68,15 @@ class KubeClusters:
             self._ledger.still_good(claim)
             taken = f"{project} has a cluster named {name} already"
             return cluster_from_resource(await self._create(CLUSTERS, _resource(project, name, claim.spec), taken))
+
+    @contextlib.asynccontextmanager
+    async def closed(self, project: str) -> AsyncIterator[Sequence[Cluster]]:
+        """Close the project in the ledger, then look what is in it."""
+        closing = await self._ledger.close(project)
+        try:
+            yield await self.list(project)
+        finally:
+            await self._ledger.open(closing)
 
     async def _create(self, resource: Resource, manifest: Manifest, taken: str) -> Manifest:
         try:
@@ -87,13 +94,14 @@ class KubeClusters:
         if not needs(cluster.spec).grows_to(needs(spec)):
             return await self._replace(cluster, spec, lambda: None)
 
-        def decide(clusters: Sequence[Cluster], entries: Entries) -> tuple[Cluster, Entries]:
-            others = [*clusters, *entries.claims]
-            self._check_quota(cluster.project, cluster.name, cluster.spec, spec, others, entries.quotas)
-            claim = self._claimed(cluster.project, cluster.name, spec)
-            return claim, replace(entries, changes=(*entries.changes, claim))
+        async def decide(entries: Entries) -> ClusterSpec:
+            about_to_be = [*await self.list(), *entries.claims, *entries.changes]
+            limits = entries.quotas.of(cluster.project)
+            before, after = needs(cluster.spec), needs(spec)
+            admit_growth(cluster.project, cluster.name, before, after, clusters=about_to_be, limits=limits)
+            return spec
 
-        async with self._claim(decide) as claim:
+        async with self._holding(await self._ledger.claim_change(cluster.project, cluster.name, decide)) as claim:
             return await self._replace(cluster, spec, lambda: self._ledger.still_good(claim))
 
     async def _replace(self, cluster: Cluster, spec: ClusterSpec, still_good: Callable[[], None]) -> Cluster:
@@ -107,7 +115,7 @@ class KubeClusters:
         # In a merge patch, what is left out stays; what shall go must be named.
         gone = cluster.spec.settings.feature_gates.keys() - spec.settings.feature_gates.keys()
         patch["spec"]["settings"]["featureGates"] |= dict.fromkeys(gone)
-        for _ in range(TRIES):
+        for _ in range(_TRIES):
             still_good()
             try:
                 return cluster_from_resource(await self._client.patch(CLUSTERS, cluster.name, patch, namespace))
@@ -136,59 +144,23 @@ class KubeClusters:
 
     async def quotas(self) -> Quotas:
         """Return all limits that were set."""
-        entries, _ = await self._ledger.read()
-        return entries.quotas
+        return await self._ledger.quotas()
 
     async def set_quota(self, project: str | None, limits: QuotaLimits) -> None:
         """Set the limits of a project, or the platform's."""
-        await self._ledger.update(lambda entries: replace(entries, quotas=entries.quotas.with_limits(project, limits)))
+        await self._ledger.set_quota(project, limits)
 
     @contextlib.asynccontextmanager
-    async def _claim(self, decide: _Decide) -> AsyncIterator[Cluster]:
+    async def _holding(self, claim: Cluster) -> AsyncIterator[Cluster]:
         """Hold a claim while the block does what was claimed."""
-        claim = await self._write_claim(decide)
         try:
             yield claim
-        except KubeApiError as error:
-            # After a fault of the server's own, nobody knows whether it was done after all.
-            if error.status < 500:
-                await self._withdraw(claim)
+        except HaneulError as error:
+            # After silence or a fault of the server's own, nobody knows whether it was done after all.
+            if not (isinstance(error, UnavailableError) or (isinstance(error, KubeApiError) and error.status >= 500)):
+                await self._ledger.withdraw(claim)
             raise
-        except (ConflictError, NotFoundError):
-            await self._withdraw(claim)
-            raise
-        await self._withdraw(claim)
-
-    async def _write_claim(self, decide: _Decide) -> Cluster:
-        for attempt in range(TRIES):
-            # The ledger first: a claim that is taken back between the two is of a cluster that the list shows.
-            entries, version = await self._ledger.read()
-            claim, wanted = decide(list(await self.list()), entries)
-            if await self._ledger.write(wanted, version):
-                return claim
-            await self._clock.sleep(0.01 * (attempt + 1))
-        raise too_many_at_once()
-
-    async def _withdraw(self, claim: Cluster) -> None:
-        """Take a claim back. Should that fail, it expires, and what it held is free a little later."""
-        with contextlib.suppress(HaneulError):
-            await self._ledger.update(lambda entries: entries.without(claim))
-
-    @staticmethod
-    def _check_quota(
-        project: str,
-        name: str,
-        before: ClusterSpec | None,
-        after: ClusterSpec,
-        clusters: Sequence[Cluster],
-        quotas: Quotas,
-    ) -> None:
-        had = Amounts() if before is None else needs(before)
-        admit_growth(project, name, had, needs(after), clusters=clusters, limits=quotas.of(project))
-
-    def _claimed(self, project: str, name: str, spec: ClusterSpec) -> Cluster:
-        now = self._clock.now()
-        return Cluster(project=project, name=name, uid=uuid.uuid4().hex, generation=0, created=now, spec=spec)
+        await self._ledger.withdraw(claim)
 
 
 def _state(resource: Manifest) -> tuple[str, int]:

@@ -21,6 +21,7 @@ from haneul.dkos.events import Event, EventType
 from haneul.dkos.model import CLUSTERS, Cluster, project_namespace
 from haneul.kernel.errors import HaneulError
 from haneul.kernel.kube import EVENTS, ROLE_BINDINGS, KubeApiError, KubeClient, Manifest
+from haneul.kernel.kube_manifests import account, role_binding
 
 _log = structlog.get_logger(__name__)
 
@@ -125,17 +126,8 @@ def event_manifest(cluster: Cluster, event: Event, *, times: int, last: datetime
 
 
 def _reading_right(namespace: str) -> Manifest:
-    return {
-        "apiVersion": "rbac.authorization.k8s.io/v1",
-        "kind": "RoleBinding",
-        "metadata": {
-            "name": READER,
-            "namespace": namespace,
-            "labels": {"app.kubernetes.io/managed-by": "haneul"},
-        },
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": READER},
-        "subjects": [{"kind": "ServiceAccount", "name": "haneul-api", "namespace": "haneul-system"}],
-    }
+    labels = {"app.kubernetes.io/managed-by": "haneul"}
+    return role_binding(READER, namespace, "ClusterRole", account("haneul-api", "haneul-system"), labels)
 
 
 def _record(manifest: Manifest) -> EventRecord:
