@@ -209,7 +209,8 @@ async def test_the_description_of_the_api_is_whole(api: Api) -> None:
         *{("POST", path) for path in ("/people", "/projects", f"{person}/tokens", f"{project}/clusters")},
         ("POST", f"{cluster}/credentials"),
         *{("PATCH", path) for path in (person, cluster)},
-        ("PUT", f"{project}/members/{{person}}"),
+        *{("GET", path) for path in ("/quota", f"{project}/quota", "/usage")},
+        *{("PUT", path) for path in ("/quota", f"{project}/quota", f"{project}/members/{{person}}")},
         *{
             ("DELETE", path)
             for path in (f"{person}/tokens/{{token}}", project, f"{project}/members/{{person}}", cluster)
