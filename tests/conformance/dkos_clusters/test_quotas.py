@@ -52,13 +52,15 @@ class Dawdling(MemoryKubeClient):
         await self.dawdle()
         return await super().get(resource, name, namespace)
 
-    async def list(self, resource: Resource, namespace: str = "", *, labels: str = "") -> list[Manifest]:
+    async def list(
+        self, resource: Resource, namespace: str = "", *, labels: str = "", fields: str = ""
+    ) -> list[Manifest]:
         await self.dawdle()
-        return await super().list(resource, namespace, labels=labels)
+        return await super().list(resource, namespace, labels=labels, fields=fields)
 
-    async def create(self, resource: Resource, manifest: Manifest) -> Manifest:
+    async def create(self, resource: Resource, manifest: Manifest, *, subresource: str = "") -> Manifest:
         await self.dawdle()
-        return await super().create(resource, manifest)
+        return await super().create(resource, manifest, subresource=subresource)
 
     async def patch(
         self, resource: Resource, name: str, patch: Manifest, namespace: str = "", *, subresource: str = ""
