@@ -1,7 +1,9 @@
-"""The platform's REST API, composed: identity and DKOS behind one application."""
+"""The platform's REST API, composed: identity, DKOS and usage behind one application."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -13,11 +15,14 @@ from fastapi.security import HTTPBearer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from haneul import identity as identity_package
+from haneul.app.cluster_usage import USAGE_MIGRATIONS, ClusterSightings, NoAddresses, ProjectUsageAccess
 from haneul.dkos.admission import TakenRange
-from haneul.dkos.cluster_store import ClusterStore
+from haneul.dkos.cluster_store import ClusterStore, QuotaStore
 from haneul.dkos.event_log import EventLog
 from haneul.dkos.http import clusters_router
 from haneul.dkos.ports import Caller as AnyCaller
+from haneul.dkos.quota import QuotaLimits
+from haneul.dkos.quota_http import quotas_router
 from haneul.dkos.service import ClientAuthorities, ClusterService
 from haneul.identity.http import Gate, identity_router
 from haneul.identity.model import Caller, Role
@@ -25,7 +30,11 @@ from haneul.identity.secrets import SecretHasher
 from haneul.identity.service import Identity
 from haneul.kernel.clock import Clock
 from haneul.kernel.database import migrate
+from haneul.kernel.errors import ForbiddenError
 from haneul.kernel.http import PROBLEM_RESPONSES, install
+from haneul.usage.http import usage_router
+from haneul.usage.record import UsageRecord
+from haneul.usage.recorder import UsageRecorder
 
 MIGRATIONS = Path(identity_package.__file__).parent / "migrations"
 
@@ -52,6 +61,11 @@ class ProjectAccess:
         """Let owners through."""
         return await self._gate.require(_known(caller), project, Role.OWNER)
 
+    def administer(self, caller: AnyCaller) -> None:
+        """Let administrators of the platform through."""
+        if not _known(caller).admin:
+            raise ForbiddenError("this is for platform administrators", hint="ask one of them")
+
     async def record(self, request: Request, caller: AnyCaller, action: str, target: str, project: str) -> None:
         """Record a change."""
         await self._gate.record(request, _known(caller), action, target, project)
@@ -73,20 +87,26 @@ class ClustersInProject:
     A deleted project's namespace stays: it is empty, costs nothing, and keeps its events for who asks later.
     """
 
-    def __init__(self, store: ClusterStore) -> None:
+    def __init__(self, store: ClusterStore, quotas: QuotaStore) -> None:
         self._store = store
+        self._quotas = quotas
 
     @asynccontextmanager
     async def closed(self, project: str) -> AsyncIterator[list[str]]:
-        """Let no cluster be created meanwhile; yield the project's clusters in words."""
+        """Let no cluster be created meanwhile; yield the project's clusters in words.
+
+        With the project, its quota ends.
+        """
         async with self._store.closed(project) as clusters:
             yield [f"cluster {cluster.name}" for cluster in clusters]
+            await self._quotas.set_quota(project, QuotaLimits())
 
 
 def create_api(
     *,
     engine: AsyncEngine,
     store: ClusterStore,
+    quotas: QuotaStore,
     authorities: ClientAuthorities,
     events: EventLog,
     reserved: list[TakenRange],
@@ -100,13 +120,22 @@ def create_api(
     application calls it before it waits for open requests.
     """
     identity = Identity(engine, hasher=SecretHasher(clock), clock=clock)
-    service = ClusterService(store, authorities=authorities, events=events, reserved=reserved)
+    record = UsageRecord(engine, clock=clock)
+    recorder = UsageRecorder(record, ClusterSightings(store))
+    service = ClusterService(store, authorities=authorities, events=events, reserved=reserved, changed=recorder.changed)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         try:
             await migrate(engine, MIGRATIONS)
-            yield
+            await migrate(engine, USAGE_MIGRATIONS)
+            recording = asyncio.create_task(recorder.run())
+            try:
+                yield
+            finally:
+                recording.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await recording
         finally:
             await service.close()
             await engine.dispose()
@@ -114,7 +143,7 @@ def create_api(
     app = FastAPI(
         title="Haneul",
         version=version,
-        description="The platform's API: identity and clusters.",
+        description="The platform's API: identity, clusters, quotas and usage.",
         openapi_url="/api/v1/openapi.json",
         docs_url=None,
         redoc_url=None,
@@ -124,11 +153,14 @@ def create_api(
     install(app)
     app.state.drain = service.close
     gate = Gate(identity, clock)
+    access = ProjectAccess(gate)
     # The gate decides; this only says in the description of the API that a token is needed.
     token = [Depends(HTTPBearer(auto_error=False, scheme_name="token"))]
     for router in (
-        identity_router(identity, gate, contents=ClustersInProject(store)),
-        clusters_router(service, ProjectAccess(gate), heartbeat_seconds=heartbeat_seconds),
+        identity_router(identity, gate, contents=ClustersInProject(store, quotas)),
+        clusters_router(service, access, heartbeat_seconds=heartbeat_seconds),
+        quotas_router(quotas, store, NoAddresses(), access),
+        usage_router(record, ProjectUsageAccess(gate, identity), clock),
     ):
         app.include_router(router, prefix="/api/v1", dependencies=token)
 

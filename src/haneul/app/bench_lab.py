@@ -27,6 +27,7 @@ from haneul.dkos.adapters.kube_authorities import KubeAuthorities
 from haneul.dkos.adapters.kube_clusters import KubeClusters
 from haneul.dkos.admission import TakenRange, admit
 from haneul.dkos.model import CLUSTERS, ClusterSpec, Network, NetworkPlugin, NodePool, project_namespace
+from haneul.dkos.quota import QuotaLimits
 from haneul.dkos.service import ClientAuthority
 from haneul.kernel.clock import Clock, SystemClock
 from haneul.kernel.errors import ConflictError, DeadlineExceededError, NotFoundError, UnavailableError
@@ -48,6 +49,8 @@ from haneul.kernel.waiting import wait_for
 PROJECT: Final = "bench"
 #: The label of the namespace that is ours to empty.
 _MARK: Final = "bench.haneul.dev/owned"
+#: What is measured is the machine's limit, not the quota's.
+_ROOM: Final = QuotaLimits(clusters=10_000, nodes=100_000, cpu=1_000_000, memory_mib=1 << 30)
 _WAIT_SECONDS: Final = 180.0
 _CREDENTIAL_LIFE: Final = timedelta(hours=2)
 
@@ -79,6 +82,7 @@ class PlatformLab:
             labels = {_MARK: "true", "pod-security.kubernetes.io/enforce": "restricted"}
             metadata = {"name": namespace, "labels": labels}
             await self._management.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+        await self._clusters.set_quota(PROJECT, _ROOM)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -86,6 +90,7 @@ class PlatformLab:
         for tenant in self._tenants.values():
             await tenant.close()
         if not await self._clusters.list(PROJECT):
+            await self._clusters.set_quota(PROJECT, QuotaLimits())
             await self._management.delete(NAMESPACES, project_namespace(PROJECT))
             await self._wait_gone(NAMESPACES, project_namespace(PROJECT))
 

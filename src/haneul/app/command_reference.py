@@ -17,9 +17,9 @@ _HEAD: Final = """# Commands
 
 `haneul` talks to the platform's API; only `up`, `down`, `status`, `doctor`, `demo` and `components` work on the host
 itself. Every command has `--help`. Data goes to standard output, everything else to standard error. `-o` takes `table`,
-`wide`, `json`, `yaml` and `name` where the table below says so. Commands that take long wait, show what for, and go on
-being carried out when you interrupt the wait; `--no-wait` does not wait. Nothing asks when there is no terminal. Exit
-codes are those of the [errors](errors.md), 0 for success, 2 for a wrong command line, 130 after Ctrl-C.
+`wide`, `json`, `yaml`, `name` and `csv` where the table below says so. Commands that take long wait, show what for, and
+go on being carried out when you interrupt the wait; `--no-wait` does not wait. Nothing asks when there is no terminal.
+Exit codes are those of the [errors](errors.md), 0 for success, 2 for a wrong command line, 130 after Ctrl-C.
 `haneul --install-completion` sets up completion in your shell, `haneul --version` shows the version.
 
 This page is generated from the commands.

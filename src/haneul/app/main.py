@@ -15,6 +15,7 @@ from haneul.app.serve import serve_app, version
 from haneul.cli import people
 from haneul.cli.clusters import cluster_app, node_app
 from haneul.cli.output import say, say_error
+from haneul.cli.usage import usage
 from haneul.kernel.errors import HaneulError
 
 _INTERRUPTED = 130
@@ -47,6 +48,7 @@ def command_tree() -> typer.Typer:
     app.add_typer(people.person_app, name="person")
     app.add_typer(people.token_app, name="token")
     app.command()(people.audit)
+    app.command()(usage)
     app.add_typer(cluster_app, name="cluster")
     app.add_typer(node_app, name="node")
     app.add_typer(serve_app, name="serve", hidden=True)

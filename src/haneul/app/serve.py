@@ -87,9 +87,11 @@ def api(
     configure_logs()
     clock = SystemClock()
     client = HttpKubeClient(access_in_cluster(), user_agent="haneul-api")
+    clusters = KubeClusters(client, clock=clock)
     app = create_api(
         engine=open_database(database),
-        store=KubeClusters(client, clock=clock),
+        store=clusters,
+        quotas=clusters,
         authorities=KubeAuthorities(client),
         events=KubeEvents(client),
         reserved=loaded(reserved.read_text()),

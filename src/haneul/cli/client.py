@@ -72,10 +72,9 @@ class ApiClient:
         """End something."""
         return self._call("DELETE", path)
 
-    def list(self, path: str) -> list[Any]:
+    def list(self, path: str, **query: Any) -> list[Any]:
         """Return the items of all pages."""
         items: list[Any] = []
-        query: dict[str, Any] = {}
         while True:
             page = self.get(path, **query)
             items += page["items"]

@@ -26,22 +26,44 @@ Name = Annotated[str, typer.Argument(help="Name of the cluster.")]
 Timeout = Annotated[float, typer.Option(help="Seconds to wait at most.")]
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it is done.")]
 
+
+def _phase(cluster: dict[str, Any]) -> str:
+    return "Deleting" if cluster["deleting"] else str(cluster["status"]["phase"])
+
+
+def _since(cluster: dict[str, Any]) -> str:
+    """Return for how long a cluster has been what it is: since its last condition came true, or the first ended."""
+    conditions = cluster["status"]["conditions"]
+    if cluster["deleting"] or not conditions:
+        return ""
+    missing = [entry for entry in conditions if entry["status"] != "True"]
+    return age((missing or [max(conditions, key=lambda entry: entry["lastTransitionTime"])])[0]["lastTransitionTime"])
+
+
+def _of_nodes(cluster: dict[str, Any], what: str) -> float:
+    return float(sum(pool["count"] * pool[what] for pool in cluster["spec"]["nodePools"]))
+
+
+def _wanted(cluster: dict[str, Any]) -> int:
+    return sum(pool["count"] for pool in cluster["spec"]["nodePools"])
+
+
 _COLUMNS = [
     Column("NAME", lambda c: c["name"]),
-    Column("PHASE", lambda c: "Deleting" if c["deleting"] else c["status"]["phase"]),
+    Column("PHASE", _phase),
+    Column("SINCE", _since, wide=True),
     Column("VERSION", lambda c: c["spec"]["version"]),
+    Column("MASTERS", lambda c: c["status"]["version"], wide=True),
     Column("NETWORK", lambda c: c["spec"]["network"]["plugin"]),
     Column("NODES", lambda c: f"{sum(n['ready'] for n in c['status']['nodes'])}/{_wanted(c)}"),
+    Column("CPU", lambda c: f"{_of_nodes(c, 'cpu'):g}", wide=True),
+    Column("MEMORY", lambda c: f"{_of_nodes(c, 'memoryMib') / 1024:.3g}Gi", wide=True),
     Column("ENDPOINT", lambda c: c["status"]["endpoint"]),
     Column("AGE", lambda c: age(c["created"])),
     Column("PODS", lambda c: c["status"]["pods"], wide=True),
     Column("SERVICES", lambda c: c["status"]["services"], wide=True),
     Column("WAITS ON", describe, wide=True),
 ]
-
-
-def _wanted(cluster: dict[str, Any]) -> int:
-    return sum(pool["count"] for pool in cluster["spec"]["nodePools"])
 
 
 @cluster_app.command()

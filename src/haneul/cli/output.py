@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -23,6 +24,7 @@ class Format(StrEnum):
     JSON = "json"
     YAML = "yaml"
     NAME = "name"
+    CSV = "csv"
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,8 @@ def show(
 ) -> None:
     """Print items; ``single`` prints one item by itself in JSON and YAML. The first column is the name.
 
-    Without ``headings``, a table goes on where an earlier one ended.
+    CSV has every column, the wide ones too (RFC 4180, with lines that end as they do here). Without ``headings``, a
+    table or CSV goes on where an earlier one ended.
     """
     match form:
         case Format.JSON:
@@ -50,6 +53,11 @@ def show(
         case Format.NAME:
             for item in items:
                 print(columns[0].value(item))  # noqa: T201 - as above
+        case Format.CSV:
+            writer = csv.writer(sys.stdout, lineterminator="\n")
+            if headings:
+                writer.writerow([column.heading for column in columns])
+            writer.writerows([column.value(item) for column in columns] for item in items)
         case _:
             _table(items, [column for column in columns if form is Format.WIDE or not column.wide], headings)
 

@@ -13,6 +13,7 @@ import typer
 from haneul.cli.client import ApiClient
 from haneul.cli.context import Contexts
 from haneul.cli.output import Column, Format, age, say, show
+from haneul.cli.usage import quota_app
 from haneul.kernel.errors import InvalidInputError
 
 project_app = typer.Typer(help="Projects: what people share.", no_args_is_help=True)
@@ -20,6 +21,7 @@ members_app = typer.Typer(help="Who is in a project, and as what.", no_args_is_h
 person_app = typer.Typer(help="People (for administrators).", no_args_is_help=True)
 token_app = typer.Typer(help="Your tokens.", no_args_is_help=True)
 project_app.add_typer(members_app, name="members")
+project_app.add_typer(quota_app, name="quota")
 
 Output = Annotated[Format, typer.Option("--output", "-o", help="How to show the result.")]
 Project = Annotated[str | None, typer.Option("--project", "-p", help="Project; by default the one in use.")]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from haneul.dkos.model import Cluster, ClusterSpec
+from haneul.dkos.quota import Amounts, QuotaLimits, Quotas, admit_growth, needs
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import ConflictError, NotFoundError
 
@@ -48,7 +49,7 @@ class ClusterStore(Protocol):
     async def create(self, project: str, name: str, admit: Admit, confirm: Confirm = certain) -> Cluster:
         """Add a cluster with the spec that ``admit`` returns; two at once never get what only one may have.
 
-        Raises ConflictError in a closed project.
+        Raises ConflictError in a closed project, QuotaExceededError if the project would have more than its quota.
         """
         ...
 
@@ -61,7 +62,10 @@ class ClusterStore(Protocol):
         ...
 
     async def replace_spec(self, cluster: Cluster, spec: ClusterSpec) -> Cluster:
-        """Change the spec of exactly this state of the cluster. Raises ConflictError if it changed meanwhile."""
+        """Change the spec of exactly this state of the cluster.
+
+        Raises ConflictError if it changed meanwhile, QuotaExceededError if it grows beyond the project's quota.
+        """
         ...
 
     async def delete(self, project: str, name: str) -> Cluster:
@@ -70,6 +74,18 @@ class ClusterStore(Protocol):
 
     def watch(self, project: str) -> AsyncIterator[ClusterEvent]:
         """Yield what is there as ``added``, then every change."""
+        ...
+
+
+class QuotaStore(Protocol):
+    """Keeps the limits that the store of clusters holds projects to."""
+
+    async def quotas(self) -> Quotas:
+        """Return all limits that were set."""
+        ...
+
+    async def set_quota(self, project: str | None, limits: QuotaLimits) -> None:
+        """Set the limits of a project, or the platform's where none is named. Whoever is admitted later, keeps them."""
         ...
 
 
@@ -103,6 +119,7 @@ class MemoryClusters:
         self._clusters: dict[tuple[str, str], Cluster] = {}
         self._numbers = itertools.count(1)
         self._watchers: list[tuple[str, asyncio.Queue[ClusterEvent]]] = []
+        self._quotas = Quotas()
         self._coming: list[Cluster] = []
         self._closed: list[str] = []
 
@@ -125,7 +142,9 @@ class MemoryClusters:
         """Add a cluster."""
         if project in self._closed:
             raise being_deleted(project)
-        spec = admit([*await self.list(), *self._coming])
+        clusters = [*await self.list(), *self._coming]
+        spec = admit(clusters)
+        admit_growth(project, name, Amounts(), needs(spec), clusters=clusters, limits=self._quotas.of(project))
         cluster = Cluster(
             project=project,
             name=name,
@@ -157,6 +176,14 @@ class MemoryClusters:
         kept = await self.get(cluster.project, cluster.name)
         if (kept.uid, kept.generation) != (cluster.uid, cluster.generation):
             raise changed_meanwhile()
+        admit_growth(
+            cluster.project,
+            cluster.name,
+            needs(kept.spec),
+            needs(spec),
+            clusters=[*self._clusters.values(), *self._coming],
+            limits=self._quotas.of(cluster.project),
+        )
         changed = kept.model_copy(update={"spec": spec, "generation": kept.generation + 1})
         return self._keep("modified", changed)
 
@@ -166,6 +193,14 @@ class MemoryClusters:
         del self._clusters[(project, name)]
         self._tell(ClusterEvent("deleted", cluster))
         return cluster.model_copy(update={"deleting": True})
+
+    async def quotas(self) -> Quotas:
+        """Return the limits."""
+        return self._quotas
+
+    async def set_quota(self, project: str | None, limits: QuotaLimits) -> None:
+        """Set limits."""
+        self._quotas = self._quotas.with_limits(project, limits)
 
     async def watch(self, project: str) -> AsyncIterator[ClusterEvent]:
         """Yield events."""

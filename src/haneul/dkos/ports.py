@@ -99,10 +99,22 @@ class Access(Protocol):
         """Let through who may change the project's clusters; return their role's name."""
         ...
 
+    def administer(self, caller: Caller) -> None:
+        """Let through who administers the platform."""
+        ...
+
     async def record(self, request: Request, caller: Caller, action: str, target: str, project: str) -> None:
         """Record a change."""
         ...
 
     def now(self) -> datetime:
         """Return the moment."""
+        ...
+
+
+class AddressUse(Protocol):
+    """How many addresses of load balancers a project has; whoever gives them out knows, and holds to the limit."""
+
+    async def of(self, project: str) -> int:
+        """Return the number of addresses."""
         ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -60,8 +60,11 @@ class ClusterService:
         authorities: ClientAuthorities,
         events: EventLog,
         reserved: Sequence[TakenRange],
+        changed: Callable[[], None] = lambda: None,
     ) -> None:
+        """``changed`` is called whenever a cluster was made, changed or asked to end."""
         self._store = store
+        self._changed = changed
         self._events = events
         self._authorities = authorities
         self._reserved = reserved
@@ -85,12 +88,14 @@ class ClusterService:
 
         ``confirm`` is asked once more whether the project is there, when nobody can delete it any more.
         """
-        return await self._store.create(
+        cluster = await self._store.create(
             project,
             name,
             lambda others: admit(name, spec, project=project, others=others, reserved=self._reserved),
             confirm,
         )
+        self._changed()
+        return cluster
 
     async def change(self, project: str, name: str, patch: dict[str, Any]) -> Cluster:
         """Merge ``patch`` (RFC 7396) into a cluster's spec."""
@@ -102,7 +107,10 @@ class ClusterService:
             said = "; ".join(f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}" for entry in error.errors())
             raise InvalidInputError(said, hint="correct the named fields") from error
         admit_change(cluster.spec, after)
-        return cluster if after == cluster.spec else await self._store.replace_spec(cluster, after)
+        if after != cluster.spec:
+            cluster = await self._store.replace_spec(cluster, after)
+            self._changed()
+        return cluster
 
     async def rotate_authorities(self, project: str, name: str, *, grace: timedelta) -> Cluster:
         """Ask for new authorities and keys. While only the grace of the last time is waited for, change that grace."""
@@ -136,7 +144,9 @@ class ClusterService:
     async def delete(self, project: str, name: str) -> Cluster:
         """Ask for a cluster's end."""
         await self.get(project, name)
-        return await self._store.delete(project, name)
+        cluster = await self._store.delete(project, name)
+        self._changed()
+        return cluster
 
     async def events(self, project: str, name: str, *, limit: int) -> Sequence[EventRecord]:
         """Return what happened to a cluster, the newest ``limit`` events, newest last; also while it is torn down."""

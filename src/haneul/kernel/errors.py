@@ -74,6 +74,15 @@ class ForbiddenError(HaneulError):
     exit_code = 3
 
 
+class QuotaExceededError(HaneulError):
+    """The project would have more than its quota allows; the detail says of what, how much is used, and the limit."""
+
+    code = "quota-exceeded"
+    title = "More than the project's quota"
+    http_status = 403
+    exit_code = 11
+
+
 class UnavailableError(HaneulError):
     """A part that is needed does not answer now; trying again later may help."""
 

@@ -348,4 +348,5 @@ async def test_a_status_that_changes_meanwhile_does_not_stop_a_change() -> None:
 
 async def _claims(client: MemoryKubeClient) -> int:
     ledger = await client.get(CONFIG_MAPS, "cluster-claims", "haneul-system")
-    return len(written(ledger).claims)
+    entries = written(ledger)
+    return len(entries.claims) + len(entries.changes)

@@ -45,9 +45,16 @@ class Api:
     """The application, its clock and store, and clients of several people."""
 
     def __init__(
-        self, app: FastAPI, store: MemoryClusters, events: MemoryEvents, clock: VirtualClock, admin: str
+        self,
+        app: FastAPI,
+        store: MemoryClusters,
+        events: MemoryEvents,
+        clock: VirtualClock,
+        admin: str,
+        database: str,
     ) -> None:
         self.app = app
+        self.database = database
         self.store = store
         self.events = events
         self.clock = clock
@@ -78,10 +85,12 @@ async def running_api(folder: Path) -> AsyncIterator[Api]:
     """Run the application with the people admin, alice and bob, and alice's project ``shop``."""
     clock = VirtualClock(START)
     store, events = MemoryClusters(clock), MemoryEvents()
-    engine = open_database(f"sqlite+aiosqlite:///{folder}/haneul.db")
+    database = f"sqlite+aiosqlite:///{folder}/haneul.db"
+    engine = open_database(database)
     app = create_api(
         engine=engine,
         store=store,
+        quotas=store,
         authorities=Authorities(),
         events=events,
         reserved=[],
@@ -91,7 +100,7 @@ async def running_api(folder: Path) -> AsyncIterator[Api]:
     )
     async with app.router.lifespan_context(app):
         admin = await Identity(engine, hasher=SecretHasher(clock), clock=clock).bootstrap_admin(now=clock.now())
-        api = Api(app, store, events, clock, admin.secret)
+        api = Api(app, store, events, clock, admin.secret, database)
         await api.add("alice")
         await api.add("bob")
         await api.call("alice", "POST", "/projects", {"name": "shop"}, status=201)

@@ -210,7 +210,8 @@ async def test_the_description_of_the_api_is_whole(api: Api) -> None:
         ("POST", f"{cluster}/credentials"),
         ("POST", f"{cluster}/rotate-authorities"),
         *{("PATCH", path) for path in (person, cluster)},
-        ("PUT", f"{project}/members/{{person}}"),
+        *{("GET", path) for path in ("/quota", f"{project}/quota", "/usage")},
+        *{("PUT", path) for path in ("/quota", f"{project}/quota", f"{project}/members/{{person}}")},
         *{
             ("DELETE", path)
             for path in (f"{person}/tokens/{{token}}", project, f"{project}/members/{{person}}", cluster)

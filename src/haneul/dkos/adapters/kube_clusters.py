@@ -1,21 +1,23 @@
-"""Clusters as custom resources of the management cluster.
+"""Clusters as custom resources of the management cluster, and the quotas of projects.
 
-Two API processes may create clusters at once. Ranges that do not overlap are a promise over all clusters, so each
-creation first writes its claim into one ledger (:mod:`haneul.dkos.adapters.claim_ledger`): who loses reads again and
-decides anew. When the cluster is there, or cannot be made, the claim is taken back.
+Several API processes may make and change clusters at once. That ranges do not overlap, and that no project has more
+than its quota, are promises over all clusters, so each creation and each growth is first claimed in one ledger
+(:mod:`haneul.dkos.adapters.claim_ledger`). When it is done, or was refused, the claim is taken back; where nobody knows
+whether it was done, and where the process ended, it expires.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
-from haneul.dkos.adapters.claim_ledger import ClaimLedger
+from haneul.dkos.adapters.claim_ledger import ClaimLedger, Entries
 from haneul.dkos.cluster_store import Admit, ClusterEvent, Confirm, certain, changed_meanwhile, not_found
 from haneul.dkos.model import CLUSTERS, Cluster, ClusterSpec, cluster_from_resource, project_namespace
+from haneul.dkos.quota import Amounts, QuotaLimits, Quotas, admit_growth, needs
 from haneul.kernel.clock import Clock
-from haneul.kernel.errors import ConflictError
+from haneul.kernel.errors import ConflictError, HaneulError, UnavailableError
 from haneul.kernel.kube import NAMESPACES, KubeApiError, KubeClient, Manifest, Resource
 
 _TRIES = 20
@@ -45,26 +47,27 @@ class KubeClusters:
     async def create(self, project: str, name: str, admit: Admit, confirm: Confirm = certain) -> Cluster:
         """Claim, confirm, then create."""
 
-        async def decide(claims: Sequence[Cluster]) -> ClusterSpec:
+        async def decide(entries: Entries) -> ClusterSpec:
             clusters = await self.list()
-            there = {(cluster.project, cluster.name) for cluster in clusters}
             # A claim of this very name may be of a creation that ended half-way, so it does not stand in the way: who
-            # is first, the object's name decides. For all others it counts until their clusters are there.
-            there.add((project, name))
-            return admit([*clusters, *(claim for claim in claims if (claim.project, claim.name) not in there)])
+            # is first, the object's name decides. For all others it counts.
+            others = [claim for claim in entries.claims if (claim.project, claim.name) != (project, name)]
+            spec = admit([*clusters, *others])
+            about_to_be = [*clusters, *entries.claims, *entries.changes]
+            limits = entries.quotas.of(project)
+            admit_growth(project, name, Amounts(), needs(spec), clusters=about_to_be, limits=limits)
+            return spec
 
-        claim = await self._ledger.claim(project, name, decide)
-        try:
+        async with self._holding(await self._ledger.claim(project, name, decide)) as claim:
             await confirm()
             if await self._client.get(NAMESPACES, project_namespace(project)) is None:
                 with contextlib.suppress(ConflictError):
                     await self._create(
                         NAMESPACES, _project_namespace(project), f"the namespace of {project} exists already"
                     )
+            self._ledger.still_good(claim)
             taken = f"{project} has a cluster named {name} already"
             return cluster_from_resource(await self._create(CLUSTERS, _resource(project, name, claim.spec), taken))
-        finally:
-            await self._ledger.withdraw(claim)
 
     @contextlib.asynccontextmanager
     async def closed(self, project: str) -> AsyncIterator[Sequence[Cluster]]:
@@ -84,7 +87,24 @@ class KubeClusters:
             raise
 
     async def replace_spec(self, cluster: Cluster, spec: ClusterSpec) -> Cluster:
-        """Change the spec if the cluster is still of the generation that the change was decided on."""
+        """Change the spec if the cluster is still of the generation that the change was decided on.
+
+        What makes the cluster count for more of anything is claimed first.
+        """
+        if not needs(cluster.spec).grows_to(needs(spec)):
+            return await self._replace(cluster, spec, lambda: None)
+
+        async def decide(entries: Entries) -> ClusterSpec:
+            about_to_be = [*await self.list(), *entries.claims, *entries.changes]
+            limits = entries.quotas.of(cluster.project)
+            before, after = needs(cluster.spec), needs(spec)
+            admit_growth(cluster.project, cluster.name, before, after, clusters=about_to_be, limits=limits)
+            return spec
+
+        async with self._holding(await self._ledger.claim_change(cluster.project, cluster.name, decide)) as claim:
+            return await self._replace(cluster, spec, lambda: self._ledger.still_good(claim))
+
+    async def _replace(self, cluster: Cluster, spec: ClusterSpec, still_good: Callable[[], None]) -> Cluster:
         namespace = project_namespace(cluster.project)
         found = await self._client.get(CLUSTERS, cluster.name, namespace)
         if found is None:
@@ -96,9 +116,12 @@ class KubeClusters:
         gone = cluster.spec.settings.feature_gates.keys() - spec.settings.feature_gates.keys()
         patch["spec"]["settings"]["featureGates"] |= dict.fromkeys(gone)
         for _ in range(_TRIES):
+            still_good()
             try:
                 return cluster_from_resource(await self._client.patch(CLUSTERS, cluster.name, patch, namespace))
             except KubeApiError as error:
+                if error.reason == "NotFound":
+                    raise not_found(cluster.project, cluster.name) from error
                 if error.reason != "Conflict":
                     raise
             # The status changes all the time; only a change of the spec matters here.
@@ -118,6 +141,26 @@ class KubeClusters:
         """Yield events."""
         async for event in self._client.watch(CLUSTERS, project_namespace(project)):
             yield ClusterEvent(_EVENTS[event.type], cluster_from_resource(event.object))
+
+    async def quotas(self) -> Quotas:
+        """Return all limits that were set."""
+        return await self._ledger.quotas()
+
+    async def set_quota(self, project: str | None, limits: QuotaLimits) -> None:
+        """Set the limits of a project, or the platform's."""
+        await self._ledger.set_quota(project, limits)
+
+    @contextlib.asynccontextmanager
+    async def _holding(self, claim: Cluster) -> AsyncIterator[Cluster]:
+        """Hold a claim while the block does what was claimed."""
+        try:
+            yield claim
+        except HaneulError as error:
+            # After silence or a fault of the server's own, nobody knows whether it was done after all.
+            if not (isinstance(error, UnavailableError) or (isinstance(error, KubeApiError) and error.status >= 500)):
+                await self._ledger.withdraw(claim)
+            raise
+        await self._ledger.withdraw(claim)
 
 
 def _state(resource: Manifest) -> tuple[str, int]:

@@ -1,0 +1,1 @@
+"""Usage over time: what each project's clusters had, for how long."""
