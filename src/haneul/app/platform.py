@@ -350,7 +350,7 @@ def _operator(settings: ManagementSettings, image: str, build: str) -> Manifest:
             "timeoutSeconds": 10,
         },
         "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108 - for an instant it holds a key
-        "resources": {"requests": {"cpu": "50m", "memory": "96Mi"}, "limits": {"memory": "1Gi"}},
+        "resources": {"requests": {"cpu": "100m", "memory": "96Mi"}, "limits": {"memory": "1Gi"}},
     }
     # In memory: what a client's key goes through never reaches a disk.
     scratch = {"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": "8Mi"}}

@@ -99,13 +99,16 @@ def configuration(settings: ManagementSettings, *, kubernetes: str, etcd: str) -
 def patches(certificates: Mapping[str, str]) -> dict[str, str]:
     """Return kubeadm's patch files by name: the user that kubeadm counts on, requests that fit a small host.
 
+    The requests are also the weights by which the processor is shared: what all tenants wait for must come before
+    twenty API servers that all start at once, and still leave them their own requests.
+
     ``certificates`` are digests by static pod, so that one whose certificates changed is started anew.
     """
     requests = {
-        "kube-apiserver": ("100m", "256Mi"),
-        "kube-controller-manager": ("50m", "96Mi"),
-        "kube-scheduler": ("50m", "64Mi"),
-        "etcd": ("50m", "96Mi"),
+        "kube-apiserver": ("300m", "256Mi"),
+        "kube-controller-manager": ("100m", "96Mi"),
+        "kube-scheduler": ("100m", "64Mi"),
+        "etcd": ("200m", "96Mi"),
     }
     return {
         f"{name}.yaml": str(yaml.safe_dump(_patch(name, *pair, certificates[name]))) for name, pair in requests.items()
