@@ -26,6 +26,7 @@ from haneul.dkos.events import teardown_failed
 from haneul.dkos.masters import Masters
 from haneul.dkos.model import CLUSTERS, Cluster, NodeProviderName, cluster_from_resource
 from haneul.dkos.teardown import tear_down
+from haneul.dkos.turns import Turns
 from haneul.kernel.clock import SystemClock
 from haneul.kernel.errors import HaneulError
 from haneul.kernel.kube import PODS, KubeAccess, KubeClient
@@ -57,6 +58,7 @@ class Operator:
         self._management = HttpKubeClient(settings.access, user_agent="haneul-operator")
         self._recorder = EventRecorder(KubeEvents(self._management), clock=self._clock)
         self._controllers: dict[str, ClusterController] = {}
+        self._turns = Turns()
         # A cluster is either kept or torn down, never both at once.
         self._locks: dict[str, asyncio.Lock] = {}
 
@@ -145,6 +147,7 @@ class Operator:
             pause_image=settings.pause_image,
             clock=self._clock,
             tell=self._recorder.tell,
+            turns=self._turns,
         )
         self._controllers[uid] = controller
         try:

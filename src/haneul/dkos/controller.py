@@ -33,6 +33,7 @@ from haneul.dkos.ports import NodeAnnouncement, NodeProvider, ProvidedNode
 from haneul.dkos.rotating import AuthorityRotation
 from haneul.dkos.signing import NodeSigner
 from haneul.dkos.states import Observation, status_of
+from haneul.dkos.turns import Turns
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import HaneulError
 from haneul.kernel.kube import (
@@ -70,6 +71,7 @@ class ClusterController:
         pause_image: str,
         clock: Clock,
         tell: Tell,
+        turns: Turns,
     ) -> None:
         self._management = management
         self._masters = masters
@@ -78,6 +80,10 @@ class ClusterController:
         self._pause_image = pause_image
         self._clock = clock
         self._tell = tell
+        self._turns = turns
+        self._uid = ""
+        self._begun = False
+        self._at_once = 0
         self._last_look: Look | None = None
         self._wake = asyncio.Event()
         self._tenant: KubeClient | None = None
@@ -106,6 +112,10 @@ class ClusterController:
 
     async def close(self) -> None:
         """End the controller's tasks and connections."""
+        self._turns.done(self._uid)
+        await self._disconnect()
+
+    async def _disconnect(self) -> None:
         await self._stop_watching()
         await self._tenant_stack.aclose()
         self._tenant = None
@@ -139,6 +149,8 @@ class ClusterController:
             problem = "the spec names no ranges; create clusters through the platform's API, which allocates them"
         if problem:
             return await self._report(cluster, Observation(problem=problem))
+        if before := await self._clusters_before(cluster):
+            return await self._report(cluster, Observation(starting_before=before))
         masters = await self._masters.observe(cluster)
         serves = any(master.running for master in masters if master.role == "kube-apiserver")
         made = await self._masters.ensure(cluster, all_parts=serves)
@@ -178,6 +190,22 @@ class ClusterController:
             change=change,
         )
         return await self._report(cluster, seen, provided)
+
+    async def _clusters_before(self, cluster: Cluster) -> int:
+        """Return how many clusters are to start before this one; none once it has begun or was ready."""
+        self._uid = cluster.uid
+        if "ready" in cluster.status.milestones:
+            self._turns.done(cluster.uid)
+            return 0
+        if self._begun:
+            return 0
+        if not self._at_once:
+            # Each start keeps about one processor busy.
+            hosts = await self._management.list(NODES)
+            self._at_once = max(1, sum(int(host["status"]["capacity"]["cpu"]) for host in hosts))
+        before = self._turns.ask(cluster.uid, at_once=self._at_once, now=self._clock.monotonic(), wake=self._wake.set)
+        self._begun = before == 0
+        return before
 
     async def _report(
         self, cluster: Cluster, seen: Observation, provided: Sequence[ProvidedNode] = ()
@@ -265,7 +293,7 @@ class ClusterController:
         keys = (made.keyring.request_signer.certificate, made.keyring.trusted("cluster"))
         until = self._tenant_until
         if self._tenant is None or until is None or now >= until or self._tenant_keys != keys:
-            await self.close()
+            await self._disconnect()
             access = operator_access(made.keyring, made.endpoints, now)
             self._tenant_keys = keys
             self._tenant = await self._tenant_stack.enter_async_context(self._connect(access))

@@ -43,6 +43,8 @@ class Observation:
     wanted_nodes: int = 0
     endpoint: str = ""
     problem: str = ""
+    #: How many other clusters start before this one may.
+    starting_before: int = 0
     #: How far the authorities' replacement is.
     rotation: Verdict = field(default_factory=lambda: Verdict(Step.STEADY))
     authorities_expire: datetime | None = None
@@ -100,7 +102,7 @@ def _verdicts(seen: Observation) -> list[tuple[ConditionType, bool, str, str]]:
             ConditionType.CONTROL_PLANE_READY,
             masters_ready,
             "MastersReady" if masters_ready else "MastersStarting",
-            f"waiting for {masters}" if masters else ("" if masters_ready else "waiting for the masters to be made"),
+            "" if masters_ready else f"waiting for {masters or _turn(seen) or 'the masters to be made'}",
         ),
         (
             ConditionType.API_ANSWERS,
@@ -143,6 +145,11 @@ def _authorities_verdict(rotation: Verdict) -> tuple[bool, str, str]:
     reason, doing = _ROTATION_STEPS[rotation.step]
     waiting = f"; waiting for {rotation.waits_on}" if rotation.waits_on else ""
     return False, reason, f"{doing}{waiting}"
+
+
+def _turn(seen: Observation) -> str:
+    others = "another cluster" if seen.starting_before == 1 else f"{seen.starting_before} other clusters"
+    return f"its turn: {others} were asked for before it and are starting" if seen.starting_before else ""
 
 
 def _condition(

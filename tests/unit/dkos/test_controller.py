@@ -42,6 +42,7 @@ from haneul.dkos.model import (
 from haneul.dkos.rotation import Step
 from haneul.dkos.states import waits_on
 from haneul.dkos.teardown import tear_down
+from haneul.dkos.turns import Turns
 from haneul.kernel.clock import SystemClock, VirtualClock
 from haneul.kernel.errors import DeadlineExceededError, UnavailableError
 from haneul.kernel.kube import (
@@ -160,6 +161,7 @@ class World:
     calls: Calls = field(default_factory=Calls)
     told: list[Event] = field(default_factory=list)
     wire: Wire = field(init=False)
+    turns: Turns = field(default_factory=Turns)
 
     def __post_init__(self) -> None:
         self.management = MemoryKubeClient(clock=self.clock)
@@ -172,6 +174,7 @@ class World:
         for name in (project_namespace(cluster.project), "haneul-system"):
             await self.management.apply(NAMESPACES, {"metadata": {"name": name}})
         await self.management.apply(NODES, {"metadata": {"name": "host-a"}})
+        await self.management.patch(NODES, "host-a", {"status": {"capacity": {"cpu": "1"}}}, subresource="status")
         metadata = {"name": cluster.name, "namespace": project_namespace(cluster.project)}
         spec = cluster.spec.model_dump(mode="json", by_alias=True)
         await self.management.apply(CLUSTERS, {"metadata": metadata, "spec": spec})
@@ -200,6 +203,7 @@ class World:
             pause_image="haneul.local/pause:v1",
             clock=self.clock,
             tell=lambda _, event: self.told.append(event),
+            turns=self.turns,
         )
         try:
             yield controller
@@ -307,6 +311,20 @@ async def test_a_life_is_told_and_a_look_that_changes_nothing_tells_nothing(worl
     async with world.controller() as another:
         await another.reconcile(await world.cluster(native))
         assert reasons() == []
+
+
+async def test_a_cluster_starts_when_the_one_before_it_is_ready(world: World, native: Cluster) -> None:
+    second = native.model_copy(update={"name": "second", "uid": ""})
+    await world.ask(native)
+    await world.ask(second)
+    async with world.controller() as first_one, world.controller() as second_one:
+        await first_one.reconcile(await world.cluster(native))
+        waiting = await second_one.reconcile(await world.cluster(second))
+        assert "its turn: another cluster" in waits_on(waiting)
+        assert await world.management.get(NAMESPACES, second.masters_namespace) is None
+        await world.settle(first_one, native)
+        await second_one.reconcile(await world.cluster(second))
+        assert await world.management.get(NAMESPACES, second.masters_namespace) is not None
 
 
 async def test_ready_cluster_is_left_alone(world: World, native: Cluster) -> None:
