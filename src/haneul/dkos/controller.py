@@ -42,6 +42,7 @@ from haneul.kernel.kube import (
     NODES,
     SECRETS,
     KubeAccess,
+    KubeApiError,
     KubeClient,
     Manifest,
     resource_of,
@@ -84,6 +85,7 @@ class ClusterController:
         self._uid = ""
         self._begun = False
         self._at_once = 0
+        self._listens = False
         self._last_look: Look | None = None
         self._wake = asyncio.Event()
         self._tenant: KubeClient | None = None
@@ -152,7 +154,9 @@ class ClusterController:
         if before := await self._clusters_before(cluster):
             return await self._report(cluster, Observation(starting_before=before))
         masters = await self._masters.observe(cluster)
-        serves = any(master.running for master in masters if master.role == "kube-apiserver")
+        # What else is made would only take the processor from the API server, which is all that it waits for. From when
+        # that listens until it is ready it mostly waits itself.
+        serves = self._listens or "api" in cluster.status.milestones
         made = await self._masters.ensure(cluster, all_parts=serves)
         for component in made.renewed:
             self._tell(cluster, credentials_renewed(component))
@@ -192,9 +196,9 @@ class ClusterController:
         return await self._report(cluster, seen, provided)
 
     async def _clusters_before(self, cluster: Cluster) -> int:
-        """Return how many clusters are to start before this one; none once it has begun or was ready."""
+        """Return how many clusters are to start before this one; none once it has begun or has answered."""
         self._uid = cluster.uid
-        if "ready" in cluster.status.milestones:
+        if "api" in cluster.status.milestones:
             self._turns.done(cluster.uid)
             return 0
         if self._begun:
@@ -303,6 +307,7 @@ class ClusterController:
         try:
             await self._tenant.raw_get("/readyz")
         except HaneulError as error:
+            self._listens = isinstance(error, KubeApiError)
             return False, f"({error.detail.splitlines()[-1]})" if error.detail else ""
         if not self._watches or any(task.done() for task in self._watches):
             # A watch ends only by an error that nobody foresaw; it is begun again, and looks at everything anew.

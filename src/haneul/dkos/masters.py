@@ -202,7 +202,9 @@ class Masters:
                 self._client.list(NODES),
             )
             host = choose_host([node["metadata"]["name"] for node in nodes], volumes)
-            await self._apply(control_plane.volume(cluster, Placement(host, self._data)))
+            # One after the other: a claim is bound at once only if its volume is there.
+            for manifest in control_plane.volume(cluster, Placement(host, self._data)):
+                await self._apply([manifest])
         else:
             # A volume's place never changes, but its claim may be missing: the process that made both ended between.
             _, claim = control_plane.volume(cluster, Placement(control_plane.hosts_of(kept)[0], self._data))

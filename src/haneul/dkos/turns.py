@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-#: Seconds after which a cluster that still is not ready no longer keeps others from starting.
+#: Seconds after which a cluster whose API still does not answer no longer keeps others from starting.
 LONGEST_TURN: Final = 20.0
 
 

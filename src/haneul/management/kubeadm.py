@@ -88,6 +88,9 @@ def configuration(settings: ManagementSettings, *, kubernetes: str, etcd: str) -
                 concurrent_replicaset_syncs="20",
                 concurrent_statefulset_syncs="20",
                 concurrent_namespace_syncs="20",
+                # A claim that is seen a moment before its volume is looked at again only after this time, and with it
+                # a tenant's etcd waits: 15 seconds by default.
+                pvclaimbinder_sync_period="1s",
                 node_cidr_mask_size="22",
             )
         },

@@ -65,6 +65,7 @@ from haneul.kernel.kube import (
     SERVICES,
     STATEFUL_SETS,
     KubeAccess,
+    KubeApiError,
     KubeClient,
     Manifest,
     Resource,
@@ -101,6 +102,7 @@ class Wire:
         self._api = api
         self._calls = calls
         self.cut = False
+        self.starting = False
 
     async def __aenter__(self) -> KubeClient:
         return self
@@ -146,6 +148,8 @@ class Wire:
 
     async def raw_get(self, path: str) -> str:
         await self._ready()
+        if self.starting:
+            raise KubeApiError("not yet", status=500, reason="InternalError")
         return await self._api.raw_get(path)
 
 
@@ -325,6 +329,26 @@ async def test_a_cluster_starts_when_the_one_before_it_is_ready(world: World, na
         await world.settle(first_one, native)
         await second_one.reconcile(await world.cluster(second))
         assert await world.management.get(NAMESPACES, second.masters_namespace) is not None
+
+
+async def test_the_rest_is_made_as_soon_as_the_api_server_listens(world: World, native: Cluster) -> None:
+    async def made() -> set[str]:
+        programs = await world.management.list(DEPLOYMENTS, native.masters_namespace)
+        return {program["metadata"]["name"] for program in programs}
+
+    await world.ask(native)
+    async with world.controller() as controller:
+        world.wire.cut = world.wire.starting = True
+        for _ in range(3):
+            await controller.reconcile(await world.cluster(native))
+        cluster = await world.cluster(native)
+        assert await made() == {"kube-apiserver"}
+        assert await world.nodes.observe(cluster) == []
+        world.wire.cut = False
+        for _ in range(2):
+            await controller.reconcile(await world.cluster(native))
+        assert await made() == {"kube-apiserver", "kube-controller-manager", "kube-scheduler"}
+        assert len(await world.nodes.observe(cluster)) == 3
 
 
 async def test_ready_cluster_is_left_alone(world: World, native: Cluster) -> None:
