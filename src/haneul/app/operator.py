@@ -12,10 +12,12 @@ import contextlib
 import functools
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import kopf
 import structlog
+import yaml
 
 from haneul.dkos.adapters.kube_events import KubeEvents
 from haneul.dkos.adapters.sandbox_nodes import SandboxNodes
@@ -26,10 +28,11 @@ from haneul.dkos.events import teardown_failed
 from haneul.dkos.masters import Masters
 from haneul.dkos.model import CLUSTERS, Cluster, NodeProviderName, cluster_from_resource
 from haneul.dkos.teardown import tear_down
+from haneul.dkos.tenant_objects import CILIUM_RESOURCES
 from haneul.dkos.turns import Turns
 from haneul.kernel.clock import SystemClock
-from haneul.kernel.errors import HaneulError
-from haneul.kernel.kube import PODS, KubeAccess, KubeClient
+from haneul.kernel.errors import HaneulError, HostNotReadyError
+from haneul.kernel.kube import PODS, KubeAccess, KubeClient, Manifest
 from haneul.kernel.kube_http import HttpKubeClient
 
 _log = structlog.get_logger(__name__)
@@ -45,6 +48,8 @@ class OperatorSettings:
     pause_image: str
     outside_address: str
     data: str = "/var/lib/haneul/clusters"
+    #: Folder with Cilium's resource definitions; the operator's pod mounts it.
+    cilium_definitions: Path = Path("/opt/haneul/cilium/usr/share/cilium/crds")
     #: Where kopf answers liveness probes, such as ``http://0.0.0.0:8080/healthz``; nowhere by default.
     health: str | None = None
 
@@ -59,6 +64,7 @@ class Operator:
         self._recorder = EventRecorder(KubeEvents(self._management), clock=self._clock)
         self._controllers: dict[str, ClusterController] = {}
         self._turns = Turns()
+        self._cilium_definitions = cilium_definitions(settings.cilium_definitions)
         # A cluster is either kept or torn down, never both at once.
         self._locks: dict[str, asyncio.Lock] = {}
 
@@ -148,6 +154,7 @@ class Operator:
             clock=self._clock,
             tell=self._recorder.tell,
             turns=self._turns,
+            cilium_definitions=self._cilium_definitions,
         )
         self._controllers[uid] = controller
         try:
@@ -184,9 +191,17 @@ class Operator:
                 controller.wake()
 
 
-def _connection(access: KubeAccess) -> kopf.ConnectionInfo:
-    from pathlib import Path  # noqa: PLC0415 - only with a token file
+def cilium_definitions(folder: Path) -> list[Manifest]:
+    """Return the definitions of the resources without which no agent of Cilium goes on, from upstream's files."""
+    found = {file.stem: file for file in folder.rglob("*.yaml")}
+    if missing := [plural for plural in CILIUM_RESOURCES if plural not in found]:
+        raise HostNotReadyError(
+            f"{folder} has no definition of {', '.join(missing)}", hint="'haneul components build' makes Cilium's image"
+        )
+    return [yaml.safe_load(found[plural].read_text()) for plural in CILIUM_RESOURCES]
 
+
+def _connection(access: KubeAccess) -> kopf.ConnectionInfo:
     return kopf.ConnectionInfo(
         server=access.server,
         ca_data=access.authority,

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from haneul.app import reserved
 from haneul.components.store import ComponentStore
+from haneul.components.table import image_reference
 from haneul.dkos.adapters.kube_events import READER
 from haneul.dkos.schema import custom_resource_definition
 from haneul.kernel.clock import Clock
@@ -349,12 +350,17 @@ def _operator(settings: ManagementSettings, image: str, build: str) -> Manifest:
             "failureThreshold": 6,
             "timeoutSeconds": 10,
         },
-        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108 - for an instant it holds a key
+        "volumeMounts": [
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - for an instant it holds a key
+            {"name": "cilium", "mountPath": "/opt/haneul/cilium", "readOnly": True},
+        ],
         "resources": {"requests": {"cpu": "100m", "memory": "96Mi"}, "limits": {"memory": "1Gi"}},
     }
     # In memory: what a client's key goes through never reaches a disk.
     scratch = {"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": "8Mi"}}
-    return _deployment("haneul-operator", container, [scratch], build)
+    # Upstream's resource definitions, as the release brings them.
+    cilium = {"name": "cilium", "image": {"reference": image_reference("cilium"), "pullPolicy": "IfNotPresent"}}
+    return _deployment("haneul-operator", container, [scratch, cilium], build)
 
 
 def _api(settings: ManagementSettings, image: str, build: str) -> Manifest:

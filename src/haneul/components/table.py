@@ -180,7 +180,10 @@ IMAGES: Final[tuple[Image, ...]] = (
             "llvm-19",
             "nftables",
         ),
-        module_folders=(("github.com/cilium/cilium", "bpf", "bpf"),),
+        module_folders=(
+            ("github.com/cilium/cilium", "bpf", "bpf"),
+            ("github.com/cilium/cilium", "pkg/k8s/apis/cilium.io/client/crds", "crds"),
+        ),
         estimate=70,
     ),
     Image(

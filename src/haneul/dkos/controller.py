@@ -73,7 +73,9 @@ class ClusterController:
         clock: Clock,
         tell: Tell,
         turns: Turns,
+        cilium_definitions: Sequence[Manifest] = (),
     ) -> None:
+        """``cilium_definitions`` are what Cilium's operator would define: one after the other, a second each."""
         self._management = management
         self._masters = masters
         self._providers = providers
@@ -82,6 +84,7 @@ class ClusterController:
         self._clock = clock
         self._tell = tell
         self._turns = turns
+        self._cilium_definitions = cilium_definitions
         self._uid = ""
         self._begun = False
         self._at_once = 0
@@ -375,8 +378,11 @@ class ClusterController:
 
         if self._base_applied is cluster.spec.network.plugin:
             return
+        cilium = cluster.spec.network.plugin is NetworkPlugin.CILIUM
         async with asyncio.TaskGroup() as group:
             for manifest in tenant_objects.base_objects(cluster):
+                group.create_task(apply(manifest))
+            for manifest in self._cilium_definitions if cilium else ():
                 group.create_task(apply(manifest))
         self._base_applied = cluster.spec.network.plugin
 

@@ -13,6 +13,18 @@ from haneul.kernel.kube_manifests import READ, cluster_role, cluster_role_bindin
 
 BOOTSTRAP_GROUP: Final = "system:bootstrappers:haneul"
 BOOTSTRAP_LIFE: Final = timedelta(minutes=30)
+#: The resources that an agent of Cilium waits for when it starts.
+CILIUM_RESOURCES: Final = (
+    "ciliumcidrgroups",
+    "ciliumclusterwidenetworkpolicies",
+    "ciliumendpoints",
+    "ciliumidentities",
+    "ciliuml2announcementpolicies",
+    "ciliumloadbalancerippools",
+    "ciliumnetworkpolicies",
+    "ciliumnodes",
+    "ciliumpodippools",
+)
 _LABELS: Final = {"app.kubernetes.io/managed-by": "haneul"}
 
 
