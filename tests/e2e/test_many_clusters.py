@@ -25,7 +25,7 @@ async def ready(client: ApiClient, path: str, names: list[str]) -> None:
         phases = {entry["name"]: entry["status"]["phase"] for entry in client.list(path)}
         return all(phases[name] == "Ready" for name in names)
 
-    await wait_for(all_ready, what=f"{len(names)} clusters to be ready", timeout=300, clock=CLOCK, max_interval=2)
+    await wait_for(all_ready, what=f"{len(names)} clusters to be ready", timeout=600, clock=CLOCK, max_interval=2)
 
 
 async def node_of(project: str, name: str) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Final
 
 #: Seconds after which a cluster whose API still does not answer no longer keeps others from starting.
-LONGEST_TURN: Final = 20.0
+LONGEST_TURN: Final = 60.0
 
 
 class Turns:
