@@ -321,6 +321,8 @@ def kubeconfig(
     owner = contexts.project(project)
     with contexts.client() as client:
         made, _ = kube.request_credential(client, owner, name)
+    # What is kept may be of a cluster of this name that is gone, or of authorities that were replaced since.
+    kube.Credentials.default().forget(contexts.current().server, owner, name)
     new = kube.entries(owner, name, server=made["server"], authority=made["certificateAuthority"])
     if only_print:
         print(yaml.safe_dump(new, sort_keys=False), end="")  # noqa: T201 - data goes to standard output

@@ -129,6 +129,10 @@ class Credentials:
         write_atomically(path, json.dumps(credential), mode=0o600)
         return credential
 
+    def forget(self, server: str, project: str, name: str) -> None:
+        """Drop what is kept; the next call of kubectl fetches anew."""
+        self._path(server, project, name).unlink(missing_ok=True)
+
     def _path(self, server: str, project: str, name: str) -> Path:
         digest = hashlib.sha256(f"{server}|{project}|{name}".encode()).hexdigest()[:24]
         return self._folder / f"{digest}.json"
