@@ -330,10 +330,8 @@ def _master_state(role: str, pods: list[Manifest]) -> MasterState:
     for pod in pods:
         conditions = pod.get("status", {}).get("conditions", [])
         if any(entry["type"] == "Ready" and entry["status"] == "True" for entry in conditions):
-            return MasterState(role, ready=True, running=True, restarts=restarts, ended=ended)
-    running = any("running" in entry.get("state", {}) for entry in containers)
-    message = _why_not_ready(pods[-1])
-    return MasterState(role, ready=False, message=message, running=running, restarts=restarts, ended=ended)
+            return MasterState(role, ready=True, restarts=restarts, ended=ended)
+    return MasterState(role, ready=False, message=_why_not_ready(pods[-1]), restarts=restarts, ended=ended)
 
 
 def _how_it_ended(container: Manifest) -> str:

@@ -25,8 +25,6 @@ class MasterState:
     role: str
     ready: bool
     message: str = ""
-    #: Its process runs, though it may not serve yet.
-    running: bool = False
     #: How often its programs were started again, and how they ended the last time.
     restarts: int = 0
     ended: str = ""

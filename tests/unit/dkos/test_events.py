@@ -36,7 +36,7 @@ STARTING = Observation(masters=tuple(MasterState(role, ready=False, message="sta
 
 
 def masters(**trouble: MasterState) -> tuple[MasterState, ...]:
-    return tuple(trouble.get(role.removeprefix("kube-"), MasterState(role, ready=True, running=True)) for role in ROLES)
+    return tuple(trouble.get(role.removeprefix("kube-"), MasterState(role, ready=True)) for role in ROLES)
 
 
 def seen(*nodes: NodeStatus, api: bool = True, wanted: int | None = None, **trouble: MasterState) -> Observation:
@@ -128,7 +128,7 @@ def test_masters_that_die_are_told_with_what_happened(ready: Life) -> None:
 
 
 def test_a_master_that_needed_too_much_memory_is_told_though_it_is_back(ready: Life) -> None:
-    back = MasterState("kube-apiserver", ready=True, running=True, restarts=1, ended="OOMKilled")
+    back = MasterState("kube-apiserver", ready=True, restarts=1, ended="OOMKilled")
     assert ready.look(seen(node("a-0"), apiserver=back), 5) == [
         ("MasterOutOfMemory", "kube-apiserver ran out of memory and was started again")
     ]
@@ -137,7 +137,7 @@ def test_a_master_that_needed_too_much_memory_is_told_though_it_is_back(ready: L
 
 def test_a_process_that_looks_for_the_first_time_tells_of_no_old_restarts(ready: Life) -> None:
     ready.last = Look(ready.last.status)
-    back = MasterState("kube-apiserver", ready=True, running=True, restarts=7, ended="OOMKilled")
+    back = MasterState("kube-apiserver", ready=True, restarts=7, ended="OOMKilled")
     assert ready.look(seen(node("a-0"), apiserver=back), 5) == []
 
 

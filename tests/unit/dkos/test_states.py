@@ -20,7 +20,7 @@ START = datetime(2026, 11, 1, 12, 0, tzinfo=UTC)
 ROLES = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
 READY_NODE = NodeStatus(name="default-0", pool="default", address="192.0.2.1", ready=True)
 ALL_WELL = Observation(
-    masters=tuple(MasterState(role, ready=True, running=True) for role in ROLES),
+    masters=tuple(MasterState(role, ready=True) for role in ROLES),
     api_answers=True,
     nodes=(READY_NODE,),
     wanted_nodes=1,
