@@ -14,7 +14,7 @@ from haneul.cli import cluster_events
 from haneul.cli import kubeconfig as kube
 from haneul.cli.context import Contexts
 from haneul.cli.output import Column, Format, age, say, show
-from haneul.cli.waiting import describe, resume_hint, wait_gone, wait_ready
+from haneul.cli.waiting import describe, wait_gone, wait_ready
 from haneul.kernel.errors import InvalidInputError
 
 cluster_app = typer.Typer(help="Kubernetes clusters with masters of their own.", no_args_is_help=True)
@@ -108,11 +108,7 @@ def create(
     with contexts.client() as client:
         cluster = client.post(f"/projects/{owner}/clusters", {"name": name, "spec": spec})
         if wait:
-            try:
-                cluster = wait_ready(client, owner, name, timeout=timeout)
-            except KeyboardInterrupt:
-                resume_hint(owner, name)
-                raise
+            cluster = wait_ready(client, owner, name, timeout=timeout)
         show([cluster], _COLUMNS, output, single=True)
         if wait:
             say(f"Next: haneul cluster kubeconfig {name} -p {owner}, then kubectl get nodes")
@@ -264,11 +260,7 @@ def rotate_authorities(
         path = f"/projects/{owner}/clusters/{name}/rotate-authorities"
         cluster = client.post(path, {"graceSeconds": grace})
         if wait:
-            try:
-                cluster = wait_ready(client, owner, name, timeout=timeout)
-            except KeyboardInterrupt:
-                resume_hint(owner, name)
-                raise
+            cluster = wait_ready(client, owner, name, timeout=timeout)
     show([cluster], _COLUMNS, output, single=True)
     if wait:
         say(f"Everybody who uses kubectl with it needs: haneul cluster kubeconfig {name} -p {owner}")

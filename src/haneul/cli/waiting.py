@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from haneul.cli.client import ApiClient
@@ -39,11 +41,14 @@ def is_settled(cluster: dict[str, Any]) -> bool:
 
 
 def wait_ready(client: ApiClient, project: str, name: str, *, timeout: float) -> dict[str, Any]:
-    """Return the cluster once it is as asked. Raises DeadlineExceededError, saying what it waited on."""
+    """Return the cluster once it is as asked. Raises DeadlineExceededError, saying what it waited on.
+
+    Who interrupts the wait is told how to come back to it.
+    """
     progress = TerminalProgress()
     deadline = time.monotonic() + timeout
     last: dict[str, Any] = {}
-    with progress.stage(f"cluster {name}", expected_seconds=12) as stage:
+    with _resumable(project, name), progress.stage(f"cluster {name}", expected_seconds=12) as stage:
         while time.monotonic() < deadline:
             try:
                 kind: str
@@ -83,9 +88,13 @@ def wait_gone(client: ApiClient, project: str, name: str, *, timeout: float) -> 
     )
 
 
-def resume_hint(project: str, name: str) -> None:
-    """Say how to come back to a wait that was interrupted."""
-    say(f"\nThe platform goes on. Come back with: haneul cluster get {name} -p {project} --wait")
+@contextlib.contextmanager
+def _resumable(project: str, name: str) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(f"\nThe platform goes on. Come back with: haneul cluster get {name} -p {project} --wait")
+        raise
 
 
 def _refuse_if_refused(cluster: dict[str, Any]) -> None:
