@@ -43,7 +43,7 @@ class Turns:
         had = self._started.pop(uid, None) is not None
         waited = self._waiting.pop(uid, None) is not None
         if had or waited:
-            self._wake_next()
+            self._wake_waiting()
 
     def _expire(self, now: float) -> None:
         late = [uid for uid, since in self._started.items() if now - since >= LONGEST_TURN]
@@ -51,8 +51,8 @@ class Turns:
             # It goes on, but no longer stands in anybody's way.
             del self._started[uid]
         if late:
-            self._wake_next()
+            self._wake_waiting()
 
-    def _wake_next(self) -> None:
+    def _wake_waiting(self) -> None:
         for wake in list(self._waiting.values()):
             wake()
