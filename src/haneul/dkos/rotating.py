@@ -16,7 +16,7 @@ import structlog
 from haneul.dkos.keyring import Keyring
 from haneul.dkos.masters import MadeMasters, Masters
 from haneul.dkos.model import Cluster
-from haneul.dkos.rotation import Age, Step, Verdict, decide
+from haneul.dkos.rotation import Step, Verdict, decide
 from haneul.kernel.clock import Clock
 from haneul.kernel.kube import CONFIG_MAPS, NAMESPACES, SECRETS, KubeApiError, KubeClient, Manifest
 
@@ -70,8 +70,8 @@ class AuthorityRotation:
             return ", ".join(unfinished)
         if step is Step.NODES and waiting_nodes:
             return ", ".join(waiting_nodes)
-        if step is Step.SPREAD:
-            return await _unknowing_namespaces(tenant, keyring)
+        if step in (Step.SPREAD, Step.WITHDRAW):
+            return await _namespaces_behind(tenant, keyring)
         if step is Step.ISSUE and self._rewritten != keyring.record.era:
             await rewrite_secrets(tenant)
             self._rewritten = keyring.record.era
@@ -102,13 +102,13 @@ async def rewrite_secrets(tenant: KubeClient) -> None:
             group.create_task(rewrite(secret))
 
 
-async def _unknowing_namespaces(tenant: KubeClient, keyring: Keyring) -> str:
-    """Return, in words, the namespaces whose pods would not trust the new authority yet."""
-    wanted = keyring.of(Age.NEW).cluster.certificate.decode().strip()
+async def _namespaces_behind(tenant: KubeClient, keyring: Keyring) -> str:
+    """Return, in words, the namespaces whose pods are not told yet whom exactly to trust now."""
+    wanted = keyring.trusted("cluster").decode().strip()
 
     async def knows(namespace: str) -> bool:
         roots = await tenant.get(CONFIG_MAPS, _ROOTS, namespace)
-        return wanted in ((roots or {}).get("data") or {}).get("ca.crt", "")
+        return ((roots or {}).get("data") or {}).get("ca.crt", "").strip() == wanted
 
     names = [
         namespace["metadata"]["name"]

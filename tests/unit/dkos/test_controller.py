@@ -631,6 +631,33 @@ async def test_replacement_waits_where_a_node_does_not_come_back(world: World, n
         assert "waiting for big-0, default-0, default-1" in condition.message
 
 
+async def test_old_authorities_are_withdrawn_only_once_no_pod_is_told_of_them(world: World, native: Cluster) -> None:
+    await world.ask(native)
+    await world.tenant.apply(NAMESPACES, {"metadata": {"name": "default"}})
+    async with world.controller() as controller:
+        await world.settle(controller, native)
+        old = (await _kept(world, native)).old.cluster.certificate.decode().strip()
+        await _ask_for_new_authorities(world, native, grace=0)
+        for _ in range(40):
+            if (await _kept(world, native)).record.step is Step.WITHDRAW:
+                break
+            await world.settle(controller, native, looks=1)
+            world.clock.advance(4)
+        behind = await world.tenant.get(CONFIG_MAPS, "kube-root-ca.crt", "default")
+        assert behind is not None and old in behind["data"]["ca.crt"]
+        for _ in range(3):
+            # Everything runs with the new ones; what pods trust is not published anew yet.
+            await world.settle(controller, native, looks=1)
+            where = {"name": "kube-root-ca.crt", "namespace": "default"}
+            await world.tenant.apply(CONFIG_MAPS, {"metadata": where, "data": behind["data"]})
+            world.clock.advance(15)
+        status = await controller.reconcile(await world.cluster(native))
+        condition = next(c for c in status.conditions if c.type is ConditionType.AUTHORITIES_CURRENT)
+        assert condition.message.endswith("waiting for kube-root-ca.crt of default")
+        await world.settle(controller, native)
+        assert (await _kept(world, native)).record.step is Step.STEADY
+
+
 async def test_replacement_that_ends_at_any_call_is_continued_by_the_next(images: Images, native: Cluster) -> None:
     native = native.model_copy(update={"spec": native.spec.model_copy(update={"node_pools": (NodePool(),)})})
 
