@@ -108,7 +108,8 @@ async def _namespaces_behind(tenant: KubeClient, keyring: Keyring) -> str:
 
     async def knows(namespace: str) -> bool:
         roots = await tenant.get(CONFIG_MAPS, _ROOTS, namespace)
-        return ((roots or {}).get("data") or {}).get("ca.crt", "").strip() == wanted
+        published: dict[str, str] = (roots or {}).get("data") or {}
+        return published.get("ca.crt", "").strip() == wanted
 
     names = [
         namespace["metadata"]["name"]
