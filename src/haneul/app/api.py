@@ -18,8 +18,16 @@ from haneul.dkos.cluster_store import ClusterStore
 from haneul.dkos.http import clusters_router
 from haneul.dkos.ports import Caller as AnyCaller
 from haneul.dkos.service import ClientAuthorities, ClusterService
-from haneul.identity.http import Gate, identity_router
+from haneul.identity.audit import AuditLog
+from haneul.identity.audit_http import audit_router
+from haneul.identity.callers import Callers
+from haneul.identity.gate import Gate
+from haneul.identity.groups import Groups
+from haneul.identity.groups_http import groups_router
+from haneul.identity.http import identity_router
 from haneul.identity.model import Caller, Role
+from haneul.identity.robots import Robots
+from haneul.identity.robots_http import robots_router
 from haneul.identity.secrets import SecretHasher
 from haneul.identity.service import Identity
 from haneul.kernel.clock import Clock
@@ -91,7 +99,10 @@ def create_api(
     ``app.state.drain`` ends the streams, which would otherwise last as long as their clients; whoever serves the
     application calls it before it waits for open requests.
     """
-    identity = Identity(engine, hasher=SecretHasher(clock), clock=clock)
+    hasher, audit = SecretHasher(clock), AuditLog(engine, clock=clock)
+    identity = Identity(engine, audit=audit, hasher=hasher, clock=clock)
+    groups = Groups(engine, audit=audit, clock=clock)
+    robots = Robots(engine, audit=audit, hasher=hasher, clock=clock)
     service = ClusterService(store, authorities=authorities, reserved=reserved)
 
     @asynccontextmanager
@@ -115,14 +126,18 @@ def create_api(
     )
     install(app)
     app.state.drain = service.close
-    gate = Gate(identity, clock)
+    gate = Gate(Callers(engine, hasher=hasher, clock=clock), identity, audit=audit, clock=clock)
     # The gate decides; this only says in the description of the API that a token is needed.
     token = [Depends(HTTPBearer(auto_error=False, scheme_name="token"))]
     for router in (
         identity_router(identity, gate, contents=ClustersInProject(store)),
-        clusters_router(service, ProjectAccess(gate), heartbeat_seconds=heartbeat_seconds),
+        groups_router(groups, gate),
+        robots_router(robots, gate),
+        audit_router(audit, gate),
     ):
         app.include_router(router, prefix="/api/v1", dependencies=token)
+    clusters = clusters_router(service, ProjectAccess(gate), heartbeat_seconds=heartbeat_seconds)
+    app.include_router(clusters, prefix="/api/v1", dependencies=[*token, Depends(gate.refusals)])
 
     @app.get("/healthz", include_in_schema=False)
     async def healthz() -> dict[str, str]:

@@ -13,8 +13,11 @@ import typer
 from haneul.app.host_commands import add_host_commands
 from haneul.app.serve import serve_app, version
 from haneul.cli import people
+from haneul.cli.audit import audit_app
 from haneul.cli.clusters import cluster_app, node_app
+from haneul.cli.groups import group_app
 from haneul.cli.output import say, say_error
+from haneul.cli.robots import robot_app
 from haneul.kernel.errors import HaneulError
 
 _INTERRUPTED = 130
@@ -46,7 +49,9 @@ def command_tree() -> typer.Typer:
     app.add_typer(people.project_app, name="project")
     app.add_typer(people.person_app, name="person")
     app.add_typer(people.token_app, name="token")
-    app.command()(people.audit)
+    app.add_typer(group_app, name="group")
+    app.add_typer(robot_app, name="robot")
+    app.add_typer(audit_app, name="audit")
     app.add_typer(cluster_app, name="cluster")
     app.add_typer(node_app, name="node")
     app.add_typer(serve_app, name="serve", hidden=True)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from ipaddress import IPv4Network
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import structlog
 import typer
@@ -26,10 +27,11 @@ def version() -> str:
         return "0.1.0"
 
 
-def configure_logs() -> None:
-    """Write one JSON object a line, with time and level."""
+def configure_logs(file: TextIO | None = None) -> None:
+    """Write one JSON object a line, with time and level, to standard output or ``file``."""
     logging.basicConfig(level=logging.WARNING)
     structlog.configure(
+        logger_factory=structlog.PrintLoggerFactory(file),
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -116,15 +118,20 @@ def api(
 def admin_token(database: Annotated[str, typer.Option(help="SQLAlchemy URL of the database.")] = _DATABASE) -> None:
     """Print a fresh token of the first administrator, who is made if need be."""
     from haneul.app.api import MIGRATIONS  # noqa: PLC0415
+    from haneul.identity.audit import AuditLog  # noqa: PLC0415
     from haneul.identity.secrets import SecretHasher  # noqa: PLC0415
     from haneul.identity.service import Identity  # noqa: PLC0415
     from haneul.kernel.clock import SystemClock  # noqa: PLC0415
     from haneul.kernel.database import migrate, open_database  # noqa: PLC0415
 
+    # The token alone goes to standard output.
+    configure_logs(sys.stderr)
+
     async def make() -> str:
         clock, engine = SystemClock(), open_database(database)
         await migrate(engine, MIGRATIONS)
-        issued = await Identity(engine, hasher=SecretHasher(clock), clock=clock).bootstrap_admin(now=clock.now())
+        identity = Identity(engine, audit=AuditLog(engine, clock=clock), hasher=SecretHasher(clock), clock=clock)
+        issued = await identity.bootstrap_admin(now=clock.now())
         await engine.dispose()
         return issued.secret
 

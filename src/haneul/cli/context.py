@@ -40,6 +40,11 @@ class Contexts:
         named = os.environ.get("HANEUL_CONFIG")
         return cls(Path(named) if named else Path.home() / ".config" / "haneul" / "config.yaml")
 
+    @property
+    def folder(self) -> Path:
+        """Return the folder of the configuration and of what is kept beside it."""
+        return self._path.parent
+
     def current(self) -> Context:
         """Return the current context. Raises UnauthenticatedError if there is none."""
         if not self._path.exists():

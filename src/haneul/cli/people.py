@@ -1,4 +1,4 @@
-"""`haneul login`, `whoami`, `project`, `person`, `token` and `audit`."""
+"""`haneul login`, `whoami`, `project`, `person` and `token`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import typer
 
 from haneul.cli.client import ApiClient
 from haneul.cli.context import Contexts
+from haneul.cli.groups import grant_person, project_groups_app, withdraw_person
 from haneul.cli.output import Column, Format, age, say, show
 from haneul.kernel.errors import InvalidInputError
 
@@ -20,6 +21,9 @@ members_app = typer.Typer(help="Who is in a project, and as what.", no_args_is_h
 person_app = typer.Typer(help="People (for administrators).", no_args_is_help=True)
 token_app = typer.Typer(help="Your tokens.", no_args_is_help=True)
 project_app.add_typer(members_app, name="members")
+project_app.add_typer(project_groups_app, name="groups")
+person_app.command("grant")(grant_person)
+person_app.command("withdraw")(withdraw_person)
 
 Output = Annotated[Format, typer.Option("--output", "-o", help="How to show the result.")]
 Project = Annotated[str | None, typer.Option("--project", "-p", help="Project; by default the one in use.")]
@@ -67,7 +71,10 @@ def whoami(output: Output = Format.TABLE) -> None:
     """
     columns = [
         Column("PERSON", lambda c: c["person"]),
-        Column("ADMINISTRATOR", lambda c: "yes" if c["admin"] else "no"),
+        Column("PLATFORM ROLES", lambda c: ", ".join(c["platformRoles"])),
+        Column("GROUPS", lambda c: ", ".join(c["groups"])),
+        Column("PROJECT", lambda c: c["project"], wide=True),
+        Column("SIGNED IN WITH", lambda c: f"token {c['tokenId']}" if c["tokenId"] else "session", wide=True),
     ]
     with Contexts.default().client() as client:
         show([client.get("/whoami")], columns, output, single=True)
@@ -194,7 +201,7 @@ def remove_member(person: Annotated[str, typer.Argument(help="Name of the person
 _PERSON_COLUMNS = [
     Column("NAME", lambda p: p["name"]),
     Column("FULL NAME", lambda p: p["displayName"]),
-    Column("ADMINISTRATOR", lambda p: "yes" if p["admin"] else "no"),
+    Column("PLATFORM ROLES", lambda p: ", ".join(p["platformRoles"])),
     Column("DISABLED", lambda p: "yes" if p["disabled"] else "no"),
     Column("EMAIL", lambda p: p["email"], wide=True),
 ]
@@ -311,25 +318,3 @@ def revoke_token(
     """
     with Contexts.default().client() as client:
         client.delete(f"/people/{_whose(client, person)}/tokens/{identity}")
-
-
-def audit(output: Output = Format.TABLE) -> None:
-    """Show who changed what, newest first (for administrators).
-
-    Examples:
-
-        haneul audit -o json
-    """
-    columns = [
-        Column("ID", lambda r: str(r["id"])),
-        Column("WHEN", lambda r: r["moment"][:19]),
-        Column("WHO", lambda r: r["person"]),
-        Column("WHAT", lambda r: r["action"]),
-        Column("OBJECT", lambda r: r["object"]),
-        Column("PROJECT", lambda r: r["project"]),
-        Column("RESULT", lambda r: r["result"]),
-        Column("FROM", lambda r: r["source"], wide=True),
-        Column("REQUEST", lambda r: r["requestId"], wide=True),
-    ]
-    with Contexts.default().client() as client:
-        show(client.get("/audit")["items"], columns, output)

@@ -15,6 +15,7 @@ from haneul.app.api import create_api
 from haneul.dkos.cluster_store import MemoryClusters
 from haneul.dkos.model import Cluster
 from haneul.dkos.service import ClientAuthority
+from haneul.identity.audit import AuditLog
 from haneul.identity.secrets import SecretHasher
 from haneul.identity.service import Identity
 from haneul.kernel.clock import VirtualClock
@@ -81,7 +82,9 @@ async def running_api(folder: Path) -> AsyncIterator[Api]:
         heartbeat_seconds=HEARTBEAT,
     )
     async with app.router.lifespan_context(app):
-        admin = await Identity(engine, hasher=SecretHasher(clock), clock=clock).bootstrap_admin(now=clock.now())
+        admin = await Identity(
+            engine, audit=AuditLog(engine, clock=clock), hasher=SecretHasher(clock), clock=clock
+        ).bootstrap_admin(now=clock.now())
         api = Api(app, store, clock, admin.secret)
         await api.add("alice")
         await api.add("bob")
