@@ -25,6 +25,13 @@ from haneul.identity.gate import Gate
 from haneul.identity.groups import Groups
 from haneul.identity.groups_http import groups_router
 from haneul.identity.http import identity_router
+from haneul.identity.issuer.admin_http import issuer_admin_router
+from haneul.identity.issuer.assembly import Issuer, IssuerSettings
+from haneul.identity.issuer.authorize_pages import authorize_router
+from haneul.identity.issuer.device_pages import device_router
+from haneul.identity.issuer.http import issuer_router
+from haneul.identity.issuer.provider_pages import provider_router
+from haneul.identity.issuer.sign_on_pages import sign_on_router
 from haneul.identity.model import Caller, Role
 from haneul.identity.robots import Robots
 from haneul.identity.robots_http import robots_router
@@ -93,8 +100,11 @@ def create_api(
     clock: Clock,
     version: str,
     heartbeat_seconds: float = 15.0,
+    sign_on: IssuerSettings | None = None,
 ) -> FastAPI:
     """Return the application. The database's schema is brought up to date when it starts.
+
+    With ``sign_on`` the platform signs people on in browsers; without, tokens are the only way in.
 
     ``app.state.drain`` ends the streams, which would otherwise last as long as their clients; whoever serves the
     application calls it before it waits for open requests.
@@ -103,6 +113,7 @@ def create_api(
     identity = Identity(engine, audit=audit, hasher=hasher, clock=clock)
     groups = Groups(engine, audit=audit, clock=clock)
     robots = Robots(engine, audit=audit, hasher=hasher, clock=clock)
+    issuer = None if sign_on is None else Issuer(sign_on, engine, audit=audit, hasher=hasher, clock=clock)
     service = ClusterService(store, authorities=authorities, reserved=reserved)
 
     @asynccontextmanager
@@ -112,6 +123,8 @@ def create_api(
             yield
         finally:
             await service.close()
+            if issuer is not None:
+                await issuer.close()
             await engine.dispose()
 
     app = FastAPI(
@@ -126,7 +139,7 @@ def create_api(
     )
     install(app)
     app.state.drain = service.close
-    gate = Gate(Callers(engine, hasher=hasher, clock=clock), identity, audit=audit, clock=clock)
+    gate = Gate(Callers(engine, hasher=hasher, clock=clock, issuer=issuer), identity, audit=audit, clock=clock)
     # The gate decides; this only says in the description of the API that a token is needed.
     token = [Depends(HTTPBearer(auto_error=False, scheme_name="token"))]
     for router in (
@@ -136,6 +149,12 @@ def create_api(
         audit_router(audit, gate),
     ):
         app.include_router(router, prefix="/api/v1", dependencies=token)
+    if issuer is not None:
+        app.include_router(issuer_admin_router(issuer, gate), prefix="/api/v1", dependencies=token)
+        for made in (issuer_router, authorize_router, sign_on_router, device_router):
+            app.include_router(made(issuer))
+        if issuer.provider is not None:
+            app.include_router(provider_router(issuer, issuer.provider))
     clusters = clusters_router(service, ProjectAccess(gate), heartbeat_seconds=heartbeat_seconds)
     app.include_router(clusters, prefix="/api/v1", dependencies=[*token, Depends(gate.refusals)])
 

@@ -70,7 +70,7 @@ def show_anchor() -> None:
 
     Examples:
 
-        haneul audit anchor >> /mnt/elsewhere/anchors
+        haneul audit anchor
     """
     with Contexts.default().client() as client:
         head = client.get("/audit/head")

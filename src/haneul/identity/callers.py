@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from sqlalchemy import RowMapping, select, union, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from haneul.identity import tables
+from haneul.identity.issuer.standing import stands
 from haneul.identity.model import Caller, CallerKind, PlatformRole, Role
 from haneul.identity.robots import ROBOT_MARK
 from haneul.identity.rows import aware
@@ -21,16 +22,33 @@ from haneul.kernel.errors import UnauthenticatedError
 _LAST_USED_EVERY: Final = timedelta(minutes=1)
 
 
+class AccessTokens(Protocol):
+    """Tokens of sessions, which the platform's issuer signs."""
+
+    async def caller(self, token: str) -> Caller:
+        """Return who is behind an access token. Raises UnauthenticatedError."""
+        ...
+
+    async def renew(self, person: str) -> None:
+        """Have the company's provider asked about a person, if its word is too old."""
+        ...
+
+
 class Callers:
     """Signs callers in by their tokens."""
 
-    def __init__(self, engine: AsyncEngine, *, hasher: SecretHasher, clock: Clock) -> None:
+    def __init__(
+        self, engine: AsyncEngine, *, hasher: SecretHasher, clock: Clock, issuer: AccessTokens | None = None
+    ) -> None:
         self._engine = engine
+        self._issuer = issuer
         self._hasher = hasher
         self._clock = clock
 
     async def authenticate(self, token: str) -> Caller:
         """Return who holds ``token``. Raises UnauthenticatedError; the reason is the same for every cause."""
+        if self._issuer is not None and token.count(".") == 2:
+            return await self._issuer.caller(token)
         identity, secret = split_token(token)
         robot = identity.startswith(ROBOT_MARK)
         table = tables.robot_tokens if robot else tables.tokens
@@ -41,10 +59,7 @@ class Callers:
         # The secret is checked in any case, so that time does not tell one cause from another either.
         matches = await asyncio.to_thread(self._hasher.matches, None if row is None else row["hash"], secret)
         if row is None or not matches or not _lives(row, now):
-            raise UnauthenticatedError(
-                "the token is unknown, expired or revoked",
-                hint="ask an administrator for a new token, then 'haneul login'",
-            )
+            raise _unknown()
         if row["last_used"] is None or now - aware(row["last_used"]) > _LAST_USED_EVERY:
             async with writing(self._engine) as connection:
                 await connection.execute(update(table).where(table.c.id == identity).values(last_used=now))
@@ -56,7 +71,11 @@ class Callers:
                 project_role=Role(row["role"]),
                 token_id=identity,
             )
+        if self._issuer is not None:
+            await self._issuer.renew(row["person"])
         async with self._engine.connect() as connection:
+            if not await stands(connection, row["person"]):
+                raise _unknown()
             return await person_caller(connection, row["person"], token_id=identity)
 
 
@@ -91,3 +110,10 @@ def _robot_query() -> Any:
 
 def _lives(row: RowMapping, now: datetime) -> bool:
     return not row["revoked"] and not row.get("disabled") and aware(row["expires"]) > now
+
+
+def _unknown() -> UnauthenticatedError:
+    return UnauthenticatedError(
+        "the token is unknown, expired or revoked",
+        hint="ask an administrator for a new token, then 'haneul login'",
+    )

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from haneul.identity import tables
 from haneul.identity.audit import AuditLog
 from haneul.identity.guards import an_admin_stays, demand_person, demand_project, keep_an_owner
+from haneul.identity.issuer.endings import end_everything
 from haneul.identity.model import (
     DEFAULT_TOKEN_DAYS,
     LONGEST_NAME,
@@ -94,6 +95,8 @@ class Identity:
                 await connection.execute(
                     update(tables.people).where(tables.people.c.name == name).values(disabled=disabled)
                 )
+            if disabled:
+                await end_everything(connection, name)
             row = await first_row(connection, tables.people, name=name)
             if row is None:
                 raise NotFoundError(f"there is no person named {name}", hint="'haneul person list' shows who there is")

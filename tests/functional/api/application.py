@@ -16,6 +16,8 @@ from haneul.dkos.cluster_store import MemoryClusters
 from haneul.dkos.model import Cluster
 from haneul.dkos.service import ClientAuthority
 from haneul.identity.audit import AuditLog
+from haneul.identity.issuer.assembly import IssuerSettings
+from haneul.identity.issuer.relying import ProviderSettings
 from haneul.identity.secrets import SecretHasher
 from haneul.identity.service import Identity
 from haneul.kernel.clock import VirtualClock
@@ -23,6 +25,8 @@ from haneul.kernel.database import open_database
 from haneul.kernel.pki import issue_authority
 
 START = datetime(2026, 11, 24, 9, 0, tzinfo=UTC)
+#: Where browsers reach the application.
+ORIGIN = "https://cloud.test:7443"
 #: Seconds of silence after which streams show that they live; short, so that tests need not wait.
 HEARTBEAT = 0.05
 
@@ -51,6 +55,10 @@ class Api:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         return httpx2.AsyncClient(transport=self._transport, base_url="http://api/api/v1", headers=headers)
 
+    def browser(self) -> httpx2.AsyncClient:
+        """Return a browser without cookies; it follows no redirects."""
+        return httpx2.AsyncClient(transport=self._transport, base_url=ORIGIN)
+
     async def send(self, person: str, method: str, path: str, **arguments: Any) -> httpx2.Response:
         async with self.client(self.tokens.get(person, "")) as client:
             return await client.request(method, path, **arguments)
@@ -67,7 +75,7 @@ class Api:
 
 
 @asynccontextmanager
-async def running_api(folder: Path) -> AsyncIterator[Api]:
+async def running_api(folder: Path, provider: ProviderSettings | None = None) -> AsyncIterator[Api]:
     """Run the application with the people admin, alice and bob, and alice's project ``shop``."""
     clock = VirtualClock(START)
     store = MemoryClusters(clock)
@@ -80,6 +88,7 @@ async def running_api(folder: Path) -> AsyncIterator[Api]:
         clock=clock,
         version="test",
         heartbeat_seconds=HEARTBEAT,
+        sign_on=IssuerSettings(origin=ORIGIN, key_file=folder / "issuer.key", provider=provider),
     )
     async with app.router.lifespan_context(app):
         admin = await Identity(

@@ -205,7 +205,12 @@ async def test_the_description_of_the_api_is_whole(api: Api) -> None:
     person, project = "/people/{name}", "/projects/{project}"
     cluster = f"{project}/clusters/{{name}}"
     groups, robot = "/groups/{name}", f"{project}/robots/{{name}}"
+    secret, link, sessions = (f"{person}/{name}" for name in ("sign-on-secret", "provider-link", "sessions"))
     assert routes == {
+        *{("GET", path) for path in ("/clients", sessions)},
+        *{("POST", path) for path in ("/clients", secret)},
+        ("PUT", link),
+        *{("DELETE", path) for path in ("/clients/{client}", secret, f"{sessions}/{{session}}")},
         *{("GET", path) for path in ("/audit/head", "/groups", f"{groups}/members", f"{project}/groups")},
         *{("GET", path) for path in (f"{project}/robots", f"{robot}/tokens")},
         *{("POST", path) for path in ("/groups", f"{project}/robots", f"{robot}/rotate")},
