@@ -1,11 +1,8 @@
-"""`haneul login`, `whoami`, `project`, `person` and `token`."""
+"""`haneul project`, `person` and `token`."""
 
 from __future__ import annotations
 
 import dataclasses
-import getpass
-import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,7 +10,8 @@ import typer
 from haneul.cli.client import ApiClient
 from haneul.cli.context import Contexts
 from haneul.cli.groups import grant_person, project_groups_app, withdraw_person
-from haneul.cli.output import Column, Format, age, say, show
+from haneul.cli.output import Column, Format, age, show
+from haneul.cli.sign_on import link_person, make_secret
 from haneul.kernel.errors import InvalidInputError
 
 project_app = typer.Typer(help="Projects: what people share.", no_args_is_help=True)
@@ -24,60 +22,11 @@ project_app.add_typer(members_app, name="members")
 project_app.add_typer(project_groups_app, name="groups")
 person_app.command("grant")(grant_person)
 person_app.command("withdraw")(withdraw_person)
+person_app.command("secret")(make_secret)
+person_app.command("link")(link_person)
 
 Output = Annotated[Format, typer.Option("--output", "-o", help="How to show the result.")]
 Project = Annotated[str | None, typer.Option("--project", "-p", help="Project; by default the one in use.")]
-
-
-def login(
-    server: Annotated[str, typer.Option(help="URL of the platform, such as https://cloud.example.com:7443.")],
-    ca: Annotated[Path | None, typer.Option(help="Certificate authority of the platform.")] = None,
-    token_file: Annotated[Path | None, typer.Option(help="File with the token; by default it is asked for.")] = None,
-) -> None:
-    """Sign in with a token, which is read from a file, from standard input, or without echo from the terminal.
-
-    Examples:
-
-        haneul login --server https://cloud.example.com:7443 --ca platform-ca.crt
-    """
-    if token_file is not None:
-        token = token_file.read_text()
-    elif sys.stdin.isatty():
-        token = getpass.getpass("Token: ")
-    else:
-        token = sys.stdin.read()
-    with ApiClient(server, authority=ca, token=token.strip()) as client:
-        caller = client.get("/whoami")
-    Contexts.default().sign_in(server, ca.read_bytes() if ca else None, token)
-    say(f"signed in to {server} as {caller['person']}")
-
-
-def logout() -> None:
-    """Forget the platform and the token on this machine.
-
-    Examples:
-
-        haneul logout
-    """
-    Contexts.default().sign_out()
-
-
-def whoami(output: Output = Format.TABLE) -> None:
-    """Show who you are to the platform.
-
-    Examples:
-
-        haneul whoami
-    """
-    columns = [
-        Column("PERSON", lambda c: c["person"]),
-        Column("PLATFORM ROLES", lambda c: ", ".join(c["platformRoles"])),
-        Column("GROUPS", lambda c: ", ".join(c["groups"])),
-        Column("PROJECT", lambda c: c["project"], wide=True),
-        Column("SIGNED IN WITH", lambda c: f"token {c['tokenId']}" if c["tokenId"] else "session", wide=True),
-    ]
-    with Contexts.default().client() as client:
-        show([client.get("/whoami")], columns, output, single=True)
 
 
 _PROJECT_COLUMNS = [
