@@ -14,8 +14,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from haneul import identity as identity_package
 from haneul.dkos.admission import TakenRange
+from haneul.dkos.authentication import token_audience
 from haneul.dkos.cluster_store import ClusterStore
 from haneul.dkos.http import clusters_router
+from haneul.dkos.model import Cluster
 from haneul.dkos.ports import Caller as AnyCaller
 from haneul.dkos.service import ClientAuthorities, ClusterService
 from haneul.identity.audit import AuditLog
@@ -30,6 +32,7 @@ from haneul.identity.issuer.assembly import Issuer, IssuerSettings
 from haneul.identity.issuer.authorize_pages import authorize_router
 from haneul.identity.issuer.device_pages import device_router
 from haneul.identity.issuer.http import issuer_router
+from haneul.identity.issuer.model import CLUSTER_LIFE
 from haneul.identity.issuer.provider_pages import provider_router
 from haneul.identity.issuer.sign_on_pages import sign_on_router
 from haneul.identity.model import Caller, Role
@@ -77,6 +80,19 @@ def _known(caller: AnyCaller) -> Caller:
     return caller
 
 
+class IssuedClusterTokens:
+    """DKOS's port for clusters' tokens, on the issuer."""
+
+    def __init__(self, issuer: Issuer, clock: Clock) -> None:
+        self._issuer = issuer
+        self._clock = clock
+
+    async def issue(self, person: str, role: str, cluster: Cluster) -> tuple[str, datetime]:
+        """Return a token and when it ends."""
+        ends = self._clock.now() + CLUSTER_LIFE
+        return await self._issuer.tokens.cluster(person, role, token_audience(cluster)), ends
+
+
 class ClustersInProject:
     """Identity's port for what a project holds, on DKOS."""
 
@@ -101,10 +117,12 @@ def create_api(
     version: str,
     heartbeat_seconds: float = 15.0,
     sign_on: IssuerSettings | None = None,
+    clusters_trust_issuer: bool = False,
 ) -> FastAPI:
     """Return the application. The database's schema is brought up to date when it starts.
 
-    With ``sign_on`` the platform signs people on in browsers; without, tokens are the only way in.
+    With ``sign_on`` the platform signs people on in browsers; without, tokens are the only way in. Only where tenants'
+    API servers were told to trust its issuer, ``clusters_trust_issuer`` may be set.
 
     ``app.state.drain`` ends the streams, which would otherwise last as long as their clients; whoever serves the
     application calls it before it waits for open requests.
@@ -114,7 +132,8 @@ def create_api(
     groups = Groups(engine, audit=audit, clock=clock)
     robots = Robots(engine, audit=audit, hasher=hasher, clock=clock)
     issuer = None if sign_on is None else Issuer(sign_on, engine, audit=audit, hasher=hasher, clock=clock)
-    service = ClusterService(store, authorities=authorities, reserved=reserved)
+    tokens = IssuedClusterTokens(issuer, clock) if issuer is not None and clusters_trust_issuer else None
+    service = ClusterService(store, authorities=authorities, reserved=reserved, tokens=tokens)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

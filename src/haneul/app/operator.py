@@ -17,6 +17,7 @@ import kopf
 import structlog
 
 from haneul.dkos.adapters.sandbox_nodes import SandboxNodes
+from haneul.dkos.authentication import IssuerTrust
 from haneul.dkos.control_plane import CLUSTER_LABEL, Images
 from haneul.dkos.controller import ClusterController
 from haneul.dkos.masters import Masters
@@ -42,6 +43,8 @@ class OperatorSettings:
     data: str = "/var/lib/haneul/clusters"
     #: Where kopf answers liveness probes, such as ``http://0.0.0.0:8080/healthz``; nowhere by default.
     health: str | None = None
+    #: The platform's issuer, where tenants' API servers trust it.
+    trust: IssuerTrust | None = None
 
 
 class Operator:
@@ -133,6 +136,7 @@ class Operator:
                 outside_address=settings.outside_address,
                 data=settings.data,
                 clock=self._clock,
+                trust=settings.trust,
             ),
             providers={NodeProviderName.SANDBOX: SandboxNodes(self._management, settings.images)},
             connect=lambda access: HttpKubeClient(access, user_agent="haneul-operator"),

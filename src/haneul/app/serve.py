@@ -17,6 +17,7 @@ import typer
 serve_app = typer.Typer(help="Run one of the platform's own programs (inside its image).", hidden=True)
 
 _DATABASE = "sqlite+aiosqlite:////data/haneul.db"
+_KEY_FILE, _PROVIDER = Path("/data/issuer.key"), Path("/data/provider.yaml")
 
 
 def version() -> str:
@@ -45,14 +46,18 @@ def configure_logs(file: TextIO | None = None) -> None:
 def operator(
     outside_address: Annotated[str, typer.Option(help="Address at which users reach the management hosts.")],
     kubeconfig: Annotated[Path | None, typer.Option(help="Kubeconfig; by default the pod's own account.")] = None,
+    issuer: Annotated[str, typer.Option(help="Issuer URL that tenants' API servers shall trust.")] = "",
+    issuer_authority: Annotated[Path | None, typer.Option(help="Certificate authority of the issuer.")] = None,
 ) -> None:
     """Run the DKOS operator."""
     from haneul.app.images import cluster_images  # noqa: PLC0415
     from haneul.app.operator import Operator, OperatorSettings  # noqa: PLC0415
     from haneul.components.table import image_reference  # noqa: PLC0415
+    from haneul.dkos.authentication import IssuerTrust  # noqa: PLC0415
     from haneul.kernel.kube_http import access_from_kubeconfig, access_in_cluster  # noqa: PLC0415
 
     configure_logs()
+    trust = IssuerTrust(issuer, issuer_authority.read_text()) if issuer and issuer_authority else None
     access = access_from_kubeconfig(kubeconfig) if kubeconfig else access_in_cluster()
     settings = OperatorSettings(
         access=access,
@@ -60,6 +65,7 @@ def operator(
         pause_image=image_reference("pause"),
         outside_address=outside_address,
         health="http://0.0.0.0:8080/healthz",
+        trust=trust,
     )
     asyncio.run(Operator(settings).run())
 
@@ -69,6 +75,14 @@ def api(
     port: Annotated[int, typer.Option(help="Port to serve on.")] = 7443,
     database: Annotated[str, typer.Option(help="SQLAlchemy URL of the database.")] = _DATABASE,
     tls: Annotated[Path, typer.Option(help="Folder with tls.crt and tls.key.")] = Path("/etc/haneul/tls"),
+    url: Annotated[str, typer.Option(help="Where people reach the API; without it nobody signs on in browsers.")] = "",
+    key_file: Annotated[Path, typer.Option(help="File that seals the signing keys; made if need be.")] = _KEY_FILE,
+    provider: Annotated[
+        Path, typer.Option(help="File that describes the company's provider, if it is there.")
+    ] = _PROVIDER,
+    clusters_trust_issuer: Annotated[
+        bool, typer.Option(help="Give people tokens for clusters, whose API servers trust this issuer.")
+    ] = False,
 ) -> None:
     """Run the REST API."""
     import uvicorn  # noqa: PLC0415
@@ -78,6 +92,8 @@ def api(
     from haneul.dkos.adapters.kube_authorities import KubeAuthorities  # noqa: PLC0415
     from haneul.dkos.adapters.kube_clusters import KubeClusters  # noqa: PLC0415
     from haneul.dkos.admission import TakenRange  # noqa: PLC0415
+    from haneul.identity.issuer.assembly import IssuerSettings  # noqa: PLC0415
+    from haneul.identity.issuer.relying import read_provider  # noqa: PLC0415
     from haneul.kernel.clock import SystemClock  # noqa: PLC0415
     from haneul.kernel.database import open_database  # noqa: PLC0415
     from haneul.kernel.kube_http import HttpKubeClient, access_in_cluster  # noqa: PLC0415
@@ -96,6 +112,8 @@ def api(
         ],
         clock=clock,
         version=version(),
+        sign_on=IssuerSettings(url, key_file, read_provider(provider)) if url else None,
+        clusters_trust_issuer=clusters_trust_issuer,
     )
     config = uvicorn.Config(
         app,

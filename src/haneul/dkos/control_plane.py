@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from haneul.dkos.authentication import IssuerTrust, authentication
 from haneul.dkos.credentials import Endpoints
 from haneul.dkos.model import Cluster, Settings
 from haneul.kernel.documents import to_yaml
@@ -164,7 +165,7 @@ def hosts_of(volume: Manifest) -> list[str]:
     return list(terms[0]["matchExpressions"][0]["values"])
 
 
-def configuration(cluster: Cluster) -> Manifest:
+def configuration(cluster: Cluster, trust: IssuerTrust | None = None) -> Manifest:
     """Return the API server's configuration files that are no secrets."""
     return {
         "apiVersion": "v1",
@@ -174,22 +175,8 @@ def configuration(cluster: Cluster) -> Manifest:
             "namespace": cluster.masters_namespace,
             "labels": labels(cluster),
         },
-        "data": {"audit.yaml": _audit_policy(), "authentication.yaml": _authentication()},
+        "data": {"audit.yaml": _audit_policy(), "authentication.yaml": authentication(cluster, trust)},
     }
-
-
-def _authentication() -> str:
-    """Only health checks are answered without a credential."""
-    return to_yaml(
-        {
-            "apiVersion": "apiserver.config.k8s.io/v1",
-            "kind": "AuthenticationConfiguration",
-            "anonymous": {
-                "enabled": True,
-                "conditions": [{"path": path} for path in ("/livez", "/readyz", "/healthz")],
-            },
-        }
-    )
 
 
 def _audit_policy() -> str:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from haneul.dkos import control_plane, isolation
+from haneul.dkos.authentication import IssuerTrust
 from haneul.dkos.control_plane import CLUSTER_LABEL, ROLE_LABEL, Images, Placement, labels
 from haneul.dkos.credentials import (
     Authorities,
@@ -56,8 +57,18 @@ class MadeMasters:
 class Masters:
     """The masters of one cluster in the management cluster."""
 
-    def __init__(self, client: KubeClient, *, images: Images, outside_address: str, data: str, clock: Clock) -> None:
+    def __init__(
+        self,
+        client: KubeClient,
+        *,
+        images: Images,
+        outside_address: str,
+        data: str,
+        clock: Clock,
+        trust: IssuerTrust | None = None,
+    ) -> None:
         self._client = client
+        self._trust = trust
         self._images = images
         self._outside_address = outside_address
         self._data = data
@@ -79,9 +90,9 @@ class Masters:
             self._endpoints(cluster), self._authorities(cluster), self._volume(cluster)
         )
         digests = await self._credentials(cluster, endpoints, authorities)
-        configuration = control_plane.configuration(cluster)
+        configuration = control_plane.configuration(cluster, self._trust)
         role, binding = _signing_rights(cluster)
-        await self._apply([configuration, *isolation.network_policies(cluster), role])
+        await self._apply([configuration, *isolation.network_policies(cluster, self._trust), role])
         # A role is bound only once it is there.
         await self._apply([binding])
         digests["kube-apiserver"] += content_digest(configuration)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from haneul.dkos.admission import TakenRange, admit, admit_change
 from haneul.dkos.cluster_store import ClusterEvent, ClusterStore, not_found
 from haneul.dkos.model import LONGEST_CLUSTER_NAME, Cluster, ClusterSpec
+from haneul.dkos.ports import ClusterTokens
 from haneul.dkos.shared_watch import SharedWatches
 from haneul.kernel.errors import ConflictError, InvalidInputError, UnavailableError
 from haneul.kernel.kube_merge import merge_patch
@@ -47,10 +48,28 @@ class Credential:
     expires: datetime
 
 
-class ClusterService:
-    """Clusters of all projects."""
+@dataclass(frozen=True)
+class ClusterToken:
+    """A person's token for one cluster."""
 
-    def __init__(self, store: ClusterStore, *, authorities: ClientAuthorities, reserved: Sequence[TakenRange]) -> None:
+    token: str = field(repr=False)
+    authority: str
+    server: str
+    expires: datetime
+
+
+class ClusterService:
+    """Clusters of all projects. With ``tokens`` people get those, and no certificates, which nobody could revoke."""
+
+    def __init__(
+        self,
+        store: ClusterStore,
+        *,
+        authorities: ClientAuthorities,
+        reserved: Sequence[TakenRange],
+        tokens: ClusterTokens | None = None,
+    ) -> None:
+        self._tokens = tokens
         self._store = store
         self._authorities = authorities
         self._reserved = reserved
@@ -112,11 +131,11 @@ class ClusterService:
         self, project: str, name: str, *, person: str, role: str, request: bytes, now: datetime
     ) -> Credential:
         """Sign a person's key for an hour; what the certificate says comes from their role alone."""
-        cluster = await self.get(project, name)
-        authority = await self._authorities.of(cluster)
-        if authority is None:
-            raise UnavailableError(
-                f"{name} has no API server yet", hint=f"'haneul cluster get {name}' shows its progress"
+        authority = await self._authority(await self.get(project, name))
+        if self._tokens is not None:
+            raise ConflictError(
+                "clusters of this platform are reached with tokens, which end within a minute",
+                hint="bring the haneul command up to date",
             )
         profile = LeafProfile(f"haneul:{person}", (f"haneul:{role}s",), client=True)
         try:
@@ -126,3 +145,25 @@ class ClusterService:
         return Credential(
             certificate.decode(), authority.pair.certificate.decode(), authority.server, now + _CREDENTIAL_LIFE
         )
+
+    async def token(self, project: str, name: str, *, person: str, role: str) -> ClusterToken:
+        """Make a person a token for a cluster that ends within a minute; what it says comes from their role alone.
+
+        Raises ConflictError where clusters do not trust the platform's issuer.
+        """
+        cluster = await self.get(project, name)
+        if self._tokens is None:
+            raise ConflictError(
+                "clusters of this platform do not trust its issuer", hint="ask for a certificate instead"
+            )
+        authority = await self._authority(cluster)
+        token, expires = await self._tokens.issue(person, role, cluster)
+        return ClusterToken(token, authority.pair.certificate.decode(), authority.server, expires)
+
+    async def _authority(self, cluster: Cluster) -> ClientAuthority:
+        authority = await self._authorities.of(cluster)
+        if authority is None:
+            raise UnavailableError(
+                f"{cluster.name} has no API server yet", hint=f"'haneul cluster get {cluster.name}' shows its progress"
+            )
+        return authority

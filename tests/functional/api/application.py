@@ -17,7 +17,6 @@ from haneul.dkos.model import Cluster
 from haneul.dkos.service import ClientAuthority
 from haneul.identity.audit import AuditLog
 from haneul.identity.issuer.assembly import IssuerSettings
-from haneul.identity.issuer.relying import ProviderSettings
 from haneul.identity.secrets import SecretHasher
 from haneul.identity.service import Identity
 from haneul.kernel.clock import VirtualClock
@@ -75,7 +74,7 @@ class Api:
 
 
 @asynccontextmanager
-async def running_api(folder: Path, provider: ProviderSettings | None = None) -> AsyncIterator[Api]:
+async def running_api(folder: Path, *, clusters_trust_issuer: bool = False) -> AsyncIterator[Api]:
     """Run the application with the people admin, alice and bob, and alice's project ``shop``."""
     clock = VirtualClock(START)
     store = MemoryClusters(clock)
@@ -88,7 +87,8 @@ async def running_api(folder: Path, provider: ProviderSettings | None = None) ->
         clock=clock,
         version="test",
         heartbeat_seconds=HEARTBEAT,
-        sign_on=IssuerSettings(origin=ORIGIN, key_file=folder / "issuer.key", provider=provider),
+        sign_on=IssuerSettings(origin=ORIGIN, key_file=folder / "issuer.key"),
+        clusters_trust_issuer=clusters_trust_issuer,
     )
     async with app.router.lifespan_context(app):
         admin = await Identity(

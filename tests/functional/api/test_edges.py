@@ -229,6 +229,7 @@ async def test_the_description_of_the_api_is_whole(api: Api) -> None:
         *{("GET", path) for path in (f"{person}/tokens", f"{project}/members", f"{project}/clusters")},
         *{("POST", path) for path in ("/people", "/projects", f"{person}/tokens", f"{project}/clusters")},
         ("POST", f"{cluster}/credentials"),
+        ("POST", f"{cluster}/token"),
         *{("PATCH", path) for path in (person, cluster)},
         ("PUT", f"{project}/members/{{person}}"),
         *{

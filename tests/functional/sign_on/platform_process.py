@@ -51,6 +51,7 @@ async def main(folder: Path, provider: Path | None) -> None:
             reserved=[],
             clock=clock,
             version="test",
+            clusters_trust_issuer=True,
             sign_on=IssuerSettings(origin=origin, key_file=folder / "issuer.key", provider=settings),
         )
         config = uvicorn.Config(

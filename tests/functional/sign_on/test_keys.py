@@ -98,7 +98,7 @@ async def test_tokens_end_and_are_for_one_use(processes: list[Process], clock: V
     tokens = processes[0].tokens
     access = await tokens.access(GRANT, CLI, "s")
     foreign = await tokens.access(GRANT, CLI.model_copy(update={"platform": False}), "s")
-    cluster = await tokens.cluster("alice", "owner", "uid-1")
+    cluster = await tokens.cluster("alice", "owner", "haneul:cluster:uid-1")
     assert (await tokens.verify_access(foreign, userinfo=True))["client_id"] == CLI.id
     for token in (foreign, cluster):
         with pytest.raises(UnauthenticatedError):

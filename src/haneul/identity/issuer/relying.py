@@ -10,16 +10,17 @@ from typing import Any, Final
 from urllib.parse import quote_plus, urlencode, urlsplit
 
 import httpx2
+import yaml
 from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 from joserfc.jwt import JWTClaimsRegistry
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic.alias_generators import to_camel
 
 from haneul.identity.issuer.requests import challenge_of, with_parameters
 from haneul.kernel.clock import Clock
-from haneul.kernel.errors import UnauthenticatedError, UnavailableError
+from haneul.kernel.errors import InvalidInputError, UnauthenticatedError, UnavailableError
 
 _TIMEOUT: Final = httpx2.Timeout(5.0, connect=3.0)
 _METADATA_SECONDS: Final = 300.0
@@ -60,6 +61,18 @@ class ProviderSettings(BaseModel):
         if parts.scheme != "https" and parts.hostname not in ("127.0.0.1", "::1"):
             raise ValueError("the issuer must be reached by https")
         return value.rstrip("/") if parts.path in ("", "/") else value
+
+
+def read_provider(path: Path) -> ProviderSettings | None:
+    """Return the settings in a YAML file, or None if there is no such file. Raises InvalidInputError."""
+    if not path.exists():
+        return None
+    try:
+        return ProviderSettings.model_validate(yaml.safe_load(path.read_text()))
+    except (ValidationError, yaml.YAMLError) as error:
+        raise InvalidInputError(
+            f"{path} does not describe a sign-on provider: {error}", hint="docs/reference/sign-on.md lists its fields"
+        ) from error
 
 
 class RefusedError(Exception):
