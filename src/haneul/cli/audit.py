@@ -41,7 +41,7 @@ class BrokenChainError(HaneulError):
     code = "audit-broken"
     title = "The audit record was tampered with"
     http_status = 500
-    exit_code = 10
+    exit_code = 12
 
 
 @audit_app.command("list")

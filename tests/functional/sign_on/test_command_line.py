@@ -119,7 +119,7 @@ def test_the_audit_record_is_verified_from_outside(platform: Platform, home: Com
         connection.execute("DROP TRIGGER audit_no_update")
         connection.execute("UPDATE audit SET person = 'eve' WHERE id = 2")
     connection.close()
-    assert "record 2 was changed" in home.run("audit", "verify", code=10)
+    assert "record 2 was changed" in home.run("audit", "verify", code=12)
     with sqlite3.connect(platform.folder / "haneul.db", timeout=30) as connection:
         connection.execute("UPDATE audit SET person = ? WHERE id = 2", (person,))
         connection.execute(trigger)
