@@ -69,7 +69,7 @@ def _authenticator(cluster: Cluster, trust: IssuerTrust) -> dict[str, Any]:
         },
         "claimValidationRules": [
             {
-                "expression": f"claims.groups.all(group, group in [{known}])",
+                "expression": f"dyn(claims.groups).all(group, group in [{known}])",
                 "message": "a token gives the groups of roles and no others",
             },
             {

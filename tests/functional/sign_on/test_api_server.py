@@ -86,6 +86,7 @@ class ApiServer:
                 f"--etcd-servers={etcd}",
                 "--bind-address=127.0.0.1",
                 "--advertise-address=127.0.0.1",
+                "--endpoint-reconciler-type=none",
                 f"--secure-port={self.port}",
                 f"--client-ca-file={folder}/ca.crt",
                 f"--tls-cert-file={folder}/server.crt",
