@@ -19,6 +19,7 @@ import structlog
 
 from haneul.dkos.adapters.kube_events import KubeEvents
 from haneul.dkos.adapters.sandbox_nodes import SandboxNodes
+from haneul.dkos.authentication import IssuerTrust
 from haneul.dkos.control_plane import CLUSTER_LABEL, Images
 from haneul.dkos.controller import ClusterController
 from haneul.dkos.event_recorder import EventRecorder
@@ -47,6 +48,8 @@ class OperatorSettings:
     data: str = "/var/lib/haneul/clusters"
     #: Where kopf answers liveness probes, such as ``http://0.0.0.0:8080/healthz``; nowhere by default.
     health: str | None = None
+    #: The platform's issuer, where tenants' API servers trust it.
+    trust: IssuerTrust | None = None
 
 
 class Operator:
@@ -141,6 +144,7 @@ class Operator:
                 outside_address=settings.outside_address,
                 data=settings.data,
                 clock=self._clock,
+                trust=settings.trust,
             ),
             providers={NodeProviderName.SANDBOX: SandboxNodes(self._management, settings.images)},
             connect=lambda access: HttpKubeClient(access, user_agent="haneul-operator"),

@@ -110,6 +110,7 @@ class Platform:
                 image=self._store.image_reference("platform"),
                 build=build,
                 certificate=self._certificate(),
+                authority=self.files.authority.read_text(),
             )
             async with self._lifecycle.client() as client:
                 for manifest in manifests:
@@ -243,7 +244,9 @@ class Platform:
         return await asyncio.to_thread(ask)
 
 
-def platform_manifests(*, settings: ManagementSettings, image: str, build: str, certificate: KeyPair) -> list[Manifest]:
+def platform_manifests(
+    *, settings: ManagementSettings, image: str, build: str, certificate: KeyPair, authority: str
+) -> list[Manifest]:
     """Return everything that the platform needs in the management cluster, in order.
 
     ``build`` names the image's contents, so that another build of the same version is rolled out.
@@ -268,6 +271,12 @@ def platform_manifests(*, settings: ManagementSettings, image: str, build: str, 
             "kind": "ConfigMap",
             "metadata": {"name": "haneul-api", "namespace": NAMESPACE, "labels": _LABELS},
             "data": {reserved.FILE: reserved.dumped(reserved.reserved_ranges(settings))},
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": "platform-authority", "namespace": NAMESPACE, "labels": _LABELS},
+            "data": {"ca.crt": authority},
         },
         _operator(settings, image, build),
         _api(settings, image, build),
@@ -341,7 +350,7 @@ def _claims_rights() -> list[Manifest]:
 
 def _operator(settings: ManagementSettings, image: str, build: str) -> Manifest:
     container = {
-        **_container(image, ["serve", "operator", f"--outside-address={settings.address}"]),
+        **_container(image, ["serve", "operator", f"--outside-address={settings.address}", *_trust(settings)]),
         "readinessProbe": {"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 2, "timeoutSeconds": 5},
         "livenessProbe": {
             "httpGet": {"path": "/healthz", "port": 8080},
@@ -349,17 +358,36 @@ def _operator(settings: ManagementSettings, image: str, build: str) -> Manifest:
             "failureThreshold": 6,
             "timeoutSeconds": 10,
         },
-        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108 - for an instant it holds a key
+        "volumeMounts": [
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - for an instant it holds a key
+            {"name": "authority", "mountPath": "/etc/haneul/authority", "readOnly": True},
+        ],
         "resources": {"requests": {"cpu": "100m", "memory": "96Mi"}, "limits": {"memory": "1Gi"}},
     }
     # In memory: what a client's key goes through never reaches a disk.
     scratch = {"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": "8Mi"}}
-    return _deployment("haneul-operator", container, [scratch], build)
+    authority = {"name": "authority", "configMap": {"name": "platform-authority"}}
+    return _deployment("haneul-operator", container, [scratch, authority], build)
+
+
+def _issuer(settings: ManagementSettings) -> str:
+    return f"https://{settings.address}:{API_PORT}"
+
+
+def _trust(settings: ManagementSettings) -> list[str]:
+    if not settings.clusters_trust_issuer:
+        return []
+    return [f"--issuer={_issuer(settings)}/oidc", "--issuer-authority=/etc/haneul/authority/ca.crt"]
+
+
+def _api_arguments(settings: ManagementSettings) -> list[str]:
+    trust = ["--clusters-trust-issuer"] if settings.clusters_trust_issuer else []
+    return ["serve", "api", f"--port={API_PORT}", f"--url={_issuer(settings)}", *trust]
 
 
 def _api(settings: ManagementSettings, image: str, build: str) -> Manifest:
     container = {
-        **_container(image, ["serve", "api", f"--port={API_PORT}"]),
+        **_container(image, _api_arguments(settings)),
         "ports": [{"name": "https", "containerPort": API_PORT, "hostPort": API_PORT}],
         "readinessProbe": {
             "httpGet": {"path": "/readyz", "port": API_PORT, "scheme": "HTTPS"},

@@ -309,7 +309,7 @@ def kubeconfig(
     file: Annotated[Path | None, typer.Option("--file", help="File to merge into; by default kubectl's.")] = None,
     only_print: Annotated[bool, typer.Option("--print", help="Print it instead of merging it.")] = False,
 ) -> None:
-    """Let kubectl reach a cluster, with credentials that live an hour and renew themselves.
+    """Let kubectl reach a cluster, with short-lived credentials that renew themselves.
 
     Examples:
 
@@ -320,7 +320,7 @@ def kubeconfig(
     contexts = Contexts.default()
     owner = contexts.project(project)
     with contexts.client() as client:
-        made, _ = kube.request_credential(client, owner, name)
+        made = kube.request_token(client, owner, name) or kube.request_credential(client, owner, name)[0]
     new = kube.entries(owner, name, server=made["server"], authority=made["certificateAuthority"])
     if only_print:
         print(yaml.safe_dump(new, sort_keys=False), end="")  # noqa: T201 - data goes to standard output

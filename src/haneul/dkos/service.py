@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
@@ -13,6 +13,7 @@ from haneul.dkos.admission import TakenRange, admit, admit_change
 from haneul.dkos.cluster_store import ClusterEvent, ClusterStore, Confirm, certain, not_found
 from haneul.dkos.event_log import EventLog, EventRecord
 from haneul.dkos.model import LONGEST_CLUSTER_NAME, AuthoritiesRequest, Cluster, ClusterSpec, ConditionType
+from haneul.dkos.ports import ClusterTokens
 from haneul.dkos.shared_watch import SharedWatches
 from haneul.dkos.states import OLD_TRUSTED
 from haneul.kernel.errors import ConflictError, InvalidInputError, UnavailableError
@@ -50,8 +51,18 @@ class Credential:
     expires: datetime
 
 
+@dataclass(frozen=True)
+class ClusterToken:
+    """A person's token for one cluster."""
+
+    token: str = field(repr=False)
+    authority: str
+    server: str
+    expires: datetime
+
+
 class ClusterService:
-    """Clusters of all projects."""
+    """Clusters of all projects. With ``tokens`` people get those, and no certificates, which nobody could revoke."""
 
     def __init__(
         self,
@@ -61,8 +72,10 @@ class ClusterService:
         events: EventLog,
         reserved: Sequence[TakenRange],
         changed: Callable[[], None] = lambda: None,
+        tokens: ClusterTokens | None = None,
     ) -> None:
         """``changed`` is called whenever a cluster was made, changed or asked to end."""
+        self._tokens = tokens
         self._store = store
         self._changed = changed
         self._events = events
@@ -164,11 +177,11 @@ class ClusterService:
         self, project: str, name: str, *, person: str, role: str, request: bytes, now: datetime
     ) -> Credential:
         """Sign a person's key for an hour; what the certificate says comes from their role alone."""
-        cluster = await self.get(project, name)
-        authority = await self._authorities.of(cluster)
-        if authority is None:
-            raise UnavailableError(
-                f"{name} has no API server yet", hint=f"'haneul cluster get {name}' shows its progress"
+        authority = await self._authority(await self.get(project, name))
+        if self._tokens is not None:
+            raise ConflictError(
+                "clusters of this platform are reached with tokens, which end within a minute",
+                hint="bring the haneul command up to date",
             )
         profile = LeafProfile(f"haneul:{person}", (f"haneul:{role}s",), client=True)
         try:
@@ -176,3 +189,25 @@ class ClusterService:
         except ValueError as error:
             raise InvalidInputError(f"the certificate request is not valid: {error}") from error
         return Credential(certificate.decode(), authority.trusted.decode(), authority.server, now + _CREDENTIAL_LIFE)
+
+    async def token(self, project: str, name: str, *, person: str, role: str) -> ClusterToken:
+        """Make a person a token for a cluster that ends within a minute; what it says comes from their role alone.
+
+        Raises ConflictError where clusters do not trust the platform's issuer.
+        """
+        cluster = await self.get(project, name)
+        if self._tokens is None:
+            raise ConflictError(
+                "clusters of this platform do not trust its issuer", hint="ask for a certificate instead"
+            )
+        authority = await self._authority(cluster)
+        token, expires = await self._tokens.issue(person, role, cluster)
+        return ClusterToken(token, authority.trusted.decode(), authority.server, expires)
+
+    async def _authority(self, cluster: Cluster) -> ClientAuthority:
+        authority = await self._authorities.of(cluster)
+        if authority is None:
+            raise UnavailableError(
+                f"{cluster.name} has no API server yet", hint=f"'haneul cluster get {cluster.name}' shows its progress"
+            )
+        return authority

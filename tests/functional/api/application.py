@@ -16,6 +16,8 @@ from haneul.dkos.cluster_store import MemoryClusters
 from haneul.dkos.event_log import MemoryEvents
 from haneul.dkos.model import Cluster
 from haneul.dkos.service import ClientAuthority
+from haneul.identity.audit import AuditLog
+from haneul.identity.issuer.assembly import IssuerSettings
 from haneul.identity.secrets import SecretHasher
 from haneul.identity.service import Identity
 from haneul.kernel.clock import VirtualClock
@@ -23,6 +25,8 @@ from haneul.kernel.database import open_database
 from haneul.kernel.pki import issue_authority
 
 START = datetime(2026, 11, 24, 9, 0, tzinfo=UTC)
+#: Where browsers reach the application.
+ORIGIN = "https://cloud.test:7443"
 #: Seconds of silence after which streams show that they live; short, so that tests need not wait.
 HEARTBEAT = 0.05
 
@@ -65,6 +69,10 @@ class Api:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         return httpx2.AsyncClient(transport=self._transport, base_url="http://api/api/v1", headers=headers)
 
+    def browser(self) -> httpx2.AsyncClient:
+        """Return a browser without cookies; it follows no redirects."""
+        return httpx2.AsyncClient(transport=self._transport, base_url=ORIGIN)
+
     async def send(self, person: str, method: str, path: str, **arguments: Any) -> httpx2.Response:
         async with self.client(self.tokens.get(person, "")) as client:
             return await client.request(method, path, **arguments)
@@ -81,7 +89,7 @@ class Api:
 
 
 @asynccontextmanager
-async def running_api(folder: Path) -> AsyncIterator[Api]:
+async def running_api(folder: Path, *, clusters_trust_issuer: bool = False) -> AsyncIterator[Api]:
     """Run the application with the people admin, alice and bob, and alice's project ``shop``."""
     clock = VirtualClock(START)
     store, events = MemoryClusters(clock), MemoryEvents()
@@ -97,9 +105,13 @@ async def running_api(folder: Path) -> AsyncIterator[Api]:
         clock=clock,
         version="test",
         heartbeat_seconds=HEARTBEAT,
+        sign_on=IssuerSettings(origin=ORIGIN, key_file=folder / "issuer.key"),
+        clusters_trust_issuer=clusters_trust_issuer,
     )
     async with app.router.lifespan_context(app):
-        admin = await Identity(engine, hasher=SecretHasher(clock), clock=clock).bootstrap_admin(now=clock.now())
+        admin = await Identity(
+            engine, audit=AuditLog(engine, clock=clock), hasher=SecretHasher(clock), clock=clock
+        ).bootstrap_admin(now=clock.now())
         api = Api(app, store, events, clock, admin.secret, database)
         await api.add("alice")
         await api.add("bob")
