@@ -21,7 +21,14 @@ from haneul.dkos.control_plane import labels
 from haneul.dkos.credentials import decode, operator_access, secret_manifest, token_kubeconfig
 from haneul.dkos.joining import AnnouncedNode
 from haneul.dkos.masters import MadeMasters, Masters
-from haneul.dkos.model import CLUSTERS, Cluster, ClusterStatus, NodeProviderName, project_namespace
+from haneul.dkos.model import (
+    CLUSTERS,
+    Cluster,
+    ClusterStatus,
+    NodePool,
+    NodeProviderName,
+    project_namespace,
+)
 from haneul.dkos.node_files import node_files
 from haneul.dkos.node_plan import NodePlan, node_statuses, plan_nodes
 from haneul.dkos.ports import NodeAnnouncement, NodeProvider, ProvidedNode
@@ -129,7 +136,7 @@ class ClusterController:
         if api_answers and self._tenant is not None:
             nodes = await self._tenant.list(NODES)
             plan = plan_nodes(cluster, provided, [node["metadata"]["name"] for node in nodes])
-            await self._serve_tenant(self._tenant, cluster, plan, provided, nodes, tokens)
+            await self._serve_tenant(self._tenant, cluster, made, plan, provided, nodes, tokens)
         plan = plan_nodes(cluster, provided, ())
         seen = Observation(
             masters=masters,
@@ -154,7 +161,7 @@ class ClusterController:
 
     async def _tokens(self, cluster: Cluster) -> dict[str, str]:
         """Return each node's bootstrap token; made once, kept with the masters, one node's never another's."""
-        wanted = [f"{pool.name}-{number}" for pool in cluster.spec.node_pools for number in range(pool.count)]
+        wanted = [name for pool in cluster.spec.node_pools for name in pool.node_names]
         kept = await self._management.get(SECRETS, _TOKENS, cluster.masters_namespace)
         tokens = {name: value.decode() for name, value in decode(kept).items()} if kept else {}
         missing = [name for name in wanted if name not in tokens]
@@ -173,7 +180,7 @@ class ClusterController:
                     name,
                     pool,
                     node_files(cluster, pool, name, pause_image=self._pause_image),
-                    token_kubeconfig(made.endpoints.inside, authority, tokens[name]),
+                    token_kubeconfig(_server(made, pool), authority, tokens[name]),
                     authority,
                 )
                 group.create_task(self._providers[pool.provider].ensure(cluster, announcement))
@@ -224,13 +231,14 @@ class ClusterController:
         self,
         tenant: KubeClient,
         cluster: Cluster,
+        made: MadeMasters,
         plan: NodePlan,
         provided: Sequence[ProvidedNode],
         nodes: Sequence[Manifest],
         tokens: Mapping[str, str],
     ) -> None:
         """Put into the tenant's cluster what its nodes and people need; take out what no pool wants."""
-        await self._apply_base(tenant, cluster)
+        await self._apply_base(tenant, cluster, made)
         machines = {machine.name: machine for machine in provided}
         announced = {
             name: AnnouncedNode(
@@ -249,7 +257,7 @@ class ClusterController:
             for name in plan.drop:
                 group.create_task(self._drop(tenant, cluster, name))
 
-    async def _apply_base(self, tenant: KubeClient, cluster: Cluster) -> None:
+    async def _apply_base(self, tenant: KubeClient, cluster: Cluster, made: MadeMasters) -> None:
         async def apply(manifest: Manifest) -> None:
             key = f"{manifest['kind']}/{manifest['metadata']['name']}"
             if key not in self._base_done:
@@ -257,7 +265,7 @@ class ClusterController:
                 self._base_done.add(key)
 
         async with asyncio.TaskGroup() as group:
-            for manifest in tenant_objects.base_objects(cluster):
+            for manifest in tenant_objects.base_objects(cluster, made.endpoints):
                 group.create_task(apply(manifest))
 
     async def _keep_token(
@@ -290,6 +298,11 @@ class ClusterController:
             await provider.remove(cluster, name)
         await tenant.delete(NODES, name)
         self._joined.pop(name, None)
+
+
+def _server(made: MadeMasters, pool: NodePool) -> str:
+    """Machines stand outside the management cluster, where its service addresses lead nowhere."""
+    return made.endpoints.outside if pool.provider is NodeProviderName.SSH else made.endpoints.inside
 
 
 def new_bootstrap_token() -> str:

@@ -69,8 +69,8 @@ def test_wipe_job_is_rendered_as_the_golden_file_says(native: Cluster, golden: G
 
 
 def test_tenant_objects_are_rendered_as_the_golden_files_say(native: Cluster, cilium: Cluster, golden: Golden) -> None:
-    golden("tenant-objects.native.yaml", tenant_objects.base_objects(native))
-    golden("tenant-objects.cilium.yaml", tenant_objects.base_objects(cilium))
+    golden("tenant-objects.native.yaml", tenant_objects.base_objects(native, endpoints))
+    golden("tenant-objects.cilium.yaml", tenant_objects.base_objects(cilium, endpoints))
 
 
 def test_bootstrap_token_is_rendered_as_the_golden_file_says(native: Cluster, golden: Golden) -> None:
@@ -339,7 +339,7 @@ def test_bootstrap_token_serves_joining_only_and_ends(native: Cluster) -> None:
 
 
 def test_nobody_but_owners_administers_a_tenant_s_cluster(cilium: Cluster) -> None:
-    for manifest in tenant_objects.base_objects(cilium):
+    for manifest in tenant_objects.base_objects(cilium, endpoints):
         if manifest["kind"] == "ClusterRoleBinding" and manifest["roleRef"]["name"] == "cluster-admin":
             assert [subject["name"] for subject in manifest["subjects"]] == ["haneul:owners"]
         for rule in manifest.get("rules", []):
