@@ -16,6 +16,9 @@ from haneul import identity as identity_package
 from haneul.dkos.admission import TakenRange
 from haneul.dkos.cluster_store import ClusterStore
 from haneul.dkos.http import clusters_router
+from haneul.dkos.machine_http import machines_router
+from haneul.dkos.machine_service import MachineService
+from haneul.dkos.machine_store import MachineStore, PublicKeys
 from haneul.dkos.ports import Caller as AnyCaller
 from haneul.dkos.service import ClientAuthorities, ClusterService
 from haneul.identity.http import Gate, identity_router
@@ -65,21 +68,29 @@ def _known(caller: AnyCaller) -> Caller:
 class ClustersInProject:
     """Identity's port for what a project holds, on DKOS."""
 
-    def __init__(self, store: ClusterStore) -> None:
+    def __init__(self, store: ClusterStore, machines: MachineService) -> None:
         self._store = store
+        self._machines = machines
 
     async def of(self, project: str) -> list[str]:
-        """Return the project's clusters in words."""
-        return [f"cluster {cluster.name}" for cluster in await self._store.list(project)]
+        """Return the project's clusters and machines in words."""
+        clusters = [f"cluster {cluster.name}" for cluster in await self._store.list(project)]
+        return clusters + [f"machine {machine.name}" for machine in await self._machines.list(project)]
 
     async def forget(self, project: str) -> None:
-        """A project's namespace stays: it is empty, costs nothing, and keeps its events for who asks later."""
+        """Delete the key to the project's machines.
+
+        Its namespace stays: it is empty, costs nothing, and keeps its events for who asks later.
+        """
+        await self._machines.forget(project)
 
 
 def create_api(
     *,
     engine: AsyncEngine,
     store: ClusterStore,
+    machines: MachineStore,
+    keys: PublicKeys,
     authorities: ClientAuthorities,
     reserved: list[TakenRange],
     clock: Clock,
@@ -92,7 +103,8 @@ def create_api(
     application calls it before it waits for open requests.
     """
     identity = Identity(engine, hasher=SecretHasher(clock), clock=clock)
-    service = ClusterService(store, authorities=authorities, reserved=reserved)
+    service = ClusterService(store, machines=machines, authorities=authorities, reserved=reserved)
+    machine_service = MachineService(machines, keys, store)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -119,8 +131,9 @@ def create_api(
     # The gate decides; this only says in the description of the API that a token is needed.
     token = [Depends(HTTPBearer(auto_error=False, scheme_name="token"))]
     for router in (
-        identity_router(identity, gate, contents=ClustersInProject(store)),
+        identity_router(identity, gate, contents=ClustersInProject(store, machine_service)),
         clusters_router(service, ProjectAccess(gate), heartbeat_seconds=heartbeat_seconds),
+        machines_router(machine_service, ProjectAccess(gate)),
     ):
         app.include_router(router, prefix="/api/v1", dependencies=token)
 

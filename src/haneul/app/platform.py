@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from haneul.components.store import ComponentStore
-from haneul.dkos.schema import custom_resource_definition
+from haneul.components.table import image_reference
+from haneul.dkos.adapters.kube_machines import KEYS_NAMESPACE
+from haneul.dkos.schema import custom_resource_definition, machine_resource_definition
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import HaneulError
 from haneul.kernel.files import write_atomically
@@ -218,9 +220,12 @@ def platform_manifests(*, settings: ManagementSettings, image: str, build: str, 
             "description": "Tenants' masters come before their sandbox nodes.",
         },
         custom_resource_definition(),
+        machine_resource_definition(),
+        _keys_namespace(),
         *_rights("haneul-operator", _operator_rules()),
         *_rights("haneul-api", _api_rules()),
         *_claims_rights(),
+        *_keys_rights(),
         {
             "apiVersion": "v1",
             "kind": "Secret",
@@ -244,6 +249,11 @@ def _namespace() -> Manifest:
         "pod-security.kubernetes.io/warn": "baseline",
     }
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}}
+
+
+def _keys_namespace() -> Manifest:
+    labels = {**_LABELS, "pod-security.kubernetes.io/enforce": "restricted"}
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": KEYS_NAMESPACE, "labels": labels}}
 
 
 def _rights(name: str, rules: list[Manifest]) -> list[Manifest]:
@@ -281,6 +291,7 @@ def _operator_rules() -> list[Manifest]:
     """Return what the operator may do: with its own kinds everything, with clusters what a finalizer needs."""
     return [
         _rule("dkos.haneul.dev", ["clusters", "clusters/status"], ["get", "list", "watch", "patch", "update"]),
+        _rule("dkos.haneul.dev", ["machines", "machines/status"], ["get", "list", "watch", "patch", "update"]),
         _rule("", ["namespaces", "services", "secrets", "configmaps", "persistentvolumes"], _WRITE),
         _rule("", ["persistentvolumeclaims"], _WRITE),
         _rule("", ["pods", "nodes"], _READ),
@@ -301,7 +312,7 @@ def _operator_rules() -> list[Manifest]:
 def _api_rules() -> list[Manifest]:
     """Return what the API may do; of secrets nothing, but what the operator grants it cluster by cluster."""
     return [
-        _rule("dkos.haneul.dev", ["clusters"], _WRITE),
+        _rule("dkos.haneul.dev", ["clusters", "machines"], _WRITE),
         _rule("", ["namespaces"], ["get", "create"]),
     ]
 
@@ -329,6 +340,29 @@ def _claims_rights() -> list[Manifest]:
     ]
 
 
+def _keys_rights() -> list[Manifest]:
+    """Return the API's rights where the keys to machines lie: it makes and deletes them, and never reads one."""
+    metadata = {"name": "machine-keys", "namespace": KEYS_NAMESPACE, "labels": _LABELS}
+    return [
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "Role",
+            "metadata": metadata,
+            "rules": [
+                _rule("", ["secrets"], ["create", "delete"]),
+                _rule("", ["configmaps"], ["get", "create", "patch", "delete"]),
+            ],
+        },
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "RoleBinding",
+            "metadata": metadata,
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "machine-keys"},
+            "subjects": [{"kind": "ServiceAccount", "name": "haneul-api", "namespace": NAMESPACE}],
+        },
+    ]
+
+
 def _operator(settings: ManagementSettings, image: str, build: str) -> Manifest:
     container = {
         **_container(image, ["serve", "operator", f"--outside-address={settings.address}"]),
@@ -339,12 +373,17 @@ def _operator(settings: ManagementSettings, image: str, build: str) -> Manifest:
             "failureThreshold": 6,
             "timeoutSeconds": 10,
         },
-        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108 - for an instant it holds a key
+        "volumeMounts": [
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - for an instant it holds a key
+            {"name": "node", "mountPath": "/opt/haneul/node", "readOnly": True},
+        ],
         "resources": {"requests": {"cpu": "50m", "memory": "96Mi"}, "limits": {"memory": "1Gi"}},
     }
     # In memory: what a client's key goes through never reaches a disk.
     scratch = {"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": "8Mi"}}
-    return _deployment("haneul-operator", container, [scratch], build)
+    # What machines get is what sandbox nodes run: the files of the node image.
+    node = {"name": "node", "image": {"reference": image_reference("node"), "pullPolicy": "IfNotPresent"}}
+    return _deployment("haneul-operator", container, [scratch, node], build)
 
 
 def _api(settings: ManagementSettings, image: str, build: str, certificate: KeyPair) -> Manifest:

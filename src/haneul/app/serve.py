@@ -75,6 +75,7 @@ def api(
     from haneul.app.server import DrainingServer  # noqa: PLC0415
     from haneul.dkos.adapters.kube_authorities import KubeAuthorities  # noqa: PLC0415
     from haneul.dkos.adapters.kube_clusters import KubeClusters  # noqa: PLC0415
+    from haneul.dkos.adapters.kube_machines import KubeKeys, KubeMachines  # noqa: PLC0415
     from haneul.dkos.admission import TakenRange  # noqa: PLC0415
     from haneul.kernel.clock import SystemClock  # noqa: PLC0415
     from haneul.kernel.database import open_database  # noqa: PLC0415
@@ -87,6 +88,8 @@ def api(
     app = create_api(
         engine=open_database(database),
         store=KubeClusters(client, clock=clock),
+        machines=KubeMachines(client),
+        keys=KubeKeys(client),
         authorities=KubeAuthorities(client),
         reserved=[
             TakenRange(IPv4Network(ManagementSettings.pods), "the management cluster's pods"),

@@ -9,8 +9,10 @@ from typing import Any, Protocol
 
 from pydantic import ValidationError
 
-from haneul.dkos.admission import TakenRange, admit, admit_change
+from haneul.dkos.admission import TakenRange, admit, admit_change, admit_machines
 from haneul.dkos.cluster_store import ClusterEvent, ClusterStore, not_found
+from haneul.dkos.machine_store import MachineStore
+from haneul.dkos.machines import Machine
 from haneul.dkos.model import LONGEST_CLUSTER_NAME, Cluster, ClusterSpec
 from haneul.dkos.shared_watch import SharedWatches
 from haneul.kernel.errors import ConflictError, InvalidInputError, UnavailableError
@@ -50,8 +52,16 @@ class Credential:
 class ClusterService:
     """Clusters of all projects."""
 
-    def __init__(self, store: ClusterStore, *, authorities: ClientAuthorities, reserved: Sequence[TakenRange]) -> None:
+    def __init__(
+        self,
+        store: ClusterStore,
+        *,
+        machines: MachineStore,
+        authorities: ClientAuthorities,
+        reserved: Sequence[TakenRange],
+    ) -> None:
         self._store = store
+        self._machines = machines
         self._authorities = authorities
         self._reserved = reserved
         self._watches = SharedWatches(store)
@@ -71,11 +81,14 @@ class ClusterService:
 
     async def create(self, project: str, name: str, spec: ClusterSpec) -> Cluster:
         """Ask for a cluster; everything that is wrong with the request is said before anything is made."""
-        return await self._store.create(
-            project,
-            name,
-            lambda others: admit(name, spec, project=project, others=others, reserved=self._reserved),
-        )
+        machines = await self._machines_for(project, spec)
+
+        def decide(others: Sequence[Cluster]) -> ClusterSpec:
+            admitted = admit(name, spec, project=project, others=others, reserved=self._reserved)
+            admit_machines(spec, project=project, name=name, others=others, machines=machines)
+            return admitted
+
+        return await self._store.create(project, name, decide)
 
     async def change(self, project: str, name: str, patch: dict[str, Any]) -> Cluster:
         """Merge ``patch`` (RFC 7396) into a cluster's spec."""
@@ -93,7 +106,14 @@ class ClusterService:
             said = "; ".join(f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}" for entry in error.errors())
             raise InvalidInputError(said, hint="correct the named fields") from error
         admit_change(cluster.spec, after)
+        if after.machines:
+            machines, others = await self._machines_for(project, after), await self._store.list(project)
+            admit_machines(after, project=project, name=name, others=others, machines=machines)
         return cluster if after == cluster.spec else await self._store.replace_spec(cluster, after)
+
+    async def _machines_for(self, project: str, spec: ClusterSpec) -> Sequence[Machine]:
+        """Return the project's machines, if the spec names any."""
+        return await self._machines.list(project) if spec.machines else []
 
     async def delete(self, project: str, name: str) -> Cluster:
         """Ask for a cluster's end."""

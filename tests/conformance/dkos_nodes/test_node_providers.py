@@ -27,6 +27,7 @@ from haneul.kernel.waiting import wait_for
 KUBECONFIG = Path("/var/lib/haneul/admin.kubeconfig")
 NODE_SECONDS = 90.0
 POOL = NodePool(name="default", cpu=0.5, memory_mib=512)
+NODES = ("default-0", "default-1")
 
 
 @dataclass(frozen=True)
@@ -56,12 +57,16 @@ class Subject:
         return found[0]
 
 
-@pytest.fixture(params=["memory", pytest.param("sandbox", marks=pytest.mark.e2e)])
+@pytest.fixture(params=["memory", "ssh", pytest.param("sandbox", marks=pytest.mark.e2e)])
 async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
     run = secrets.token_hex(4)
     one, two = (_cluster(f"{number}-{run}") for number in ("one", "two"))
     if request.param == "memory":
         yield Subject(MemoryNodes(SystemClock()), one, two)
+        return
+    if request.param == "ssh":
+        async with ssh_subject(request.getfixturevalue("site")) as ssh:
+            yield ssh
         return
     if not KUBECONFIG.exists():
         pytest.skip("there is no management cluster")
@@ -74,6 +79,25 @@ async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
         finally:
             for namespace in places:
                 await client.delete(NAMESPACES, namespace["metadata"]["name"])
+
+
+@asynccontextmanager
+async def ssh_subject(site: Site) -> AsyncIterator[Subject]:
+    """Three machines that are found as they are between tests: two of one cluster, one of another."""
+    pools = (_ssh_pool("0", "1"), _ssh_pool("2"))
+    one, two = (
+        _cluster(f"{number}-{secrets.token_hex(4)}").model_copy(
+            update={"spec": ClusterSpec(network=Network(pods=PODS, services=SERVICES), node_pools=(pool,))}
+        )
+        for number, pool in zip(("one", "two"), pools, strict=True)
+    )
+    nodes = site.nodes()
+    try:
+        yield Subject(nodes, one, two, names={one.name: ("0", "1"), two.name: ("2",)})
+    finally:
+        for cluster in (one, two):
+            await nodes.release(cluster, seconds=NODE_SECONDS)
+        await nodes.close()
 
 
 def _cluster(name: str) -> Cluster:

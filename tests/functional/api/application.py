@@ -13,6 +13,7 @@ from fastapi import FastAPI
 
 from haneul.app.api import create_api
 from haneul.dkos.cluster_store import MemoryClusters
+from haneul.dkos.machine_store import MemoryMachines
 from haneul.dkos.model import Cluster
 from haneul.dkos.service import ClientAuthority
 from haneul.identity.secrets import SecretHasher
@@ -39,9 +40,12 @@ class Authorities:
 class Api:
     """The application, its clock and store, and clients of several people."""
 
-    def __init__(self, app: FastAPI, store: MemoryClusters, clock: VirtualClock, admin: str) -> None:
+    def __init__(
+        self, app: FastAPI, store: MemoryClusters, machines: MemoryMachines, clock: VirtualClock, admin: str
+    ) -> None:
         self.app = app
         self.store = store
+        self.machines = machines
         self.clock = clock
         self._transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
         self.tokens = {"admin": admin}
@@ -69,11 +73,13 @@ class Api:
 async def running_api(folder: Path) -> AsyncIterator[Api]:
     """Run the application with the people admin, alice and bob, and alice's project ``shop``."""
     clock = VirtualClock(START)
-    store = MemoryClusters(clock)
+    store, machines = MemoryClusters(clock), MemoryMachines()
     engine = open_database(f"sqlite+aiosqlite:///{folder}/haneul.db")
     app = create_api(
         engine=engine,
         store=store,
+        machines=machines,
+        keys=machines,
         authorities=Authorities(),
         reserved=[],
         clock=clock,
@@ -82,7 +88,7 @@ async def running_api(folder: Path) -> AsyncIterator[Api]:
     )
     async with app.router.lifespan_context(app):
         admin = await Identity(engine, hasher=SecretHasher(clock), clock=clock).bootstrap_admin(now=clock.now())
-        api = Api(app, store, clock, admin.secret)
+        api = Api(app, store, machines, clock, admin.secret)
         await api.add("alice")
         await api.add("bob")
         await api.call("alice", "POST", "/projects", {"name": "shop"}, status=201)

@@ -68,7 +68,9 @@ def test_wipe_job_is_rendered_as_the_golden_file_says(native: Cluster, golden: G
     golden("wipe-job.yaml", wipe_job(native, "host-1", toolbox="haneul.local/toolbox:v1", data="/data/clusters"))
 
 
-def test_tenant_objects_are_rendered_as_the_golden_files_say(native: Cluster, cilium: Cluster, golden: Golden) -> None:
+def test_tenant_objects_are_rendered_as_the_golden_files_say(
+    native: Cluster, cilium: Cluster, endpoints: Endpoints, golden: Golden
+) -> None:
     golden("tenant-objects.native.yaml", tenant_objects.base_objects(native, endpoints))
     golden("tenant-objects.cilium.yaml", tenant_objects.base_objects(cilium, endpoints))
 
@@ -338,7 +340,7 @@ def test_bootstrap_token_serves_joining_only_and_ends(native: Cluster) -> None:
     assert {"usage-bootstrap-authentication", "expiration", "auth-extra-groups"} <= data.keys()
 
 
-def test_nobody_but_owners_administers_a_tenant_s_cluster(cilium: Cluster) -> None:
+def test_nobody_but_owners_administers_a_tenant_s_cluster(cilium: Cluster, endpoints: Endpoints) -> None:
     for manifest in tenant_objects.base_objects(cilium, endpoints):
         if manifest["kind"] == "ClusterRoleBinding" and manifest["roleRef"]["name"] == "cluster-admin":
             assert [subject["name"] for subject in manifest["subjects"]] == ["haneul:owners"]
