@@ -12,7 +12,6 @@ import json
 import os
 import secrets
 import shutil
-import signal
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -108,7 +107,7 @@ class Machine:
             [*boot, str(self.folder), self.name, self.address, gateway],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            stderr=(self.folder / "boot.log").open("ab"),
+            stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
         self.pid = await self._first_process()
@@ -139,10 +138,11 @@ class Machine:
     def kill(self) -> None:
         """Pull the plug."""
         if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
+            # The first process goes with its parent, all others with the first.
+            self._process.kill()
             self._process.wait(timeout=20)
             self._process = None
+            self.pid = 0
         subprocess.run(["ip", "link", "delete", self.name], check=False, capture_output=True)
         subprocess.run(["umount", "--lazy", str(self.folder / "fs")], check=False, capture_output=True)
 
@@ -192,6 +192,27 @@ def _cgroups(name: str) -> list[Path]:
         return [_CGROUPS / name]
     found = [path for path in sorted(_CGROUPS.iterdir()) if not path.is_symlink() and (path / "cgroup.procs").exists()]
     return [path / name for path in found]
+
+
+def idle_node_tree(folder: Path) -> Path:
+    """Make a node image that only stays there: small, so that tests of how nodes come and go are quick."""
+    (folder / "usr/local/lib/haneul").mkdir(parents=True)
+    for place in ("bin", "usr/bin", "usr/sbin", "etc"):
+        (folder / place).mkdir(exist_ok=True)
+    shutil.copy("/bin/busybox", folder / "bin/busybox")
+    for applet in ("sh", "env", "umount", "sleep", "ip", "cat"):
+        for place in ("bin", "usr/bin"):
+            (folder / place / applet).symlink_to("/bin/busybox")
+    programs = {
+        "usr/bin/tini": 'shift 2; exec "$@"',
+        "usr/bin/svlogd": "exec cat >/dev/null",
+        "usr/sbin/nft": "exit 1",
+        "usr/local/lib/haneul/start-node": "while :; do sleep 3600; done",
+    }
+    for name, text in programs.items():
+        (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+        (folder / name).chmod(0o755)
+    return folder
 
 
 async def unpack_node_image(archive: Path, folder: Path) -> None:

@@ -29,7 +29,7 @@ from haneul.dkos.model import (
     NodeProviderName,
     project_namespace,
 )
-from haneul.dkos.node_files import node_files
+from haneul.dkos.node_files import PROVIDER_LABEL, node_files
 from haneul.dkos.node_plan import NodePlan, node_statuses, plan_nodes
 from haneul.dkos.ports import NodeAnnouncement, NodeProvider, ProvidedNode
 from haneul.dkos.signing import NodeSigner
@@ -40,6 +40,7 @@ from haneul.kernel.kube import (
     CERTIFICATE_REQUESTS,
     LEASES,
     NODES,
+    PODS,
     SECRETS,
     KubeAccess,
     KubeClient,
@@ -53,6 +54,7 @@ _TOKENS = "bootstrap-tokens"
 _QUICK, _IDLE = 0.2, 15.0
 _RESYNC = timedelta(minutes=10)
 _CLIENT_LIFE = timedelta(minutes=30)
+_DRAIN = timedelta(seconds=60)
 
 ClientFactory = Callable[[KubeAccess], contextlib.AbstractAsyncContextManager[KubeClient]]
 
@@ -84,6 +86,7 @@ class ClusterController:
         self._signer: NodeSigner | None = None
         self._base_done: set[str] = set()
         self._joined: dict[str, str] = {}
+        self._draining: dict[str, datetime] = {}
         self._resync_at: datetime | None = None
 
     def wake(self) -> None:
@@ -290,14 +293,39 @@ class ClusterController:
         return bool(renewed and machine.started and datetime.fromisoformat(renewed) > machine.started)
 
     async def _drop(self, tenant: KubeClient, cluster: Cluster, name: str) -> None:
-        """Take a node out: no new pods, then its object, then its machine; its pods are made elsewhere."""
+        """Take a node out: no new pods, those on a machine end in peace, then its machine, then its object."""
         node = await tenant.get(NODES, name)
         if node is not None:
             await tenant.patch(NODES, name, {"spec": {"unschedulable": True}})
+            if not await self._drained(tenant, node):
+                return
         for provider in self._providers.values():
             await provider.remove(cluster, name)
         await tenant.delete(NODES, name)
         self._joined.pop(name, None)
+        self._draining.pop(name, None)
+
+    async def _drained(self, tenant: KubeClient, node: Manifest) -> bool:
+        """Ask the pods of a machine to end, with the time that each asked for; say whether that is over.
+
+        A machine that is silent, or whose pods take too long, is not waited for. Sandbox nodes end as one.
+        """
+        metadata = node["metadata"]
+        name, labels_of_node = metadata["name"], metadata.get("labels", {})
+        ready = any(
+            entry["type"] == "Ready" and entry["status"] == "True"
+            for entry in node.get("status", {}).get("conditions", [])
+        )
+        if labels_of_node.get(PROVIDER_LABEL) != NodeProviderName.SSH or not ready:
+            return True
+        now = self._clock.now()
+        until = self._draining.setdefault(name, now + _DRAIN)
+        pods = [pod for pod in await tenant.list(PODS) if pod["spec"].get("nodeName") == name]
+        left = [pod for pod in pods if pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")]
+        for pod in left:
+            if "deletionTimestamp" not in pod["metadata"]:
+                await tenant.delete(PODS, pod["metadata"]["name"], pod["metadata"]["namespace"])
+        return not left or now >= until
 
 
 def _server(made: MadeMasters, pool: NodePool) -> str:

@@ -27,7 +27,6 @@ from haneul.kernel.waiting import wait_for
 KUBECONFIG = Path("/var/lib/haneul/admin.kubeconfig")
 NODE_SECONDS = 90.0
 POOL = NodePool(name="default", cpu=0.5, memory_mib=512)
-NODES = ("default-0", "default-1")
 
 
 @dataclass(frozen=True)
@@ -65,8 +64,13 @@ async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
         yield Subject(MemoryNodes(SystemClock()), one, two)
         return
     if request.param == "ssh":
-        async with ssh_subject(request.getfixturevalue("site")) as ssh:
-            yield ssh
+        nodes, one, two = request.getfixturevalue("ssh_site").subject(one, two)
+        try:
+            yield Subject(nodes, one, two)
+        finally:
+            for cluster in (one, two):
+                await nodes.release(cluster, seconds=NODE_SECONDS)
+            await nodes.close()
         return
     if not KUBECONFIG.exists():
         pytest.skip("there is no management cluster")
@@ -79,25 +83,6 @@ async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
         finally:
             for namespace in places:
                 await client.delete(NAMESPACES, namespace["metadata"]["name"])
-
-
-@asynccontextmanager
-async def ssh_subject(site: Site) -> AsyncIterator[Subject]:
-    """Three machines that are found as they are between tests: two of one cluster, one of another."""
-    pools = (_ssh_pool("0", "1"), _ssh_pool("2"))
-    one, two = (
-        _cluster(f"{number}-{secrets.token_hex(4)}").model_copy(
-            update={"spec": ClusterSpec(network=Network(pods=PODS, services=SERVICES), node_pools=(pool,))}
-        )
-        for number, pool in zip(("one", "two"), pools, strict=True)
-    )
-    nodes = site.nodes()
-    try:
-        yield Subject(nodes, one, two, names={one.name: ("0", "1"), two.name: ("2",)})
-    finally:
-        for cluster in (one, two):
-            await nodes.release(cluster, seconds=NODE_SECONDS)
-        await nodes.close()
 
 
 def _cluster(name: str) -> Cluster:
@@ -120,8 +105,9 @@ def _node(cluster: Cluster, name: str = "default-0") -> NodeAnnouncement:
         b"users:\n- name: x\n  user: {token: abcdef.0123456789abcdef}\n"
     )
     authority = issue_authority("conformance", now=datetime.now(UTC)).certificate
-    files = node_files(cluster, POOL, name, pause_image=image_reference("pause"))
-    return NodeAnnouncement(name, POOL, files, kubeconfig, authority)
+    pool = cluster.spec.node_pools[0]
+    files = node_files(cluster, pool, name, pause_image=image_reference("pause"))
+    return NodeAnnouncement(name, pool, files, kubeconfig, authority)
 
 
 async def test_cluster_has_no_machines_before_any_is_asked_for(subject: Subject) -> None:
