@@ -12,6 +12,7 @@ import json
 import os
 import secrets
 import shutil
+import socket
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -24,6 +25,7 @@ from haneul.kernel.waiting import wait_for
 
 _CGROUPS = Path("/sys/fs/cgroup")
 _GATEWAY = 1
+_SO_ORIGINAL_DST = 80  # linux/netfilter_ipv4.h
 
 # Process 1 of a machine: its own root, then the SSH server, and nothing of the host's Kubernetes to be seen.
 _INIT = r"""
@@ -56,7 +58,7 @@ else
     mkdir "$root/sys/fs/cgroup/init"
     echo 1 >"$root/sys/fs/cgroup/init/cgroup.procs"
 fi
-while [ ! -e /sys/class/net/eth0 ] && ! ip link show eth0 >/dev/null 2>&1; do sleep 0.05; done
+while ! ip link show eth0 >/dev/null 2>&1; do sleep 0.05; done
 ip link set lo up
 ip address add "$address/24" dev eth0
 ip link set eth0 up
@@ -103,15 +105,19 @@ class Machine:
         flags = "--mount --propagation private --net --pid --cgroup --fork --kill-child=KILL"
         gateway = f"{self.address.rpartition('.')[0]}.{_GATEWAY}"
         boot = ["/bin/sh", "-c", f'{enter} exec unshare {flags} -- /bin/sh -c "$0" "$@"', _INIT, "init"]
-        self._process = subprocess.Popen(  # noqa: ASYNC220 - it ends when it is killed, by whichever test
-            [*boot, str(self.folder), self.name, self.address, gateway],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        with (self.folder / "boot.log").open("ab") as log:
+            self._process = subprocess.Popen(  # noqa: ASYNC220 - it ends when it is killed, by whichever test
+                [*boot, str(self.folder), self.name, self.address, gateway],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
         self.pid = await self._first_process()
-        await run(["ip", "link", "add", self.name, "type", "veth", "peer", "eth0", "netns", str(self.pid)], timeout=10)
+        # Its network card stays the same, as its neighbours remember it for a while.
+        card = "02:00:" + ":".join(f"{int(part):02x}" for part in self.address.split("."))
+        peer = ["peer", "name", "eth0", "address", card, "netns", str(self.pid)]
+        await run(["ip", "link", "add", self.name, "type", "veth", *peer], timeout=10)
         await run(["ip", "link", "set", self.name, "master", self.bridge, "up"], timeout=10)
         await wait_for(self._answers, what="the machine's SSH server", timeout=15, clock=SystemClock())
 
@@ -145,6 +151,11 @@ class Machine:
             self.pid = 0
         subprocess.run(["ip", "link", "delete", self.name], check=False, capture_output=True)
         subprocess.run(["umount", "--lazy", str(self.folder / "fs")], check=False, capture_output=True)
+        # No machine boots with cgroups of its last life.
+        for cgroup in _cgroups(self.name):
+            for folder in sorted(cgroup.rglob("*/"), reverse=True):
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
 
     async def run(self, *command: str) -> str:
         """Run a command on the machine."""
@@ -179,9 +190,6 @@ class Machine:
         """Take it away with all that it left."""
         self.kill()
         for cgroup in _cgroups(self.name):
-            for folder in sorted(cgroup.rglob("*/"), reverse=True):
-                with contextlib.suppress(OSError):
-                    folder.rmdir()
             with contextlib.suppress(OSError):
                 cgroup.rmdir()
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -230,6 +238,62 @@ async def unpack_node_image(archive: Path, folder: Path) -> None:
     for layer in manifest["layers"]:
         await run(["tar", "-xf", str(blob(layer["digest"])), "-C", str(folder / "root")], timeout=120)
     shutil.rmtree(layout)
+
+
+@asynccontextmanager
+async def ports_of_host(bridge: str, host: str) -> AsyncIterator[None]:
+    """Let machines behind a bridge reach the node ports of this host at its own address, as from a real network.
+
+    Cilium serves node ports to packets that come through the host's devices, among which a test's bridge is not. So
+    they are taken aside, and connected from the host itself, which it serves too.
+    """
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        wanted = writer.get_extra_info("socket").getsockopt(socket.SOL_IP, _SO_ORIGINAL_DST, 16)
+        port = int.from_bytes(wanted[2:4])
+        try:
+            other_reader, other_writer = await asyncio.wait_for(asyncio.open_connection(host, port), 5)
+        except (OSError, TimeoutError):
+            writer.close()
+            return
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_pump(reader, other_writer))
+            group.create_task(_pump(other_reader, writer))
+
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(relay(reader, writer))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    server = await asyncio.start_server(accept, "0.0.0.0", 0)  # noqa: S104 - the bridge is one of many ways in here
+    port = server.sockets[0].getsockname()[1]
+    rules = f"""table ip {bridge} {{
+        chain prerouting {{
+            type nat hook prerouting priority -100;
+            iifname "{bridge}" ip daddr {host} tcp dport 30000-39999 redirect to :{port}
+        }}
+    }}"""
+    await run(["nft", "-f", "-"], stdin=rules.encode(), timeout=10)
+    try:
+        yield
+    finally:
+        await run(["nft", "delete", "table", "ip", bridge], timeout=10)
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+    except OSError:
+        pass
+    finally:
+        writer.close()
 
 
 @asynccontextmanager
