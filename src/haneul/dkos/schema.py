@@ -1,4 +1,4 @@
-"""The custom resources of clusters and machines, their schemas generated from their models so that none drifts apart."""
+"""The custom resources of clusters and machines; schemas come from their models, so that they cannot drift apart."""
 
 from __future__ import annotations
 
