@@ -32,7 +32,7 @@ _log = structlog.get_logger(__name__)
 _LOOK_SECONDS: Final = 5.0
 _BACKOFF_FIRST, _BACKOFF_LAST = 1.0, 30.0
 _SYSTEM_MIB, _SYSTEM_MILLICORES = 256, 100
-_PROGRAMS: Final = ("run-node", "enter-node", "haneul-node.service")
+_PROGRAMS: Final = ("run-node", "enter-node", "haneul-node.service", "machine.sh")
 
 Pack = Callable[[], Awaitable[NodePack]]
 
@@ -125,10 +125,9 @@ class MachineKeeper:
             raise HostNotReadyError(
                 f"the machine is a node of {state.owner} already", hint="take it out of that cluster first"
             )
-        pack = await self._pack()
-        digest = made_from(node, machine, pack)
+        digest = made_from(node, machine)
         if state.digest != digest:
-            await self._install(session, machine, node, pack, digest=digest, fresh=not state.owner)
+            await self._install(session, machine, node, digest=digest, fresh=not state.owner)
         credential = hashlib.sha256(node.bootstrap_kubeconfig).digest()
         if self._credential != credential:
             await session.run("credential", owner, contents=archive(_bootstrap(node)))
@@ -144,12 +143,12 @@ class MachineKeeper:
         session: MachineSession,
         machine: Machine,
         node: NodeAnnouncement,
-        pack: NodePack,
         *,
         digest: str,
         fresh: bool,
     ) -> None:
         owner = self.claim.owner
+        pack = await self._pack()
         self._note("the machine is examined")
         if fresh and (said := refusal(await self._machines.examine(session, machine, owner))):
             raise HostNotReadyError(f"the machine does not fit: {said}", hint=f"'haneul machine check {self._name}'")
@@ -200,11 +199,13 @@ class MachineKeeper:
                 await self._machines.store.report(machine, machine.status.model_copy(update={"message": message}))
 
 
-def made_from(node: NodeAnnouncement, machine: Machine, pack: NodePack) -> str:
-    """Return a digest of everything that makes a node another one when it changes."""
-    parts = [pack.name, machine.spec.address, machine.spec.preset.value, node.authority.decode()]
+def made_from(node: NodeAnnouncement, machine: Machine) -> str:
+    """Return a digest of everything that makes a node another one when it changes.
+
+    The node image is not part of it: one that was built anew would end the pods of all machines at once.
+    """
+    parts = [machine.spec.address, machine.spec.preset.value, node.authority.decode()]
     parts += [f"{name}\0{text}" for name, text in sorted(node.files.items())]
-    parts += [_program(name) for name in _PROGRAMS]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 

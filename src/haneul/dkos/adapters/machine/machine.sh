@@ -167,7 +167,7 @@ install() {
     halt
     rm -rf "$base/instance" "$base/started" "$base/data" "$base/settings" "$base/bootstrap"
     chmod 755 "$base/incoming/run-node" "$base/incoming/enter-node"
-    for entry in settings bootstrap machine.env run-node enter-node haneul-node.service; do
+    for entry in settings bootstrap machine.env run-node enter-node haneul-node.service machine.sh; do
         mv -f "$base/incoming/$entry" "$base/$entry"
     done
     rm -rf "$base/incoming"
