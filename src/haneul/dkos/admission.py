@@ -158,7 +158,7 @@ def _check_providers(spec: ClusterSpec) -> None:
         if pool.provider is NodeProviderName.SSH and pool.count != len(pool.machines):
             raise InvalidInputError(
                 f"pool {pool.name} asks for {pool.count} nodes and names {len(pool.machines)} machines",
-                hint="leave count out; 'haneul cluster scale --machines' names others",
+                hint="leave count out; 'haneul cluster scale NAME --machine …' names others",
             )
     if spec.outside and spec.network.plugin is not NetworkPlugin.NATIVE:
         raise InvalidInputError(
