@@ -21,6 +21,9 @@ from haneul.dkos.authentication import token_audience
 from haneul.dkos.cluster_store import ClusterStore, QuotaStore
 from haneul.dkos.event_log import EventLog
 from haneul.dkos.http import clusters_router
+from haneul.dkos.machine_http import machines_router
+from haneul.dkos.machine_service import MachineService
+from haneul.dkos.machine_store import MachineStore, PublicKeys
 from haneul.dkos.model import Cluster
 from haneul.dkos.ports import Caller as AnyCaller
 from haneul.dkos.quota import QuotaLimits
@@ -118,19 +121,22 @@ class ClustersInProject:
     A deleted project's namespace stays: it is empty, costs nothing, and keeps its events for who asks later.
     """
 
-    def __init__(self, store: ClusterStore, quotas: QuotaStore) -> None:
+    def __init__(self, store: ClusterStore, quotas: QuotaStore, machines: MachineService) -> None:
         self._store = store
         self._quotas = quotas
+        self._machines = machines
 
     @asynccontextmanager
     async def closed(self, project: str) -> AsyncIterator[list[str]]:
-        """Let no cluster be created meanwhile; yield the project's clusters in words.
+        """Let no cluster be created meanwhile; yield the project's clusters and machines in words.
 
-        With the project, its quota ends.
+        With the project, its quota and the key to its machines end.
         """
         async with self._store.closed(project) as clusters:
-            yield [f"cluster {cluster.name}" for cluster in clusters]
+            machines = await self._machines.list(project)
+            yield [f"cluster {cluster.name}" for cluster in clusters] + [f"machine {one.name}" for one in machines]
             await self._quotas.set_quota(project, QuotaLimits())
+            await self._machines.forget(project)
 
 
 def create_api(
@@ -138,6 +144,8 @@ def create_api(
     engine: AsyncEngine,
     store: ClusterStore,
     quotas: QuotaStore,
+    machines: MachineStore,
+    keys: PublicKeys,
     authorities: ClientAuthorities,
     events: EventLog,
     reserved: list[TakenRange],
@@ -164,8 +172,15 @@ def create_api(
     record = UsageRecord(engine, clock=clock)
     recorder = UsageRecorder(record, ClusterSightings(store))
     service = ClusterService(
-        store, authorities=authorities, events=events, reserved=reserved, changed=recorder.changed, tokens=tokens
+        store,
+        machines=machines,
+        authorities=authorities,
+        events=events,
+        reserved=reserved,
+        changed=recorder.changed,
+        tokens=tokens,
     )
+    machine_service = MachineService(machines, keys, store)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -188,7 +203,7 @@ def create_api(
     app = FastAPI(
         title="Haneul",
         version=version,
-        description="The platform's API: identity, clusters, quotas and usage.",
+        description="The platform's API: identity, clusters, machines, quotas and usage.",
         openapi_url="/api/v1/openapi.json",
         docs_url=None,
         redoc_url=None,
@@ -202,7 +217,7 @@ def create_api(
     # The gate decides; this only says in the description of the API that a token is needed.
     token = [Depends(HTTPBearer(auto_error=False, scheme_name="token"))]
     for router in (
-        identity_router(identity, gate, contents=ClustersInProject(store, quotas)),
+        identity_router(identity, gate, contents=ClustersInProject(store, quotas, machine_service)),
         groups_router(groups, gate),
         robots_router(robots, gate),
         audit_router(audit, gate),
@@ -216,6 +231,7 @@ def create_api(
             app.include_router(provider_router(issuer, issuer.provider))
     for router in (
         clusters_router(service, access, heartbeat_seconds=heartbeat_seconds),
+        machines_router(machine_service, access),
         quotas_router(quotas, store, NoAddresses(), access),
         usage_router(record, ProjectUsageAccess(gate, identity), clock),
     ):

@@ -16,6 +16,7 @@ from haneul.cli import people, sign_on
 from haneul.cli.audit import audit_app
 from haneul.cli.clusters import cluster_app, node_app
 from haneul.cli.groups import group_app
+from haneul.cli.machines import machine_app
 from haneul.cli.output import say, say_error
 from haneul.cli.robots import robot_app
 from haneul.cli.usage import usage
@@ -58,6 +59,7 @@ def command_tree() -> typer.Typer:
     app.add_typer(audit_app, name="audit")
     app.add_typer(cluster_app, name="cluster")
     app.add_typer(node_app, name="node")
+    app.add_typer(machine_app, name="machine")
     app.add_typer(serve_app, name="serve", hidden=True)
     return app
 

@@ -18,8 +18,10 @@ from typing import Any, Final
 
 from haneul.app import reserved
 from haneul.components.store import ComponentStore
+from haneul.components.table import image_reference
 from haneul.dkos.adapters.kube_events import READER
-from haneul.dkos.schema import custom_resource_definition
+from haneul.dkos.adapters.kube_machines import KEYS_NAMESPACE
+from haneul.dkos.schema import custom_resource_definition, machine_resource_definition
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import HaneulError
 from haneul.kernel.files import write_atomically
@@ -261,9 +263,12 @@ def platform_manifests(
             "description": "Tenants' masters come before their sandbox nodes.",
         },
         custom_resource_definition(),
+        machine_resource_definition(),
+        _keys_namespace(),
         *account_with_rights("haneul-operator", NAMESPACE, _operator_rules(), _LABELS),
         *account_with_rights("haneul-api", NAMESPACE, _api_rules(), _LABELS),
         *_claims_rights(),
+        *_keys_rights(),
         _event_reader(),
         _tls_secret(certificate),
         {
@@ -306,10 +311,16 @@ def _namespace() -> Manifest:
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}}
 
 
+def _keys_namespace() -> Manifest:
+    labels = {**_LABELS, "pod-security.kubernetes.io/enforce": "restricted"}
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": KEYS_NAMESPACE, "labels": labels}}
+
+
 def _operator_rules() -> list[Manifest]:
     """Return what the operator may do: with its own kinds everything, with clusters what a finalizer needs."""
     return [
         rule("dkos.haneul.dev", ["clusters", "clusters/status"], ["get", "list", "watch", "patch", "update"]),
+        rule("dkos.haneul.dev", ["machines", "machines/status"], ["get", "list", "watch", "patch", "update"]),
         rule("", ["namespaces", "services", "secrets", "configmaps", "persistentvolumes"], WRITE),
         rule("", ["persistentvolumeclaims"], WRITE),
         rule("", ["nodes"], READ),
@@ -334,7 +345,7 @@ def _event_reader() -> Manifest:
 def _api_rules() -> list[Manifest]:
     """Return what the API may do; of secrets nothing, but what the operator grants it cluster by cluster."""
     return [
-        rule("dkos.haneul.dev", ["clusters"], WRITE),
+        rule("dkos.haneul.dev", ["clusters", "machines"], WRITE),
         rule("", ["namespaces"], ["get", "create"]),
     ]
 
@@ -346,6 +357,15 @@ def _claims_rights() -> list[Manifest]:
         rule("", ["configmaps"], ["get", "patch"], names=["cluster-claims"]),
     ]
     return rights_in_namespace("cluster-claims", NAMESPACE, rules, account("haneul-api", NAMESPACE), _LABELS)
+
+
+def _keys_rights() -> list[Manifest]:
+    """Return the API's rights where the keys to machines lie: it makes and deletes them, and never reads one."""
+    rules = [
+        rule("", ["secrets"], ["create", "delete"]),
+        rule("", ["configmaps"], ["get", "create", "patch", "delete"]),
+    ]
+    return rights_in_namespace("machine-keys", KEYS_NAMESPACE, rules, account("haneul-api", NAMESPACE), _LABELS)
 
 
 def _operator(settings: ManagementSettings, image: str, build: str) -> Manifest:
@@ -361,13 +381,16 @@ def _operator(settings: ManagementSettings, image: str, build: str) -> Manifest:
         "volumeMounts": [
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - for an instant it holds a key
             {"name": "authority", "mountPath": "/etc/haneul/authority", "readOnly": True},
+            {"name": "node", "mountPath": "/opt/haneul/node", "readOnly": True},
         ],
         "resources": {"requests": {"cpu": "100m", "memory": "96Mi"}, "limits": {"memory": "1Gi"}},
     }
     # In memory: what a client's key goes through never reaches a disk.
     scratch = {"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": "8Mi"}}
     authority = {"name": "authority", "configMap": {"name": "platform-authority"}}
-    return _deployment("haneul-operator", container, [scratch, authority], build)
+    # What machines get is what sandbox nodes run: the files of the node image.
+    node = {"name": "node", "image": {"reference": image_reference("node"), "pullPolicy": "IfNotPresent"}}
+    return _deployment("haneul-operator", container, [scratch, authority, node], build)
 
 
 def _issuer(settings: ManagementSettings) -> str:

@@ -96,6 +96,7 @@ def api(
     from haneul.dkos.adapters.kube_authorities import KubeAuthorities  # noqa: PLC0415
     from haneul.dkos.adapters.kube_clusters import KubeClusters  # noqa: PLC0415
     from haneul.dkos.adapters.kube_events import KubeEvents  # noqa: PLC0415
+    from haneul.dkos.adapters.kube_machines import KubeKeys, KubeMachines  # noqa: PLC0415
     from haneul.identity.issuer.assembly import IssuerSettings  # noqa: PLC0415
     from haneul.identity.issuer.relying import read_provider  # noqa: PLC0415
     from haneul.kernel.clock import SystemClock  # noqa: PLC0415
@@ -110,6 +111,8 @@ def api(
         engine=open_database(database),
         store=clusters,
         quotas=clusters,
+        machines=KubeMachines(client),
+        keys=KubeKeys(client),
         authorities=KubeAuthorities(client),
         events=KubeEvents(client),
         reserved=loaded(reserved.read_text()),

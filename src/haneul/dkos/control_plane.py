@@ -339,6 +339,8 @@ def apiserver(cluster: Cluster, endpoints: Endpoints, images: Images, digests: M
         "max-requests-inflight": str(reading),
         "max-mutating-requests-inflight": str(settings.max_requests_in_flight - reading),
         "event-ttl": "1h0m0s",
+        # Machines do not reach the advertised address; DKOS writes down the one that they do (tenant_objects).
+        **({"endpoint-reconciler-type": "none"} if cluster.spec.outside else {}),
         **_feature_gates(settings),
     }
     container = _container("kube-apiserver", images.apiserver, arguments, memory="256Mi", limit="1536Mi", cpu="15m")

@@ -9,9 +9,11 @@ from typing import Any, Protocol
 
 from pydantic import ValidationError
 
-from haneul.dkos.admission import TakenRange, admit, admit_change
+from haneul.dkos.admission import TakenRange, admit, admit_change, admit_machines
 from haneul.dkos.cluster_store import ClusterEvent, ClusterStore, Confirm, certain, not_found
 from haneul.dkos.event_log import EventLog, EventRecord
+from haneul.dkos.machine_store import MachineStore
+from haneul.dkos.machines import Machine
 from haneul.dkos.model import LONGEST_CLUSTER_NAME, AuthoritiesRequest, Cluster, ClusterSpec, ConditionType
 from haneul.dkos.ports import ClusterTokens
 from haneul.dkos.shared_watch import SharedWatches
@@ -68,6 +70,7 @@ class ClusterService:
         self,
         store: ClusterStore,
         *,
+        machines: MachineStore,
         authorities: ClientAuthorities,
         events: EventLog,
         reserved: Sequence[TakenRange],
@@ -77,6 +80,7 @@ class ClusterService:
         """``changed`` is called whenever a cluster was made, changed or asked to end."""
         self._tokens = tokens
         self._store = store
+        self._machines = machines
         self._changed = changed
         self._events = events
         self._authorities = authorities
@@ -101,12 +105,14 @@ class ClusterService:
 
         ``confirm`` is asked once more whether the project is there, when nobody can delete it any more.
         """
-        cluster = await self._store.create(
-            project,
-            name,
-            lambda others: admit(name, spec, project=project, others=others, reserved=self._reserved),
-            confirm,
-        )
+        machines = await self._machines_for(project, spec)
+
+        def decide(others: Sequence[Cluster]) -> ClusterSpec:
+            admitted = admit(name, spec, project=project, others=others, reserved=self._reserved)
+            admit_machines(spec, project=project, name=name, others=others, machines=machines)
+            return admitted
+
+        cluster = await self._store.create(project, name, decide, confirm)
         self._changed()
         return cluster
 
@@ -120,6 +126,9 @@ class ClusterService:
             said = "; ".join(f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}" for entry in error.errors())
             raise InvalidInputError(said, hint="correct the named fields") from error
         admit_change(cluster.spec, after)
+        if after.machines:
+            machines, others = await self._machines_for(project, after), await self._store.list(project)
+            admit_machines(after, project=project, name=name, others=others, machines=machines)
         if after != cluster.spec:
             cluster = await self._store.replace_spec(cluster, after)
             self._changed()
@@ -153,6 +162,10 @@ class ClusterService:
                 f"what is stored of {name} is not valid: {cluster.spec_problem}", hint="delete it and create it again"
             )
         return cluster
+
+    async def _machines_for(self, project: str, spec: ClusterSpec) -> Sequence[Machine]:
+        """Return the project's machines, if the spec names any."""
+        return await self._machines.list(project) if spec.machines else []
 
     async def delete(self, project: str, name: str) -> Cluster:
         """Ask for a cluster's end."""

@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from haneul.app.api import create_api
 from haneul.dkos.cluster_store import MemoryClusters
 from haneul.dkos.event_log import MemoryEvents
+from haneul.dkos.machine_store import MemoryMachines
 from haneul.dkos.model import Cluster
 from haneul.dkos.service import ClientAuthority
 from haneul.identity.audit import AuditLog
@@ -52,6 +53,7 @@ class Api:
         self,
         app: FastAPI,
         store: MemoryClusters,
+        machines: MemoryMachines,
         events: MemoryEvents,
         clock: VirtualClock,
         admin: str,
@@ -60,6 +62,7 @@ class Api:
         self.app = app
         self.database = database
         self.store = store
+        self.machines = machines
         self.events = events
         self.clock = clock
         self._transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
@@ -92,13 +95,15 @@ class Api:
 async def running_api(folder: Path, *, clusters_trust_issuer: bool = False) -> AsyncIterator[Api]:
     """Run the application with the people admin, alice and bob, and alice's project ``shop``."""
     clock = VirtualClock(START)
-    store, events = MemoryClusters(clock), MemoryEvents()
+    store, machines, events = MemoryClusters(clock), MemoryMachines(), MemoryEvents()
     database = f"sqlite+aiosqlite:///{folder}/haneul.db"
     engine = open_database(database)
     app = create_api(
         engine=engine,
         store=store,
         quotas=store,
+        machines=machines,
+        keys=machines,
         authorities=Authorities(),
         events=events,
         reserved=[],
@@ -112,7 +117,7 @@ async def running_api(folder: Path, *, clusters_trust_issuer: bool = False) -> A
         admin = await Identity(
             engine, audit=AuditLog(engine, clock=clock), hasher=SecretHasher(clock), clock=clock
         ).bootstrap_admin(now=clock.now())
-        api = Api(app, store, events, clock, admin.secret, database)
+        api = Api(app, store, machines, events, clock, admin.secret, database)
         await api.add("alice")
         await api.add("bob")
         await api.call("alice", "POST", "/projects", {"name": "shop"}, status=201)

@@ -206,7 +206,12 @@ async def test_the_description_of_the_api_is_whole(api: Api) -> None:
     cluster = f"{project}/clusters/{{name}}"
     groups, robot = "/groups/{name}", f"{project}/robots/{{name}}"
     secret, link, sessions = (f"{person}/{name}" for name in ("sign-on-secret", "provider-link", "sessions"))
+    machine, key = f"{project}/machines/{{name}}", f"{project}/machine-key"
     assert routes == {
+        *{("GET", path) for path in (f"{project}/machines", machine, key)},
+        *{("POST", path) for path in (f"{project}/machines", f"{machine}/check")},
+        ("PUT", key),
+        ("DELETE", machine),
         *{("GET", path) for path in ("/clients", sessions)},
         *{("POST", path) for path in ("/clients", secret)},
         ("PUT", link),

@@ -17,6 +17,8 @@ import yaml
 
 from haneul.app.api import MIGRATIONS, create_api
 from haneul.dkos.cluster_store import MemoryClusters
+from haneul.dkos.event_log import MemoryEvents
+from haneul.dkos.machine_store import MemoryMachines
 from haneul.identity.audit import AuditLog
 from haneul.identity.issuer.assembly import IssuerSettings
 from haneul.identity.issuer.relying import ProviderSettings
@@ -44,10 +46,15 @@ async def main(folder: Path, provider: Path | None) -> None:
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as listening:
         origin = f"https://127.0.0.1:{listening.getsockname()[1]}"
         settings = ProviderSettings.model_validate(yaml.safe_load(provider.read_text())) if provider else None
+        store, machines = MemoryClusters(clock), MemoryMachines()
         app = create_api(
             engine=engine,
-            store=MemoryClusters(clock),
+            store=store,
+            quotas=store,
+            machines=machines,
+            keys=machines,
             authorities=Authorities(),
+            events=MemoryEvents(),
             reserved=[],
             clock=clock,
             version="test",

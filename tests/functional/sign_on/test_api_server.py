@@ -20,6 +20,7 @@ import pytest
 
 from haneul.app.installation import component_store
 from haneul.dkos.authentication import IssuerTrust, authentication
+from haneul.dkos.credentials import Endpoints
 from haneul.dkos.model import Cluster, ClusterSpec
 from haneul.dkos.tenant_objects import base_objects
 from haneul.kernel.errors import HaneulError
@@ -49,6 +50,7 @@ class ApiServer:
         self.folder = folder
         self.cluster = cluster
         self.client_port, self.peer_port, self.port = free_ports(3)
+        self.endpoints = Endpoints(("127.0.0.1",), "127.0.0.1", "127.0.0.1", "127.0.0.1", self.port)
         now = datetime.now(UTC)
         authority = issue_authority("cluster authority", now=now)
         life = timedelta(hours=1)
@@ -133,7 +135,7 @@ def running(server: ApiServer) -> Iterator[None]:
             alive = all(process.poll() is None for process in processes)
             assert alive and time.monotonic() < deadline, (server.folder / "log").read_text()[-3000:]
             time.sleep(0.2)
-        for manifest in base_objects(server.cluster):
+        for manifest in base_objects(server.cluster, server.endpoints):
             kind = f"{manifest['kind'].lower()}s"
             made = server.ask(f"/apis/rbac.authorization.k8s.io/v1/{kind}", root=True, body=manifest)
             assert made.status_code == 201, made.text

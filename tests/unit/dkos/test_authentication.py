@@ -20,7 +20,8 @@ def test_the_configuration(native: Cluster, golden: Callable[[str, Any], None]) 
 
 def test_nothing_changes_for_clusters_that_trust_no_issuer(native: Cluster) -> None:
     assert "jwt" not in yaml.safe_load(authentication(native, None))
-    assert control_plane.configuration(native)["data"]["authentication.yaml"] == authentication(native, None)
+    configuration = control_plane.configurations(native)["kube-apiserver"]
+    assert configuration["data"]["authentication.yaml"] == authentication(native, None)
 
 
 def test_each_cluster_has_an_audience_of_its_own(native: Cluster, cilium: Cluster) -> None:
