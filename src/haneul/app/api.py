@@ -17,15 +17,36 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from haneul import identity as identity_package
 from haneul.app.cluster_usage import USAGE_MIGRATIONS, ClusterSightings, NoAddresses, ProjectUsageAccess
 from haneul.dkos.admission import TakenRange
+from haneul.dkos.authentication import token_audience
 from haneul.dkos.cluster_store import ClusterStore, QuotaStore
 from haneul.dkos.event_log import EventLog
 from haneul.dkos.http import clusters_router
+from haneul.dkos.machine_http import machines_router
+from haneul.dkos.machine_service import MachineService
+from haneul.dkos.machine_store import MachineStore, PublicKeys
+from haneul.dkos.model import Cluster
 from haneul.dkos.ports import Caller as AnyCaller
 from haneul.dkos.quota import QuotaLimits
 from haneul.dkos.quota_http import quotas_router
 from haneul.dkos.service import ClientAuthorities, ClusterService
-from haneul.identity.http import Gate, identity_router
+from haneul.identity.audit import AuditLog
+from haneul.identity.audit_http import audit_router
+from haneul.identity.callers import Callers
+from haneul.identity.gate import Gate
+from haneul.identity.groups import Groups
+from haneul.identity.groups_http import groups_router
+from haneul.identity.http import identity_router
+from haneul.identity.issuer.admin_http import issuer_admin_router
+from haneul.identity.issuer.assembly import Issuer, IssuerSettings
+from haneul.identity.issuer.authorize_pages import authorize_router
+from haneul.identity.issuer.device_pages import device_router
+from haneul.identity.issuer.http import issuer_router
+from haneul.identity.issuer.model import CLUSTER_LIFE
+from haneul.identity.issuer.provider_pages import provider_router
+from haneul.identity.issuer.sign_on_pages import sign_on_router
 from haneul.identity.model import Caller, Role
+from haneul.identity.robots import Robots
+from haneul.identity.robots_http import robots_router
 from haneul.identity.secrets import SecretHasher
 from haneul.identity.service import Identity
 from haneul.kernel.clock import Clock
@@ -81,25 +102,41 @@ def _known(caller: AnyCaller) -> Caller:
     return caller
 
 
+class IssuedClusterTokens:
+    """DKOS's port for clusters' tokens, on the issuer."""
+
+    def __init__(self, issuer: Issuer, clock: Clock) -> None:
+        self._issuer = issuer
+        self._clock = clock
+
+    async def issue(self, person: str, role: str, cluster: Cluster) -> tuple[str, datetime]:
+        """Return a token and when it ends."""
+        ends = self._clock.now() + CLUSTER_LIFE
+        return await self._issuer.tokens.cluster(person, role, token_audience(cluster)), ends
+
+
 class ClustersInProject:
     """Identity's port for what a project holds, on DKOS.
 
     A deleted project's namespace stays: it is empty, costs nothing, and keeps its events for who asks later.
     """
 
-    def __init__(self, store: ClusterStore, quotas: QuotaStore) -> None:
+    def __init__(self, store: ClusterStore, quotas: QuotaStore, machines: MachineService) -> None:
         self._store = store
         self._quotas = quotas
+        self._machines = machines
 
     @asynccontextmanager
     async def closed(self, project: str) -> AsyncIterator[list[str]]:
-        """Let no cluster be created meanwhile; yield the project's clusters in words.
+        """Let no cluster be created meanwhile; yield the project's clusters and machines in words.
 
-        With the project, its quota ends.
+        With the project, its quota and the key to its machines end.
         """
         async with self._store.closed(project) as clusters:
-            yield [f"cluster {cluster.name}" for cluster in clusters]
+            machines = await self._machines.list(project)
+            yield [f"cluster {cluster.name}" for cluster in clusters] + [f"machine {one.name}" for one in machines]
             await self._quotas.set_quota(project, QuotaLimits())
+            await self._machines.forget(project)
 
 
 def create_api(
@@ -107,22 +144,43 @@ def create_api(
     engine: AsyncEngine,
     store: ClusterStore,
     quotas: QuotaStore,
+    machines: MachineStore,
+    keys: PublicKeys,
     authorities: ClientAuthorities,
     events: EventLog,
     reserved: list[TakenRange],
     clock: Clock,
     version: str,
     heartbeat_seconds: float = 15.0,
+    sign_on: IssuerSettings | None = None,
+    clusters_trust_issuer: bool = False,
 ) -> FastAPI:
     """Return the application. The database's schema is brought up to date when it starts.
+
+    With ``sign_on`` the platform signs people on in browsers; without, tokens are the only way in. Only where tenants'
+    API servers were told to trust its issuer, ``clusters_trust_issuer`` may be set.
 
     ``app.state.drain`` ends the streams, which would otherwise last as long as their clients; whoever serves the
     application calls it before it waits for open requests.
     """
-    identity = Identity(engine, hasher=SecretHasher(clock), clock=clock)
+    hasher, audit = SecretHasher(clock), AuditLog(engine, clock=clock)
+    identity = Identity(engine, audit=audit, hasher=hasher, clock=clock)
+    groups = Groups(engine, audit=audit, clock=clock)
+    robots = Robots(engine, audit=audit, hasher=hasher, clock=clock)
+    issuer = None if sign_on is None else Issuer(sign_on, engine, audit=audit, hasher=hasher, clock=clock)
+    tokens = IssuedClusterTokens(issuer, clock) if issuer is not None and clusters_trust_issuer else None
     record = UsageRecord(engine, clock=clock)
     recorder = UsageRecorder(record, ClusterSightings(store))
-    service = ClusterService(store, authorities=authorities, events=events, reserved=reserved, changed=recorder.changed)
+    service = ClusterService(
+        store,
+        machines=machines,
+        authorities=authorities,
+        events=events,
+        reserved=reserved,
+        changed=recorder.changed,
+        tokens=tokens,
+    )
+    machine_service = MachineService(machines, keys, store)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -138,12 +196,14 @@ def create_api(
                     await recording
         finally:
             await service.close()
+            if issuer is not None:
+                await issuer.close()
             await engine.dispose()
 
     app = FastAPI(
         title="Haneul",
         version=version,
-        description="The platform's API: identity, clusters, quotas and usage.",
+        description="The platform's API: identity, clusters, machines, quotas and usage.",
         openapi_url="/api/v1/openapi.json",
         docs_url=None,
         redoc_url=None,
@@ -152,17 +212,30 @@ def create_api(
     )
     install(app)
     app.state.drain = service.close
-    gate = Gate(identity, clock)
+    gate = Gate(Callers(engine, hasher=hasher, clock=clock, issuer=issuer), identity, audit=audit, clock=clock)
     access = ProjectAccess(gate)
     # The gate decides; this only says in the description of the API that a token is needed.
     token = [Depends(HTTPBearer(auto_error=False, scheme_name="token"))]
     for router in (
-        identity_router(identity, gate, contents=ClustersInProject(store, quotas)),
+        identity_router(identity, gate, contents=ClustersInProject(store, quotas, machine_service)),
+        groups_router(groups, gate),
+        robots_router(robots, gate),
+        audit_router(audit, gate),
+    ):
+        app.include_router(router, prefix="/api/v1", dependencies=token)
+    if issuer is not None:
+        app.include_router(issuer_admin_router(issuer, gate), prefix="/api/v1", dependencies=token)
+        for made in (issuer_router, authorize_router, sign_on_router, device_router):
+            app.include_router(made(issuer))
+        if issuer.provider is not None:
+            app.include_router(provider_router(issuer, issuer.provider))
+    for router in (
         clusters_router(service, access, heartbeat_seconds=heartbeat_seconds),
+        machines_router(machine_service, access),
         quotas_router(quotas, store, NoAddresses(), access),
         usage_router(record, ProjectUsageAccess(gate, identity), clock),
     ):
-        app.include_router(router, prefix="/api/v1", dependencies=token)
+        app.include_router(router, prefix="/api/v1", dependencies=[*token, Depends(gate.refusals)])
 
     @app.get("/healthz", include_in_schema=False)
     async def healthz() -> dict[str, str]:

@@ -13,7 +13,7 @@ from haneul import usage as usage_package
 from haneul.dkos.cluster_store import ClusterStore
 from haneul.dkos.model import Cluster
 from haneul.dkos.quota import needs
-from haneul.identity.http import Gate
+from haneul.identity.gate import Gate
 from haneul.identity.service import Identity
 from haneul.usage.model import Shape, Sighting
 

@@ -12,9 +12,13 @@ import typer
 
 from haneul.app.host_commands import add_host_commands
 from haneul.app.serve import serve_app, version
-from haneul.cli import people
+from haneul.cli import people, sign_on
+from haneul.cli.audit import audit_app
 from haneul.cli.clusters import cluster_app, node_app
+from haneul.cli.groups import group_app
+from haneul.cli.machines import machine_app
 from haneul.cli.output import say, say_error
+from haneul.cli.robots import robot_app
 from haneul.cli.usage import usage
 from haneul.kernel.errors import HaneulError
 
@@ -41,16 +45,21 @@ def command_tree() -> typer.Typer:
             raise typer.Exit
 
     add_host_commands(app)
-    app.command()(people.login)
-    app.command()(people.logout)
-    app.command()(people.whoami)
+    app.command()(sign_on.login)
+    app.command()(sign_on.logout)
+    app.command()(sign_on.whoami)
     app.add_typer(people.project_app, name="project")
     app.add_typer(people.person_app, name="person")
     app.add_typer(people.token_app, name="token")
-    app.command()(people.audit)
     app.command()(usage)
+    app.add_typer(sign_on.session_app, name="session")
+    app.add_typer(sign_on.client_app, name="client")
+    app.add_typer(group_app, name="group")
+    app.add_typer(robot_app, name="robot")
+    app.add_typer(audit_app, name="audit")
     app.add_typer(cluster_app, name="cluster")
     app.add_typer(node_app, name="node")
+    app.add_typer(machine_app, name="machine")
     app.add_typer(serve_app, name="serve", hidden=True)
     return app
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import platform
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,12 @@ import structlog
 import yaml
 
 from haneul.dkos.adapters.kube_events import KubeEvents
+from haneul.dkos.adapters.kube_machines import KubeKeys, KubeMachines
+from haneul.dkos.adapters.node_pack import NodePack, pack
 from haneul.dkos.adapters.sandbox_nodes import SandboxNodes
+from haneul.dkos.adapters.ssh_machines import SshMachines
+from haneul.dkos.adapters.ssh_nodes import SshNodes
+from haneul.dkos.authentication import IssuerTrust
 from haneul.dkos.control_plane import CLUSTER_LABEL, Images
 from haneul.dkos.controller import ClusterController
 from haneul.dkos.event_recorder import EventRecorder
@@ -37,6 +43,8 @@ from haneul.kernel.kube_http import HttpKubeClient
 
 _log = structlog.get_logger(__name__)
 _BACKOFF_FIRST, _BACKOFF_LAST = 0.5, 30.0
+_RELEASE_SECONDS = 60.0
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 @dataclass(frozen=True)
@@ -50,8 +58,12 @@ class OperatorSettings:
     data: str = "/var/lib/haneul/clusters"
     #: Folder with Cilium's resource definitions; the operator's pod mounts it.
     cilium_definitions: Path = Path("/opt/haneul/cilium/usr/share/cilium/crds")
+    #: The unpacked node image, whose files machines get; the operator's pod mounts it.
+    node_tree: Path = Path("/opt/haneul/node")
     #: Where kopf answers liveness probes, such as ``http://0.0.0.0:8080/healthz``; nowhere by default.
     health: str | None = None
+    #: The platform's issuer, where tenants' API servers trust it.
+    trust: IssuerTrust | None = None
 
 
 class Operator:
@@ -65,6 +77,15 @@ class Operator:
         self._controllers: dict[str, ClusterController] = {}
         self._turns = Turns()
         self._cilium_definitions = cilium_definitions(settings.cilium_definitions)
+        self._machines = SshMachines(
+            KubeMachines(self._management),
+            KubeKeys(self._management),
+            architecture=_ARCHITECTURES.get(platform.machine(), platform.machine()),
+            clock=self._clock,
+        )
+        self._pack: NodePack | None = None
+        self._packing = asyncio.Lock()
+        self._ssh_nodes = SshNodes(self._machines, pack=self._node_pack, clock=self._clock)
         # A cluster is either kept or torn down, never both at once.
         self._locks: dict[str, asyncio.Lock] = {}
 
@@ -73,7 +94,12 @@ class Operator:
         try:
             # Should one end by an error that nobody foresaw, so does the other, and the pod starts anew.
             async with asyncio.TaskGroup() as group:
-                beside = [group.create_task(self._dispatch_pods()), group.create_task(self._recorder.run())]
+                beside = [
+                    group.create_task(self._dispatch_pods()),
+                    group.create_task(self._recorder.run()),
+                    group.create_task(self._machines.watch_checks()),
+                ]
+                await self._ssh_nodes.resume()
                 await kopf.operator(
                     registry=self._registry(),
                     clusterwide=True,
@@ -83,7 +109,15 @@ class Operator:
                 for task in beside:
                     task.cancel()
         finally:
+            await self._ssh_nodes.close()
             await self._management.close()
+
+    async def _node_pack(self) -> NodePack:
+        """Return the files that machines get; looked at once, when the first machine needs them."""
+        async with self._packing:
+            if self._pack is None:
+                self._pack = await asyncio.to_thread(pack, self._settings.node_tree)
+            return self._pack
 
     def _registry(self) -> kopf.OperatorRegistry:
         registry = kopf.OperatorRegistry()
@@ -147,8 +181,12 @@ class Operator:
                 outside_address=settings.outside_address,
                 data=settings.data,
                 clock=self._clock,
+                trust=settings.trust,
             ),
-            providers={NodeProviderName.SANDBOX: SandboxNodes(self._management, settings.images)},
+            providers={
+                NodeProviderName.SANDBOX: SandboxNodes(self._management, settings.images),
+                NodeProviderName.SSH: self._ssh_nodes,
+            },
             connect=lambda access: HttpKubeClient(access, user_agent="haneul-operator"),
             pause_image=settings.pause_image,
             clock=self._clock,
@@ -166,6 +204,8 @@ class Operator:
     async def _tear_down(self, cluster: Cluster) -> None:
         async with self._lock(cluster.uid):
             try:
+                # Machines that cannot be reached do not hold the cluster's end up; they are put back once they can be.
+                await self._ssh_nodes.release(cluster, seconds=_RELEASE_SECONDS)
                 await tear_down(
                     self._management,
                     cluster,

@@ -20,7 +20,8 @@ from haneul.app import reserved
 from haneul.components.store import ComponentStore
 from haneul.components.table import image_reference
 from haneul.dkos.adapters.kube_events import READER
-from haneul.dkos.schema import custom_resource_definition
+from haneul.dkos.adapters.kube_machines import KEYS_NAMESPACE
+from haneul.dkos.schema import custom_resource_definition, machine_resource_definition
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import HaneulError
 from haneul.kernel.files import write_atomically
@@ -111,6 +112,7 @@ class Platform:
                 image=self._store.image_reference("platform"),
                 build=build,
                 certificate=self._certificate(),
+                authority=self.files.authority.read_text(),
             )
             async with self._lifecycle.client() as client:
                 for manifest in manifests:
@@ -244,7 +246,9 @@ class Platform:
         return await asyncio.to_thread(ask)
 
 
-def platform_manifests(*, settings: ManagementSettings, image: str, build: str, certificate: KeyPair) -> list[Manifest]:
+def platform_manifests(
+    *, settings: ManagementSettings, image: str, build: str, certificate: KeyPair, authority: str
+) -> list[Manifest]:
     """Return everything that the platform needs in the management cluster, in order.
 
     ``build`` names the image's contents, so that another build of the same version is rolled out.
@@ -259,9 +263,12 @@ def platform_manifests(*, settings: ManagementSettings, image: str, build: str, 
             "description": "Tenants' masters come before their sandbox nodes.",
         },
         custom_resource_definition(),
+        machine_resource_definition(),
+        _keys_namespace(),
         *account_with_rights("haneul-operator", NAMESPACE, _operator_rules(), _LABELS),
         *account_with_rights("haneul-api", NAMESPACE, _api_rules(), _LABELS),
         *_claims_rights(),
+        *_keys_rights(),
         _event_reader(),
         _tls_secret(certificate),
         {
@@ -269,6 +276,12 @@ def platform_manifests(*, settings: ManagementSettings, image: str, build: str, 
             "kind": "ConfigMap",
             "metadata": {"name": "haneul-api", "namespace": NAMESPACE, "labels": _LABELS},
             "data": {reserved.FILE: reserved.dumped(reserved.reserved_ranges(settings))},
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": "platform-authority", "namespace": NAMESPACE, "labels": _LABELS},
+            "data": {"ca.crt": authority},
         },
         _operator(settings, image, build),
         _api(settings, image, build),
@@ -298,10 +311,16 @@ def _namespace() -> Manifest:
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}}
 
 
+def _keys_namespace() -> Manifest:
+    labels = {**_LABELS, "pod-security.kubernetes.io/enforce": "restricted"}
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": KEYS_NAMESPACE, "labels": labels}}
+
+
 def _operator_rules() -> list[Manifest]:
     """Return what the operator may do: with its own kinds everything, with clusters what a finalizer needs."""
     return [
         rule("dkos.haneul.dev", ["clusters", "clusters/status"], ["get", "list", "watch", "patch", "update"]),
+        rule("dkos.haneul.dev", ["machines", "machines/status"], ["get", "list", "watch", "patch", "update"]),
         rule("", ["namespaces", "services", "secrets", "configmaps", "persistentvolumes"], WRITE),
         rule("", ["persistentvolumeclaims"], WRITE),
         rule("", ["nodes"], READ),
@@ -326,7 +345,7 @@ def _event_reader() -> Manifest:
 def _api_rules() -> list[Manifest]:
     """Return what the API may do; of secrets nothing, but what the operator grants it cluster by cluster."""
     return [
-        rule("dkos.haneul.dev", ["clusters"], WRITE),
+        rule("dkos.haneul.dev", ["clusters", "machines"], WRITE),
         rule("", ["namespaces"], ["get", "create"]),
     ]
 
@@ -340,9 +359,18 @@ def _claims_rights() -> list[Manifest]:
     return rights_in_namespace("cluster-claims", NAMESPACE, rules, account("haneul-api", NAMESPACE), _LABELS)
 
 
+def _keys_rights() -> list[Manifest]:
+    """Return the API's rights where the keys to machines lie: it makes and deletes them, and never reads one."""
+    rules = [
+        rule("", ["secrets"], ["create", "delete"]),
+        rule("", ["configmaps"], ["get", "create", "patch", "delete"]),
+    ]
+    return rights_in_namespace("machine-keys", KEYS_NAMESPACE, rules, account("haneul-api", NAMESPACE), _LABELS)
+
+
 def _operator(settings: ManagementSettings, image: str, build: str) -> Manifest:
     container = {
-        **_container(image, ["serve", "operator", f"--outside-address={settings.address}"]),
+        **_container(image, ["serve", "operator", f"--outside-address={settings.address}", *_trust(settings)]),
         "readinessProbe": {"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 2, "timeoutSeconds": 5},
         "livenessProbe": {
             "httpGet": {"path": "/healthz", "port": 8080},
@@ -353,6 +381,8 @@ def _operator(settings: ManagementSettings, image: str, build: str) -> Manifest:
         "volumeMounts": [
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - for an instant it holds a key
             {"name": "cilium", "mountPath": "/opt/haneul/cilium", "readOnly": True},
+            {"name": "authority", "mountPath": "/etc/haneul/authority", "readOnly": True},
+            {"name": "node", "mountPath": "/opt/haneul/node", "readOnly": True},
         ],
         "resources": {"requests": {"cpu": "100m", "memory": "96Mi"}, "limits": {"memory": "1Gi"}},
     }
@@ -360,12 +390,30 @@ def _operator(settings: ManagementSettings, image: str, build: str) -> Manifest:
     scratch = {"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": "8Mi"}}
     # Upstream's resource definitions, as the release brings them.
     cilium = {"name": "cilium", "image": {"reference": image_reference("cilium"), "pullPolicy": "IfNotPresent"}}
-    return _deployment("haneul-operator", container, [scratch, cilium], build)
+    authority = {"name": "authority", "configMap": {"name": "platform-authority"}}
+    # What machines get is what sandbox nodes run: the files of the node image.
+    node = {"name": "node", "image": {"reference": image_reference("node"), "pullPolicy": "IfNotPresent"}}
+    return _deployment("haneul-operator", container, [scratch, cilium, authority, node], build)
+
+
+def _issuer(settings: ManagementSettings) -> str:
+    return f"https://{settings.address}:{API_PORT}"
+
+
+def _trust(settings: ManagementSettings) -> list[str]:
+    if not settings.clusters_trust_issuer:
+        return []
+    return [f"--issuer={_issuer(settings)}/oidc", "--issuer-authority=/etc/haneul/authority/ca.crt"]
+
+
+def _api_arguments(settings: ManagementSettings) -> list[str]:
+    trust = ["--clusters-trust-issuer"] if settings.clusters_trust_issuer else []
+    return ["serve", "api", f"--port={API_PORT}", f"--url={_issuer(settings)}", *trust]
 
 
 def _api(settings: ManagementSettings, image: str, build: str) -> Manifest:
     container = {
-        **_container(image, ["serve", "api", f"--port={API_PORT}"]),
+        **_container(image, _api_arguments(settings)),
         "ports": [{"name": "https", "containerPort": API_PORT, "hostPort": API_PORT}],
         "readinessProbe": {
             "httpGet": {"path": "/readyz", "port": API_PORT, "scheme": "HTTPS"},

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import structlog
 import typer
@@ -15,6 +16,7 @@ import typer
 serve_app = typer.Typer(help="Run one of the platform's own programs (inside its image).", hidden=True)
 
 _DATABASE = "sqlite+aiosqlite:////data/haneul.db"
+_KEY_FILE, _PROVIDER = Path("/data/issuer.key"), Path("/data/provider.yaml")
 
 
 def version() -> str:
@@ -25,16 +27,17 @@ def version() -> str:
         return "0.1.0"
 
 
-def configure_logs() -> None:
-    """Write one JSON object a line, with time and level."""
+def configure_logs(file: TextIO | None = None) -> None:
+    """Write one JSON object a line, with time and level, to standard output or ``file``."""
     logging.basicConfig(level=logging.WARNING)
     structlog.configure(
+        logger_factory=structlog.PrintLoggerFactory(file),
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
             structlog.processors.JSONRenderer(),
-        ]
+        ],
     )
 
 
@@ -42,14 +45,18 @@ def configure_logs() -> None:
 def operator(
     outside_address: Annotated[str, typer.Option(help="Address at which users reach the management hosts.")],
     kubeconfig: Annotated[Path | None, typer.Option(help="Kubeconfig; by default the pod's own account.")] = None,
+    issuer: Annotated[str, typer.Option(help="Issuer URL that tenants' API servers shall trust.")] = "",
+    issuer_authority: Annotated[Path | None, typer.Option(help="Certificate authority of the issuer.")] = None,
 ) -> None:
     """Run the DKOS operator."""
     from haneul.app.images import cluster_images  # noqa: PLC0415
     from haneul.app.operator import Operator, OperatorSettings  # noqa: PLC0415
     from haneul.components.table import image_reference  # noqa: PLC0415
+    from haneul.dkos.authentication import IssuerTrust  # noqa: PLC0415
     from haneul.kernel.kube_http import access_from_kubeconfig, access_in_cluster  # noqa: PLC0415
 
     configure_logs()
+    trust = IssuerTrust(issuer, issuer_authority.read_text()) if issuer and issuer_authority else None
     access = access_from_kubeconfig(kubeconfig) if kubeconfig else access_in_cluster()
     settings = OperatorSettings(
         access=access,
@@ -57,6 +64,7 @@ def operator(
         pause_image=image_reference("pause"),
         outside_address=outside_address,
         health="http://0.0.0.0:8080/healthz",
+        trust=trust,
     )
     asyncio.run(Operator(settings).run())
 
@@ -69,6 +77,14 @@ def api(
     reserved: Annotated[Path, typer.Option(help="File of the ranges that no cluster may touch.")] = Path(
         "/etc/haneul/settings/reserved-ranges.json"
     ),
+    url: Annotated[str, typer.Option(help="Where people reach the API; without it nobody signs on in browsers.")] = "",
+    key_file: Annotated[Path, typer.Option(help="File that seals the signing keys; made if need be.")] = _KEY_FILE,
+    provider: Annotated[
+        Path, typer.Option(help="File that describes the company's provider, if it is there.")
+    ] = _PROVIDER,
+    clusters_trust_issuer: Annotated[
+        bool, typer.Option(help="Give people tokens for clusters, whose API servers trust this issuer.")
+    ] = False,
 ) -> None:
     """Run the REST API."""
     import uvicorn  # noqa: PLC0415
@@ -80,6 +96,9 @@ def api(
     from haneul.dkos.adapters.kube_authorities import KubeAuthorities  # noqa: PLC0415
     from haneul.dkos.adapters.kube_clusters import KubeClusters  # noqa: PLC0415
     from haneul.dkos.adapters.kube_events import KubeEvents  # noqa: PLC0415
+    from haneul.dkos.adapters.kube_machines import KubeKeys, KubeMachines  # noqa: PLC0415
+    from haneul.identity.issuer.assembly import IssuerSettings  # noqa: PLC0415
+    from haneul.identity.issuer.relying import read_provider  # noqa: PLC0415
     from haneul.kernel.clock import SystemClock  # noqa: PLC0415
     from haneul.kernel.database import open_database  # noqa: PLC0415
     from haneul.kernel.kube_http import HttpKubeClient, access_in_cluster  # noqa: PLC0415
@@ -92,11 +111,15 @@ def api(
         engine=open_database(database),
         store=clusters,
         quotas=clusters,
+        machines=KubeMachines(client),
+        keys=KubeKeys(client),
         authorities=KubeAuthorities(client),
         events=KubeEvents(client),
         reserved=loaded(reserved.read_text()),
         clock=clock,
         version=version(),
+        sign_on=IssuerSettings(url, key_file, read_provider(provider)) if url else None,
+        clusters_trust_issuer=clusters_trust_issuer,
     )
     certificate = ServingCertificate(tls, clock=clock)
     config = uvicorn.Config(
@@ -119,15 +142,20 @@ def api(
 def admin_token(database: Annotated[str, typer.Option(help="SQLAlchemy URL of the database.")] = _DATABASE) -> None:
     """Print a fresh token of the first administrator, who is made if need be."""
     from haneul.app.api import MIGRATIONS  # noqa: PLC0415
+    from haneul.identity.audit import AuditLog  # noqa: PLC0415
     from haneul.identity.secrets import SecretHasher  # noqa: PLC0415
     from haneul.identity.service import Identity  # noqa: PLC0415
     from haneul.kernel.clock import SystemClock  # noqa: PLC0415
     from haneul.kernel.database import migrate, open_database  # noqa: PLC0415
 
+    # The token alone goes to standard output.
+    configure_logs(sys.stderr)
+
     async def make() -> str:
         clock, engine = SystemClock(), open_database(database)
         await migrate(engine, MIGRATIONS)
-        issued = await Identity(engine, hasher=SecretHasher(clock), clock=clock).bootstrap_admin(now=clock.now())
+        identity = Identity(engine, audit=AuditLog(engine, clock=clock), hasher=SecretHasher(clock), clock=clock)
+        issued = await identity.bootstrap_admin(now=clock.now())
         await engine.dispose()
         return issued.secret
 

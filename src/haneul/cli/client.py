@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,18 +23,37 @@ _STREAM_TIMEOUT = httpx2.Timeout(60.0, connect=5.0)
 _TRIES = 4
 
 
+class _Bearer(httpx2.Auth):
+    """Puts a token on each request: sessions' tokens are renewed while a command runs."""
+
+    def __init__(self, token: str | Callable[[], str]) -> None:
+        self._token = token
+
+    def auth_flow(self, request: httpx2.Request) -> Generator[httpx2.Request, httpx2.Response]:
+        """Sign one request."""
+        token = self._token if isinstance(self._token, str) else self._token()
+        request.headers["Authorization"] = f"Bearer {token}"
+        yield request
+
+
 class ApiClient:
-    """One server, one token. ``transport`` replaces the network in tests."""
+    """One server, and what gives a token for each request. ``transport`` replaces the network in tests."""
 
     def __init__(
-        self, server: str, *, authority: Path | None, token: str, transport: httpx2.BaseTransport | None = None
+        self,
+        server: str,
+        *,
+        authority: Path | None,
+        token: str | Callable[[], str],
+        transport: httpx2.BaseTransport | None = None,
     ) -> None:
         verify = ssl.create_default_context(cafile=str(authority)) if authority else True
         self._server = server
         self._client = httpx2.Client(
             base_url=f"{server}/api/v1",
             verify=verify,
-            headers={"Authorization": f"Bearer {token}", "User-Agent": "haneul-cli"},
+            auth=_Bearer(token),
+            headers={"User-Agent": "haneul-cli"},
             timeout=_TIMEOUT,
             transport=transport,
         )

@@ -76,6 +76,9 @@ def create(
     services: Annotated[str | None, typer.Option(help="Range for services; by default a free one.")] = None,
     cpu: Annotated[float, typer.Option(help="Cores of each node.")] = 2.0,
     memory: Annotated[int, typer.Option(help="Memory of each node in MiB.")] = 2048,
+    machine: Annotated[
+        list[str] | None, typer.Option(help="A registered machine that becomes a node; instead of --nodes.")
+    ] = None,
     setting: Annotated[list[str] | None, typer.Option("--set", help="A setting, as NAME=VALUE.")] = None,
     file: Annotated[Path | None, typer.Option("--file", "-f", help="Read the spec from a YAML file.")] = None,
     project: Project = None,
@@ -91,6 +94,8 @@ def create(
 
         haneul cluster create shop --nodes 3 --network cilium
 
+        haneul cluster create metal --machine rack1 --machine rack2
+
         haneul cluster create shop --set nodeMonitorGraceSeconds=20 --no-wait
     """
     contexts = Contexts.default()
@@ -100,7 +105,11 @@ def create(
     else:
         spec = {
             "network": {"plugin": network, "pods": pods, "services": services},
-            "nodePools": [{"name": "default", "count": nodes, "cpu": cpu, "memoryMib": memory}],
+            "nodePools": [
+                {"name": "default", "provider": "ssh", "machines": machine}
+                if machine
+                else {"name": "default", "count": nodes, "cpu": cpu, "memoryMib": memory}
+            ],
             "settings": _settings(setting or []),
         }
         if version is not None:
@@ -204,7 +213,10 @@ def events(
 @cluster_app.command()
 def scale(
     name: Name,
-    nodes: Annotated[int, typer.Option(help="How many nodes the pool shall have.")],
+    nodes: Annotated[int | None, typer.Option(help="How many nodes the pool shall have.")] = None,
+    machine: Annotated[
+        list[str] | None, typer.Option(help="A registered machine that shall be in the pool; all others leave it.")
+    ] = None,
     pool: Annotated[str | None, typer.Option(help="Name of the pool; by default the first.")] = None,
     project: Project = None,
     wait: Wait = True,
@@ -216,7 +228,12 @@ def scale(
     Examples:
 
         haneul cluster scale shop --nodes 3
+
+        haneul cluster scale metal --machine rack1 --machine rack3
     """
+    if (nodes is None) == (not machine):
+        raise InvalidInputError("name either --nodes or --machine", hint="machines are named, sandbox nodes counted")
+    change: dict[str, Any] = {"machines": machine, "count": len(machine)} if machine else {"count": nodes}
     contexts = Contexts.default()
     owner = contexts.project(project)
     with contexts.client() as client:
@@ -225,7 +242,7 @@ def scale(
         wanted = pool or (pools[0]["name"] if pools else "")
         if wanted not in [entry["name"] for entry in pools]:
             raise InvalidInputError(f"{name} has no pool named {wanted}", hint=f"'haneul cluster get {name} -o yaml'")
-        changed = [{**entry, "count": nodes} if entry["name"] == wanted else entry for entry in pools]
+        changed = [{**entry, **change} if entry["name"] == wanted else entry for entry in pools]
         cluster = client.patch(path, {"nodePools": changed})
         if wait:
             cluster = wait_ready(client, owner, name, timeout=timeout)
@@ -301,7 +318,7 @@ def kubeconfig(
     file: Annotated[Path | None, typer.Option("--file", help="File to merge into; by default kubectl's.")] = None,
     only_print: Annotated[bool, typer.Option("--print", help="Print it instead of merging it.")] = False,
 ) -> None:
-    """Let kubectl reach a cluster, with credentials that live an hour and renew themselves.
+    """Let kubectl reach a cluster, with short-lived credentials that renew themselves.
 
     Examples:
 
@@ -312,7 +329,7 @@ def kubeconfig(
     contexts = Contexts.default()
     owner = contexts.project(project)
     with contexts.client() as client:
-        made, _ = kube.request_credential(client, owner, name)
+        made = kube.request_token(client, owner, name) or kube.request_credential(client, owner, name)[0]
     # What is kept may be of a cluster of this name that is gone, or of authorities that were replaced since.
     kube.Credentials.default().forget(contexts.current().server, owner, name)
     new = kube.entries(owner, name, server=made["server"], authority=made["certificateAuthority"])

@@ -1,7 +1,8 @@
 """Cluster access for kubectl: kubeconfig entries merged under a lock, and the exec plugin's short-lived credentials.
 
 The plugin speaks ``client.authentication.k8s.io/v1`` (Kubernetes documentation "client-go credential plugins"). The
-private key is made here and never leaves this machine; the platform signs its certificate for an hour.
+platform gives a token of half a minute; where clusters do not trust its tokens, a private key is made here, which never
+leaves this machine, and the platform signs its certificate for an hour.
 """
 
 from __future__ import annotations
@@ -18,9 +19,12 @@ import yaml
 from filelock import FileLock
 
 from haneul.cli.client import ApiClient
+from haneul.kernel.errors import ConflictError
 from haneul.kernel.files import write_atomically
 
-_SPARE = timedelta(minutes=10)
+# Certificates live an hour, tokens half a minute.
+_SPARE_OF_CERTIFICATES = timedelta(minutes=10)
+_SPARE_OF_TOKENS = timedelta(seconds=5)
 
 
 def default_path() -> Path:
@@ -110,20 +114,22 @@ class Credentials:
             return None
         credential: dict[str, Any] = json.loads(path.read_text())
         until = datetime.fromisoformat(credential["status"]["expirationTimestamp"])
-        return credential if until - now > _SPARE else None
+        spare = _SPARE_OF_TOKENS if "token" in credential["status"] else _SPARE_OF_CERTIFICATES
+        return credential if until - now > spare else None
 
     def fetch(self, client: ApiClient, server: str, project: str, name: str) -> dict[str, Any]:
-        """Make a key, have its certificate signed, keep and return both as an ExecCredential."""
-        made, key = request_credential(client, project, name)
-        credential = {
-            "apiVersion": "client.authentication.k8s.io/v1",
-            "kind": "ExecCredential",
-            "status": {
+        """Ask for a token, or a certificate where clusters trust no tokens; keep and return it as an ExecCredential."""
+        status: dict[str, Any]
+        if (token := request_token(client, project, name)) is not None:
+            status = {"expirationTimestamp": token["expires"], "token": token["token"]}
+        else:
+            made, key = request_credential(client, project, name)
+            status = {
                 "expirationTimestamp": made["expires"],
                 "clientCertificateData": made["certificate"],
                 "clientKeyData": key,
-            },
-        }
+            }
+        credential = {"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": status}
         path = self._path(server, project, name)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_atomically(path, json.dumps(credential), mode=0o600)
@@ -136,6 +142,15 @@ class Credentials:
     def _path(self, server: str, project: str, name: str) -> Path:
         digest = hashlib.sha256(f"{server}|{project}|{name}".encode()).hexdigest()[:24]
         return self._folder / f"{digest}.json"
+
+
+def request_token(client: ApiClient, project: str, name: str) -> dict[str, Any] | None:
+    """Return a token for a cluster, or None where clusters do not trust the platform's issuer."""
+    try:
+        made: dict[str, Any] = client.post(f"/projects/{project}/clusters/{name}/token", None)
+    except ConflictError:
+        return None
+    return made
 
 
 def request_credential(client: ApiClient, project: str, name: str) -> tuple[dict[str, Any], str]:

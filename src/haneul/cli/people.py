@@ -1,18 +1,17 @@
-"""`haneul login`, `whoami`, `project`, `person`, `token` and `audit`."""
+"""`haneul project`, `person` and `token`."""
 
 from __future__ import annotations
 
 import dataclasses
-import getpass
-import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from haneul.cli.client import ApiClient
 from haneul.cli.context import Contexts
-from haneul.cli.output import Column, Format, age, say, show
+from haneul.cli.groups import grant_person, project_groups_app, withdraw_person
+from haneul.cli.output import Column, Format, age, show
+from haneul.cli.sign_on import link_person, make_secret
 from haneul.cli.usage import quota_app
 from haneul.kernel.errors import InvalidInputError
 
@@ -22,57 +21,14 @@ person_app = typer.Typer(help="People (for administrators).", no_args_is_help=Tr
 token_app = typer.Typer(help="Your tokens.", no_args_is_help=True)
 project_app.add_typer(members_app, name="members")
 project_app.add_typer(quota_app, name="quota")
+project_app.add_typer(project_groups_app, name="groups")
+person_app.command("grant")(grant_person)
+person_app.command("withdraw")(withdraw_person)
+person_app.command("secret")(make_secret)
+person_app.command("link")(link_person)
 
 Output = Annotated[Format, typer.Option("--output", "-o", help="How to show the result.")]
 Project = Annotated[str | None, typer.Option("--project", "-p", help="Project; by default the one in use.")]
-
-
-def login(
-    server: Annotated[str, typer.Option(help="URL of the platform, such as https://cloud.example.com:7443.")],
-    ca: Annotated[Path | None, typer.Option(help="Certificate authority of the platform.")] = None,
-    token_file: Annotated[Path | None, typer.Option(help="File with the token; by default it is asked for.")] = None,
-) -> None:
-    """Sign in with a token, which is read from a file, from standard input, or without echo from the terminal.
-
-    Examples:
-
-        haneul login --server https://cloud.example.com:7443 --ca platform-ca.crt
-    """
-    if token_file is not None:
-        token = token_file.read_text()
-    elif sys.stdin.isatty():
-        token = getpass.getpass("Token: ")
-    else:
-        token = sys.stdin.read()
-    with ApiClient(server, authority=ca, token=token.strip()) as client:
-        caller = client.get("/whoami")
-    Contexts.default().sign_in(server, ca.read_bytes() if ca else None, token)
-    say(f"signed in to {server} as {caller['person']}")
-
-
-def logout() -> None:
-    """Forget the platform and the token on this machine.
-
-    Examples:
-
-        haneul logout
-    """
-    Contexts.default().sign_out()
-
-
-def whoami(output: Output = Format.TABLE) -> None:
-    """Show who you are to the platform.
-
-    Examples:
-
-        haneul whoami
-    """
-    columns = [
-        Column("PERSON", lambda c: c["person"]),
-        Column("ADMINISTRATOR", lambda c: "yes" if c["admin"] else "no"),
-    ]
-    with Contexts.default().client() as client:
-        show([client.get("/whoami")], columns, output, single=True)
 
 
 _PROJECT_COLUMNS = [
@@ -196,7 +152,7 @@ def remove_member(person: Annotated[str, typer.Argument(help="Name of the person
 _PERSON_COLUMNS = [
     Column("NAME", lambda p: p["name"]),
     Column("FULL NAME", lambda p: p["displayName"]),
-    Column("ADMINISTRATOR", lambda p: "yes" if p["admin"] else "no"),
+    Column("PLATFORM ROLES", lambda p: ", ".join(p["platformRoles"])),
     Column("DISABLED", lambda p: "yes" if p["disabled"] else "no"),
     Column("EMAIL", lambda p: p["email"], wide=True),
 ]
@@ -313,25 +269,3 @@ def revoke_token(
     """
     with Contexts.default().client() as client:
         client.delete(f"/people/{_whose(client, person)}/tokens/{identity}")
-
-
-def audit(output: Output = Format.TABLE) -> None:
-    """Show who changed what, newest first (for administrators).
-
-    Examples:
-
-        haneul audit -o json
-    """
-    columns = [
-        Column("ID", lambda r: str(r["id"])),
-        Column("WHEN", lambda r: r["moment"][:19]),
-        Column("WHO", lambda r: r["person"]),
-        Column("WHAT", lambda r: r["action"]),
-        Column("OBJECT", lambda r: r["object"]),
-        Column("PROJECT", lambda r: r["project"]),
-        Column("RESULT", lambda r: r["result"]),
-        Column("FROM", lambda r: r["source"], wide=True),
-        Column("REQUEST", lambda r: r["requestId"], wide=True),
-    ]
-    with Contexts.default().client() as client:
-        show(client.get("/audit")["items"], columns, output)

@@ -13,12 +13,15 @@ from dataclasses import dataclass
 from typing import Final
 
 from haneul.dkos.control_plane import NODE_CIDR_BITS
+from haneul.dkos.machines import LONGEST_MACHINE_NAME, Machine
 from haneul.dkos.model import (
     LONGEST_CLUSTER_NAME,
     MOST_NODES,
     VERSIONS,
     Cluster,
     ClusterSpec,
+    NetworkPlugin,
+    NodeProviderName,
 )
 from haneul.kernel.errors import ConflictError, InvalidInputError
 from haneul.kernel.names import parse_label
@@ -66,9 +69,37 @@ def admit(
     return spec.model_copy(update={"network": network})
 
 
+def admit_machines(
+    spec: ClusterSpec, *, project: str, name: str, others: Iterable[Cluster], machines: Iterable[Machine]
+) -> None:
+    """Raise if a machine that the spec names is not registered in the project, or is another cluster's."""
+    registered = {machine.name: machine for machine in machines if machine.project == project}
+    owners = {
+        machine: other.name
+        for other in others
+        if other.project == project and other.name != name
+        for machine in other.spec.machines
+    }
+    for wanted in spec.machines:
+        if wanted not in registered:
+            raise InvalidInputError(
+                f"{project} has no machine named {wanted}", hint=f"'haneul machine add {wanted} -p {project}'"
+            )
+        claim = registered[wanted].status.claim
+        owner = owners.get(wanted) or (claim.cluster.rpartition("/")[2] if claim else name)
+        if owner != name:
+            raise ConflictError(
+                f"the machine {wanted} is a node of cluster {owner}", hint="take it out there first, or name another"
+            )
+
+
 def admit_change(before: ClusterSpec, after: ClusterSpec) -> None:
     """Raise InvalidInputError if a living cluster cannot become ``after``."""
     check_shape(after)
+    if before.node_pools and after.node_pools and before.outside != after.outside:
+        raise InvalidInputError(
+            "a cluster cannot change between sandbox nodes and machines", hint="create another cluster and move there"
+        )
     if after.network != before.network:
         raise InvalidInputError(
             "the network of a cluster cannot change once it is made", hint="create another cluster and move there"
@@ -93,6 +124,7 @@ def check_shape(spec: ClusterSpec) -> None:
         raise InvalidInputError(
             f"{spec.node_count} nodes are more than the {MOST_NODES} of one cluster", hint="ask for fewer nodes"
         )
+    _check_providers(spec)
     if spec.network.pods is not None:
         room = 2 ** max(0, NODE_CIDR_BITS - _Range(spec.network.pods).prefixlen)
         if spec.node_count > room:
@@ -112,6 +144,36 @@ def check_shape(spec: ClusterSpec) -> None:
             raise InvalidInputError(
                 f"{gate!r} is no name of a feature gate", hint="names look like 'InPlacePodVerticalScaling'"
             )
+
+
+def _check_providers(spec: ClusterSpec) -> None:
+    """Raise InvalidInputError for pools whose machines make no sense, or that could not reach each other."""
+    if len({pool.provider for pool in spec.node_pools}) > 1:
+        raise InvalidInputError(
+            "one cluster cannot mix sandbox nodes and machines: they do not reach each other's addresses",
+            hint="give all pools the same provider, and make two clusters if you need both",
+        )
+    for pool in spec.node_pools:
+        if pool.provider is NodeProviderName.SANDBOX and pool.machines:
+            raise InvalidInputError(
+                f"pool {pool.name} names machines, but its provider is sandbox", hint="say 'provider: ssh'"
+            )
+        if pool.provider is NodeProviderName.SSH and pool.count != len(pool.machines):
+            raise InvalidInputError(
+                f"pool {pool.name} asks for {pool.count} nodes and names {len(pool.machines)} machines",
+                hint="leave count out; 'haneul cluster scale NAME --machine …' names others",
+            )
+    if spec.outside and spec.network.plugin is not NetworkPlugin.NATIVE:
+        raise InvalidInputError(
+            "machines have the network 'native' only, so far", hint="leave the network's plugin out"
+        )
+    for name in spec.machines:
+        parse_label(name, what="machine name", longest=LONGEST_MACHINE_NAME)
+    if len(set(spec.machines)) != len(spec.machines):
+        raise InvalidInputError("a machine is named twice", hint="a machine is one node of one pool")
+    names = [name for pool in spec.node_pools for name in pool.node_names]
+    if len(set(names)) != len(names):
+        raise InvalidInputError("two nodes would have the same name", hint="give the pools other names")
 
 
 def _taken_by(clusters: Iterable[Cluster]) -> list[TakenRange]:

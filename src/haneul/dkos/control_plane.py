@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from haneul.dkos.authentication import IssuerTrust, authentication
 from haneul.dkos.credentials import Endpoints
 from haneul.dkos.model import Cluster, Settings
 from haneul.kernel.documents import to_yaml
@@ -170,10 +171,10 @@ def hosts_of(volume: Manifest) -> list[str]:
     return list(terms[0]["matchExpressions"][0]["values"])
 
 
-def configurations(cluster: Cluster) -> dict[str, Manifest]:
+def configurations(cluster: Cluster, trust: IssuerTrust | None = None) -> dict[str, Manifest]:
     """Return the configuration files that are no secrets, by the component that reads them."""
     data = {
-        "kube-apiserver": {"audit.yaml": _audit_policy(), "authentication.yaml": _authentication()},
+        "kube-apiserver": {"audit.yaml": _audit_policy(), "authentication.yaml": authentication(cluster, trust)},
         "kube-scheduler": {"scheduler.yaml": _scheduling()},
     }
     return {
@@ -202,20 +203,6 @@ def _scheduling() -> str:
             "enableProfiling": False,
             "podInitialBackoffSeconds": 1,
             "podMaxBackoffSeconds": 1,
-        }
-    )
-
-
-def _authentication() -> str:
-    """Only health checks are answered without a credential."""
-    return to_yaml(
-        {
-            "apiVersion": "apiserver.config.k8s.io/v1",
-            "kind": "AuthenticationConfiguration",
-            "anonymous": {
-                "enabled": True,
-                "conditions": [{"path": path} for path in ("/livez", "/readyz", "/healthz")],
-            },
         }
     )
 
@@ -352,6 +339,8 @@ def apiserver(cluster: Cluster, endpoints: Endpoints, images: Images, digests: M
         "max-requests-inflight": str(reading),
         "max-mutating-requests-inflight": str(settings.max_requests_in_flight - reading),
         "event-ttl": "1h0m0s",
+        # Machines do not reach the advertised address; DKOS writes down the one that they do (tenant_objects).
+        **({"endpoint-reconciler-type": "none"} if cluster.spec.outside else {}),
         **_feature_gates(settings),
     }
     container = _container("kube-apiserver", images.apiserver, arguments, memory="256Mi", limit="1536Mi", cpu="15m")

@@ -25,7 +25,14 @@ from haneul.dkos.credentials import decode, node_kubeconfig, operator_access, se
 from haneul.dkos.events import Event, Look, credentials_renewed, told
 from haneul.dkos.joining import AnnouncedNode
 from haneul.dkos.masters import MadeMasters, Masters
-from haneul.dkos.model import CLUSTERS, Cluster, ClusterStatus, NetworkPlugin, NodeProviderName, project_namespace
+from haneul.dkos.model import (
+    CLUSTERS,
+    Cluster,
+    ClusterStatus,
+    NodePool,
+    NodeProviderName,
+    project_namespace,
+)
 from haneul.dkos.node_files import node_files
 from haneul.dkos.node_plan import NodePlan, node_statuses, plan_nodes, what_matters
 from haneul.dkos.pace import IDLE, Pace, is_settled
@@ -102,7 +109,7 @@ class ClusterController:
         self._settled = False
         self._changer = NodeChanger(providers, clock)
         self._base_done: set[str] = set()
-        self._base_applied: NetworkPlugin | None = None
+        self._base_applied: tuple[object, ...] = ()
         self._joined: dict[str, str] = {}
         self._resync_at: datetime | None = None
         self._rotation = AuthorityRotation(masters, clock=clock)
@@ -147,7 +154,7 @@ class ClusterController:
         if self._resync_at is None or now >= self._resync_at:
             self._masters.forget()
             self._base_done.clear()
-            self._base_applied = None
+            self._base_applied = ()
             self._resync_at = now + _RESYNC
         problem = cluster.spec_problem
         if not problem and None in (cluster.spec.network.pods, cluster.spec.network.services):
@@ -174,7 +181,7 @@ class ClusterController:
         change = ""
         if api_answers and self._tenant is not None:
             nodes = await self._tenant.list(NODES)
-            await self._serve_tenant(self._tenant, cluster, plan, provided, nodes, tokens)
+            await self._serve_tenant(self._tenant, cluster, made, plan, provided, nodes, tokens)
             change = await self._changer.look(self._tenant, cluster, announced, provided, nodes)
         rotation = await self._rotation.look(
             cluster,
@@ -238,7 +245,7 @@ class ClusterController:
 
     async def _tokens(self, cluster: Cluster) -> dict[str, str]:
         """Return each node's bootstrap token; made once, kept with the masters, one node's never another's."""
-        wanted = [f"{pool.name}-{number}" for pool in cluster.spec.node_pools for number in range(pool.count)]
+        wanted = [name for pool in cluster.spec.node_pools for name in pool.node_names]
         now = self._clock.monotonic()
         if now < self._tokens_until and self._tokens_kept.keys() == set(wanted):
             return self._tokens_kept
@@ -259,14 +266,14 @@ class ClusterController:
     ) -> dict[str, NodeAnnouncement]:
         """Return what the wanted nodes are made from; rendered anew only if something that goes into it changed."""
         authority = made.keyring.trusted("cluster")
-        inputs = (cluster.spec, made.endpoints.inside, authority, made.keyring.machine_era, tokens)
+        inputs = (cluster.spec, made.endpoints, authority, made.keyring.machine_era, tokens)
         if self._announced is None or self._announced[0] != inputs:
             announced = {
                 name: NodeAnnouncement(
                     name,
                     pool,
                     node_files(cluster, pool, name, pause_image=self._pause_image),
-                    node_kubeconfig(made.endpoints.inside, tokens[name]),
+                    node_kubeconfig(_server(made, pool), tokens[name]),
                     authority,
                     made.keyring.machine_era,
                 )
@@ -346,13 +353,14 @@ class ClusterController:
         self,
         tenant: KubeClient,
         cluster: Cluster,
+        made: MadeMasters,
         plan: NodePlan,
         provided: Sequence[ProvidedNode],
         nodes: Sequence[Manifest],
         tokens: Mapping[str, str],
     ) -> None:
         """Put into the tenant's cluster what its nodes and people need."""
-        await self._apply_base(tenant, cluster)
+        await self._apply_base(tenant, cluster, made)
         machines = {machine.name: machine for machine in provided}
         announced = {
             name: AnnouncedNode(
@@ -369,22 +377,23 @@ class ClusterController:
             for name in plan.keep:
                 group.create_task(self._keep_token(tenant, name, machines.get(name), by_name.get(name), tokens[name]))
 
-    async def _apply_base(self, tenant: KubeClient, cluster: Cluster) -> None:
+    async def _apply_base(self, tenant: KubeClient, cluster: Cluster, made: MadeMasters) -> None:
         async def apply(manifest: Manifest) -> None:
             key = f"{manifest['kind']}/{manifest['metadata']['name']}"
             if key not in self._base_done:
                 await tenant.apply(resource_of(manifest), manifest)
                 self._base_done.add(key)
 
-        if self._base_applied is cluster.spec.network.plugin:
+        inputs = (cluster.spec.network.plugin, cluster.spec.outside, made.endpoints)
+        if self._base_applied == inputs:
             return
         cilium = cluster.spec.network.plugin is NetworkPlugin.CILIUM
         async with asyncio.TaskGroup() as group:
-            for manifest in tenant_objects.base_objects(cluster):
+            for manifest in tenant_objects.base_objects(cluster, made.endpoints):
                 group.create_task(apply(manifest))
             for manifest in self._cilium_definitions if cilium else ():
                 group.create_task(apply(manifest))
-        self._base_applied = cluster.spec.network.plugin
+        self._base_applied = inputs
 
     async def _keep_token(
         self, tenant: KubeClient, name: str, machine: ProvidedNode | None, node: Manifest | None, token: str
@@ -415,6 +424,11 @@ class ClusterController:
         lease = await tenant.get(LEASES, name, "kube-node-lease")
         renewed = (lease or {}).get("spec", {}).get("renewTime")
         return bool(renewed and machine.started and datetime.fromisoformat(renewed) > machine.started)
+
+
+def _server(made: MadeMasters, pool: NodePool) -> str:
+    """Machines stand outside the management cluster, where its service addresses lead nowhere."""
+    return made.endpoints.outside if pool.provider is NodeProviderName.SSH else made.endpoints.inside
 
 
 def new_bootstrap_token() -> str:

@@ -23,6 +23,8 @@ from haneul.dkos.service import ClusterService
 from haneul.kernel.errors import HaneulError
 from haneul.kernel.http import decode_continue, encode_continue
 
+_RECORD_EVERY = timedelta(hours=1)
+
 
 class _Value(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid")
@@ -64,6 +66,15 @@ class ClusterCredential(_Value):
     """A certificate for an hour, and what is needed to use it."""
 
     certificate: str
+    certificate_authority: str
+    server: str
+    expires: datetime
+
+
+class ClusterAccessToken(_Value):
+    """A token that ends within a minute, and what is needed to use it."""
+
+    token: str = Field(repr=False)
     certificate_authority: str
     server: str
     expires: datetime
@@ -162,6 +173,21 @@ def clusters_router(service: ClusterService, access: Access, *, heartbeat_second
             certificate_authority=made.authority,
             server=made.server,
             expires=made.expires,
+        )
+
+    recorded: dict[tuple[str, str, str], datetime] = {}
+
+    @router.post("/{name}/token", status_code=201)
+    async def create_cluster_token(project: str, name: str, request: Request, caller: signed_in) -> ClusterAccessToken:
+        role, now = await access.look(caller, project), access.now()
+        made = await service.token(project, name, person=caller.person, role=role)
+        # Whoever works with a cluster asks twice a minute; once an hour says as much.
+        for key in [key for key, moment in recorded.items() if now - moment >= _RECORD_EVERY]:
+            del recorded[key]
+        if recorded.setdefault((caller.person, project, name), now) == now:
+            await access.record(request, caller, "cluster.token", name, project)
+        return ClusterAccessToken(
+            token=made.token, certificate_authority=made.authority, server=made.server, expires=made.expires
         )
 
     return router

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from haneul.dkos.authentication import IssuerTrust
 from haneul.dkos.control_plane import CLUSTER_LABEL, labels
 from haneul.dkos.model import Cluster
 from haneul.kernel.kube import Manifest
 
 
-def network_policies(cluster: Cluster) -> list[Manifest]:
-    """Return all policies of a cluster's two namespaces."""
+def network_policies(cluster: Cluster, trust: IssuerTrust | None = None) -> list[Manifest]:
+    """Return all policies of a cluster's two namespaces. The API server also reaches an issuer that it trusts."""
     own_nodes = {
         "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": cluster.nodes_namespace}},
         "podSelector": {"matchLabels": {CLUSTER_LABEL: cluster.uid}},
@@ -46,7 +47,7 @@ def network_policies(cluster: Cluster) -> list[Manifest]:
             labels(cluster, "kube-apiserver"),
             ingress=[{"ports": [{"port": 6443, "protocol": "TCP"}]}],
             # Besides etcd and kubelets, an API server calls its users' webhooks, which run on the nodes or outside.
-            egress=[_to([own_etcd], 2379), {"to": [own_nodes, world]}],
+            egress=[_to([own_etcd], 2379), {"to": [own_nodes, world]}, *_issuer(trust)],
         ),
         *(
             _policy(cluster, masters, role, labels(cluster, role), ingress=[], egress=[_to([own_apiserver], 6443)])
@@ -61,6 +62,15 @@ def network_policies(cluster: Cluster) -> list[Manifest]:
             egress=[{"to": [own_nodes, world]}, _to([own_masters], 6443)],
         ),
     ]
+
+
+def _issuer(trust: IssuerTrust | None) -> list[Any]:
+    """The issuer is a pod of the management cluster, whichever of the host's addresses its name leads to."""
+    if trust is None:
+        return []
+    namespace = {"matchLabels": {"kubernetes.io/metadata.name": trust.namespace}}
+    pods = {"matchLabels": {"app.kubernetes.io/name": trust.application}}
+    return [_to([{"namespaceSelector": namespace, "podSelector": pods}], trust.port)]
 
 
 def _policy(

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from haneul.dkos import control_plane, isolation
+from haneul.dkos.authentication import IssuerTrust
 from haneul.dkos.control_plane import CLUSTER_LABEL, CREDENTIALS_ANNOTATION, ROLE_LABEL, Images, Placement, labels
 from haneul.dkos.credentials import (
     Endpoints,
@@ -66,8 +67,18 @@ class MadeMasters:
 class Masters:
     """The masters of one cluster in the management cluster."""
 
-    def __init__(self, client: KubeClient, *, images: Images, outside_address: str, data: str, clock: Clock) -> None:
+    def __init__(
+        self,
+        client: KubeClient,
+        *,
+        images: Images,
+        outside_address: str,
+        data: str,
+        clock: Clock,
+        trust: IssuerTrust | None = None,
+    ) -> None:
         self._client = client
+        self._trust = trust
         self._images = images
         self._outside_address = outside_address
         self._data = data
@@ -112,9 +123,9 @@ class Masters:
         self, cluster: Cluster, endpoints: Endpoints, credentials: dict[str, str], *, all_parts: bool
     ) -> dict[str, str]:
         """Apply what runs, and what bounds it; return what the pods are made from, by component."""
-        configurations = control_plane.configurations(cluster)
+        configurations = control_plane.configurations(cluster, self._trust)
         role, binding = _signing_rights(cluster)
-        await self._apply([*configurations.values(), *isolation.network_policies(cluster), role])
+        await self._apply([*configurations.values(), *isolation.network_policies(cluster, self._trust), role])
         # A role is bound only once it is there.
         await self._apply([binding])
         digests = dict(credentials)

@@ -12,7 +12,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
 from haneul.kernel.errors import InvalidInputError
@@ -70,6 +70,7 @@ class NodeProviderName(StrEnum):
     """Where a pool's nodes come from."""
 
     SANDBOX = "sandbox"
+    SSH = "ssh"
 
 
 class Network(_Model):
@@ -89,10 +90,30 @@ class NodePool(_Model):
         default="default",
         description=f"A DNS label of at most {LONGEST_POOL_NAME} characters, unique in the cluster.",
     )
-    count: int = Field(default=1, ge=0, le=MOST_NODES, description="How many nodes the pool has.")
+    count: int = Field(
+        default=1, ge=0, le=MOST_NODES, description="How many nodes the pool has; with `ssh` as many as `machines`."
+    )
     provider: NodeProviderName = Field(default=NodeProviderName.SANDBOX, description="Where the nodes come from.")
-    cpu: float = Field(default=2.0, gt=0, le=256, description="Cores of each node.")
-    memory_mib: int = Field(default=2048, ge=256, le=1 << 20, description="Memory of each node, in MiB.")
+    machines: tuple[str, ...] = Field(
+        default=(), description="With `ssh`: the registered machines that are the nodes, by name."
+    )
+    cpu: float = Field(default=2.0, gt=0, le=256, description="Cores of each sandbox node.")
+    memory_mib: int = Field(default=2048, ge=256, le=1 << 20, description="Memory of each sandbox node, in MiB.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _count_of_machines(cls, value: Any) -> Any:
+        """Who names machines need not count them."""
+        if isinstance(value, dict) and value.get("machines") is not None and "count" not in value:
+            return {**value, "count": len(value["machines"])} if value.get("provider") == "ssh" else value
+        return value
+
+    @property
+    def node_names(self) -> tuple[str, ...]:
+        """Return the names of the pool's nodes: numbered, or after their machines, so that each stays whose it is."""
+        if self.provider is NodeProviderName.SSH:
+            return tuple(f"{self.name}-{machine}" for machine in self.machines)
+        return tuple(f"{self.name}-{number}" for number in range(self.count))
 
 
 class Settings(_Model):
@@ -166,6 +187,16 @@ class ClusterSpec(_Model):
         """Return how many nodes are asked for in all pools."""
         return sum(pool.count for pool in self.node_pools)
 
+    @property
+    def machines(self) -> tuple[str, ...]:
+        """Return the machines that the pools name."""
+        return tuple(name for pool in self.node_pools for name in pool.machines)
+
+    @property
+    def outside(self) -> bool:
+        """Say whether the nodes are outside the management cluster, and so reach the API server from there."""
+        return any(pool.provider is NodeProviderName.SSH for pool in self.node_pools)
+
 
 class Phase(StrEnum):
     """A cluster's life in one word, for lists."""
@@ -202,7 +233,7 @@ class Condition(_Model):
 class NodeStatus(_Model):
     """One node as the operator sees it."""
 
-    name: str = Field(description="Its pool's name and a number.")
+    name: str = Field(description="Its pool's name, and a number or its machine's name.")
     pool: str = Field(description="Its pool.")
     address: str = Field(default="", description="Where its provider sees it.")
     ready: bool = Field(default=False, description="Whether it runs pods.")

@@ -10,7 +10,7 @@ import json
 from typing import Any, Final
 
 from haneul.dkos.credentials import NODE_AUTHORITY_FILE
-from haneul.dkos.model import Cluster, NetworkPlugin, NodePool
+from haneul.dkos.model import Cluster, NetworkPlugin, NodePool, NodeProviderName
 from haneul.kernel.documents import to_yaml
 
 PROVIDER_LABEL: Final = "dkos.haneul.dev/provider"
@@ -34,7 +34,7 @@ def node_files(cluster: Cluster, pool: NodePool, node: str, *, pause_image: str)
     return {
         "node.env": "".join(f"{name}={value}\n" for name, value in environment.items()),
         "containerd.toml": _containerd(pause_image, native=native),
-        "kubelet.yaml": to_yaml(_kubelet(cluster)),
+        "kubelet.yaml": to_yaml(_kubelet(cluster, pool)),
         "kube-proxy.yaml": to_yaml(_kube_proxy(cluster)),
         "flannel.json": json.dumps(
             {
@@ -48,7 +48,7 @@ def node_files(cluster: Cluster, pool: NodePool, node: str, *, pause_image: str)
     }
 
 
-def _kubelet(cluster: Cluster) -> dict[str, Any]:
+def _kubelet(cluster: Cluster, pool: NodePool) -> dict[str, Any]:
     settings = cluster.spec.settings
     configuration: dict[str, Any] = {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
@@ -85,6 +85,9 @@ def _kubelet(cluster: Cluster) -> dict[str, Any]:
         "shutdownGracePeriod": "0s",
         "readOnlyPort": 0,
     }
+    if pool.provider is NodeProviderName.SSH:
+        # The machine's packet tables may be somebody else's; kube-proxy has tables of its own and needs no chain here.
+        configuration["makeIPTablesUtilChains"] = False
     if settings.feature_gates:
         configuration["featureGates"] = settings.feature_gates
     return configuration

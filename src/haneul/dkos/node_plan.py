@@ -24,10 +24,10 @@ class NodePlan:
 def plan_nodes(cluster: Cluster, provided: Sequence[ProvidedNode], registered: Sequence[str]) -> NodePlan:
     """Return the plan. ``registered`` are the names of the cluster's Node objects.
 
-    A node is named after its pool and number, so the same node comes back under the same name, and scaling down drops
-    the highest numbers.
+    A node is named after its pool and number or machine, so the same node comes back under the same name, and scaling
+    down drops the highest numbers.
     """
-    keep = {f"{pool.name}-{number}": pool for pool in cluster.spec.node_pools for number in range(pool.count)}
+    keep = {name: pool for pool in cluster.spec.node_pools for name in pool.node_names}
     known = {node.name for node in provided} | set(registered)
     return NodePlan(keep, tuple(sorted(known - keep.keys())))
 

@@ -80,6 +80,14 @@ class Caller(Protocol):
         ...
 
 
+class ClusterTokens(Protocol):
+    """Makes tokens that clusters' API servers trust, where they trust the platform's issuer."""
+
+    async def issue(self, person: str, role: str, cluster: Cluster) -> tuple[str, datetime]:
+        """Return a short-lived token for a person in a role, and when it ends."""
+        ...
+
+
 class Access(Protocol):
     """Who may do what with a project's clusters; every method raises for whom it does not let through."""
 

@@ -13,7 +13,7 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from haneul.dkos.model import Cluster, ClusterSpec
+from haneul.dkos.model import Cluster, ClusterSpec, NodeProviderName
 from haneul.kernel.errors import QuotaExceededError
 
 #: What the masters of a cluster count for; a test holds it to be no less than what their pods reserve.
@@ -97,12 +97,16 @@ class Quotas(BaseModel):
 
 
 def needs(spec: ClusterSpec) -> Amounts:
-    """Return what a cluster of this spec counts for. Its addresses are counted by whoever gives them out."""
+    """Return what a cluster of this spec counts for. Its addresses are counted by whoever gives them out.
+
+    Machines that the project brought itself count as nodes; their cores and memory are nobody else's to limit.
+    """
+    given = [pool for pool in spec.node_pools if pool.provider is not NodeProviderName.SSH]
     return Amounts(
         clusters=1,
         nodes=spec.node_count,
-        millicores=MASTERS_MILLICORES + sum(round(pool.cpu * 1000) * pool.count for pool in spec.node_pools),
-        memory_mib=MASTERS_MEMORY_MIB + sum(pool.memory_mib * pool.count for pool in spec.node_pools),
+        millicores=MASTERS_MILLICORES + sum(round(pool.cpu * 1000) * pool.count for pool in given),
+        memory_mib=MASTERS_MEMORY_MIB + sum(pool.memory_mib * pool.count for pool in given),
     )
 
 

@@ -50,7 +50,9 @@ spec:
 - Ranges that are left out are given: the lowest free /18 of 10.0.0.0/9 for pods, the lowest free /20 of 10.128.0.0/10
   for services. Ranges that are named must be private and may overlap no other cluster's and none of the platform's.
 - Each node takes a /24 of the pods' range, so the range bounds how many nodes a cluster can have.
-- `network` cannot change once the cluster is made. Everything else can.
+- `network` cannot change once the cluster is made. Everything else can, but sandbox nodes cannot become machines.
+- All pools have the same provider. With `ssh` a pool names machines that the project registered, each the node of one
+  cluster only, and the network is `native`; `cpu` and `memoryMib` do not matter, as a node takes its whole machine.
 - `nodeMonitorGraceSeconds` is at least four times `nodeStatusUpdateSeconds`.
 
 Every refusal comes before anything is made, with the code `invalid-input` or `conflict` ([errors](errors.md)).

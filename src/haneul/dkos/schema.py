@@ -1,11 +1,14 @@
-"""The custom resource of clusters, its schema generated from the model so that the two cannot drift apart."""
+"""The custom resources of clusters and machines; schemas come from their models, so that they cannot drift apart."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from pydantic import BaseModel
+
+from haneul.dkos.machines import MACHINES, MachineSpec, MachineStatus
 from haneul.dkos.model import CLUSTERS, ClusterSpec, ClusterStatus
-from haneul.kernel.kube import Manifest
+from haneul.kernel.kube import Manifest, Resource
 
 # Words of JSON Schema that structural schemas of Kubernetes do not know (documentation "Extend the Kubernetes API with
 # CustomResourceDefinitions", section "Specifying a structural schema").
@@ -21,25 +24,43 @@ def custom_resource_definition() -> Manifest:
         ("Endpoint", "string", ".status.endpoint"),
         ("Age", "date", ".metadata.creationTimestamp"),
     ]
+    return _definition(CLUSTERS, columns, ClusterSpec, ClusterStatus)
+
+
+def machine_resource_definition() -> Manifest:
+    """Return the CustomResourceDefinition of machines."""
+    columns = [
+        ("Address", "string", ".spec.address"),
+        ("Preset", "string", ".spec.preset"),
+        ("Node", "string", ".status.claim.node"),
+        ("Cluster", "string", ".status.claim.cluster"),
+        ("Age", "date", ".metadata.creationTimestamp"),
+    ]
+    return _definition(MACHINES, columns, MachineSpec, MachineStatus)
+
+
+def _definition(
+    resource: Resource, columns: list[tuple[str, str, str]], spec: type[BaseModel], status: type[BaseModel]
+) -> Manifest:
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
         "metadata": {
-            "name": f"{CLUSTERS.plural}.{CLUSTERS.group}",
+            "name": f"{resource.plural}.{resource.group}",
             "labels": {"app.kubernetes.io/managed-by": "haneul"},
         },
         "spec": {
-            "group": CLUSTERS.group,
+            "group": resource.group,
             "scope": "Namespaced",
             "names": {
-                "plural": CLUSTERS.plural,
-                "singular": "cluster",
-                "kind": CLUSTERS.kind,
-                "listKind": "ClusterList",
+                "plural": resource.plural,
+                "singular": resource.kind.lower(),
+                "kind": resource.kind,
+                "listKind": f"{resource.kind}List",
             },
             "versions": [
                 {
-                    "name": CLUSTERS.version,
+                    "name": resource.version,
                     "served": True,
                     "storage": True,
                     "subresources": {"status": {}},
@@ -50,8 +71,8 @@ def custom_resource_definition() -> Manifest:
                         "openAPIV3Schema": {
                             "type": "object",
                             "properties": {
-                                "spec": structural(ClusterSpec.model_json_schema(mode="validation")),
-                                "status": structural(ClusterStatus.model_json_schema(mode="validation")),
+                                "spec": structural(spec.model_json_schema(mode="validation")),
+                                "status": structural(status.model_json_schema(mode="validation")),
                             },
                         }
                     },

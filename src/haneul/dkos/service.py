@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from pydantic import ValidationError
 
-from haneul.dkos.admission import TakenRange, admit, admit_change
+from haneul.dkos.admission import TakenRange, admit, admit_change, admit_machines
 from haneul.dkos.cluster_store import ClusterEvent, ClusterStore, Confirm, certain, not_found
 from haneul.dkos.event_log import EventLog, EventRecord
+from haneul.dkos.machine_store import MachineStore
+from haneul.dkos.machines import Machine
 from haneul.dkos.model import LONGEST_CLUSTER_NAME, AuthoritiesRequest, Cluster, ClusterSpec, ConditionType
+from haneul.dkos.ports import ClusterTokens
 from haneul.dkos.shared_watch import SharedWatches
 from haneul.dkos.states import OLD_TRUSTED
 from haneul.kernel.errors import ConflictError, InvalidInputError, UnavailableError
@@ -50,20 +53,34 @@ class Credential:
     expires: datetime
 
 
+@dataclass(frozen=True)
+class ClusterToken:
+    """A person's token for one cluster."""
+
+    token: str = field(repr=False)
+    authority: str
+    server: str
+    expires: datetime
+
+
 class ClusterService:
-    """Clusters of all projects."""
+    """Clusters of all projects. With ``tokens`` people get those, and no certificates, which nobody could revoke."""
 
     def __init__(
         self,
         store: ClusterStore,
         *,
+        machines: MachineStore,
         authorities: ClientAuthorities,
         events: EventLog,
         reserved: Sequence[TakenRange],
         changed: Callable[[], None] = lambda: None,
+        tokens: ClusterTokens | None = None,
     ) -> None:
         """``changed`` is called whenever a cluster was made, changed or asked to end."""
+        self._tokens = tokens
         self._store = store
+        self._machines = machines
         self._changed = changed
         self._events = events
         self._authorities = authorities
@@ -88,12 +105,14 @@ class ClusterService:
 
         ``confirm`` is asked once more whether the project is there, when nobody can delete it any more.
         """
-        cluster = await self._store.create(
-            project,
-            name,
-            lambda others: admit(name, spec, project=project, others=others, reserved=self._reserved),
-            confirm,
-        )
+        machines = await self._machines_for(project, spec)
+
+        def decide(others: Sequence[Cluster]) -> ClusterSpec:
+            admitted = admit(name, spec, project=project, others=others, reserved=self._reserved)
+            admit_machines(spec, project=project, name=name, others=others, machines=machines)
+            return admitted
+
+        cluster = await self._store.create(project, name, decide, confirm)
         self._changed()
         return cluster
 
@@ -107,6 +126,9 @@ class ClusterService:
             said = "; ".join(f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}" for entry in error.errors())
             raise InvalidInputError(said, hint="correct the named fields") from error
         admit_change(cluster.spec, after)
+        if after.machines:
+            machines, others = await self._machines_for(project, after), await self._store.list(project)
+            admit_machines(after, project=project, name=name, others=others, machines=machines)
         if after != cluster.spec:
             cluster = await self._store.replace_spec(cluster, after)
             self._changed()
@@ -141,6 +163,10 @@ class ClusterService:
             )
         return cluster
 
+    async def _machines_for(self, project: str, spec: ClusterSpec) -> Sequence[Machine]:
+        """Return the project's machines, if the spec names any."""
+        return await self._machines.list(project) if spec.machines else []
+
     async def delete(self, project: str, name: str) -> Cluster:
         """Ask for a cluster's end."""
         await self.get(project, name)
@@ -164,11 +190,11 @@ class ClusterService:
         self, project: str, name: str, *, person: str, role: str, request: bytes, now: datetime
     ) -> Credential:
         """Sign a person's key for an hour; what the certificate says comes from their role alone."""
-        cluster = await self.get(project, name)
-        authority = await self._authorities.of(cluster)
-        if authority is None:
-            raise UnavailableError(
-                f"{name} has no API server yet", hint=f"'haneul cluster get {name}' shows its progress"
+        authority = await self._authority(await self.get(project, name))
+        if self._tokens is not None:
+            raise ConflictError(
+                "clusters of this platform are reached with tokens, which end within a minute",
+                hint="bring the haneul command up to date",
             )
         profile = LeafProfile(f"haneul:{person}", (f"haneul:{role}s",), client=True)
         try:
@@ -176,3 +202,25 @@ class ClusterService:
         except ValueError as error:
             raise InvalidInputError(f"the certificate request is not valid: {error}") from error
         return Credential(certificate.decode(), authority.trusted.decode(), authority.server, now + _CREDENTIAL_LIFE)
+
+    async def token(self, project: str, name: str, *, person: str, role: str) -> ClusterToken:
+        """Make a person a token for a cluster that ends within a minute; what it says comes from their role alone.
+
+        Raises ConflictError where clusters do not trust the platform's issuer.
+        """
+        cluster = await self.get(project, name)
+        if self._tokens is None:
+            raise ConflictError(
+                "clusters of this platform do not trust its issuer", hint="ask for a certificate instead"
+            )
+        authority = await self._authority(cluster)
+        token, expires = await self._tokens.issue(person, role, cluster)
+        return ClusterToken(token, authority.trusted.decode(), authority.server, expires)
+
+    async def _authority(self, cluster: Cluster) -> ClientAuthority:
+        authority = await self._authorities.of(cluster)
+        if authority is None:
+            raise UnavailableError(
+                f"{cluster.name} has no API server yet", hint=f"'haneul cluster get {cluster.name}' shows its progress"
+            )
+        return authority

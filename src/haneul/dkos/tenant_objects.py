@@ -6,6 +6,7 @@ import base64
 from datetime import datetime, timedelta
 from typing import Final
 
+from haneul.dkos.credentials import Endpoints
 from haneul.dkos.model import Cluster, NetworkPlugin
 from haneul.kernel.cilium_rights import agent_rules, operator_rules
 from haneul.kernel.kube import Manifest
@@ -28,7 +29,7 @@ CILIUM_RESOURCES: Final = (
 _LABELS: Final = {"app.kubernetes.io/managed-by": "haneul"}
 
 
-def base_objects(cluster: Cluster) -> list[Manifest]:
+def base_objects(cluster: Cluster, endpoints: Endpoints) -> list[Manifest]:
     """Return the objects of every cluster."""
     bindings = [
         _binding("node-bootstrap", "system:node-bootstrapper", BOOTSTRAP_GROUP),
@@ -50,7 +51,28 @@ def base_objects(cluster: Cluster) -> list[Manifest]:
             _role("cilium-operator", operator_rules()),
             _binding("cilium-operator", "haneul:cilium-operator", "haneul:cilium-operators"),
         ]
-    return [*bindings, *network]
+    outside = [_kubernetes_endpoint(endpoints)] if cluster.spec.outside else []
+    return [*bindings, *network, *outside]
+
+
+def _kubernetes_endpoint(endpoints: Endpoints) -> Manifest:
+    """Return where pods on machines reach their API server: at the hosts' port, as everybody outside does.
+
+    The API server itself would announce the service address in the management cluster, and can announce no port but
+    its own; it is told to announce nothing (``endpoint-reconciler-type``).
+    """
+    return {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "name": "kubernetes",
+            "namespace": "default",
+            "labels": {**_LABELS, "kubernetes.io/service-name": "kubernetes"},
+        },
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": [endpoints.outside_address], "conditions": {"ready": True}}],
+        "ports": [{"name": "https", "port": endpoints.outside_port, "protocol": "TCP"}],
+    }
 
 
 def bootstrap_token(token: str, node: str, now: datetime) -> Manifest:

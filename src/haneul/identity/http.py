@@ -3,31 +3,28 @@
 Annotations are evaluated here: routes are made inside functions, where FastAPI could not find names later.
 """
 
-import re
-from datetime import datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from haneul.identity.gate import Gate
 from haneul.identity.model import (
     DEFAULT_TOKEN_DAYS,
-    AuditRecord,
     Caller,
     IssuedToken,
     Member,
-    Origin,
     Person,
+    PlatformRole,
     Project,
     Role,
     Token,
 )
 from haneul.identity.ports import ProjectContents
+from haneul.identity.rights import PlatformRight, demand, demand_a_person
 from haneul.identity.service import Identity
-from haneul.kernel.clock import Clock
-from haneul.kernel.errors import ConflictError, ForbiddenError, InvalidInputError, UnauthenticatedError
-from haneul.kernel.http import decode_continue, encode_continue
+from haneul.kernel.errors import ConflictError
 
 
 class _Body(BaseModel):
@@ -69,56 +66,13 @@ class NewRole(_Body):
     role: Role
 
 
-class AuditPage(_Body):
-    """A page of the audit record, newest first."""
-
-    items: list[AuditRecord]
-    continue_token: str | None = Field(default=None, alias="continue")
-
-
-class Gate:
-    """Signs callers in and records what they change; routers of every product depend on it."""
-
-    def __init__(self, identity: Identity, clock: Clock) -> None:
-        self._identity = identity
-        self._clock = clock
-
-    async def caller(self, request: Request) -> Caller:
-        """Return who is behind the request. Raises UnauthenticatedError."""
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not token:
-            raise UnauthenticatedError("the request carries no token", hint="run 'haneul login'")
-        return await self._identity.authenticate(token)
-
-    def now(self) -> datetime:
-        """Return the moment that changes are recorded with."""
-        return self._clock.now()
-
-    async def require(self, caller: Caller, project: str, least: Role) -> Role:
-        """Return the caller's role in a project, at least ``least``."""
-        return await self._identity.require(caller, project, least)
-
-    async def record(
-        self, request: Request, caller: Caller, action: str, target: str, project: str = "", result: str = "done"
-    ) -> None:
-        """Append a change that another product made to the audit record."""
-        await self._identity.record(self.origin(request, caller), action, target, project, result)
-
-    @staticmethod
-    def origin(request: Request, caller: Caller) -> Origin:
-        """Return what the audit record says of where a change comes from."""
-        source = request.client.host if request.client else ""
-        return Origin(person=caller.person, source=source, request_id=request.state.request_id)
-
-
 def identity_router(identity: Identity, gate: Gate, *, contents: ProjectContents) -> APIRouter:
-    """Return the routes for people, tokens, projects, members and the audit record."""
-    router = APIRouter(tags=["identity"])
+    """Return the routes for people, tokens, projects and members."""
+    router = APIRouter(tags=["identity"], dependencies=[Depends(gate.refusals)])
     signed_in = Annotated[Caller, Depends(gate.caller)]
 
     def only_admins(caller: Caller) -> None:
-        if not caller.admin:
-            raise ForbiddenError("this is for platform administrators", hint="ask one of them")
+        demand(PlatformRight.ADMINISTER, caller)
 
     @router.get("/whoami")
     async def whoami(caller: signed_in) -> Caller:
@@ -132,7 +86,8 @@ def identity_router(identity: Identity, gate: Gate, *, contents: ProjectContents
     @router.post("/people", status_code=201)
     async def create_person(body: NewPerson, request: Request, caller: signed_in) -> Person:
         only_admins(caller)
-        person = Person(**body.model_dump(), created=gate.now())
+        roles = (PlatformRole.ADMIN,) if body.admin else ()
+        person = Person(**body.model_dump(exclude={"admin"}), platform_roles=roles, created=gate.now())
         return await identity.create_person(person, origin=gate.origin(request, caller))
 
     @router.patch("/people/{name}")
@@ -167,11 +122,12 @@ def identity_router(identity: Identity, gate: Gate, *, contents: ProjectContents
 
     @router.post("/projects", status_code=201)
     async def create_project(body: NewProject, request: Request, caller: signed_in) -> Project:
+        demand_a_person(caller)
         return await identity.create_project(body.name, body.description, origin=gate.origin(request, caller))
 
     @router.delete("/projects/{project}", status_code=204)
     async def delete_project(project: str, request: Request, caller: signed_in) -> None:
-        await identity.require(caller, project, Role.OWNER)
+        await gate.manage(caller, project)
         async with contents.closed(project) as things:
             if things:
                 raise ConflictError(f"{project} still has {', '.join(things)}", hint="delete them first")
@@ -184,29 +140,12 @@ def identity_router(identity: Identity, gate: Gate, *, contents: ProjectContents
 
     @router.put("/projects/{project}/members/{person}")
     async def set_member(project: str, person: str, body: NewRole, request: Request, caller: signed_in) -> Member:
-        await identity.require(caller, project, Role.OWNER)
+        await gate.manage(caller, project)
         return await identity.set_member(project, person, body.role, origin=gate.origin(request, caller))
 
     @router.delete("/projects/{project}/members/{person}", status_code=204)
     async def remove_member(project: str, person: str, request: Request, caller: signed_in) -> None:
-        await identity.require(caller, project, Role.OWNER)
+        await gate.manage(caller, project)
         await identity.remove_member(project, person, origin=gate.origin(request, caller))
-
-    @router.get("/audit")
-    async def list_audit(
-        caller: signed_in,
-        limit: Annotated[int, Query(ge=1, le=500)] = 100,
-        continue_token: Annotated[str | None, Query(alias="continue")] = None,
-    ) -> AuditPage:
-        only_admins(caller)
-        position = decode_continue(continue_token) if continue_token else ""
-        # No longer than the database's numbers.
-        if position and not re.fullmatch(r"[0-9]{1,18}", position):
-            raise InvalidInputError("the continue token is of another list", hint="start again from the first page")
-        before = int(position) if position else None
-        items = await identity.list_audit(before=before, limit=limit + 1)
-        page = items[:limit]
-        more = encode_continue(str(page[-1].id)) if len(items) > limit else None
-        return AuditPage(items=page, **{"continue": more})
 
     return router

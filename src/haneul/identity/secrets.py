@@ -21,9 +21,9 @@ _REMEMBER_SECONDS: Final = 30.0
 _REMEMBER_MOST: Final = 1000
 
 
-def new_token() -> tuple[str, str, str]:
-    """Return a fresh token's id, secret, and whole text."""
-    identity, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
+def new_token(mark: str = "") -> tuple[str, str, str]:
+    """Return a fresh token's id, which begins with ``mark``, its secret, and its whole text."""
+    identity, secret = mark + secrets.token_hex(6), secrets.token_urlsafe(32)
     return identity, secret, f"haneul_{identity}_{secret}"
 
 

@@ -1,92 +1,70 @@
-"""What identity does: signs callers in, keeps people, projects, members and tokens, and records every change.
+"""What identity does: keeps people, projects, members and tokens.
 
-A change of identity's own and its audit record are written in one transaction: there is never one without the other.
-What other products change is recorded when it was done.
+Every change goes through the audit record, which holds all others back meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import RowMapping, delete, insert, select, update
+from sqlalchemy import RowMapping, delete, insert, select, union_all, update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from haneul.identity import tables
+from haneul.identity.audit import AuditLog
+from haneul.identity.guards import an_admin_stays, demand_person, demand_project, keep_an_owner
+from haneul.identity.issuer.endings import end_everything
 from haneul.identity.model import (
     DEFAULT_TOKEN_DAYS,
     LONGEST_NAME,
     MOST_TOKEN_DAYS,
-    AuditRecord,
     Caller,
     IssuedToken,
     Member,
     Origin,
     Person,
+    PlatformRole,
     Project,
     Role,
     Token,
 )
-from haneul.identity.secrets import SecretHasher, new_token, split_token
+from haneul.identity.rights import effective_role, reaches
+from haneul.identity.rows import all_rows, aware, first_row
+from haneul.identity.secrets import SecretHasher, new_token
 from haneul.kernel.clock import Clock
-from haneul.kernel.database import writing
 from haneul.kernel.errors import (
     ConflictError,
     ForbiddenError,
     InvalidInputError,
     NotFoundError,
-    UnauthenticatedError,
 )
 from haneul.kernel.names import parse_label
-
-_RANK = {Role.VIEWER: 0, Role.DEVELOPER: 1, Role.OWNER: 2}
-_LAST_USED_EVERY = timedelta(minutes=1)
 
 
 class Identity:
     """People, projects and rights, in one database."""
 
-    def __init__(self, engine: AsyncEngine, *, hasher: SecretHasher, clock: Clock) -> None:
+    def __init__(self, engine: AsyncEngine, *, audit: AuditLog, hasher: SecretHasher, clock: Clock) -> None:
         self._engine = engine
+        self._audit = audit
         self._hasher = hasher
         self._clock = clock
-
-    async def authenticate(self, token: str) -> Caller:
-        """Return who holds ``token``. Raises UnauthenticatedError; the reason is the same for every cause."""
-        identity, secret = split_token(token)
-        query = select(tables.tokens, tables.people.c.admin, tables.people.c.disabled).join(tables.people)
-        async with self._engine.connect() as connection:
-            row = (await connection.execute(query.where(tables.tokens.c.id == identity))).mappings().first()
-        now = self._clock.now()
-        # The secret is checked in any case, so that time does not tell one cause from another either.
-        matches = await asyncio.to_thread(self._hasher.matches, None if row is None else row["hash"], secret)
-        if row is None or not matches or row["revoked"] or row["disabled"] or _aware(row["expires"]) <= now:
-            raise UnauthenticatedError(
-                "the token is unknown, expired or revoked",
-                hint="ask an administrator for a new token, then 'haneul login'",
-            )
-        if row["last_used"] is None or now - _aware(row["last_used"]) > _LAST_USED_EVERY:
-            async with writing(self._engine) as connection:
-                await connection.execute(
-                    update(tables.tokens).where(tables.tokens.c.id == identity).values(last_used=now)
-                )
-        return Caller(person=row["person"], admin=row["admin"], token_id=identity)
 
     async def bootstrap_admin(self, *, now: datetime) -> IssuedToken:
         """Return a fresh token of the person ``admin``, who is made if there is nobody of that name yet."""
         issued, row = await self._new_token("admin", "made by 'haneul up'", DEFAULT_TOKEN_DAYS)
         origin = Origin(person="admin", source="host")
-        async with self._change(origin, "token.create", f"admin/{issued.token.id}") as connection:
-            if await _row(connection, tables.people, name="admin") is None:
+        async with self._audit.change(origin, "token.create", f"admin/{issued.token.id}") as connection:
+            if await first_row(connection, tables.people, name="admin") is None:
                 await connection.execute(
                     insert(tables.people).values(
-                        name="admin", display_name="Administrator", email="", admin=True, disabled=False, created=now
+                        name="admin", display_name="Administrator", email="", disabled=False, created=now
                     )
                 )
+                await connection.execute(insert(tables.platform_roles).values(person="admin", role=PlatformRole.ADMIN))
             await connection.execute(insert(tables.tokens).values(**row))
         return issued
 
@@ -94,47 +72,57 @@ class Identity:
         """Add a person. Raises InvalidInputError for a bad name, ConflictError for a taken one."""
         parse_label(person.name, what="person's name", longest=LONGEST_NAME)
         try:
-            async with self._change(origin, "person.create", person.name) as connection:
-                await connection.execute(insert(tables.people).values(**person.model_dump()))
+            async with self._audit.change(origin, "person.create", person.name) as connection:
+                await connection.execute(insert(tables.people).values(**person.model_dump(exclude={"platform_roles"})))
+                for role in person.platform_roles:
+                    await connection.execute(insert(tables.platform_roles).values(person=person.name, role=role))
         except IntegrityError as error:
             raise ConflictError(f"a person named {person.name} exists already", hint="choose another name") from error
         return person
 
     async def list_people(self) -> list[Person]:
         """Return everybody, by name."""
-        return [Person(**_person(row)) for row in await self._rows(select(tables.people).order_by("name"))]
+        held: dict[str, list[PlatformRole]] = {}
+        for row in await all_rows(self._engine, select(tables.platform_roles)):
+            held.setdefault(row["person"], []).append(PlatformRole(row["role"]))
+        rows = await all_rows(self._engine, select(tables.people).order_by("name"))
+        return [_person(row, held.get(row["name"], [])) for row in rows]
 
     async def set_disabled(self, name: str, disabled: bool, *, origin: Origin) -> Person:
         """Let a person in or keep them out; their tokens follow at once."""
-        async with self._change(origin, "person.disable" if disabled else "person.enable", name) as connection:
-            await connection.execute(
-                update(tables.people).where(tables.people.c.name == name).values(disabled=disabled)
-            )
-            row = await _row(connection, tables.people, name=name)
+        async with self._audit.change(origin, "person.disable" if disabled else "person.enable", name) as connection:
+            async with an_admin_stays(connection):
+                await connection.execute(
+                    update(tables.people).where(tables.people.c.name == name).values(disabled=disabled)
+                )
+            if disabled:
+                await end_everything(connection, name)
+            row = await first_row(connection, tables.people, name=name)
             if row is None:
                 raise NotFoundError(f"there is no person named {name}", hint="'haneul person list' shows who there is")
-        return Person(**_person(row))
+            roles = select(tables.platform_roles.c.role).where(tables.platform_roles.c.person == name)
+            held = [PlatformRole(role) for role in (await connection.execute(roles)).scalars()]
+        return _person(row, held)
 
     async def create_token(self, person: str, description: str, days: int, *, origin: Origin) -> IssuedToken:
         """Make a token for a person; its secret is in the answer and nowhere else."""
         if not 1 <= days <= MOST_TOKEN_DAYS:
             raise InvalidInputError(f"a token lives 1 to {MOST_TOKEN_DAYS} days, not {days}", hint="choose fewer days")
         issued, row = await self._new_token(person, description, days)
-        async with self._change(origin, "token.create", f"{person}/{issued.token.id}") as connection:
-            if await _row(connection, tables.people, name=person) is None:
-                raise NotFoundError(f"there is no person named {person}")
+        async with self._audit.change(origin, "token.create", f"{person}/{issued.token.id}") as connection:
+            await demand_person(connection, person)
             await connection.execute(insert(tables.tokens).values(**row))
         return issued
 
     async def list_tokens(self, person: str) -> list[Token]:
         """Return a person's tokens, newest first."""
         query = select(tables.tokens).where(tables.tokens.c.person == person)
-        return [_token(row) for row in await self._rows(query.order_by(tables.tokens.c.created.desc()))]
+        return [_token(row) for row in await all_rows(self._engine, query.order_by(tables.tokens.c.created.desc()))]
 
     async def revoke_token(self, person: str, identity: str, *, origin: Origin) -> None:
         """Make a person's token void."""
         matches = (tables.tokens.c.id == identity) & (tables.tokens.c.person == person)
-        async with self._change(origin, "token.revoke", f"{person}/{identity}") as connection:
+        async with self._audit.change(origin, "token.revoke", f"{person}/{identity}") as connection:
             result = await connection.execute(update(tables.tokens).where(matches).values(revoked=True))
             if result.rowcount == 0:
                 raise NotFoundError(f"{person} has no token {identity}", hint="'haneul token list' shows them")
@@ -144,7 +132,7 @@ class Identity:
         parse_label(name, what="project name", longest=LONGEST_NAME)
         now = self._clock.now()
         try:
-            async with self._change(origin, "project.create", name, name) as connection:
+            async with self._audit.change(origin, "project.create", name, name) as connection:
                 await connection.execute(
                     insert(tables.projects).values(name=name, description=description, created=now)
                 )
@@ -159,39 +147,38 @@ class Identity:
         """Return the projects that the caller may see."""
         query = select(tables.projects).order_by(tables.projects.c.name)
         if not caller.admin:
-            query = query.join(tables.members).where(tables.members.c.person == caller.person)
-        return [_project(row) for row in await self._rows(query)]
+            query = query.where(tables.projects.c.name.in_(_projects_of(caller)))
+        return [_project(row) for row in await all_rows(self._engine, query)]
 
     async def delete_project(self, name: str, *, origin: Origin) -> None:
         """Remove a project and its memberships."""
-        async with self._change(origin, "project.delete", name, name) as connection:
+        async with self._audit.change(origin, "project.delete", name, name) as connection:
             await connection.execute(delete(tables.members).where(tables.members.c.project == name))
             await connection.execute(delete(tables.projects).where(tables.projects.c.name == name))
 
     async def list_members(self, project: str) -> list[Member]:
         """Return a project's members, by name."""
         query = select(tables.members).where(tables.members.c.project == project).order_by(tables.members.c.person)
-        return [Member(person=row["person"], role=row["role"]) for row in await self._rows(query)]
+        return [Member(person=row["person"], role=row["role"]) for row in await all_rows(self._engine, query)]
 
     async def set_member(self, project: str, person: str, role: Role, *, origin: Origin) -> Member:
         """Give a person a role in a project."""
-        async with self._change(origin, "member.set", f"{person}={role}", project) as connection:
-            await _hold(connection, project)
-            if await _row(connection, tables.people, name=person) is None:
-                raise NotFoundError(f"there is no person named {person}", hint="'haneul person create' adds one")
+        async with self._audit.change(origin, "member.set", f"{person}={role}", project) as connection:
+            await demand_project(connection, project)
+            await demand_person(connection, person)
             await connection.execute(delete(tables.members).where(_member(project, person)))
             await connection.execute(insert(tables.members).values(project=project, person=person, role=role))
-            await _keep_an_owner(connection, project)
+            await keep_an_owner(connection, [project])
         return Member(person=person, role=role)
 
     async def remove_member(self, project: str, person: str, *, origin: Origin) -> None:
         """Take a person out of a project."""
-        async with self._change(origin, "member.remove", person, project) as connection:
-            await _hold(connection, project)
+        async with self._audit.change(origin, "member.remove", person, project) as connection:
+            await demand_project(connection, project)
             result = await connection.execute(delete(tables.members).where(_member(project, person)))
             if result.rowcount == 0:
                 raise NotFoundError(f"{person} is no member of {project}")
-            await _keep_an_owner(connection, project)
+            await keep_an_owner(connection, [project])
 
     async def require(self, caller: Caller, project: str, least: Role) -> Role:
         """Return the caller's role in a project, which an administrator owns like every other.
@@ -200,28 +187,18 @@ class Identity:
         low a role.
         """
         async with self._engine.connect() as connection:
-            known = await _row(connection, tables.projects, name=project)
-            member = await _row(connection, tables.members, project=project, person=caller.person)
-        if known is None or (member is None and not caller.admin):
+            known = await first_row(connection, tables.projects, name=project)
+            granted = [Role(role) for role in (await connection.execute(_granted(caller, project))).scalars()]
+        if caller.project == project and caller.project_role is not None:
+            granted.append(caller.project_role)
+        role = effective_role(granted, admin=caller.admin)
+        if known is None or role is None:
             raise NotFoundError(f"there is no project named {project}", hint="'haneul project list' shows yours")
-        role = Role.OWNER if caller.admin or member is None else Role(member["role"])
-        if _RANK[role] < _RANK[least]:
+        if not reaches(role, least):
             raise ForbiddenError(
                 f"{caller.person} is {role} in {project}; this needs {least}", hint="ask an owner of the project"
             )
         return role
-
-    async def record(self, origin: Origin, action: str, target: str, project: str = "", result: str = "done") -> None:
-        """Append a change that another product made to the audit record."""
-        async with writing(self._engine) as connection:
-            await self._append(connection, origin, action, target, project, result)
-
-    async def list_audit(self, *, before: int | None, limit: int) -> list[AuditRecord]:
-        """Return records, newest first, older than number ``before``."""
-        query = select(tables.audit).order_by(tables.audit.c.id.desc()).limit(limit)
-        if before is not None:
-            query = query.where(tables.audit.c.id < before)
-        return [AuditRecord(**{**row, "moment": _aware(row["moment"])}) for row in await self._rows(query)]
 
     async def ready(self) -> None:
         """Raise if the database does not answer."""
@@ -237,62 +214,38 @@ class Identity:
         hashed = await asyncio.to_thread(self._hasher.hash, secret)
         return IssuedToken(token=Token.model_validate(values), secret=text), {**values, "hash": hashed}
 
-    @asynccontextmanager
-    async def _change(
-        self, origin: Origin, action: str, target: str, project: str = ""
-    ) -> AsyncIterator[AsyncConnection]:
-        """Open the transaction of a change and of its record."""
-        async with writing(self._engine) as connection:
-            yield connection
-            await self._append(connection, origin, action, target, project, "done")
-
-    async def _append(
-        self, connection: AsyncConnection, origin: Origin, action: str, target: str, project: str, result: str
-    ) -> None:
-        values = {**origin.model_dump(), "moment": self._clock.now(), "action": action, "object": target}
-        await connection.execute(insert(tables.audit).values(**values, project=project, result=result))
-
-    async def _rows(self, query: Any) -> list[RowMapping]:
-        async with self._engine.connect() as connection:
-            return list((await connection.execute(query)).mappings())
-
 
 def _member(project: str, person: str) -> Any:
     return (tables.members.c.project == project) & (tables.members.c.person == person)
 
 
-async def _row(connection: AsyncConnection, table: Any, **equal: str) -> RowMapping | None:
-    query = select(table)
-    for column, value in equal.items():
-        query = query.where(table.c[column] == value)
-    return (await connection.execute(query)).mappings().first()
+def _granted(caller: Caller, project: str) -> Any:
+    """Return a query of the roles that a person has in a project, their own and those of their groups."""
+    through = tables.group_roles.join(tables.group_members, tables.group_roles.c.group == tables.group_members.c.group)
+    groups = select(tables.group_roles.c.role).select_from(through)
+    return union_all(
+        select(tables.members.c.role).where(_member(project, caller.person)),
+        groups.where((tables.group_roles.c.project == project) & (tables.group_members.c.person == caller.person)),
+    )
 
 
-async def _hold(connection: AsyncConnection, project: str) -> None:
-    """Let nobody else change the project's members meanwhile: of two owners, both might leave at once."""
-    query = select(tables.projects).where(tables.projects.c.name == project).with_for_update()
-    if (await connection.execute(query)).first() is None:
-        raise NotFoundError(f"there is no project named {project}", hint="'haneul project list' shows yours")
+def _projects_of(caller: Caller) -> Any:
+    """Return a query of the projects that a caller has any role in."""
+    through = tables.group_roles.join(tables.group_members, tables.group_roles.c.group == tables.group_members.c.group)
+    groups = select(tables.group_roles.c.project).select_from(through)
+    return union_all(
+        select(tables.members.c.project).where(tables.members.c.person == caller.person),
+        groups.where(tables.group_members.c.person == caller.person),
+        select(tables.robots.c.project).where(tables.robots.c.project == caller.project),
+    )
 
 
-async def _keep_an_owner(connection: AsyncConnection, project: str) -> None:
-    """A project without an owner could be managed by nobody but administrators."""
-    owners = select(tables.members).where((tables.members.c.project == project) & (tables.members.c.role == Role.OWNER))
-    if (await connection.execute(owners)).first() is None:
-        raise ConflictError(f"{project} would be left without an owner", hint="make somebody else an owner first")
-
-
-def _aware(moment: datetime) -> datetime:
-    """SQLite forgets time zones; all moments are written in UTC."""
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-def _person(row: RowMapping) -> dict[str, Any]:
-    return {**row, "created": _aware(row["created"])}
+def _person(row: RowMapping, roles: list[PlatformRole]) -> Person:
+    return Person(**{**row, "created": aware(row["created"])}, platform_roles=tuple(sorted(roles)))
 
 
 def _project(row: RowMapping) -> Project:
-    return Project(name=row["name"], description=row["description"], created=_aware(row["created"]))
+    return Project(name=row["name"], description=row["description"], created=aware(row["created"]))
 
 
 def _token(row: RowMapping) -> Token:
@@ -300,8 +253,8 @@ def _token(row: RowMapping) -> Token:
         id=row["id"],
         person=row["person"],
         description=row["description"],
-        created=_aware(row["created"]),
-        expires=_aware(row["expires"]),
-        last_used=_aware(row["last_used"]) if row["last_used"] else None,
+        created=aware(row["created"]),
+        expires=aware(row["expires"]),
+        last_used=aware(row["last_used"]) if row["last_used"] else None,
         revoked=row["revoked"],
     )

@@ -8,6 +8,7 @@ from sqlalchemy import (
     Column,
     DateTime,
     ForeignKey,
+    ForeignKeyConstraint,
     Integer,
     MetaData,
     String,
@@ -22,7 +23,6 @@ people = Table(
     Column("name", String(64), primary_key=True),
     Column("display_name", String(200), nullable=False),
     Column("email", String(200), nullable=False),
-    Column("admin", Boolean, nullable=False),
     Column("disabled", Boolean, nullable=False),
     Column("created", DateTime(timezone=True), nullable=False),
 )
@@ -56,6 +56,70 @@ members = Table(
     Column("role", String(16), nullable=False),
 )
 
+platform_roles = Table(
+    "platform_roles",
+    metadata,
+    Column("person", ForeignKey("people.name"), primary_key=True),
+    Column("role", String(32), primary_key=True),
+)
+
+groups = Table(
+    "groups",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("description", String(500), nullable=False),
+    # What the sign-on provider calls it; null for groups whose members are kept here.
+    Column("external", String(200), unique=True),
+    Column("created", DateTime(timezone=True), nullable=False),
+)
+
+group_members = Table(
+    "group_members",
+    metadata,
+    Column("group", ForeignKey("groups.name", ondelete="CASCADE"), primary_key=True),
+    Column("person", ForeignKey("people.name"), primary_key=True, index=True),
+)
+
+group_roles = Table(
+    "group_roles",
+    metadata,
+    Column("project", ForeignKey("projects.name", ondelete="CASCADE"), primary_key=True),
+    Column("group", ForeignKey("groups.name", ondelete="CASCADE"), primary_key=True, index=True),
+    Column("role", String(16), nullable=False),
+)
+
+group_platform_roles = Table(
+    "group_platform_roles",
+    metadata,
+    Column("group", ForeignKey("groups.name", ondelete="CASCADE"), primary_key=True),
+    Column("role", String(32), primary_key=True),
+)
+
+robots = Table(
+    "robots",
+    metadata,
+    Column("project", ForeignKey("projects.name", ondelete="CASCADE"), primary_key=True),
+    Column("name", String(64), primary_key=True),
+    Column("role", String(16), nullable=False),
+    Column("description", String(200), nullable=False),
+    Column("maker", String(64), nullable=False),
+    Column("created", DateTime(timezone=True), nullable=False),
+)
+
+robot_tokens = Table(
+    "robot_tokens",
+    metadata,
+    Column("id", String(16), primary_key=True),
+    Column("project", String(64), nullable=False),
+    Column("robot", String(64), nullable=False),
+    Column("hash", String(200), nullable=False),
+    Column("created", DateTime(timezone=True), nullable=False),
+    Column("expires", DateTime(timezone=True), nullable=False),
+    Column("last_used", DateTime(timezone=True)),
+    Column("revoked", Boolean, nullable=False),
+    ForeignKeyConstraint(["project", "robot"], ["robots.project", "robots.name"], ondelete="CASCADE"),
+)
+
 audit = Table(
     "audit",
     metadata,
@@ -68,4 +132,16 @@ audit = Table(
     Column("source", String(64), nullable=False),
     Column("result", String(64), nullable=False),
     Column("request_id", String(64), nullable=False),
+    Column("agent", String(200), nullable=False),
+    Column("previous", String(64), nullable=False),
+    Column("hash", String(64), nullable=False),
+)
+
+# One row: the newest record's number and hash. Whoever writes holds it, so records have one order.
+audit_head = Table(
+    "audit_head",
+    metadata,
+    Column("name", String(16), primary_key=True),
+    Column("id", BigInteger, nullable=False),
+    Column("hash", String(64), nullable=False),
 )

@@ -25,6 +25,8 @@ class ManagementSettings:
     # Set where runc may not lower a process's badness for the out-of-memory killer.
     restrict_oom_score: bool = False
     systemd: bool = False
+    # Whether tenants' API servers trust the platform's issuer, which they must reach at ``address``.
+    clusters_trust_issuer: bool = False
 
     @property
     def admin_kubeconfig(self) -> Path:

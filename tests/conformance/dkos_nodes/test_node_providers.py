@@ -56,12 +56,21 @@ class Subject:
         return found[0]
 
 
-@pytest.fixture(params=["memory", pytest.param("sandbox", marks=pytest.mark.e2e)])
+@pytest.fixture(params=["memory", "ssh", pytest.param("sandbox", marks=pytest.mark.e2e)])
 async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
     run = secrets.token_hex(4)
     one, two = (_cluster(f"{number}-{run}") for number in ("one", "two"))
     if request.param == "memory":
         yield Subject(MemoryNodes(SystemClock()), one, two)
+        return
+    if request.param == "ssh":
+        nodes, one, two = request.getfixturevalue("ssh_site").subject(one, two)
+        try:
+            yield Subject(nodes, one, two)
+        finally:
+            for cluster in (one, two):
+                await nodes.release(cluster, seconds=NODE_SECONDS)
+            await nodes.close()
         return
     if not KUBECONFIG.exists():
         pytest.skip("there is no management cluster")
@@ -96,8 +105,9 @@ def _node(cluster: Cluster, name: str = "default-0") -> NodeAnnouncement:
         b"users:\n- name: x\n  user: {token: abcdef.0123456789abcdef}\n"
     )
     authority = issue_authority("conformance", now=datetime.now(UTC)).certificate
-    files = node_files(cluster, POOL, name, pause_image=image_reference("pause"))
-    return NodeAnnouncement(name, POOL, files, kubeconfig, authority)
+    pool = cluster.spec.node_pools[0]
+    files = node_files(cluster, pool, name, pause_image=image_reference("pause"))
+    return NodeAnnouncement(name, pool, files, kubeconfig, authority)
 
 
 async def test_cluster_has_no_machines_before_any_is_asked_for(subject: Subject) -> None:
@@ -158,7 +168,9 @@ async def test_machine_has_the_revision_that_it_was_announced_with(subject: Subj
     await subject.provider.ensure(subject.one, node)
     old = await subject.running(subject.one)
     assert old.revision == subject.provider.revision(subject.one, node)
-    changed = replace(node, pool=POOL.model_copy(update={"memory_mib": 640}))
+    larger = node.pool.model_copy(update={"memory_mib": 640})
+    files = node_files(subject.one, larger, node.name, pause_image=image_reference("pause"))
+    changed = replace(node, pool=larger, files=files)
     assert subject.provider.revision(subject.one, changed) != old.revision
     assert (await subject.running(subject.one)).instance == old.instance
     await subject.provider.ensure(subject.one, changed)

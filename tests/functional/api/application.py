@@ -14,8 +14,11 @@ from fastapi import FastAPI
 from haneul.app.api import create_api
 from haneul.dkos.cluster_store import MemoryClusters
 from haneul.dkos.event_log import MemoryEvents
+from haneul.dkos.machine_store import MemoryMachines
 from haneul.dkos.model import Cluster
 from haneul.dkos.service import ClientAuthority
+from haneul.identity.audit import AuditLog
+from haneul.identity.issuer.assembly import IssuerSettings
 from haneul.identity.secrets import SecretHasher
 from haneul.identity.service import Identity
 from haneul.kernel.clock import VirtualClock
@@ -23,6 +26,8 @@ from haneul.kernel.database import open_database
 from haneul.kernel.pki import issue_authority
 
 START = datetime(2026, 11, 24, 9, 0, tzinfo=UTC)
+#: Where browsers reach the application.
+ORIGIN = "https://cloud.test:7443"
 #: Seconds of silence after which streams show that they live; short, so that tests need not wait.
 HEARTBEAT = 0.05
 
@@ -48,6 +53,7 @@ class Api:
         self,
         app: FastAPI,
         store: MemoryClusters,
+        machines: MemoryMachines,
         events: MemoryEvents,
         clock: VirtualClock,
         admin: str,
@@ -56,6 +62,7 @@ class Api:
         self.app = app
         self.database = database
         self.store = store
+        self.machines = machines
         self.events = events
         self.clock = clock
         self._transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
@@ -64,6 +71,10 @@ class Api:
     def client(self, token: str = "") -> httpx2.AsyncClient:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         return httpx2.AsyncClient(transport=self._transport, base_url="http://api/api/v1", headers=headers)
+
+    def browser(self) -> httpx2.AsyncClient:
+        """Return a browser without cookies; it follows no redirects."""
+        return httpx2.AsyncClient(transport=self._transport, base_url=ORIGIN)
 
     async def send(self, person: str, method: str, path: str, **arguments: Any) -> httpx2.Response:
         async with self.client(self.tokens.get(person, "")) as client:
@@ -81,26 +92,32 @@ class Api:
 
 
 @asynccontextmanager
-async def running_api(folder: Path) -> AsyncIterator[Api]:
+async def running_api(folder: Path, *, clusters_trust_issuer: bool = False) -> AsyncIterator[Api]:
     """Run the application with the people admin, alice and bob, and alice's project ``shop``."""
     clock = VirtualClock(START)
-    store, events = MemoryClusters(clock), MemoryEvents()
+    store, machines, events = MemoryClusters(clock), MemoryMachines(), MemoryEvents()
     database = f"sqlite+aiosqlite:///{folder}/haneul.db"
     engine = open_database(database)
     app = create_api(
         engine=engine,
         store=store,
         quotas=store,
+        machines=machines,
+        keys=machines,
         authorities=Authorities(),
         events=events,
         reserved=[],
         clock=clock,
         version="test",
         heartbeat_seconds=HEARTBEAT,
+        sign_on=IssuerSettings(origin=ORIGIN, key_file=folder / "issuer.key"),
+        clusters_trust_issuer=clusters_trust_issuer,
     )
     async with app.router.lifespan_context(app):
-        admin = await Identity(engine, hasher=SecretHasher(clock), clock=clock).bootstrap_admin(now=clock.now())
-        api = Api(app, store, events, clock, admin.secret, database)
+        admin = await Identity(
+            engine, audit=AuditLog(engine, clock=clock), hasher=SecretHasher(clock), clock=clock
+        ).bootstrap_admin(now=clock.now())
+        api = Api(app, store, machines, events, clock, admin.secret, database)
         await api.add("alice")
         await api.add("bob")
         await api.call("alice", "POST", "/projects", {"name": "shop"}, status=201)

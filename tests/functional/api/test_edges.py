@@ -144,7 +144,7 @@ async def test_an_unexpected_error_says_nothing_but_its_id(api: Api, monkeypatch
     assert response.json()["requestId"] == response.headers["x-request-id"] != ""
 
 
-async def test_every_kind_of_change_is_on_record_and_no_refused_one(api: Api) -> None:
+async def test_every_kind_of_change_is_on_record_and_every_refused_one(api: Api) -> None:
     before = (await api.call("admin", "GET", "/audit"))["items"][0]["id"]
     await api.call("admin", "POST", "/people", {"name": "eve"}, status=201)
     token = (await api.call("admin", "POST", "/people/eve/tokens", {}, status=201))["token"]["id"]
@@ -160,9 +160,8 @@ async def test_every_kind_of_change_is_on_record_and_no_refused_one(api: Api) ->
     await api.call("alice", "DELETE", f"{CLUSTERS}/web", status=202)
     await api.call("alice", "DELETE", "/projects/shop", status=204)
     records = (await api.call("admin", "GET", "/audit"))["items"]
-    assert [(entry["action"], entry["object"], entry["project"]) for entry in records if entry["id"] > before][
-        ::-1
-    ] == [
+    made = [entry for entry in records[::-1] if entry["id"] > before]
+    assert [(entry["action"], entry["object"], entry["project"]) for entry in made] == [
         ("person.create", "eve", ""),
         ("token.create", f"eve/{token}", ""),
         ("token.revoke", f"eve/{token}", ""),
@@ -170,12 +169,15 @@ async def test_every_kind_of_change_is_on_record_and_no_refused_one(api: Api) ->
         ("person.enable", "eve", ""),
         ("member.set", "bob=viewer", "shop"),
         ("member.remove", "bob", "shop"),
+        ("member.remove", "/projects/shop/members/alice", "shop"),
         ("cluster.create", "web", "shop"),
+        ("cluster.create", CLUSTERS, "shop"),
         ("cluster.change", 'web {"settings": {"maxPodsPerNode": 50}}', "shop"),
         ("cluster.delete", "web", "shop"),
         ("project.delete", "shop", "shop"),
     ]
-    assert all(entry["requestId"] and entry["source"] == "127.0.0.1" for entry in records if entry["id"] > before)
+    assert [entry["result"] for entry in made if entry["result"] != "done"] == ["refused: conflict"] * 2
+    assert all(entry["requestId"] and entry["source"] == "127.0.0.1" and entry["agent"] for entry in made)
 
 
 async def test_the_record_ends_with_its_last_page(api: Api) -> None:
@@ -202,13 +204,39 @@ async def test_the_description_of_the_api_is_whole(api: Api) -> None:
     }
     person, project = "/people/{name}", "/projects/{project}"
     cluster = f"{project}/clusters/{{name}}"
+    groups, robot = "/groups/{name}", f"{project}/robots/{{name}}"
+    secret, link, sessions = (f"{person}/{name}" for name in ("sign-on-secret", "provider-link", "sessions"))
+    machine, key = f"{project}/machines/{{name}}", f"{project}/machine-key"
     assert routes == {
+        *{("GET", path) for path in (f"{project}/machines", machine, key)},
+        *{("POST", path) for path in (f"{project}/machines", f"{machine}/check")},
+        ("PUT", key),
+        ("DELETE", machine),
+        *{("GET", path) for path in ("/clients", sessions)},
+        *{("POST", path) for path in ("/clients", secret)},
+        ("PUT", link),
+        *{("DELETE", path) for path in ("/clients/{client}", secret, f"{sessions}/{{session}}")},
+        *{("GET", path) for path in ("/audit/head", "/groups", f"{groups}/members", f"{project}/groups")},
+        *{("GET", path) for path in (f"{project}/robots", f"{robot}/tokens")},
+        *{("POST", path) for path in ("/groups", f"{project}/robots", f"{robot}/rotate")},
+        *{
+            (method, path)
+            for method in ("PUT", "DELETE")
+            for path in (
+                f"{groups}/members/{{person}}",
+                f"{groups}/roles/{{role}}",
+                f"{person}/roles/{{role}}",
+                f"{project}/groups/{{group}}",
+            )
+        },
+        *{("DELETE", path) for path in (groups, robot, f"{robot}/tokens/{{token}}")},
         *{("GET", path) for path in ("/version", "/whoami", "/people", "/projects", "/audit", cluster)},
         *{("GET", path) for path in (f"{person}/tokens", f"{project}/members", f"{project}/clusters")},
         ("GET", f"{cluster}/events"),
         *{("POST", path) for path in ("/people", "/projects", f"{person}/tokens", f"{project}/clusters")},
         ("POST", f"{cluster}/credentials"),
         ("POST", f"{cluster}/rotate-authorities"),
+        ("POST", f"{cluster}/token"),
         *{("PATCH", path) for path in (person, cluster)},
         *{("GET", path) for path in ("/quota", f"{project}/quota", "/usage")},
         *{("PUT", path) for path in ("/quota", f"{project}/quota", f"{project}/members/{{person}}")},

@@ -217,7 +217,8 @@ async def test_every_change_is_on_record(api: Api) -> None:
     await api.call("alice", "DELETE", "/projects/shop/clusters/web", status=202)
     await api.call("alice", "GET", "/audit", status=403)
     records = (await api.call("admin", "GET", "/audit"))["items"]
-    assert [(entry["person"], entry["action"], entry["object"]) for entry in records[:3]] == [
+    assert [(entry["person"], entry["action"], entry["object"]) for entry in records[:4]] == [
+        ("alice", "audit.list", "/audit"),
         ("alice", "cluster.delete", "web"),
         ("alice", "cluster.create", "web"),
         ("alice", "project.create", "shop"),

@@ -1,4 +1,4 @@
-"""What the platform's own accounts may do with events: no more than they need."""
+"""What the platform's own accounts may do with events and with keys: no more than they need."""
 
 from __future__ import annotations
 
@@ -21,7 +21,13 @@ def manifests() -> list[Manifest]:
     authority = issue_authority("test", now=NOW)
     certificate = issue_leaf(authority, LeafProfile("haneul-api", server=True), now=NOW, life=timedelta(days=90))
     settings = ManagementSettings(address="192.0.2.10", host_name="host-a")
-    return platform_manifests(settings=settings, image="haneul.local/platform:v1", build="b", certificate=certificate)
+    return platform_manifests(
+        settings=settings,
+        image="haneul.local/platform:v1",
+        build="b",
+        certificate=certificate,
+        authority=authority.certificate.decode(),
+    )
 
 
 def role(manifests: list[Manifest], name: str) -> list[dict[str, Any]]:
@@ -51,6 +57,12 @@ def test_the_api_reads_events_only_where_it_is_let(manifests: list[Manifest]) ->
     ]
     bound = [m["roleRef"]["name"] for m in manifests if m["kind"].endswith("RoleBinding")]
     assert "haneul-event-reader" not in bound
+
+
+def test_the_api_makes_and_deletes_keys_to_machines_and_never_reads_one(manifests: list[Manifest]) -> None:
+    (rules,) = [m["rules"] for m in manifests if m["kind"] == "Role" and m["metadata"]["namespace"] == "haneul-keys"]
+    assert {verb for verb, _ in verbs(rules, "", "secrets")} == {"create", "delete"}
+    assert list(verbs(role(manifests, "haneul-api"), "", "secrets")) == []
 
 
 def test_everything_is_of_a_kind_that_can_be_applied(manifests: list[Manifest]) -> None:

@@ -21,7 +21,7 @@ CERTIFICATE = issue_leaf(issue_authority("test", now=START), LeafProfile("api", 
 
 
 def rendered(settings: ManagementSettings) -> dict[tuple[str, str], Manifest]:
-    manifests = platform_manifests(settings=settings, image="i", build="b", certificate=CERTIFICATE)
+    manifests = platform_manifests(settings=settings, image="i", build="b", certificate=CERTIFICATE, authority="")
     return {(entry["kind"], entry["metadata"]["name"]): entry for entry in manifests}
 
 

@@ -39,6 +39,8 @@ from haneul.dkos.model import (
     cluster_from_resource,
     project_namespace,
 )
+from haneul.dkos.node_changes import DRAIN_LIFE
+from haneul.dkos.ports import NodeAnnouncement
 from haneul.dkos.rotation import Step
 from haneul.dkos.states import waits_on
 from haneul.dkos.teardown import tear_down
@@ -51,6 +53,7 @@ from haneul.kernel.kube import (
     CLUSTER_ROLES,
     CONFIG_MAPS,
     DEPLOYMENTS,
+    ENDPOINT_SLICES,
     JOBS,
     LEASES,
     NAMESPACES,
@@ -162,6 +165,7 @@ class World:
     management: MemoryKubeClient = field(init=False)
     tenant: MemoryKubeClient = field(init=False)
     nodes: MemoryNodes = field(init=False)
+    metal: MemoryNodes = field(init=False)
     calls: Calls = field(default_factory=Calls)
     told: list[Event] = field(default_factory=list)
     wire: Wire = field(init=False)
@@ -171,6 +175,7 @@ class World:
         self.management = MemoryKubeClient(clock=self.clock)
         self.tenant = MemoryKubeClient(clock=self.clock)
         self.nodes = MemoryNodes(self.clock)
+        self.metal = MemoryNodes(self.clock)
         self.wire = Wire(self.tenant, self.calls)
 
     async def ask(self, cluster: Cluster) -> None:
@@ -202,7 +207,7 @@ class World:
             masters=Masters(
                 management, images=self.images, outside_address="192.0.2.10", data="/data", clock=self.clock
             ),
-            providers={NodeProviderName.SANDBOX: self.nodes},
+            providers={NodeProviderName.SANDBOX: self.nodes, NodeProviderName.SSH: self.metal},
             connect=connect,
             pause_image="haneul.local/pause:v1",
             clock=self.clock,
@@ -422,6 +427,63 @@ async def test_scaling_drops_the_highest_and_keeps_the_others(world: World, nati
     assert after == {name: before[name] for name in ("big-0", "default-0")}
     assert {node["metadata"]["name"] for node in await world.tenant.list(NODES)} == {"big-0", "default-0"}
     assert status.phase is Phase.READY
+
+
+def _of_machines(native: Cluster, *names: str) -> Cluster:
+    pool = NodePool(name="metal", provider=NodeProviderName.SSH, machines=names, count=len(names))
+    return native.model_copy(update={"spec": native.spec.model_copy(update={"node_pools": (pool,)})})
+
+
+async def test_machines_reach_the_api_server_from_outside(
+    world: World, native: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    announced: list[NodeAnnouncement] = []
+
+    async def ensure(_: Cluster, node: NodeAnnouncement) -> None:
+        announced.append(node)
+
+    monkeypatch.setattr(world.metal, "ensure", ensure)
+    cluster = _of_machines(native, "rack1")
+    await world.ask(cluster)
+    async with world.controller() as controller:
+        status = await world.settle(controller, cluster)
+    server = status.endpoint
+    assert server.startswith("https://192.0.2.10:")
+    assert announced[0].name == "metal-rack1" and server.encode() in announced[0].bootstrap_kubeconfig
+    endpoint = await world.tenant.get(ENDPOINT_SLICES, "kubernetes", "default")
+    assert endpoint is not None
+    assert f"https://{endpoint['endpoints'][0]['addresses'][0]}:{endpoint['ports'][0]['port']}" == server
+    api = await world.management.get(DEPLOYMENTS, "kube-apiserver", cluster.masters_namespace)
+    assert api is not None
+    assert "--endpoint-reconciler-type=none" in api["spec"]["template"]["spec"]["containers"][0]["args"]
+
+
+async def test_machine_that_leaves_is_emptied_first_and_not_waited_for_without_end(
+    world: World, native: Cluster
+) -> None:
+    both, one = _of_machines(native, "rack1", "rack2"), _of_machines(native, "rack2")
+    await world.ask(both)
+    where = {"name": "web", "namespace": "default"}
+    async with world.controller() as controller:
+        await world.settle(controller, both)
+        for machine in await world.metal.observe(await world.cluster(both)):
+            await world.tenant.apply(NODES, {"metadata": {"name": machine.name}})
+            await world.tenant.patch(NODES, machine.name, {"status": READY}, subresource="status")
+        # A finalizer stands for the time that a pod asked for.
+        pod = {"metadata": {**where, "finalizers": ["test/grace"]}, "spec": {"nodeName": "metal-rack1"}}
+        await world.tenant.apply(PODS, pod)
+        shrunk = (await world.cluster(both)).model_copy(update={"spec": one.spec})
+        for _ in range(2):
+            await controller.reconcile(shrunk)
+        node = await world.tenant.get(NODES, "metal-rack1")
+        ending = await world.tenant.get(PODS, "web", "default")
+        assert node is not None and node["spec"]["unschedulable"]
+        assert ending is not None and "deletionTimestamp" in ending["metadata"]
+        assert len(await world.metal.observe(shrunk)) == 2
+        world.clock.advance(DRAIN_LIFE.total_seconds())
+        await controller.reconcile(shrunk)
+        assert [machine.name for machine in await world.metal.observe(shrunk)] == ["metal-rack2"]
+        assert await world.tenant.get(NODES, "metal-rack1") is None
 
 
 async def test_node_s_certificate_request_is_signed_and_a_stranger_s_denied(world: World, native: Cluster) -> None:

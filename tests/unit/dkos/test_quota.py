@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from haneul.dkos.model import Cluster, ClusterSpec, NodePool
+from haneul.dkos.model import Cluster, ClusterSpec, NodePool, NodeProviderName
 from haneul.dkos.quota import (
     BUILT_IN,
     MASTERS_MEMORY_MIB,
@@ -38,6 +38,11 @@ def test_a_cluster_counts_with_its_nodes_and_its_masters() -> None:
     pools = (NodePool(name="small", count=3, cpu=0.1, memory_mib=512), NodePool(name="big", cpu=3.5, memory_mib=4096))
     assert needs(ClusterSpec(node_pools=pools)) == Amounts(1, 4, 100 + 300 + 3500, 512 + 3 * 512 + 4096)
     assert needs(ClusterSpec(node_pools=())) == Amounts(1, 0, MASTERS_MILLICORES, MASTERS_MEMORY_MIB)
+
+
+def test_a_project_s_own_machines_count_as_nodes_and_not_with_what_they_have() -> None:
+    metal = NodePool(name="metal", provider=NodeProviderName.SSH, machines=("rack1", "rack2"), count=2)
+    assert needs(ClusterSpec(node_pools=(metal,))) == Amounts(1, 2, MASTERS_MILLICORES, MASTERS_MEMORY_MIB)
 
 
 def test_masters_count_for_no_less_than_they_reserve() -> None:

@@ -68,9 +68,11 @@ def test_wipe_job_is_rendered_as_the_golden_file_says(native: Cluster, golden: G
     golden("wipe-job.yaml", wipe_job(native, "host-1", toolbox="haneul.local/toolbox:v1", data="/data/clusters"))
 
 
-def test_tenant_objects_are_rendered_as_the_golden_files_say(native: Cluster, cilium: Cluster, golden: Golden) -> None:
-    golden("tenant-objects.native.yaml", tenant_objects.base_objects(native))
-    golden("tenant-objects.cilium.yaml", tenant_objects.base_objects(cilium))
+def test_tenant_objects_are_rendered_as_the_golden_files_say(
+    native: Cluster, cilium: Cluster, endpoints: Endpoints, golden: Golden
+) -> None:
+    golden("tenant-objects.native.yaml", tenant_objects.base_objects(native, endpoints))
+    golden("tenant-objects.cilium.yaml", tenant_objects.base_objects(cilium, endpoints))
 
 
 def test_bootstrap_token_is_rendered_as_the_golden_file_says(native: Cluster, golden: Golden) -> None:
@@ -350,8 +352,8 @@ def test_bootstrap_token_serves_joining_only_and_ends(native: Cluster) -> None:
     assert {"usage-bootstrap-authentication", "expiration", "auth-extra-groups"} <= data.keys()
 
 
-def test_nobody_but_owners_administers_a_tenant_s_cluster(cilium: Cluster) -> None:
-    for manifest in tenant_objects.base_objects(cilium):
+def test_nobody_but_owners_administers_a_tenant_s_cluster(cilium: Cluster, endpoints: Endpoints) -> None:
+    for manifest in tenant_objects.base_objects(cilium, endpoints):
         if manifest["kind"] == "ClusterRoleBinding" and manifest["roleRef"]["name"] == "cluster-admin":
             assert [subject["name"] for subject in manifest["subjects"]] == ["haneul:owners"]
         for rule in manifest.get("rules", []):
@@ -359,8 +361,10 @@ def test_nobody_but_owners_administers_a_tenant_s_cluster(cilium: Cluster) -> No
             assert "secrets" not in rule["resources"] or manifest["metadata"]["name"] == "haneul:cilium-operator"
 
 
-def test_a_tenant_s_cilium_reads_no_secrets_and_no_node_takes_another_s_lease(cilium: Cluster) -> None:
-    roles = [entry for entry in tenant_objects.base_objects(cilium) if entry["kind"] == "ClusterRole"]
+def test_a_tenant_s_cilium_reads_no_secrets_and_no_node_takes_another_s_lease(
+    cilium: Cluster, endpoints: Endpoints
+) -> None:
+    roles = [entry for entry in tenant_objects.base_objects(cilium, endpoints) if entry["kind"] == "ClusterRole"]
     assert {role["metadata"]["name"] for role in roles} >= {"haneul:cilium-agent", "haneul:cilium-operator"}
     for role in roles:
         for rule in role["rules"]:

@@ -29,17 +29,19 @@ import (
 func main() {
 	kubeconfig := flag.String("kubeconfig-file", "", "kubeconfig of the node")
 	networkConfiguration := flag.String("net-config-path", "", "flannel's network configuration")
+	address := flag.String("iface", "", "address or interface of the way to other nodes (default: the default route's)")
 	masquerade := flag.Bool("ip-masq", true, "masquerade traffic that leaves the pod network")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *kubeconfig, *networkConfiguration, *masquerade); err != nil && !errors.Is(err, context.Canceled) {
+	err := run(ctx, *kubeconfig, *networkConfiguration, *address, *masquerade)
+	if err != nil && !errors.Is(err, context.Canceled) {
 		log.Errorf("flanneld: %v", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, kubeconfig, networkConfiguration string, masquerade bool) error {
+func run(ctx context.Context, kubeconfig, networkConfiguration, address string, masquerade bool) error {
 	subnets, err := kube.NewSubnetManager(ctx, "", kubeconfig, "flannel.alpha.coreos.com", networkConfiguration, false)
 	if err != nil {
 		return fmt.Errorf("subnet manager: %w", err)
@@ -52,7 +54,7 @@ func run(ctx context.Context, kubeconfig, networkConfiguration string, masquerad
 	if err != nil {
 		return fmt.Errorf("address family: %w", err)
 	}
-	external, err := ipmatch.LookupExtIface("", "", "", stack, ipmatch.PublicIPOpts{})
+	external, err := ipmatch.LookupExtIface(address, "", "", stack, ipmatch.PublicIPOpts{})
 	if err != nil {
 		return fmt.Errorf("external interface: %w", err)
 	}

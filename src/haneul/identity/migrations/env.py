@@ -2,6 +2,7 @@
 
 from alembic import context
 
+import haneul.identity.issuer.tables  # noqa: F401 - its tables are part of the metadata
 from haneul.identity.tables import metadata
 
 connection = context.config.attributes["connection"]
