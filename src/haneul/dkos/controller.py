@@ -29,6 +29,7 @@ from haneul.dkos.model import (
     CLUSTERS,
     Cluster,
     ClusterStatus,
+    NetworkPlugin,
     NodePool,
     NodeProviderName,
     project_namespace,
