@@ -130,11 +130,15 @@ class ClustersInProject:
     async def closed(self, project: str) -> AsyncIterator[list[str]]:
         """Let no cluster be created meanwhile; yield the project's clusters and machines in words.
 
-        With the project, its quota and the key to its machines end.
+        With the project, its quota and the key to its machines end. The key goes first: were it left behind, by a
+        process that ended in between, the next project of the name would have it.
         """
         async with self._store.closed(project) as clusters:
             machines = await self._machines.list(project)
-            yield [f"cluster {cluster.name}" for cluster in clusters] + [f"machine {one.name}" for one in machines]
+            things = [f"cluster {cluster.name}" for cluster in clusters] + [f"machine {one.name}" for one in machines]
+            if not things:
+                await self._machines.forget(project)
+            yield things
             await self._quotas.set_quota(project, QuotaLimits())
             await self._machines.forget(project)
 
@@ -180,7 +184,7 @@ def create_api(
         changed=recorder.changed,
         tokens=tokens,
     )
-    machine_service = MachineService(machines, keys, store)
+    machine_service = MachineService(machines, keys, store, reserved=[entry for entry in reserved if entry.inside])
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

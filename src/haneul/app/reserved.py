@@ -17,8 +17,8 @@ FILE = "reserved-ranges.json"
 def reserved_ranges(settings: ManagementSettings) -> list[TakenRange]:
     """Return the management cluster's ranges and the host's networks."""
     return [
-        TakenRange(IPv4Network(settings.pods), "the management cluster's pods"),
-        TakenRange(IPv4Network(settings.services), "the management cluster's services"),
+        TakenRange(IPv4Network(settings.pods), "the management cluster's pods", inside=True),
+        TakenRange(IPv4Network(settings.services), "the management cluster's services", inside=True),
         *(
             TakenRange(IPv4Network(network), f"a network of the host {settings.host_name} ({device})")
             for network, device in settings.host_networks
@@ -28,10 +28,10 @@ def reserved_ranges(settings: ManagementSettings) -> list[TakenRange]:
 
 def dumped(ranges: list[TakenRange]) -> str:
     """Return the file's text; the same ranges give the same text."""
-    rows = [{"network": str(entry.network), "owner": entry.owner} for entry in ranges]
+    rows = [{"network": str(entry.network), "owner": entry.owner, "inside": entry.inside} for entry in ranges]
     return json.dumps(rows, indent=1) + "\n"
 
 
 def loaded(text: str) -> list[TakenRange]:
     """Return what a file's text says."""
-    return [TakenRange(IPv4Network(row["network"]), row["owner"]) for row in json.loads(text)]
+    return [TakenRange(IPv4Network(row["network"]), row["owner"], row["inside"]) for row in json.loads(text)]

@@ -94,8 +94,12 @@ class IssuerClient:
                 str(answer.get("detail") or f"the platform answered {response.status_code}"), hint="try again"
             )
         raise UnauthenticatedError(
-            str(answer.get("error_description") or f"the platform answered {response.status_code}"),
-            hint="run 'haneul login' again",
+            str(
+                answer.get("error_description")
+                or answer.get("detail")
+                or f"the platform answered {response.status_code}"
+            ),
+            hint=str(answer.get("hint") or "run 'haneul login' again"),
         )
 
     def tokens(self, endpoint: str, form: Mapping[str, str]) -> SessionTokens:

@@ -38,10 +38,11 @@ _GATE: Final = re.compile(r"[A-Z][A-Za-z0-9]{1,80}")
 
 @dataclass(frozen=True)
 class TakenRange:
-    """A range that is in use, and by whom, in words."""
+    """A range that is in use, and by whom, in words. ``inside``: no machine that a project registers is in it."""
 
     network: ipaddress.IPv4Network
     owner: str
+    inside: bool = False
 
 
 def admit(

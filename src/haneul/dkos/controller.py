@@ -46,6 +46,7 @@ from haneul.kernel.clock import Clock
 from haneul.kernel.errors import HaneulError
 from haneul.kernel.kube import (
     CERTIFICATE_REQUESTS,
+    ENDPOINT_SLICES,
     LEASES,
     NODES,
     SECRETS,
@@ -387,6 +388,8 @@ class ClusterController:
 
         inputs = (cluster.spec.network.plugin, cluster.spec.outside, made.endpoints)
         if self._base_applied == inputs:
+            if cluster.spec.outside:
+                await self._keep_way_in(tenant, made)
             return
         cilium = cluster.spec.network.plugin is NetworkPlugin.CILIUM
         async with asyncio.TaskGroup() as group:
@@ -395,6 +398,13 @@ class ClusterController:
             for manifest in self._cilium_definitions if cilium else ():
                 group.create_task(apply(manifest))
         self._base_applied = inputs
+
+    async def _keep_way_in(self, tenant: KubeClient, made: MadeMasters) -> None:
+        """An API server of before the cluster's first machines may still have announced itself, as it was told to."""
+        wanted = tenant_objects.kubernetes_endpoint(made.endpoints)
+        found = await tenant.get(ENDPOINT_SLICES, wanted["metadata"]["name"], wanted["metadata"]["namespace"])
+        if found is None or any(found.get(field) != wanted[field] for field in ("endpoints", "ports")):
+            await tenant.apply(ENDPOINT_SLICES, wanted)
 
     async def _keep_token(
         self, tenant: KubeClient, name: str, machine: ProvidedNode | None, node: Manifest | None, token: str

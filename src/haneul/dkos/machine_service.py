@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from datetime import datetime
+from ipaddress import IPv4Address
+from typing import Final
 
+from haneul.dkos.admission import TakenRange
 from haneul.dkos.cluster_store import ClusterStore, Confirm, certain
 from haneul.dkos.machine_store import MachineStore, PublicKeys, no_machine
 from haneul.dkos.machines import LONGEST_MACHINE_NAME, Machine, MachineSpec
@@ -13,14 +16,21 @@ from haneul.kernel.errors import ConflictError, HaneulError, InvalidInputError, 
 from haneul.kernel.names import parse_label
 from haneul.kernel.ssh_keys import ssh_key_from
 
+#: Machines of one project. All are listed at each registration, and each may be looked at by the operator.
+MOST_MACHINES: Final = 500
+
 
 class MachineService:
     """Machines of all projects."""
 
-    def __init__(self, store: MachineStore, keys: PublicKeys, clusters: ClusterStore) -> None:
+    def __init__(
+        self, store: MachineStore, keys: PublicKeys, clusters: ClusterStore, *, reserved: Sequence[TakenRange] = ()
+    ) -> None:
+        """``reserved`` are ranges in which no machine is: nobody sends the operator to the platform's own parts."""
         self._store = store
         self._keys = keys
         self._clusters = clusters
+        self._reserved = reserved
 
     async def list(self, project: str) -> Sequence[Machine]:
         """Return a project's machines by name."""
@@ -43,7 +53,17 @@ class MachineService:
         is forgotten again.
         """
         parse_label(name, what="machine name", longest=LONGEST_MACHINE_NAME)
-        for other in await self._store.list():
+        for taken in self._reserved:
+            if IPv4Address(spec.address) in taken.network:
+                raise InvalidInputError(
+                    f"{spec.address} is an address of {taken.owner}", hint="name the address of a machine of your own"
+                )
+        others = await self._store.list()
+        if sum(other.project == project for other in others) >= MOST_MACHINES:
+            raise ConflictError(
+                f"{project} has {MOST_MACHINES} machines, and more it may not have", hint="remove one that is not used"
+            )
+        for other in others:
             if other.spec.address == spec.address and (other.project, other.name) != (project, name):
                 # Whose it is in another project is nobody's business here.
                 whose = f"as {other.name}" if other.project == project else "in another project"

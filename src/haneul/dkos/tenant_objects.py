@@ -51,11 +51,11 @@ def base_objects(cluster: Cluster, endpoints: Endpoints) -> list[Manifest]:
             _role("cilium-operator", operator_rules()),
             _binding("cilium-operator", "haneul:cilium-operator", "haneul:cilium-operators"),
         ]
-    outside = [_kubernetes_endpoint(endpoints)] if cluster.spec.outside else []
+    outside = [kubernetes_endpoint(endpoints)] if cluster.spec.outside else []
     return [*bindings, *network, *outside]
 
 
-def _kubernetes_endpoint(endpoints: Endpoints) -> Manifest:
+def kubernetes_endpoint(endpoints: Endpoints) -> Manifest:
     """Return where pods on machines reach their API server: at the hosts' port, as everybody outside does.
 
     The API server itself would announce the service address in the management cluster, and can announce no port but

@@ -63,6 +63,8 @@ class AuditLog:
             found = found.where(table.c.id > query.behind if query.oldest_first else table.c.id < query.behind)
         if query.project:
             found = found.where(table.c.project == query.project)
+        if query.since is not None:
+            found = found.where(table.c.moment >= query.since)
         if query.person:
             found = found.where(table.c.person == query.person)
         rows = await all_rows(self._engine, found)

@@ -41,7 +41,7 @@ def audit_router(audit: AuditLog, gate: Gate) -> APIRouter:
         project: str = "",
         person: str = "",
     ) -> AuditPage:
-        await gate.read_audit(caller, project)
+        since = await gate.read_audit(caller, project)
         position = decode_continue(continue_token) if continue_token else ""
         # No longer than the database's numbers.
         if position and not re.fullmatch(r"[0-9]{1,18}", position):
@@ -49,6 +49,7 @@ def audit_router(audit: AuditLog, gate: Gate) -> APIRouter:
         query = AuditQuery(
             project=project,
             person=person,
+            since=since,
             oldest_first=order == "oldest",
             behind=int(position) if position else None,
             limit=limit + 1,

@@ -54,12 +54,17 @@ class Gate:
         await self._identity.require(caller, project, Role.OWNER)
         demand_a_person(caller)
 
-    async def read_audit(self, caller: Caller, project: str) -> None:
-        """Let through who may read the record of a project, or of everything where no project is named."""
-        if not may(PlatformRight.READ_AUDIT, caller.platform_roles):
-            if not project:
-                demand(PlatformRight.READ_AUDIT, caller)
-            await self.manage(caller, project)
+    async def read_audit(self, caller: Caller, project: str) -> datetime | None:
+        """Let through who may read the record of a project, or of everything where no project is named.
+
+        Returns since when, for owners: an earlier project of the name was none of theirs.
+        """
+        if may(PlatformRight.READ_AUDIT, caller.platform_roles):
+            return None
+        if not project:
+            demand(PlatformRight.READ_AUDIT, caller)
+        await self.manage(caller, project)
+        return await self._identity.created(project)
 
     async def record(
         self, request: Request, caller: Caller, action: str, target: str, project: str = "", result: str = DONE

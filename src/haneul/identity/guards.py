@@ -42,10 +42,12 @@ async def an_admin_stays(connection: AsyncConnection) -> AsyncIterator[None]:
         )
 
 
-async def demand_project(connection: AsyncConnection, project: str) -> None:
-    """Raise NotFoundError for a project that is not there."""
-    if await first_row(connection, tables.projects, name=project) is None:
+async def demand_project(connection: AsyncConnection, project: str) -> RowMapping:
+    """Return a project's row. Raises NotFoundError."""
+    row = await first_row(connection, tables.projects, name=project)
+    if row is None:
         raise NotFoundError(f"there is no project named {project}", hint="'haneul project list' shows yours")
+    return row
 
 
 async def demand_person(connection: AsyncConnection, name: str) -> RowMapping:

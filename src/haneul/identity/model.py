@@ -191,10 +191,14 @@ class AuditRecord(_Value):
 
 
 class AuditQuery(_Value):
-    """Which records to return: of one project, of one person, newest or oldest first, behind a record's number."""
+    """Which records to return: of one project, of one person, newest or oldest first, behind a record's number.
+
+    ``since`` leaves out what is older.
+    """
 
     project: str = ""
     person: str = ""
+    since: datetime | None = None
     oldest_first: bool = False
     behind: int | None = None
     limit: int

@@ -150,6 +150,11 @@ class Identity:
             query = query.where(tables.projects.c.name.in_(_projects_of(caller)))
         return [_project(row) for row in await all_rows(self._engine, query)]
 
+    async def created(self, project: str) -> datetime:
+        """Return when a project came to be. Raises NotFoundError."""
+        async with self._engine.connect() as connection:
+            return aware((await demand_project(connection, project))["created"])
+
     async def delete_project(self, name: str, *, origin: Origin) -> None:
         """Remove a project and its memberships."""
         async with self._audit.change(origin, "project.delete", name, name) as connection:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import httpx2
 from fastapi import FastAPI
 
 from haneul.app.api import create_api
+from haneul.dkos.admission import TakenRange
 from haneul.dkos.cluster_store import MemoryClusters
 from haneul.dkos.event_log import MemoryEvents
 from haneul.dkos.machine_store import MemoryMachines
@@ -25,6 +27,12 @@ from haneul.kernel.clock import VirtualClock
 from haneul.kernel.database import open_database
 from haneul.kernel.pki import issue_authority
 
+#: An address in the management cluster, and one of its host.
+INSIDE, HOST = "10.192.3.4", "198.51.100.9"
+RESERVED = [
+    TakenRange(IPv4Network("10.192.0.0/16"), "the management cluster's pods", inside=True),
+    TakenRange(IPv4Network("198.51.100.0/24"), "a network of the host"),
+]
 START = datetime(2026, 11, 24, 9, 0, tzinfo=UTC)
 #: Where browsers reach the application.
 ORIGIN = "https://cloud.test:7443"
@@ -106,7 +114,7 @@ async def running_api(folder: Path, *, clusters_trust_issuer: bool = False) -> A
         keys=machines,
         authorities=Authorities(),
         events=events,
-        reserved=[],
+        reserved=RESERVED,
         clock=clock,
         version="test",
         heartbeat_seconds=HEARTBEAT,

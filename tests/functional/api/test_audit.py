@@ -74,3 +74,13 @@ async def test_texts_of_callers_are_cut_to_what_the_record_holds(api: Api) -> No
     record = (await api.call("admin", "GET", "/audit?limit=1"))["items"][0]
     assert (len(record["object"]), len(record["agent"])) == (200, 200)
     assert verify(await everything(api)).fault == ""
+
+
+async def test_owners_do_not_read_of_an_earlier_project_of_the_name(api: Api) -> None:
+    await api.call("alice", "DELETE", "/projects/shop", status=204)
+    api.clock.advance(60)
+    await api.call("bob", "POST", "/projects", {"name": "shop"}, status=201)
+    own = (await api.call("bob", "GET", "/audit?project=shop"))["items"]
+    assert [(record["person"], record["action"]) for record in own] == [("bob", "project.create")]
+    everything = (await api.call("admin", "GET", "/audit?project=shop"))["items"]
+    assert [record["action"] for record in everything] == ["project.create", "project.delete", "project.create"]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from haneul.dkos import machine_service
 from haneul.dkos.machines import Claim, Machine, MachineSpec
-from haneul.kernel.errors import NotFoundError
+from haneul.identity.service import Identity
+from haneul.kernel.errors import NotFoundError, UnavailableError
 from haneul.kernel.ssh_keys import new_ssh_key
-from tests.functional.api.application import Api
+from tests.functional.api.application import HOST, INSIDE, Api
 
 PIN = "SHA256:" + "A" * 43
-RACK = {"name": "rack1", "spec": {"address": "192.0.2.11", "hostKey": PIN}}
+RACK: dict[str, Any] = {"name": "rack1", "spec": {"address": "192.0.2.11", "hostKey": PIN}}
 PATH = "/projects/shop/machines"
 
 
@@ -121,3 +125,36 @@ async def test_refused_change_of_machines_is_recorded(api: Api) -> None:
     record = await api.call("admin", "GET", "/audit")
     refused = [entry["action"] for entry in record["items"] if entry["result"] == "refused: forbidden"]
     assert refused == ["machine.add"]
+
+
+async def test_machine_is_no_part_of_the_platform(api: Api) -> None:
+    spec = {**RACK["spec"], "address": INSIDE}
+    refused = await api.call("alice", "POST", PATH, {"name": "rack1", "spec": spec}, status=422)
+    assert "the management cluster" in refused["detail"]
+    spec["address"] = HOST
+    await api.call("alice", "POST", PATH, {"name": "rack1", "spec": spec}, status=201)
+
+
+async def test_a_project_has_so_many_machines_and_no_more(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine_service, "MOST_MACHINES", 1)
+    await api.call("alice", "POST", PATH, RACK, status=201)
+    spec = {**RACK["spec"], "address": "192.0.2.12"}
+    await api.call("alice", "POST", PATH, {"name": "rack2", "spec": spec}, status=409)
+    await api.call("bob", "POST", "/projects", {"name": "lab"}, status=201)
+    await api.call("bob", "POST", "/projects/lab/machines", {"name": "rack2", "spec": spec}, status=201)
+
+
+async def test_a_project_s_key_is_gone_before_the_project_is(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    await api.call("alice", "GET", "/projects/shop/machine-key")
+    await api.call("alice", "POST", PATH, RACK, status=201)
+    await api.call("alice", "DELETE", "/projects/shop", status=409)
+    assert await api.machines.private("shop")
+    await api.call("alice", "DELETE", f"{PATH}/rack1", status=204)
+
+    async def killed(*_: object, **__: object) -> None:
+        raise UnavailableError("killed")
+
+    monkeypatch.setattr(Identity, "delete_project", killed)
+    await api.call("alice", "DELETE", "/projects/shop", status=503)
+    with pytest.raises(NotFoundError):
+        await api.machines.private("shop")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from haneul.dkos.adapters import node_pack
+from haneul.dkos.adapters import node_pack, ssh_session
 from haneul.dkos.adapters.node_pack import NodePack, archive, pack
 from haneul.dkos.adapters.ssh_machines import SshMachines
 from haneul.dkos.adapters.ssh_nodes import SshNodes
@@ -282,3 +282,14 @@ async def test_archive_keeps_names_and_modes(tmp_path: Path) -> None:
     assert await process.wait() == 0
     assert (tmp_path / "a/b").read_bytes() == b"one" and (tmp_path / "a/b").stat().st_mode & 0o777 == 0o600
     assert (tmp_path / "c").stat().st_mode & 0o777 == 0o755
+
+
+async def test_machine_that_talks_without_end_is_not_listened_to(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ssh_session, "_script", lambda _: "exec yes")
+    async with open_session(await site.target()) as session:
+        with pytest.raises(MachineCommandError, match="says more"):
+            await session.run("facts")
+    monkeypatch.setattr(ssh_session, "_script", lambda _: "yes >&2; exit 1")
+    async with open_session(await site.target()) as session:
+        with pytest.raises(MachineCommandError, match="says more"):
+            await session.run("facts")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.functional.api.application import ORIGIN, Api
-from tests.functional.sign_on.browser import Person, Program, bearer
+from tests.functional.sign_on.browser import Person, Program, bearer, hidden
 
 GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 
@@ -86,3 +86,27 @@ async def test_only_programs_without_a_secret_are_devices(api: Api, wiki: Progra
     form = {"client_id": "wiki", "client_secret": wiki.secret, "scope": "openid"}
     answer = await api.browser().post("/oidc/device_authorization", data=form)
     assert answer.json()["error"] == "unauthorized_client"
+
+
+async def test_a_code_is_not_guessed_by_deciding_at_once_either(api: Api, alice: Person, cli: Program) -> None:
+    form = hidden((await alice.browser.get("/oidc/device")).text)
+    for _ in range(10):
+        answer = await decide(alice, form, "BBBB-BBBB")
+        assert answer.status_code == 404
+    device = await start(api)
+    assert (await decide(alice, form, device["user_code"])).status_code == 429
+    assert (await poll(cli, device))["error"] == "authorization_pending"
+
+
+async def decide(person: Person, form: dict[str, str], user_code: str) -> Any:
+    data = {**form, "user_code": user_code, "decision": "allow"}
+    return await person.browser.post("/oidc/device", data=data, headers={"Origin": ORIGIN})
+
+
+async def test_nobody_fills_the_database_with_devices(api: Api) -> None:
+    form = {"client_id": "haneul-cli", "scope": "openid"}
+    for _ in range(100):
+        await start(api)
+    assert (await api.browser().post("/oidc/device_authorization", data=form)).status_code == 429
+    api.clock.advance(601)
+    await start(api)

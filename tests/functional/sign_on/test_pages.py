@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
+import pytest
+
+from haneul.identity.secrets import SecretHasher
 from tests.functional.api.application import ORIGIN, Api
 from tests.functional.sign_on.browser import OWN_SECRET, Person, Program, hidden
 
@@ -141,3 +146,34 @@ async def test_signing_on_and_failing_to_is_on_record(api: Api, alice: Person) -
         ("browser.sign-on", "done"),
         ("browser.sign-on", "refused: unauthenticated"),
     ]
+
+
+async def test_a_secret_that_is_taken_away_while_another_is_chosen_stays_away(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = await api.call("admin", "POST", "/people/bob/sign-on-secret", status=201)
+    bob = Person(api, "bob")
+    page = await bob.browser.get("/oidc/device")
+    page = await bob.submit(page, "/oidc/sign-on", person="bob", secret=made["secret"])
+    hash_secret, loop = SecretHasher.hash, asyncio.get_running_loop()
+
+    def meanwhile(hasher: SecretHasher, secret: str) -> str:
+        if secret == OWN_SECRET:
+            taken = api.call("admin", "DELETE", "/people/bob/sign-on-secret", status=204)
+            asyncio.run_coroutine_threadsafe(taken, loop).result(timeout=10)
+        return hash_secret(hasher, secret)
+
+    monkeypatch.setattr(SecretHasher, "hash", meanwhile)
+    answer = await bob.submit(page, "/oidc/secret", secret=made["secret"], new=OWN_SECRET, again=OWN_SECRET)
+    assert answer.status_code == 401
+    assert "name or secret is wrong" in (await bob.sign_on(await bob.browser.get("/oidc/device"))).text
+
+
+async def test_browsers_let_the_choice_of_a_secret_lead_back_to_the_program(api: Api, wiki: Program) -> None:
+    made = await api.call("admin", "POST", "/people/bob/sign-on-secret", status=201)
+    bob = Person(api, "bob")
+    page = await bob.browser.get(wiki.request())
+    page = await bob.submit(page, "/oidc/sign-on", person="bob", secret=made["secret"])
+    assert "form-action 'self' https://wiki.test;" in page.headers["content-security-policy"]
+    page = await bob.submit(page, "/oidc/secret", secret=made["secret"], new="short", again="short")
+    assert "form-action 'self' https://wiki.test;" in page.headers["content-security-policy"]

@@ -114,3 +114,15 @@ async def test_tokens_that_were_made_up_or_changed_get_nobody_in(api: Api, alice
         async with api.browser() as http:
             answer = await http.get("/api/v1/whoami", headers=[(b"Authorization", f"Bearer {made}".encode())])
         assert (answer.status_code, answer.json()["code"]) == (401, "unauthenticated"), made[:40]
+
+
+async def test_a_program_that_is_removed_has_no_sessions_any_more(api: Api, alice: Person, wiki: Program) -> None:
+    tokens = await let_in(alice, wiki)
+    async with api.browser() as http:
+        assert (await http.get("/oidc/userinfo", headers=bearer(tokens))).status_code == 200
+        await api.call("admin", "DELETE", "/clients/wiki", status=204)
+        assert (await http.get("/oidc/userinfo", headers=bearer(tokens))).status_code == 401
+    # Another program of the name has nothing of the old one's.
+    body = {"id": "wiki", "redirectUris": [wiki.redirect]}
+    wiki.secret = (await api.call("admin", "POST", "/clients", body, status=201))["secret"]
+    assert (await wiki.refresh(tokens["refresh_token"], 400))["error"] == "invalid_grant"

@@ -458,6 +458,20 @@ async def test_machines_reach_the_api_server_from_outside(
     assert "--endpoint-reconciler-type=none" in api["spec"]["template"]["spec"]["containers"][0]["args"]
 
 
+async def test_what_an_older_api_server_announces_of_itself_does_not_stay(world: World, native: Cluster) -> None:
+    cluster = _of_machines(native, "rack1")
+    await world.ask(cluster)
+    async with world.controller() as controller:
+        await world.settle(controller, cluster)
+        right = await world.tenant.get(ENDPOINT_SLICES, "kubernetes", "default")
+        assert right is not None
+        inside = {"endpoints": [{"addresses": ["10.193.0.7"], "conditions": {"ready": True}}]}
+        await world.tenant.patch(ENDPOINT_SLICES, "kubernetes", inside, "default")
+        await controller.reconcile(await world.cluster(cluster))
+        again = await world.tenant.get(ENDPOINT_SLICES, "kubernetes", "default")
+        assert again is not None and again["endpoints"] == right["endpoints"]
+
+
 async def test_machine_that_leaves_is_emptied_first_and_not_waited_for_without_end(
     world: World, native: Cluster
 ) -> None:

@@ -13,7 +13,6 @@ import hashlib
 import secrets as randomness
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from datetime import datetime
 from importlib.resources import files
 from typing import Final
 
@@ -191,7 +190,7 @@ class MachineKeeper:
             instance=state.instance,
             address=self.seen.address,
             running=state.running,
-            started=datetime.fromisoformat(state.started) if state.started else None,
+            started=state.started,
             message="" if state.running else "the machine's node does not run",
             revision=state.revision,
             era=state.era,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Protocol
+from typing import Final, Protocol
 
 import structlog
 
@@ -16,6 +17,8 @@ from haneul.kernel.clock import Clock
 from haneul.kernel.errors import HaneulError
 
 _log = structlog.get_logger(__name__)
+_CHECKS_AT_ONCE: Final = 4
+_LONGEST_WORDS: Final = 500
 
 
 class Connect(Protocol):
@@ -62,15 +65,35 @@ class SshMachines:
         return examine(await session.facts(), wanted, self._clock.now())
 
     async def watch_checks(self) -> None:
-        """Carry out every check that is asked for; without end."""
-        async for machine in self.store.watch():
-            done = machine.status.check.requested if machine.status.check else None
-            if machine.spec.check_requested is not None and machine.spec.check_requested != done:
-                try:
-                    await self.check(machine)
-                except HaneulError as error:
-                    # The machine changed meanwhile, or nobody could write the answer down; its next change comes here.
-                    _log.warning("machine not checked", machine=machine.name, error=str(error))
+        """Carry out every check that is asked for; without end. No project's machines hold up another's."""
+        turns: dict[str, asyncio.Semaphore] = {}
+        at_work: set[str] = set()
+
+        async def check(machine: Machine, turn: asyncio.Semaphore) -> None:
+            try:
+                async with turn:
+                    await self._answer(machine.project, machine.name)
+            finally:
+                at_work.discard(machine.uid)
+
+        async with asyncio.TaskGroup() as group:
+            async for machine in self.store.watch():
+                if _asks(machine) and machine.uid not in at_work:
+                    at_work.add(machine.uid)
+                    turn = turns.setdefault(machine.project, asyncio.Semaphore(_CHECKS_AT_ONCE))
+                    group.create_task(check(machine, turn))
+
+    async def _answer(self, project: str, name: str) -> None:
+        """Check a machine until nobody asks for a check any more that was not made."""
+        try:
+            while _asks(machine := await self.store.get(project, name)):
+                await self.check(machine)
+        except HaneulError as error:
+            # The machine changed meanwhile, or nobody could write the answer down; its next change comes here.
+            _log.warning("machine not checked", machine=name, error=str(error))
+        except Exception as error:
+            # Whatever a tenant's machine made go wrong here, the others' are still to be checked.
+            _log.error("machine not checked", machine=name, exc_info=error)
 
     async def check(self, machine: Machine) -> Machine:
         """Examine a machine and write down what was found."""
@@ -83,7 +106,12 @@ class SshMachines:
                     update={
                         "passed": all(found.good for found in findings),
                         "findings": tuple(
-                            CheckFinding(name=f.name, good=f.good, detail=f.detail, hint="" if f.good else f.hint)
+                            CheckFinding(
+                                name=f.name,
+                                good=f.good,
+                                detail=f.detail[:_LONGEST_WORDS],
+                                hint="" if f.good else f.hint,
+                            )
                             for f in findings
                         ),
                     }
@@ -95,6 +123,12 @@ class SshMachines:
         return await self.store.report(current, current.status.model_copy(update={"check": result}))
 
 
+def _asks(machine: Machine) -> bool:
+    done = machine.status.check.requested if machine.status.check else None
+    return machine.spec.check_requested is not None and machine.spec.check_requested != done
+
+
 def in_words(error: HaneulError) -> str:
-    """Return an error in one line."""
-    return f"{error.detail} ({error.hint})" if error.hint else error.detail
+    """Return an error in one line, which is kept with the machine."""
+    detail = error.detail[:_LONGEST_WORDS]
+    return f"{detail} ({error.hint})" if error.hint else detail

@@ -11,6 +11,7 @@ import shlex
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from importlib.resources import files
 
 import asyncssh
@@ -21,6 +22,8 @@ from haneul.kernel.errors import HaneulError, UnavailableError
 _CONNECT_SECONDS = 10.0
 _COMMAND_SECONDS = 90.0
 _PART_SECONDS = 300.0
+_MOST_SAID = 1 << 18
+_LONGEST_WORDS = 300
 # Which one a machine shows does not depend on chance when it has several.
 _HOST_KEYS = ("ssh-ed25519", "ecdsa-sha2-nistp256", "rsa-sha2-512", "rsa-sha2-256")
 
@@ -57,8 +60,23 @@ class NodeState:
     instance: str = ""
     revision: str = ""
     era: int = 0
-    started: str = ""
+    started: datetime | None = None
     running: bool = False
+
+
+def parse_state(text: str) -> NodeState:
+    """Return the state in what the script says. Raises MachineCommandError where that makes no sense."""
+    told = dict(line.partition(" ")[::2] for line in text.splitlines())
+    try:
+        instance, revision, era = told["instance"].split() if "instance" in told else ("", "", "0")
+        started = datetime.fromisoformat(told["started"]) if "started" in told else None
+        if started is not None and started.tzinfo is None:
+            raise ValueError("a moment without its zone")
+        return NodeState(
+            told.get("owner", ""), instance, revision, int(era), started, running=told.get("running") == "yes"
+        )
+    except ValueError as error:
+        raise MachineCommandError(f"the machine's answer makes no sense: {error}", status=0) from error
 
 
 class MachineSession:
@@ -81,16 +99,7 @@ class MachineSession:
 
     async def state(self) -> NodeState:
         """Return what is known of the machine's node."""
-        told = dict(line.partition(" ")[::2] for line in (await self.run("state")).splitlines())
-        instance, revision, era = told["instance"].split() if "instance" in told else ("", "", "0")
-        return NodeState(
-            told.get("owner", ""),
-            instance,
-            revision,
-            int(era),
-            told.get("started", ""),
-            running=told.get("running") == "yes",
-        )
+        return parse_state(await self.run("state"))
 
     async def run(
         self,
@@ -102,17 +111,31 @@ class MachineSession:
         command = shlex.join([*self._prefix, "/bin/sh", "-c", self._script, "haneul", *arguments])
         try:
             async with asyncio.timeout(timeout):
-                done = await self._connection.run(command, input=contents, encoding=None, check=False)
+                status, told, said = await self._finished(command, contents)
         except TimeoutError as error:
             raise UnavailableError(f"'{arguments[0]}' took longer than {timeout:.0f} s on the machine") from error
         except (OSError, asyncssh.Error) as error:
             raise UnavailableError(f"the connection to the machine broke: {_words(error)}") from error
-        if done.exit_status != 0:
-            said = _text(done.stderr).strip().splitlines()
+        if status != 0:
+            lines = _text(said).strip().splitlines()
             raise MachineCommandError(
-                f"'{arguments[0]}' failed: {said[-1] if said else 'without a word'}", status=done.exit_status or -1
+                f"'{arguments[0]}' failed: {lines[-1][:_LONGEST_WORDS] if lines else 'without a word'}",
+                status=status or -1,
             )
-        return _text(done.stdout)
+        return _text(told)
+
+    async def _finished(self, command: str, contents: bytes) -> tuple[int | None, bytes, bytes]:
+        """Return a command's exit status and what it said. A machine is its tenant's, and may talk without end."""
+        process: asyncssh.SSHClientProcess[bytes]
+        process = await self._connection.create_process(command, encoding=None)
+        try:
+            process.stdin.write(contents)
+            process.stdin.write_eof()
+            told, said = await asyncio.gather(_bounded(process.stdout), _bounded(process.stderr))
+            await process.wait_closed()
+        finally:
+            process.close()
+        return process.exit_status, told, said
 
     async def send_part(self, name: str, data: bytes) -> None:
         """Send one part of the node's files; the machine verifies it."""
@@ -184,8 +207,17 @@ async def open_session(target: SshTarget) -> AsyncIterator[MachineSession]:
         await connection.wait_closed()
 
 
-def _text(said: bytes | str | None) -> str:
-    return said.decode(errors="replace") if isinstance(said, bytes) else said or ""
+async def _bounded(stream: asyncssh.SSHReader[bytes]) -> bytes:
+    said = b""
+    while part := await stream.read(_MOST_SAID):
+        said += part
+        if len(said) > _MOST_SAID:
+            raise MachineCommandError("the machine says more than it has to say", status=0)
+    return said
+
+
+def _text(said: bytes) -> str:
+    return said.decode(errors="replace")
 
 
 def _words(error: BaseException) -> str:

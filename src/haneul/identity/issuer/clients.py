@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Sequence
 
-from sqlalchemy import RowMapping, delete, insert, select
+from sqlalchemy import RowMapping, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -61,11 +61,14 @@ class Clients:
         return [_client(row) for row in await all_rows(self._engine, select(tables.clients).order_by("id"))]
 
     async def delete(self, identity: str, *, origin: Origin) -> None:
-        """Remove a client; its sessions end, because they are refused from now on."""
+        """Remove a client; its sessions end with it, so that a later client of the id inherits none."""
         async with self._audit.change(origin, "client.delete", identity) as connection:
             result = await connection.execute(delete(tables.clients).where(tables.clients.c.id == identity))
             if result.rowcount == 0:
                 raise NotFoundError(f"there is no client {identity}", hint="'haneul client list' shows them")
+            sessions, codes = tables.sessions, tables.codes
+            await connection.execute(update(sessions).where(sessions.c.client == identity).values(ended=True))
+            await connection.execute(delete(codes).where((codes.c.client == identity) & codes.c.session.is_(None)))
 
     async def find(self, identity: str) -> Client | None:
         """Return a client."""

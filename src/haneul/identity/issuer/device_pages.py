@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 
 from haneul.identity.gate import origin_of
 from haneul.identity.issuer.assembly import Issuer
-from haneul.identity.issuer.model import SignOn
+from haneul.identity.issuer.model import SignOn, TooManyAttemptsError
 from haneul.identity.issuer.pages import Pages
 from haneul.identity.issuer.requests import parameters
 from haneul.kernel.errors import HaneulError, InvalidInputError, NotFoundError, UnauthenticatedError
@@ -31,7 +31,7 @@ def device_router(issuer: Issuer) -> APIRouter:
     async def ask_for_device(request: Request, current: SignOn, user_code: str, problem: str = "") -> Response:
         waiting = None
         if user_code:
-            keys = {"user-code": origin_of(request, "").source}
+            keys = _keys(request, current)
             try:
                 await issuer.attempts.begin(keys)
             except HaneulError as error:
@@ -55,11 +55,19 @@ def device_router(issuer: Issuer) -> APIRouter:
             if "decision" not in fields:
                 return await ask_for_device(request, current, user_code)
             approve = fields["decision"] == "allow"
+            # A code may come here without having been looked at before.
+            keys = _keys(request, current)
+            await issuer.attempts.begin(keys)
             origin = origin_of(request, current.person)
             await issuer.devices.decide(user_code, current, approve=approve, origin=origin)
-        except (UnauthenticatedError, InvalidInputError, NotFoundError) as error:
+            await issuer.attempts.succeed(keys)
+        except (UnauthenticatedError, InvalidInputError, NotFoundError, TooManyAttemptsError) as error:
             return pages.failure(request, error)
         text = "The device is signed in. You can close this page." if approve else "The device was refused."
         return pages.show(request, "done", {"title": "Done", "text": text})
 
     return router
+
+
+def _keys(request: Request, current: SignOn) -> dict[str, str]:
+    return {"user-code": current.person, "user-code-address": origin_of(request, current.person).source}

@@ -104,7 +104,9 @@ def issuer_router(issuer: Issuer) -> APIRouter:
             scope = known_scope(asked.get("scope", ""))
             if "openid" not in scope.split():
                 raise OAuthError("invalid_scope", "the scope must have openid in it")
-            code, user_code = await issuer.devices.start(client, scope, origin_of(request, client.id).source)
+            source = origin_of(request, client.id).source
+            await issuer.attempts.begin({"begun": source})
+            code, user_code = await issuer.devices.start(client, scope, source)
         except OAuthError as error:
             return _refusal(error)
         page = f"{issuer.url}/device"

@@ -1,5 +1,7 @@
 """How often somebody may try: failures are counted per name at an address, per address, and per name.
 
+What anybody may begin without saying who they are is counted too, whether it succeeds or not.
+
 A pure rule and its counters in the database, which all API processes share. An attempt is counted before it is looked
 at, so that many at once are no way around, and taken back when it was right.
 """
@@ -43,7 +45,11 @@ LIMITS: Final[Mapping[str, Limit]] = {
     "pair": Limit(5, timedelta(minutes=5)),
     "address": Limit(30, timedelta(minutes=15)),
     "name": Limit(50, timedelta(hours=1)),
+    #: Codes of devices, by who is signed on and by where from.
     "user-code": Limit(10, timedelta(minutes=10)),
+    "user-code-address": Limit(30, timedelta(minutes=10)),
+    #: Sign-ons begun by devices and at the company's provider: each is kept until it ends. Many share an address.
+    "begun": Limit(100, timedelta(minutes=10)),
 }
 
 

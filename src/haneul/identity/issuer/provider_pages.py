@@ -29,6 +29,7 @@ def provider_router(issuer: Issuer, provider: Provider) -> APIRouter:
     async def start(request: Request) -> Response:
         browser = secrets.token_urlsafe(32)
         try:
+            await issuer.attempts.begin({"begun": origin_of(request, "").source})
             asked = parameters(request.url.query)
             target = await provider.start(asked.get("page", ""), asked.get("query", ""), browser)
         except HaneulError as error:

@@ -11,7 +11,6 @@ from haneul.identity.gate import origin_of
 from haneul.identity.issuer.assembly import Issuer
 from haneul.identity.issuer.model import OAuthError
 from haneul.identity.issuer.pages import SIGN_ON_COOKIE, Pages, authorization_request
-from haneul.identity.issuer.requests import parameters
 from haneul.kernel.errors import HaneulError, InvalidInputError
 
 
@@ -36,18 +35,17 @@ def sign_on_router(issuer: Issuer) -> APIRouter:
         try:
             own = await issuer.sign_ons.check(person, fields.get("secret", ""), origin=origin)
         except HaneulError as error:
-            target = parameters(query).get("redirect_uri", "") if page == "authorize" else ""
-            said = f"{error.detail}. {error.hint}"
-            return pages.ask_to_sign_on(
-                request, page, query, leads_to=await allowed(target, query), problem=said, status=error.http_status
-            )
+            said, leads_to = f"{error.detail}. {error.hint}", await target(page, query)
+            return pages.ask_to_sign_on(request, page, query, leads_to=leads_to, problem=said, status=error.http_status)
         if not own:
-            return pages.show(request, "secret", {"person": person, "page": page, "query": query, "problem": ""})
+            values = {"person": person, "page": page, "query": query, "problem": ""}
+            return pages.show(request, "secret", values, leads_to=await target(page, query))
         return pages.back(page, query, await issuer.sign_ons.begin(person, how="secret", origin=origin))
 
-    async def allowed(target: str, query: str) -> str:
+    async def target(page: str, query: str) -> str:
+        """Return the program's address to which the browser is sent on in the end, if it is a known one."""
         try:
-            return (await authorization_request(issuer, query)).redirect_uri if target else ""
+            return (await authorization_request(issuer, query)).redirect_uri if page == "authorize" else ""
         except OAuthError:
             return ""
 
@@ -65,7 +63,8 @@ def sign_on_router(issuer: Issuer) -> APIRouter:
             await issuer.sign_ons.change_secret(person, fields.get("secret", ""), new, origin=origin)
         except HaneulError as error:
             values = {"person": person, "page": page, "query": query, "problem": f"{error.detail}. {error.hint}"}
-            return pages.show(request, "secret", values, status=error.http_status)
+            leads_to = await target(page, query)
+            return pages.show(request, "secret", values, status=error.http_status, leads_to=leads_to)
         return pages.back(page, query, await issuer.sign_ons.begin(person, how="new secret", origin=origin))
 
     @router.post("/sign-off")

@@ -70,24 +70,11 @@ class SignOns:
 
         Raises UnauthenticatedError, for every cause the same, and TooManyAttemptsError.
         """
-        keys = {"pair": f"{person} {origin.source}", "address": origin.source, "name": person}
-        await self._attempts.begin(keys)
-        async with self._engine.connect() as connection:
-            row = await first_row(connection, tables.sign_on_secrets, person=person)
-            known = row is not None and await stands(connection, person)
-        hashed = row["hash"] if row is not None else None
-        matches = len(secret) <= LONGEST_SECRET and await asyncio.to_thread(self._hasher.matches, hashed, secret)
-        if not known or row is None or not matches or self._expired(row):
-            if row is not None:
-                origin = origin.model_copy(update={"person": person})
-                await self._audit.record(origin, "browser.sign-on", person, result="refused: unauthenticated")
-            raise UnauthenticatedError("name or secret is wrong", hint="an administrator can make you a new secret")
-        await self._attempts.succeed(keys)
-        return row["expires"] is None
+        return (await self._checked(person, secret, origin))["expires"] is None
 
     async def change_secret(self, person: str, old: str, new: str, *, origin: Origin) -> None:
         """Let a person choose their secret. Raises InvalidInputError for one that is easily guessed."""
-        await self.check(person, old, origin=origin)
+        checked = await self._checked(person, old, origin)
         if not SHORTEST_SECRET <= len(new) <= LONGEST_SECRET:
             raise InvalidInputError(f"a secret has {SHORTEST_SECRET} to {LONGEST_SECRET} characters")
         if new == old or person in new.lower() or len(set(new)) < 5:
@@ -97,6 +84,10 @@ class SignOns:
         hashed = await asyncio.to_thread(self._hasher.hash, new)
         origin = origin.model_copy(update={"person": person})
         async with self._audit.change(origin, "sign-on-secret.change", person) as connection:
+            # Hashing takes a while: meanwhile it may have been used, replaced or taken away.
+            row = await first_row(connection, tables.sign_on_secrets, person=person)
+            if row is None or row["hash"] != checked["hash"]:
+                raise _wrong()
             await self._put(connection, person, hashed, None)
 
     async def begin(self, person: str, *, how: str, origin: Origin) -> str:
@@ -104,6 +95,8 @@ class SignOns:
         cookie, now, table = new_secret(), self._clock.now(), tables.sign_ons
         origin = origin.model_copy(update={"person": person})
         async with self._audit.change(origin, "browser.sign-on", how) as connection:
+            if not await stands(connection, person):
+                raise UnauthenticatedError("you may not sign on here", hint="ask an administrator")
             await connection.execute(delete(table).where(table.c.expires < now))
             row = {"hash": digest(cookie), "person": person, "auth_time": now, "expires": now + SIGN_ON_LIFE}
             await connection.execute(insert(table).values(**row))
@@ -130,6 +123,22 @@ class SignOns:
         async with self._audit.change(origin, "browser.sign-off", sign_on.person) as connection:
             await connection.execute(delete(tables.sign_ons).where(tables.sign_ons.c.hash == digest(cookie)))
 
+    async def _checked(self, person: str, secret: str, origin: Origin) -> RowMapping:
+        keys = {"pair": f"{person} {origin.source}", "address": origin.source, "name": person}
+        await self._attempts.begin(keys)
+        async with self._engine.connect() as connection:
+            row = await first_row(connection, tables.sign_on_secrets, person=person)
+            known = row is not None and await stands(connection, person)
+        hashed = row["hash"] if row is not None else None
+        matches = len(secret) <= LONGEST_SECRET and await asyncio.to_thread(self._hasher.matches, hashed, secret)
+        if not known or row is None or not matches or self._expired(row):
+            if row is not None:
+                origin = origin.model_copy(update={"person": person})
+                await self._audit.record(origin, "browser.sign-on", person, result="refused: unauthenticated")
+            raise _wrong()
+        await self._attempts.succeed(keys)
+        return row
+
     async def _put(self, connection: AsyncConnection, person: str, hashed: str, made: OneTimeSecret | None) -> None:
         table = tables.sign_on_secrets
         await connection.execute(delete(table).where(table.c.person == person))
@@ -138,3 +147,7 @@ class SignOns:
 
     def _expired(self, row: RowMapping) -> bool:
         return row["expires"] is not None and aware(row["expires"]) <= self._clock.now()
+
+
+def _wrong() -> UnauthenticatedError:
+    return UnauthenticatedError("name or secret is wrong", hint="an administrator can make you a new secret")
