@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import itertools
 import json
 from typing import Any
@@ -251,6 +252,26 @@ async def test_the_description_of_the_api_is_whole(api: Api) -> None:
     for reference in references(described):
         assert reference.removeprefix("#/components/schemas/") in known
     assert described["openapi"].startswith("3.1")
+
+
+async def test_no_route_answers_strangers_and_none_whom_nothing_was_granted(api: Api) -> None:
+    described = await api.call("", "GET", "/openapi.json")
+    operations = [
+        (path.removeprefix("/api/v1"), method) for path, known in described["paths"].items() for method in known
+    ]
+    assert len(operations) > 50
+    for path, method in operations:
+        if path == "/version":
+            continue
+        where = re.sub(r"{(\w+)}", lambda match: {"project": "shop", "role": "admin"}.get(match[1], "alice"), path)
+        assert (await api.send("", method, where)).status_code == 401, (method, path)
+        if (path, method) in {("/whoami", "get"), ("/projects", "get"), ("/projects", "post"), ("/usage", "get")}:
+            continue
+        # What everybody may see who is signed in, and what is not there for bob.
+        seen = {("/groups", "get"): 200, ("/quota", "get"): 200, ("/groups/{name}/members", "get"): 404}
+        answer = await api.send("bob", method, where)
+        allowed = {seen[path, method]} if (path, method) in seen else {403, 404, 422}
+        assert answer.status_code in allowed, (method, path, answer.text)
 
 
 def references(part: Any) -> list[str]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 
 import pytest
@@ -23,22 +22,32 @@ START = datetime(2026, 11, 24, 9, 0, tzinfo=UTC)
 HANGS, ODD, OFF = "192.0.2.1", "192.0.2.2", "192.0.2.3"
 
 
-async def test_no_project_s_machines_hold_up_another_s() -> None:
-    store, answered = MemoryMachines(), asyncio.Event()
+class Unreached(AbstractAsyncContextManager[MachineSession]):
+    """A connection that never comes about."""
 
-    @asynccontextmanager
-    async def connect(target: SshTarget) -> AsyncIterator[MachineSession]:
-        if target.address == HANGS:
-            await answered.wait()
-        if target.address == ODD:
+    def __init__(self, answered: asyncio.Event, target: SshTarget) -> None:
+        self._answered = answered
+        self._address = target.address
+
+    async def __aenter__(self) -> MachineSession:
+        if self._address == HANGS:
+            await self._answered.wait()
+        if self._address == ODD:
             raise RuntimeError("nobody foresaw this")
         raise UnavailableError("it is off")
-        yield
+
+    async def __aexit__(self, *_: object) -> None:
+        raise AssertionError("nothing was entered")
+
+
+async def test_no_project_s_machines_hold_up_another_s() -> None:
+    store, answered = MemoryMachines(), asyncio.Event()
 
     for number in range(9):
         await add(store, "slow", f"rack{number}", HANGS)
     await add(store, "odd", "rack0", ODD)
     await add(store, "shop", "rack0", OFF)
+    connect = functools.partial(Unreached, answered)
     machines = SshMachines(store, store, architecture="amd64", clock=VirtualClock(START), connect=connect)
     async with asyncio.TaskGroup() as group:
         checks = group.create_task(machines.watch_checks())

@@ -7,6 +7,7 @@ passwords) takes part. Secrets go through standard input, never through a comman
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shlex
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -129,8 +130,10 @@ class MachineSession:
         process: asyncssh.SSHClientProcess[bytes]
         process = await self._connection.create_process(command, encoding=None)
         try:
-            process.stdin.write(contents)
-            process.stdin.write_eof()
+            # A command that ended already says by its status whether it missed anything.
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.write(contents)
+                process.stdin.write_eof()
             told, said = await asyncio.gather(_bounded(process.stdout), _bounded(process.stderr))
             await process.wait_closed()
         finally:
