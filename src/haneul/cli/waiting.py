@@ -24,6 +24,8 @@ _STAGES = {
 
 def describe(cluster: dict[str, Any]) -> str:
     """Return what a cluster waits on; nothing when it waits on nothing."""
+    if cluster["status"]["lookAnswered"] != cluster["lookRequested"]:
+        return "waiting for the operator to look at it"
     for condition in cluster["status"]["conditions"]:
         if condition["status"] != "True":
             return str(condition["message"] or _STAGES.get(condition["type"], condition["type"]))
@@ -35,6 +37,7 @@ def is_settled(cluster: dict[str, Any]) -> bool:
     status = cluster["status"]
     return (
         status["observedGeneration"] == cluster["generation"]
+        and status["lookAnswered"] == cluster["lookRequested"]
         and bool(status["conditions"])
         and all(condition["status"] == "True" for condition in status["conditions"])
     )

@@ -60,6 +60,7 @@ def status_of(cluster: Cluster, seen: Observation, now: datetime) -> ClusterStat
     return ClusterStatus(
         phase=_phase(cluster, conditions, changing=bool(seen.change)),
         observed_generation=cluster.generation,
+        look_answered=cluster.look_requested,
         endpoint=seen.endpoint or cluster.status.endpoint,
         version=cluster.spec.version,
         pods=cluster.spec.network.pods or "",

@@ -236,6 +236,7 @@ async def test_the_description_of_the_api_is_whole(api: Api) -> None:
         ("GET", f"{cluster}/events"),
         *{("POST", path) for path in ("/people", "/projects", f"{person}/tokens", f"{project}/clusters")},
         ("POST", f"{cluster}/credentials"),
+        ("POST", f"{cluster}/look"),
         ("POST", f"{cluster}/rotate-authorities"),
         ("POST", f"{cluster}/token"),
         *{("PATCH", path) for path in (person, cluster)},
