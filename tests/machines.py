@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from haneul.kernel.clock import SystemClock
+from haneul.kernel.errors import DeadlineExceededError
 from haneul.kernel.process import run
 from haneul.kernel.waiting import wait_for
 
@@ -183,8 +184,23 @@ class Machine:
             "cgroups": sorted(
                 str(path.relative_to(cgroup)) for cgroup in _cgroups(self.name) for path in cgroup.rglob("*/")
             ),
-            "processes": sorted((await self.run("sh", "-c", "cat /proc/[0-9]*/comm")).split()),
+            # One that ends meanwhile is none.
+            "processes": sorted((await self.run("sh", "-c", "cat /proc/[0-9]*/comm 2>/dev/null || true")).split()),
         }
+
+    async def differences(self, found: dict[str, list[str]]) -> dict[str, list[str]]:
+        """Return what is otherwise than it was found. An SSH session that was ended takes a moment to be gone."""
+        different: dict[str, list[str]] = {}
+
+        async def same() -> bool:
+            left = await self.snapshot()
+            different.clear()
+            different.update({kind: left[kind] for kind in found if left[kind] != found[kind]})
+            return not different
+
+        with contextlib.suppress(DeadlineExceededError):
+            await wait_for(same, what="sessions to end", timeout=10, clock=SystemClock())
+        return different
 
     def remove(self) -> None:
         """Take it away with all that it left."""

@@ -69,8 +69,7 @@ async def test_machines_join_run_pods_die_come_back_and_are_left_as_found(
         await _free("rack1")
         await command("machine", "remove", "rack1")
         for machine, found in zip(made, before, strict=True):
-            left = await machine.snapshot()
-            assert {kind: left[kind] for kind in found if left[kind] != found[kind]} == {}
+            assert await machine.differences(found) == {}
 
 
 async def _pods_meet(installation: Installation) -> None:
