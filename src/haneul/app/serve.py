@@ -9,7 +9,6 @@ from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Annotated
 
-import structlog
 import typer
 
 serve_app = typer.Typer(help="Run one of the platform's own programs (inside its image).", hidden=True)
@@ -27,6 +26,8 @@ def version() -> str:
 
 def configure_logs() -> None:
     """Write one JSON object a line, with time and level."""
+    import structlog  # noqa: PLC0415
+
     logging.basicConfig(level=logging.WARNING)
     structlog.configure(
         processors=[

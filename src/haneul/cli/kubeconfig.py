@@ -7,15 +7,16 @@ private key is made here and never leaves this machine; the platform signs its c
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock
 
 from haneul.cli.client import ApiClient
 from haneul.kernel.files import write_atomically
@@ -63,10 +64,20 @@ def entries(project: str, name: str, *, server: str, authority: str) -> dict[str
     }
 
 
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Let one process at a time change the file."""
+    # Its import takes longer than all else that kubectl waits for when it asks for a credential.
+    from filelock import FileLock  # noqa: PLC0415
+
+    with FileLock(path.with_name(f"{path.name}.lock"), timeout=30):
+        yield
+
+
 def merge_into(path: Path, new: dict[str, Any]) -> None:
     """Put the entries of ``new`` into the file, keeping all others; concurrent callers wait for each other."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f"{path.name}.lock"), timeout=30):
+    with _locked(path):
         kept: dict[str, Any] = (yaml.safe_load(path.read_text()) if path.exists() else None) or {}
         merged = {"apiVersion": "v1", "kind": "Config", **kept, "current-context": new["current-context"]}
         for section in ("clusters", "users", "contexts"):
@@ -81,7 +92,7 @@ def remove_from(path: Path, project: str, name: str) -> None:
     if not path.exists():
         return
     context = f"{project}/{name}"
-    with FileLock(path.with_name(f"{path.name}.lock"), timeout=30):
+    with _locked(path):
         kept: dict[str, Any] = yaml.safe_load(path.read_text()) or {}
         for section in ("clusters", "users", "contexts"):
             kept[section] = [entry for entry in kept.get(section) or [] if entry["name"] != context]
