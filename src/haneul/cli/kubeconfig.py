@@ -25,6 +25,7 @@ from haneul.kernel.files import write_atomically
 # Certificates live an hour, tokens half a minute.
 _SPARE_OF_CERTIFICATES = timedelta(minutes=10)
 _SPARE_OF_TOKENS = timedelta(seconds=5)
+_LOCK_SECONDS = 30.0
 
 
 def default_path() -> Path:
