@@ -22,16 +22,37 @@ from haneul.dkos import tenant_objects
 from haneul.dkos.changing import NodeChanger
 from haneul.dkos.control_plane import labels
 from haneul.dkos.credentials import decode, operator_access, secret_manifest, token_kubeconfig
-from haneul.dkos.events import Event, Look, credentials_renewed, told
+from haneul.dkos.door import Door
+from haneul.dkos.events import Event, Look, credentials_renewed, told, wake_requested
+from haneul.dkos.falling_asleep import end_machines, end_pods, remains_of
+from haneul.dkos.hibernation import (
+    Level,
+    Remains,
+    Standing,
+    falling_asleep_since,
+    next_step,
+    next_wake,
+    standing,
+)
 from haneul.dkos.joining import AnnouncedNode
 from haneul.dkos.masters import MadeMasters, Masters
-from haneul.dkos.model import CLUSTERS, Cluster, ClusterStatus, NetworkPlugin, NodeProviderName, project_namespace
+from haneul.dkos.model import (
+    CLUSTERS,
+    SLEEP_PHASES,
+    Cluster,
+    ClusterStatus,
+    Hibernation,
+    NetworkPlugin,
+    NodeProviderName,
+    Phase,
+    project_namespace,
+)
 from haneul.dkos.node_files import node_files
 from haneul.dkos.node_plan import NodePlan, node_statuses, plan_nodes, what_matters
 from haneul.dkos.pace import IDLE, Pace, is_settled
 from haneul.dkos.ports import NodeAnnouncement, NodeProvider, ProvidedNode
 from haneul.dkos.signing import NodeSigner
-from haneul.dkos.states import Observation, status_of
+from haneul.dkos.states import MasterState, Observation, sleeping_status, status_of
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import HaneulError
 from haneul.kernel.kube import (
@@ -65,6 +86,7 @@ class ClusterController:
         management: KubeClient,
         masters: Masters,
         providers: Mapping[NodeProviderName, NodeProvider],
+        door: Door,
         connect: ClientFactory,
         pause_image: str,
         clock: Clock,
@@ -73,6 +95,7 @@ class ClusterController:
         self._management = management
         self._masters = masters
         self._providers = providers
+        self._door = door
         self._connect = connect
         self._pause_image = pause_image
         self._clock = clock
@@ -95,10 +118,21 @@ class ClusterController:
         self._tokens_kept: dict[str, str] = {}
         self._tokens_until = 0.0
         self._announced: tuple[tuple[object, ...], dict[str, NodeAnnouncement]] | None = None
+        self._standing: tuple[Hibernation, Standing] | None = None
+        self._woken = True
+        self._requested = False
+        #: The generation of the spec that this controller wrote last.
+        self._wrote = 0
 
     def wake(self) -> None:
         """Look again soon: something about the cluster changed."""
+        self._woken = True
         self._wake.set()
+
+    def request(self) -> None:
+        """Somebody asks for the cluster's API, though it sleeps."""
+        self._requested = True
+        self.wake()
 
     async def close(self) -> None:
         """End the controller's tasks and connections."""
@@ -124,20 +158,29 @@ class ClusterController:
 
     async def reconcile(self, cluster: Cluster) -> ClusterStatus:
         """Bring the cluster one look closer to its spec; return and record its status."""
+        if cluster.generation < self._wrote:
+            # What this controller wrote has not come back to it yet; acting on what was before would undo it.
+            return cluster.status
         now = self._clock.now()
+        woken, self._woken = self._woken, False
         if self._resync_at is None or now >= self._resync_at:
-            self._masters.forget()
-            self._base_done.clear()
-            self._base_applied = None
+            woken = True
+            self._forget()
             self._resync_at = now + _RESYNC
         problem = cluster.spec_problem
         if not problem and None in (cluster.spec.network.pods, cluster.spec.network.services):
             problem = "the spec names no ranges; create clusters through the platform's API, which allocates them"
         if problem:
             return await self._report(cluster, Observation(problem=problem))
+        if self._should_sleep(cluster, now):
+            return await self._sleep(cluster, now, changed=woken)
+        self._requested = False
         masters = await self._masters.observe(cluster)
-        serves = any(master.running for master in masters if master.role == "kube-apiserver")
-        made = await self._masters.ensure(cluster, all_parts=serves)
+        waking = cluster.status.phase in SLEEP_PHASES
+        serves = _serves(masters, ready=waking)
+        made = await self._masters.ensure(cluster, Level.ALL if serves else Level.API)
+        if waking:
+            await self._open_door(cluster, made, masters)
         for component in made.renewed:
             self._tell(cluster, credentials_renewed(component))
         tokens = await self._tokens(cluster)
@@ -159,7 +202,7 @@ class ClusterController:
             api_message=message,
             # Masters that are down say nothing of nodes, which go on without them.
             nodes=node_statuses(plan, provided, nodes)
-            if api_answers or not cluster.status.nodes
+            if api_answers or waking or not cluster.status.nodes
             else cluster.status.nodes,
             wanted_nodes=cluster.spec.node_count,
             endpoint=made.endpoints.outside,
@@ -172,12 +215,110 @@ class ClusterController:
     ) -> ClusterStatus:
         now = self._clock.now()
         status = status_of(cluster, seen, now)
-        if status != cluster.status:
-            body = status.model_dump(mode="json", by_alias=True)
+        if status.phase is Phase.READY and cluster.status.phase is not Phase.READY:
+            # Before it is said to be ready: whoever goes on after this process ended looks at the phase.
+            await self._door.clear(cluster)
+        machines = {one.name: one.instance for one in provided}
+        return await self._write(cluster, Look(status, seen.masters, machines, now))
+
+    async def _write(self, cluster: Cluster, look: Look) -> ClusterStatus:
+        """Write the status down if it changed, and tell what changed."""
+        if look.status != cluster.status:
+            body = look.status.model_dump(mode="json", by_alias=True)
             namespace = project_namespace(cluster.project)
             await self._management.patch(CLUSTERS, cluster.name, {"status": body}, namespace, subresource="status")
-        self._tell_changes(cluster, Look(status, seen.masters, {one.name: one.instance for one in provided}, now))
-        return status
+        self._tell_changes(cluster, look)
+        return look.status
+
+    def _forget(self) -> None:
+        """Make everything again at this look, in case somebody else changed it; hold nothing that can be read again."""
+        self._masters.forget()
+        self._door.forget()
+        self._base_done.clear()
+        self._base_applied = None
+        self._tokens_kept, self._tokens_until = {}, 0.0
+        self._announced = None
+
+    def _should_sleep(self, cluster: Cluster, now: datetime) -> bool:
+        """Say whether the cluster should sleep now; rules are worked out only when a moment of theirs has come."""
+        wanted = cluster.spec.hibernation
+        if self._standing is None or self._standing[0] != wanted or not self._standing[1].holds(now):
+            self._standing = (wanted, standing(wanted, cluster.created, now))
+        return self._standing[1].asleep
+
+    async def _sleep(self, cluster: Cluster, now: datetime, *, changed: bool) -> ClusterStatus:
+        """Bring the cluster one step closer to sleep, or leave it asleep; a request wakes it."""
+        if cluster.status.phase is Phase.ASLEEP:
+            if self._requested and cluster.spec.hibernation.wake_on_request:
+                return await self._wake_up(cluster, now)
+            is_current = cluster.status.observed_generation == cluster.generation
+            if not changed and is_current and self._door.stands(cluster):
+                # Nothing was heard of, and whatever happens to pods is: so a sleeping cluster costs no call.
+                return cluster.status
+        remains = await remains_of(self._management, self._providers, cluster)
+        pods = await self._end_pods(cluster, remains, now) if remains.may_have_pods else 0
+        step = next_step(remains, pods, since=falling_asleep_since(cluster, now), now=now)
+        port = await self._masters.api_port(cluster) if step.asleep and cluster.status.phase is Phase.ASLEEP else None
+        if port is None:
+            port = (await self._masters.ensure(cluster, step.level)).endpoints.outside_port
+        if step.level < Level.NODES:
+            await self.close()
+        if step.level < Level.NODES and remains.machines:
+            await end_machines(self._providers, cluster)
+        if step.asleep:
+            await self._door.close(cluster, port)
+            self._rest()
+        else:
+            self._requested = False
+            await self._door.clear(cluster)
+        return await self._write(cluster, Look(sleeping_status(cluster, step, self._note(cluster), now), at=now))
+
+    async def _end_pods(self, cluster: Cluster, remains: Remains, now: datetime) -> int | None:
+        """Ask the pods to end once nothing makes new ones; return how many are left, None if nobody says."""
+        made = await self._masters.ensure(cluster, Level.NODES)
+        answers, _ = await self._reach_tenant(cluster, made, now)
+        if not answers or self._tenant is None:
+            return None
+        left: int | None = None
+        with contextlib.suppress(HaneulError):
+            left = await end_pods(self._tenant, ask=not remains.programs)
+        return left
+
+    def _rest(self) -> None:
+        """Hold nothing while the cluster sleeps, but what says that nothing is to be done."""
+        self._masters.forget()
+        self._announced, self._signer = None, None
+        self._tokens_kept, self._tokens_until = {}, 0.0
+        self._joined.clear()
+        self._base_done.clear()
+        self._base_applied = None
+
+    def _note(self, cluster: Cluster) -> str:
+        """Return what there is to say of a sleeping cluster."""
+        wanted = cluster.spec.hibernation
+        ways = ["'haneul cluster wake'"]
+        if wanted.wake_on_request:
+            ways.append("a request to its API")
+        if coming := next_wake(wanted, self._clock.now()):
+            ways.append(f"its schedule at {coming:%Y-%m-%d %H:%M} UTC")
+        return f"asleep until {' or '.join(ways)}"
+
+    async def _wake_up(self, cluster: Cluster, now: datetime) -> ClusterStatus:
+        """Write down that the cluster shall be awake from now on, as somebody asked; the next look begins with it."""
+        asked = max(now, cluster.spec.hibernation.asked)
+        word = {"asleep": False, "asked": asked.isoformat()}
+        namespace = project_namespace(cluster.project)
+        written = await self._management.patch(CLUSTERS, cluster.name, {"spec": {"hibernation": word}}, namespace)
+        self._wrote = written["metadata"]["generation"]
+        self._requested = False
+        self._tell(cluster, wake_requested())
+        return cluster.status
+
+    async def _open_door(self, cluster: Cluster, made: MadeMasters, masters: Sequence[MasterState]) -> None:
+        """Let people and nodes in once the API server is ready."""
+        for master in masters:
+            if master.role == "kube-apiserver" and master.ready:
+                await self._door.open(cluster, made.endpoints.outside_port, master.address)
 
     def _tell_changes(self, cluster: Cluster, look: Look) -> None:
         """Tell what changed since this controller's last look, or else since the status that another one wrote."""
@@ -351,6 +492,12 @@ class ClusterController:
         lease = await tenant.get(LEASES, name, "kube-node-lease")
         renewed = (lease or {}).get("spec", {}).get("renewTime")
         return bool(renewed and machine.started and datetime.fromisoformat(renewed) > machine.started)
+
+
+def _serves(masters: Sequence[MasterState], *, ready: bool) -> bool:
+    """Say whether the API server runs; or is ready, because as long as the waker stands before it nobody reaches it."""
+    api = (master for master in masters if master.role == "kube-apiserver")
+    return any(master.ready if ready else master.running for master in api)
 
 
 def new_bootstrap_token() -> str:

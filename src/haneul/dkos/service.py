@@ -95,8 +95,8 @@ class ClusterService:
         self._changed()
         return cluster
 
-    async def change(self, project: str, name: str, patch: dict[str, Any]) -> Cluster:
-        """Merge ``patch`` (RFC 7396) into a cluster's spec."""
+    async def change(self, project: str, name: str, patch: dict[str, Any], *, now: datetime) -> Cluster:
+        """Merge ``patch`` (RFC 7396) into a cluster's spec; asking for sleep or waking counts from ``now``."""
         cluster = await self.get(project, name)
         if cluster.deleting:
             raise ConflictError(f"{name} is being deleted", hint="wait until it is gone, then create it again")
@@ -110,11 +110,18 @@ class ClusterService:
         except ValidationError as error:
             said = "; ".join(f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}" for entry in error.errors())
             raise InvalidInputError(said, hint="correct the named fields") from error
+        if after.hibernation.asleep != cluster.spec.hibernation.asleep or after.hibernation.asked > now:
+            after = after.model_copy(update={"hibernation": after.hibernation.model_copy(update={"asked": now})})
         admit_change(cluster.spec, after)
         if after != cluster.spec:
             cluster = await self._store.replace_spec(cluster, after)
             self._changed()
         return cluster
+
+    async def rest(self, project: str, name: str, *, asleep: bool, now: datetime) -> Cluster:
+        """Let a cluster fall asleep or wake; that holds until the next moment of its schedule, or somebody's word."""
+        word = {"asleep": asleep, "asked": now.isoformat()}
+        return await self.change(project, name, {"hibernation": word}, now=now)
 
     async def delete(self, project: str, name: str) -> Cluster:
         """Ask for a cluster's end."""
