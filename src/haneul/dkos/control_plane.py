@@ -379,9 +379,7 @@ def apiserver(
     return _deployment(cluster, "kube-apiserver", container, volumes, digests, replicas)
 
 
-def controller_manager(
-    cluster: Cluster, images: Images, digests: Mapping[str, str], *, replicas: int = 1
-) -> Manifest:
+def controller_manager(cluster: Cluster, images: Images, digests: Mapping[str, str], *, replicas: int = 1) -> Manifest:
     """Return the cluster's controller manager.
 
     It signs and approves no node certificate: DKOS does, after its own checks. Its client rate is raised because the

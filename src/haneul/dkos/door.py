@@ -152,7 +152,7 @@ class Door:
         self._done = ("closed", cluster.uid, addresses, cluster.spec.hibernation.wake_on_request)
 
     async def open(self, cluster: Cluster, port: int, address: str) -> None:
-        """Let connections go to the API server, ready at ``address``, and have the waker pass on those that it holds."""
+        """Let connections go to the API server, ready at ``address``, and have the waker pass on what it holds."""
         if not cluster.spec.hibernation.wake_on_request:
             await self.clear(cluster)
             return

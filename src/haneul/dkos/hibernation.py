@@ -82,7 +82,7 @@ def next_wake(wanted: Hibernation, now: datetime) -> datetime | None:
 
 
 def _moments(rule: SleepRule, now: datetime, *, before: bool) -> list[tuple[datetime, bool]]:
-    """Return a rule's last moments up to ``now``, or its next ones after it, and whether the cluster sleeps from then."""
+    """Return a rule's last moments up to ``now``, or its next ones; with each, whether the cluster sleeps from then."""
     found = []
     zone = ZoneInfo(rule.zone)
     # Looking back excludes where one begins; moments are whole minutes.
@@ -96,7 +96,7 @@ def _moments(rule: SleepRule, now: datetime, *, before: bool) -> list[tuple[date
 
 @dataclass(frozen=True)
 class Remains:
-    """What is left of a cluster that falls asleep: the roles of its pods in the management cluster, and its machines."""
+    """What is left of a cluster that falls asleep: the roles of its pods on management hosts, and machines."""
 
     roles: frozenset[str] = frozenset()
     machines: bool = False

@@ -91,9 +91,7 @@ class _Place:
 class Waker:
     """Listens for the clusters that it knows."""
 
-    def __init__(
-        self, request: Request, *, clock: Clock, limits: WakerLimits | None = None, host: str = "0.0.0.0"
-    ) -> None:
+    def __init__(self, request: Request, *, clock: Clock, limits: WakerLimits | None = None, host: str = "") -> None:
         self._request = request
         self._clock = clock
         self._limits = limits or WakerLimits()
@@ -125,7 +123,7 @@ class Waker:
             try:
                 place.server = await asyncio.start_server(
                     lambda reader, writer: self._accepted(sleeper.uid, reader, writer),
-                    self._host,
+                    self._host or None,
                     sleeper.port,
                     limit=_MOST_RECORD_BYTES + _HEADER_BYTES,
                 )

@@ -25,9 +25,7 @@ class KubeSleepers:
         patch = request_patch(self._clock.now().isoformat())
         await self._client.patch(CONFIG_MAPS, record_name(uid), patch, WAKER_NAMESPACE)
 
-    async def run(
-        self, know: Callable[[Sleeper], Awaitable[None]], forget: Callable[[str], Awaitable[None]]
-    ) -> None:
+    async def run(self, know: Callable[[Sleeper], Awaitable[None]], forget: Callable[[str], Awaitable[None]]) -> None:
         """Tell of every sleeping cluster and its changes, until cancelled."""
         async for event in self._client.watch(CONFIG_MAPS, WAKER_NAMESPACE, labels=SLEEPER_LABELS):
             sleeper = sleeper_of(event.object)
