@@ -6,6 +6,7 @@ The tenant's API here answers only while the pod of its API server is there.
 from __future__ import annotations
 
 import asyncio
+import copy
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -278,21 +279,18 @@ async def test_controller_that_ends_at_any_call_is_continued(
 ) -> None:
     like = native.model_copy(update={"spec": native.spec.model_copy(update={"node_pools": (NodePool(),)})})
 
-    async def begin() -> Bedroom:
-        world = await bedroom(images, like)
-        if not asleep:
-            await world.say(like, asleep=True)
-            await world.looks(like, Phase.ASLEEP)
-        await world.say(like, asleep=asleep)
-        return world
-
-    whole = await begin()
+    begin = await bedroom(images, like)
+    if not asleep:
+        await begin.say(like, asleep=True)
+        await begin.looks(like, Phase.ASLEEP)
+    await begin.say(like, asleep=asleep)
+    whole = copy.deepcopy(begin)
     await whole.looks(like, goal)
     expected = await whole.objects()
     number = 0
     while True:
         number += 1
-        world = await begin()
+        world = copy.deepcopy(begin)
         kept = await world.management.get(SECRETS, "authorities", like.masters_namespace)
         died = await _die_at(world, like, goal, number)
         await world.looks(like, goal)
