@@ -103,8 +103,8 @@ MEANINGS: Final[Mapping[Reason, tuple[EventType, str, str]]] = {
     Reason.ASLEEP: (_N, "nothing of the cluster runs any more; what it keeps is there", ""),
     Reason.WAKE_REQUESTED: (
         _N,
-        "somebody sent a request to the API of the sleeping cluster",
-        "if it should sleep on: find who asks, or set `spec.hibernation.wakeOnRequest` to false",
+        "somebody sent a request to the API of the sleeping cluster, which wakes it; `--no-wake-on-request` ends that",
+        "",
     ),
     Reason.WAKING: (_N, "the cluster wakes", ""),
     Reason.STILL_WAITING: (
