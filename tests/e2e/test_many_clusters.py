@@ -43,16 +43,18 @@ async def test_ten_clusters_are_made_at_once_and_twenty_run_side_by_side(platfor
     names = [f"c{number}" for number in range(RUNNING)]
     with Contexts.default().client() as client:
         client.post("/projects", {"name": project})
-        for start in range(0, RUNNING, AT_ONCE):
-            await ready(client, path, names[start : start + AT_ONCE])
-        nodes = [await node_of(project, name) for name in names]
-        assert len(set(nodes)) == RUNNING
-        assert len({entry["status"]["pods"] for entry in client.list(path)}) == RUNNING
-        for name in names:
-            client.delete(f"{path}/{name}")
+        try:
+            for start in range(0, RUNNING, AT_ONCE):
+                await ready(client, path, names[start : start + AT_ONCE])
+            nodes = [await node_of(project, name) for name in names]
+            assert len(set(nodes)) == RUNNING
+            assert len({entry["status"]["pods"] for entry in client.list(path)}) == RUNNING
+        finally:
+            for entry in client.list(path):
+                client.delete(f"{path}/{entry['name']}")
 
-        async def gone() -> bool:
-            return not client.list(path)
+            async def gone() -> bool:
+                return not client.list(path)
 
-        await wait_for(gone, what="twenty clusters to be gone", timeout=400, clock=CLOCK, max_interval=2)
-        client.delete(f"/projects/{project}")
+            await wait_for(gone, what="twenty clusters to be gone", timeout=400, clock=CLOCK, max_interval=2)
+            client.delete(f"/projects/{project}")

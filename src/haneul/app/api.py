@@ -57,6 +57,10 @@ class ProjectAccess:
         """Let developers through."""
         return await self._gate.require(_known(caller), project, Role.DEVELOPER)
 
+    async def own(self, caller: AnyCaller, project: str) -> str:
+        """Let owners through."""
+        return await self._gate.require(_known(caller), project, Role.OWNER)
+
     def administer(self, caller: AnyCaller) -> None:
         """Let administrators of the platform through."""
         if not _known(caller).admin:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from haneul.app.installation import component_store, project_folder
-from haneul.host.doctor import findings
+from haneul.app.installation import component_store, project_folder, this_host
+from haneul.host.doctor import Finding, findings
 from haneul.host.doctor_gather import Expectations, gather
 from haneul.host.networks import host_networks
+from haneul.kernel.clock import SystemClock
+from haneul.management.certificates import Held, nearest
 from haneul.management.ranges import ranges_of
 from haneul.management.settings import ManagementSettings
 
@@ -29,7 +34,52 @@ async def examine() -> list[dict[str, Any]]:
         ),
         packages=_packages(project_folder() / "components" / "system-packages.txt"),
     )
-    return [asdict(finding) for finding in findings(await gather(expectations))]
+    found = findings(await gather(expectations))
+    if os.geteuid() == 0:
+        found += expiry_findings((await this_host()).certificates(), SystemClock().now())
+        found.sort(key=lambda finding: ("error", "warning", "info").index(finding.severity))
+    return [asdict(finding) for finding in found]
+
+
+def expiry_rows(certificates: Sequence[Held], now: datetime) -> list[dict[str, Any]]:
+    """Return, for `haneul status`, the leaf and the authority that end first; ready is what nobody need look at."""
+    rows = []
+    for kind, authority in (("certificate", False), ("authority", True)):
+        first = nearest(entry for entry in certificates if entry.authority is authority)
+        if first is not None:
+            worrying = any(entry.worrying(now) for entry in certificates if entry.authority is authority)
+            detail = f"ends in {first.left(now).days} days, the first of its kind"
+            rows.append({"name": first.name, "kind": kind, "ready": not worrying, "detail": detail})
+    return rows
+
+
+def expiry_findings(certificates: Sequence[Held], now: datetime) -> list[Finding]:
+    """Return what is to be said about certificates: those that should be renewed by now, authorities a year before."""
+    found = []
+    for entry in certificates:
+        days = entry.left(now).days
+        if entry.authority and entry.worrying(now):
+            found.append(
+                Finding(
+                    "authority-ends",
+                    "error" if days < 90 else "warning",
+                    f"the authority {entry.name} ends in {days} days",
+                    "all that it signed is void then: the platform does not answer any more",
+                    "replace it in time: docs/howto/renew-certificates.md",
+                )
+            )
+        elif entry.worrying(now):
+            what = f"the certificate {entry.name} ends in {days} days" if entry.whole else f"{entry.name} has no key"
+            found.append(
+                Finding(
+                    "certificate-not-renewed",
+                    "error" if days < 1 else "warning",
+                    f"{what} and was not renewed by itself",
+                    "once it has ended, the platform does not answer any more",
+                    "run 'haneul renew' and look at the log of the host service 'certificates'",
+                )
+            )
+    return found
 
 
 def _packages(path: Path) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ def add_host_commands(app: typer.Typer) -> None:
     """Add the commands to the tree."""
     app.command()(up)
     app.command()(down)
+    app.command()(renew)
     app.command()(status)
     app.command()(doctor)
     app.command()(demo)
@@ -78,6 +79,23 @@ def down(
     say("Everything is gone." if purge else "Everything is stopped. 'haneul up' brings it back with its data.")
 
 
+def renew() -> None:
+    """Renew this host's certificates that are due. The platform does so by itself, several times a day.
+
+    Examples:
+
+        haneul renew
+    """
+    _need_root()
+    from haneul.app.installation import this_host  # noqa: PLC0415
+
+    async def run() -> None:
+        installation = await this_host()
+        await installation.renew()
+
+    asyncio.run(run())
+
+
 def status(output: Output = Format.TABLE) -> None:
     """Show what runs on this host.
 
@@ -86,7 +104,9 @@ def status(output: Output = Format.TABLE) -> None:
         haneul status
     """
     _need_root()
+    from haneul.app.examination import expiry_rows  # noqa: PLC0415
     from haneul.app.installation import this_host  # noqa: PLC0415
+    from haneul.kernel.clock import SystemClock  # noqa: PLC0415
 
     async def look() -> list[dict[str, Any]]:
         installation = await this_host()
@@ -97,6 +117,7 @@ def status(output: Output = Format.TABLE) -> None:
         ]
         rows.append({"name": "kubernetes", "kind": "management API", "ready": seen.api == "ready", "detail": seen.api})
         rows += [{"name": name, "kind": "host", "ready": ready, "detail": ""} for name, ready in seen.nodes]
+        rows += expiry_rows(installation.certificates(), SystemClock().now())
         return [*rows, *await installation.platform.status()]
 
     columns = [

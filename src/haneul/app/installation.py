@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,12 +15,14 @@ from haneul.components.store import ComponentStore
 from haneul.host import facts
 from haneul.host.doctor_gather import Expectations, taken_ports
 from haneul.host.networks import host_networks, name_servers
-from haneul.host.services import ServiceManager
+from haneul.host.services import HostService, ServiceManager
 from haneul.host.supervisord import Supervisord
 from haneul.host.systemd import Systemd
 from haneul.kernel.clock import SystemClock
 from haneul.kernel.errors import HostNotReadyError, UnauthenticatedError
 from haneul.kernel.progress import Progress
+from haneul.management.certificates import Held
+from haneul.management.containers import SYSTEM_PATH
 from haneul.management.lifecycle import Lifecycle
 from haneul.management.purge import purge
 from haneul.management.ranges import ranges_of
@@ -59,7 +62,17 @@ class Installation:
         await self.store.build([], progress)
         await self.lifecycle.up(progress)
         await self.platform.up(progress)
+        await self.services.ensure(renewal_service())
         self.sign_root_in()
+
+    async def renew(self) -> None:
+        """Renew every certificate of this host that is due."""
+        await self.lifecycle.renew()
+        await self.platform.renew()
+
+    def certificates(self) -> list[Held]:
+        """Return every certificate that this host has."""
+        return [*self.lifecycle.certificates.look(), *self.platform.certificates()]
 
     async def _refuse_foreign_ports(self) -> None:
         settings = self.settings
@@ -93,6 +106,21 @@ class Installation:
         except UnauthenticatedError:
             project = ""
         contexts.write(Context(server, files.authority, files.admin_token, project))
+
+
+def renewal_service() -> HostService:
+    """Return what renews this host's certificates: a look every six hours, every five minutes after a failure.
+
+    A look is a program of its own, so that nothing but a sleep stays in memory, and each look is that of the installed
+    version. When the sleep is over the service ends, and what keeps host services running starts it again.
+    """
+    script = '"$@" || exec sleep 300; exec sleep 21600'
+    cache = os.environ.get(CACHE_VARIABLE)
+    return HostService(
+        "certificates",
+        ("/bin/sh", "-c", script, "certificates", sys.executable, "-m", "haneul.app.main", "renew"),
+        (("PATH", SYSTEM_PATH), *(((CACHE_VARIABLE, cache),) if cache else ())),
+    )
 
 
 async def this_host() -> Installation:

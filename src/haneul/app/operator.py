@@ -27,6 +27,7 @@ from haneul.dkos.events import teardown_failed
 from haneul.dkos.masters import Masters
 from haneul.dkos.model import CLUSTERS, Cluster, NodeProviderName, cluster_from_resource
 from haneul.dkos.teardown import tear_down
+from haneul.dkos.turns import Turns
 from haneul.kernel.clock import SystemClock
 from haneul.kernel.errors import HaneulError
 from haneul.kernel.kube import PODS, KubeAccess, KubeClient
@@ -61,6 +62,7 @@ class Operator:
         self._wakers = Wakers()
         # Sleeping clusters that somebody asks for.
         self._requested: set[str] = set()
+        self._turns = Turns()
         # A cluster is either kept or torn down, never both at once.
         self._locks: dict[str, asyncio.Lock] = {}
 
@@ -156,6 +158,7 @@ class Operator:
             pause_image=settings.pause_image,
             clock=self._clock,
             tell=self._recorder.tell,
+            turns=self._turns,
         )
         self._controllers[uid] = controller
         if uid in self._requested:

@@ -25,7 +25,7 @@ from haneul.dkos.schema import custom_resource_definition
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import HaneulError
 from haneul.kernel.files import write_atomically
-from haneul.kernel.kube import DEPLOYMENTS, KubeClient, Manifest, resource_of
+from haneul.kernel.kube import DEPLOYMENTS, SECRETS, KubeClient, Manifest, resource_of
 from haneul.kernel.kube_manifests import (
     READ,
     WRITE,
@@ -41,6 +41,7 @@ from haneul.kernel.pki import KeyPair, LeafProfile, issue_authority, issue_leaf
 from haneul.kernel.process import run
 from haneul.kernel.progress import Progress
 from haneul.kernel.waiting import wait_for
+from haneul.management.certificates import Held, held
 from haneul.management.lifecycle import Lifecycle
 from haneul.management.settings import ManagementSettings
 
@@ -68,6 +69,11 @@ class PlatformFiles:
     def authority_key(self) -> Path:
         """Return the authority's key, which never leaves the host."""
         return self.state / "platform-ca.key"
+
+    @property
+    def certificate(self) -> Path:
+        """Return the API's certificate with its key."""
+        return self.state / "platform-api.pem"
 
     @property
     def admin_token(self) -> Path:
@@ -101,13 +107,12 @@ class Platform:
         with progress.stage("start the platform", expected_seconds=10) as stage:
             self.files.database.mkdir(mode=0o700, exist_ok=True)
             os.chown(self.files.database, _USER, _USER)
-            certificate = self._certificate()
             build = self._store.image_archive("platform").stem
             manifests = platform_manifests(
                 settings=self._settings,
                 image=self._store.image_reference("platform"),
                 build=build,
-                certificate=certificate,
+                certificate=self._certificate(),
             )
             async with self._lifecycle.client() as client:
                 for manifest in manifests:
@@ -121,6 +126,27 @@ class Platform:
                     await self._wait_for(client, name, namespace)
         with progress.stage("make the first administrator", expected_seconds=2):
             await self._ensure_admin_token()
+
+    async def renew(self) -> None:
+        """Renew the API's certificate if it is due; the running API takes it up from its mounted Secret.
+
+        The Secret is written each time, so that a renewal that was ended half-way is finished by the next.
+        """
+        if not self.files.authority_key.exists():
+            return
+        async with self._lifecycle.client() as client:
+            await client.apply(SECRETS, _tls_secret(self._certificate()))
+
+    def certificates(self) -> list[Held]:
+        """Return the platform's own certificates, as far as they are made."""
+        files = self.files
+        found = []
+        if files.authority.exists():
+            found.append(held("platform-ca.crt", files.authority.read_bytes(), authority=True))
+        if files.certificate.exists():
+            content = files.certificate.read_bytes()
+            found.append(held("platform-api.pem", content, content))
+        return found
 
     async def status(self) -> list[dict[str, Any]]:
         """Return the platform's services as rows for people; nothing where the management API does not answer."""
@@ -150,7 +176,7 @@ class Platform:
             write_atomically(files.authority_key, authority.key, mode=0o600)
             write_atomically(files.authority, authority.certificate)
         authority = KeyPair(files.authority.read_bytes(), files.authority_key.read_bytes())
-        kept, address = files.state / "platform-api.pem", files.state / "platform-api.address"
+        kept, address = files.certificate, files.state / "platform-api.address"
         if kept.exists() and address.exists() and address.read_text() == self._settings.address:
             certificate, _, key = kept.read_bytes().partition(b"\n\n")
             pair = KeyPair(certificate + b"\n", key)
@@ -246,16 +272,7 @@ def platform_manifests(*, settings: ManagementSettings, image: str, build: str, 
         *account_with_rights("haneul-api", NAMESPACE, _api_rules(), _LABELS),
         *_claims_rights(),
         _event_reader(),
-        {
-            "apiVersion": "v1",
-            "kind": "Secret",
-            "metadata": {"name": "haneul-api-tls", "namespace": NAMESPACE, "labels": _LABELS},
-            "type": "kubernetes.io/tls",
-            "data": {
-                "tls.crt": base64.b64encode(certificate.certificate).decode(),
-                "tls.key": base64.b64encode(certificate.key).decode(),
-            },
-        },
+        _tls_secret(certificate),
         {
             "apiVersion": "v1",
             "kind": "ConfigMap",
@@ -265,8 +282,21 @@ def platform_manifests(*, settings: ManagementSettings, image: str, build: str, 
         *_waker_surroundings(),
         _waker(image, build),
         _operator(settings, image, build),
-        _api(settings, image, build, certificate),
+        _api(settings, image, build),
     ]
+
+
+def _tls_secret(certificate: KeyPair) -> Manifest:
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "haneul-api-tls", "namespace": NAMESPACE, "labels": _LABELS},
+        "type": "kubernetes.io/tls",
+        "data": {
+            "tls.crt": base64.b64encode(certificate.certificate).decode(),
+            "tls.key": base64.b64encode(certificate.key).decode(),
+        },
+    }
 
 
 def _namespace() -> Manifest:
@@ -333,14 +363,14 @@ def _operator(settings: ManagementSettings, image: str, build: str) -> Manifest:
             "timeoutSeconds": 10,
         },
         "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108 - for an instant it holds a key
-        "resources": {"requests": {"cpu": "50m", "memory": "96Mi"}, "limits": {"memory": "1Gi"}},
+        "resources": {"requests": {"cpu": "100m", "memory": "96Mi"}, "limits": {"memory": "1Gi"}},
     }
     # In memory: what a client's key goes through never reaches a disk.
     scratch = {"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": "8Mi"}}
     return _deployment("haneul-operator", container, [scratch], build)
 
 
-def _api(settings: ManagementSettings, image: str, build: str, certificate: KeyPair) -> Manifest:
+def _api(settings: ManagementSettings, image: str, build: str) -> Manifest:
     container = {
         **_container(image, ["serve", "api", f"--port={API_PORT}"]),
         "ports": [{"name": "https", "containerPort": API_PORT, "hostPort": API_PORT}],
@@ -371,7 +401,7 @@ def _api(settings: ManagementSettings, image: str, build: str, certificate: KeyP
     ]
     # What the process reads once rolls it when it changes.
     ranges = hashlib.sha256(reserved.dumped(reserved.reserved_ranges(settings)).encode()).hexdigest()[:12]
-    build = f"{build}-{certificate.expires():%Y%m%d%H%M%S}-{ranges}"
+    build = f"{build}-{ranges}"
     deployment = _deployment("haneul-api", container, volumes, build)
     deployment["spec"]["template"]["spec"]["nodeSelector"] = {"kubernetes.io/hostname": settings.host_name}
     return deployment

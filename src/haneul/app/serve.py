@@ -119,6 +119,7 @@ def api(
     from haneul.app.api import create_api  # noqa: PLC0415
     from haneul.app.reserved import loaded  # noqa: PLC0415
     from haneul.app.server import DrainingServer  # noqa: PLC0415
+    from haneul.app.serving_certificate import ServingCertificate  # noqa: PLC0415
     from haneul.dkos.adapters.kube_authorities import KubeAuthorities  # noqa: PLC0415
     from haneul.dkos.adapters.kube_clusters import KubeClusters  # noqa: PLC0415
     from haneul.dkos.adapters.kube_events import KubeEvents  # noqa: PLC0415
@@ -140,18 +141,18 @@ def api(
         clock=clock,
         version=version(),
     )
+    certificate = ServingCertificate(tls, clock=clock)
     config = uvicorn.Config(
         app,
         host="0.0.0.0",  # noqa: S104 - the pod's own namespace
         port=port,
-        ssl_certfile=str(tls / "tls.crt"),
-        ssl_keyfile=str(tls / "tls.key"),
+        ssl_context_factory=lambda _config, _default: certificate.context,
         access_log=False,
         log_level="warning",
         timeout_graceful_shutdown=5,
         server_header=False,
     )
-    server = DrainingServer(config, drain=app.state.drain)
+    server = DrainingServer(config, drain=app.state.drain, certificate=certificate)
     server.run()
     if not server.started:
         raise typer.Exit(3)

@@ -236,6 +236,44 @@ def scale(
     show([cluster], _COLUMNS, output, single=True)
 
 
+@cluster_app.command("rotate-authorities")
+def rotate_authorities(
+    name: Name,
+    grace: Annotated[
+        int, typer.Option(help="Seconds for which the old authorities stay trusted once the new ones do everything.")
+    ] = 3600,
+    project: Project = None,
+    wait: Wait = True,
+    timeout: Timeout = 1800,
+    output: Output = Format.TABLE,
+) -> None:
+    """Replace a cluster's certificate authorities and keys; every node is made anew. For owners of the project.
+
+    Asked again while the old authorities are still trusted, it only changes for how long. Haneul does this by itself
+    a year before an authority ends.
+
+    Examples:
+
+        haneul cluster rotate-authorities shop
+
+        haneul cluster rotate-authorities shop --grace 0
+    """
+    contexts = Contexts.default()
+    owner = contexts.project(project)
+    with contexts.client() as client:
+        path = f"/projects/{owner}/clusters/{name}/rotate-authorities"
+        cluster = client.post(path, {"graceSeconds": grace})
+        if wait:
+            try:
+                cluster = wait_ready(client, owner, name, timeout=timeout)
+            except KeyboardInterrupt:
+                resume_hint(owner, name)
+                raise
+    show([cluster], _COLUMNS, output, single=True)
+    if wait:
+        say(f"Everybody who uses kubectl with it needs: haneul cluster kubeconfig {name} -p {owner}")
+
+
 @cluster_app.command()
 def hibernate(
     name: Name,

@@ -18,6 +18,7 @@ _STAGES = {
     "ApiAnswers": "wait for the API server to answer",
     "NetworkReady": "connect the first node",
     "NodesReady": "join the nodes",
+    "AuthoritiesCurrent": "replace the authorities",
 }
 
 

@@ -73,6 +73,11 @@ def admit_change(before: ClusterSpec, after: ClusterSpec) -> None:
         raise InvalidInputError(
             "the network of a cluster cannot change once it is made", hint="create another cluster and move there"
         )
+    if after.authorities != before.authorities:
+        raise InvalidInputError(
+            "authorities are not replaced by a change of the spec",
+            hint="an owner of the project asks for it: 'haneul cluster rotate-authorities NAME'",
+        )
 
 
 def check_shape(spec: ClusterSpec) -> None:

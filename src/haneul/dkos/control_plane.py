@@ -21,6 +21,8 @@ from haneul.kernel.kube_manifests import hardened_container, hardened_pod
 USER: Final = 65532
 CLUSTER_LABEL: Final = "dkos.haneul.dev/cluster"
 ROLE_LABEL: Final = "dkos.haneul.dev/role"
+#: A pod carries the digest of the secrets and settings that it was made from.
+CREDENTIALS_ANNOTATION: Final = "dkos.haneul.dev/credentials"
 NODE_CIDR_BITS: Final = 24
 _PEM: Final = "/etc/haneul/pki"
 
@@ -277,7 +279,7 @@ def etcd(
         "heartbeat-interval": "50",
         "election-timeout": "250",
     }
-    container = _container("etcd", images.etcd, arguments, memory="48Mi", limit="512Mi", cpu="10m")
+    container = _container("etcd", images.etcd, arguments, memory="48Mi", limit="512Mi", cpu="8m")
     container |= {
         "env": [{"name": "GOMEMLIMIT", "value": "384MiB"}],
         "volumeMounts": [
@@ -290,7 +292,7 @@ def etcd(
     }
     pod = _pod(cluster, "etcd", container, [_secret_volume("pki", "etcd"), _claim_volume("data", "data-etcd-0")])
     pod["spec"]["terminationGracePeriodSeconds"] = 10
-    pod["metadata"]["annotations"] = {"dkos.haneul.dev/credentials": digests["etcd"]}
+    pod["metadata"]["annotations"] = {CREDENTIALS_ANNOTATION: digests["etcd"]}
     return {
         "apiVersion": "apps/v1",
         "kind": "StatefulSet",
@@ -356,7 +358,7 @@ def apiserver(
         "event-ttl": "1h0m0s",
         **_feature_gates(settings),
     }
-    container = _container("kube-apiserver", images.apiserver, arguments, memory="256Mi", limit="1536Mi", cpu="25m")
+    container = _container("kube-apiserver", images.apiserver, arguments, memory="256Mi", limit="1536Mi", cpu="15m")
     etcd_addresses = [f"{address}:2379" for address in endpoints.etcd_addresses]
     container |= {
         # Its client backs off for a second when etcd, which starts at the same time, is not there yet.
@@ -413,7 +415,7 @@ def controller_manager(cluster: Cluster, images: Images, digests: Mapping[str, s
         **_feature_gates(settings),
     }
     container = _container(
-        "kube-controller-manager", images.controller_manager, arguments, memory="80Mi", limit="768Mi", cpu="5m"
+        "kube-controller-manager", images.controller_manager, arguments, memory="80Mi", limit="768Mi", cpu="4m"
     )
     container |= {
         "env": [{"name": "GOGC", "value": "60"}, {"name": "GOMEMLIMIT", "value": "640MiB"}],
@@ -521,7 +523,7 @@ def _deployment(
     replicas: int,
 ) -> Manifest:
     pod = _pod(cluster, role, container, volumes)
-    pod["metadata"]["annotations"] = {"dkos.haneul.dev/credentials": digests[role]}
+    pod["metadata"]["annotations"] = {CREDENTIALS_ANNOTATION: digests[role]}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",

@@ -21,7 +21,7 @@ import structlog
 from haneul.dkos import tenant_objects
 from haneul.dkos.changing import NodeChanger
 from haneul.dkos.control_plane import labels
-from haneul.dkos.credentials import decode, operator_access, secret_manifest, token_kubeconfig
+from haneul.dkos.credentials import decode, node_kubeconfig, operator_access, secret_manifest
 from haneul.dkos.door import Door
 from haneul.dkos.events import Event, Look, credentials_renewed, told, wake_requested
 from haneul.dkos.falling_asleep import end_machines, end_pods, remains_of
@@ -51,8 +51,10 @@ from haneul.dkos.node_files import node_files
 from haneul.dkos.node_plan import NodePlan, node_statuses, plan_nodes, what_matters
 from haneul.dkos.pace import IDLE, Pace, is_settled
 from haneul.dkos.ports import NodeAnnouncement, NodeProvider, ProvidedNode
+from haneul.dkos.rotating import AuthorityRotation
 from haneul.dkos.signing import NodeSigner
 from haneul.dkos.states import MasterState, Observation, sleeping_status, status_of
+from haneul.dkos.turns import Turns
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import HaneulError
 from haneul.kernel.kube import (
@@ -91,6 +93,7 @@ class ClusterController:
         pause_image: str,
         clock: Clock,
         tell: Tell,
+        turns: Turns,
     ) -> None:
         self._management = management
         self._masters = masters
@@ -100,11 +103,17 @@ class ClusterController:
         self._pause_image = pause_image
         self._clock = clock
         self._tell = tell
+        self._turns = turns
+        self._uid = ""
+        self._begun = False
+        self._at_once = 0
         self._last_look: Look | None = None
         self._wake = asyncio.Event()
         self._tenant: KubeClient | None = None
         self._tenant_stack = contextlib.AsyncExitStack()
         self._tenant_until: datetime | None = None
+        #: What the connection was made from: who signed the certificate, and who is trusted.
+        self._tenant_keys: tuple[bytes, bytes] | None = None
         self._watches: list[asyncio.Task[None]] = []
         self._signer: NodeSigner | None = None
         self._pace = Pace()
@@ -114,6 +123,7 @@ class ClusterController:
         self._base_applied: NetworkPlugin | None = None
         self._joined: dict[str, str] = {}
         self._resync_at: datetime | None = None
+        self._rotation = AuthorityRotation(masters, clock=clock)
         # What was read or rendered last, as long as it may be used again.
         self._tokens_kept: dict[str, str] = {}
         self._tokens_until = 0.0
@@ -136,6 +146,10 @@ class ClusterController:
 
     async def close(self) -> None:
         """End the controller's tasks and connections."""
+        self._turns.done(self._uid)
+        await self._disconnect()
+
+    async def _disconnect(self) -> None:
         await self._stop_watching()
         await self._tenant_stack.aclose()
         self._tenant = None
@@ -175,6 +189,8 @@ class ClusterController:
         if self._should_sleep(cluster, now):
             return await self._sleep(cluster, now, changed=woken)
         self._requested = False
+        if before := await self._clusters_before(cluster):
+            return await self._report(cluster, Observation(starting_before=before))
         masters = await self._masters.observe(cluster)
         waking = cluster.status.phase in SLEEP_PHASES
         serves = _serves(masters, ready=waking)
@@ -196,6 +212,12 @@ class ClusterController:
             nodes = await self._tenant.list(NODES)
             await self._serve_tenant(self._tenant, cluster, plan, provided, nodes, tokens)
             change = await self._changer.look(self._tenant, cluster, announced, provided, nodes)
+        rotation = await self._rotation.look(
+            cluster,
+            made,
+            self._tenant if api_answers else None,
+            waiting_nodes=self._nodes_of_other_eras(plan, provided, made.keyring.machine_era),
+        )
         seen = Observation(
             masters=masters,
             api_answers=api_answers,
@@ -206,9 +228,27 @@ class ClusterController:
             else cluster.status.nodes,
             wanted_nodes=cluster.spec.node_count,
             endpoint=made.endpoints.outside,
+            rotation=rotation,
+            authorities_expire=made.keyring.expires,
             change=change,
         )
         return await self._report(cluster, seen, provided)
+
+    async def _clusters_before(self, cluster: Cluster) -> int:
+        """Return how many clusters are to start before this one; none once it has begun or was ready."""
+        self._uid = cluster.uid
+        if "ready" in cluster.status.milestones:
+            self._turns.done(cluster.uid)
+            return 0
+        if self._begun:
+            return 0
+        if not self._at_once:
+            # Each start keeps about one processor busy.
+            hosts = await self._management.list(NODES)
+            self._at_once = max(1, sum(int(host["status"]["capacity"]["cpu"]) for host in hosts))
+        before = self._turns.ask(cluster.uid, at_once=self._at_once, now=self._clock.monotonic(), wake=self._wake.set)
+        self._begun = before == 0
+        return before
 
     async def _report(
         self, cluster: Cluster, seen: Observation, provided: Sequence[ProvidedNode] = ()
@@ -248,6 +288,7 @@ class ClusterController:
 
     async def _sleep(self, cluster: Cluster, now: datetime, *, changed: bool) -> ClusterStatus:
         """Bring the cluster one step closer to sleep, or leave it asleep; a request wakes it."""
+        self._turns.done(cluster.uid)
         if cluster.status.phase is Phase.ASLEEP:
             if self._requested and cluster.spec.hibernation.wake_on_request:
                 return await self._wake_up(cluster, now)
@@ -262,7 +303,7 @@ class ClusterController:
         if port is None:
             port = (await self._masters.ensure(cluster, step.level)).endpoints.outside_port
         if step.level < Level.NODES:
-            await self.close()
+            await self._disconnect()
         if step.level < Level.NODES and remains.machines:
             await end_machines(self._providers, cluster)
         if step.asleep:
@@ -352,16 +393,17 @@ class ClusterController:
         self, cluster: Cluster, made: MadeMasters, tokens: Mapping[str, str]
     ) -> dict[str, NodeAnnouncement]:
         """Return what the wanted nodes are made from; rendered anew only if something that goes into it changed."""
-        authority = made.authorities.cluster.certificate
-        inputs = (cluster.spec, made.endpoints.inside, authority, tokens)
+        authority = made.keyring.trusted("cluster")
+        inputs = (cluster.spec, made.endpoints.inside, authority, made.keyring.machine_era, tokens)
         if self._announced is None or self._announced[0] != inputs:
             announced = {
                 name: NodeAnnouncement(
                     name,
                     pool,
                     node_files(cluster, pool, name, pause_image=self._pause_image),
-                    token_kubeconfig(made.endpoints.inside, authority, tokens[name]),
+                    node_kubeconfig(made.endpoints.inside, tokens[name]),
                     authority,
+                    made.keyring.machine_era,
                 )
                 for name, pool in plan_nodes(cluster, (), ()).keep.items()
             }
@@ -390,13 +432,16 @@ class ClusterController:
 
     async def _reach_tenant(self, cluster: Cluster, made: MadeMasters, now: datetime) -> tuple[bool, str]:
         """Connect to the cluster's own API with a fresh short-lived certificate; say whether it answers."""
-        if self._tenant is None or self._tenant_until is None or now >= self._tenant_until:
-            await self.close()
-            access = operator_access(made.authorities, made.endpoints, now)
+        keys = (made.keyring.request_signer.certificate, made.keyring.trusted("cluster"))
+        until = self._tenant_until
+        if self._tenant is None or until is None or now >= until or self._tenant_keys != keys:
+            await self._disconnect()
+            access = operator_access(made.keyring, made.endpoints, now)
+            self._tenant_keys = keys
             self._tenant = await self._tenant_stack.enter_async_context(self._connect(access))
             self._tenant_until = now + _CLIENT_LIFE
             tell = functools.partial(self._tell, cluster)
-            self._signer = NodeSigner(authority=made.authorities.cluster, clock=self._clock, tell=tell)
+            self._signer = NodeSigner(authority=made.keyring.request_signer, clock=self._clock, tell=tell)
         try:
             await self._tenant.raw_get("/readyz")
         except HaneulError as error:
@@ -486,6 +531,15 @@ class ClusterController:
         if key not in self._base_done:
             await tenant.apply(SECRETS, tenant_objects.bootstrap_token(token, name, self._clock.now()))
             self._base_done.add(key)
+
+    def _nodes_of_other_eras(self, plan: NodePlan, provided: Sequence[ProvidedNode], era: int) -> list[str]:
+        """Return the wanted nodes whose machine is not made for this era, or has not joined since it was."""
+        machines = {machine.name: machine for machine in provided if machine.era == era and machine.running}
+        return [
+            name
+            for name in sorted(plan.keep)
+            if name not in machines or self._joined.get(name) != machines[name].instance
+        ]
 
     async def _has_joined(self, tenant: KubeClient, name: str, machine: ProvidedNode) -> bool:
         """Only this machine can have renewed its lease after it started."""

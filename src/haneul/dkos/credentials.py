@@ -1,9 +1,8 @@
 """The PKI of one cluster, decided purely: which secrets must exist, and which must be made anew.
 
-A cluster has three authorities (cluster, etcd, front proxy; Kubernetes documentation "PKI certificates and
-requirements"), a key for service account tokens and one for encryption at rest. They lie in the secret
-``authorities``, which only the operator reads; each component gets a secret with just what it needs. Leaf
-certificates live 90 days and are renewed when a third of that is left.
+What everything comes from lies in the secret ``authorities`` (:mod:`haneul.dkos.keyring`), which only the operator
+reads; each component gets a secret with just what it needs. Leaf certificates live 90 days and are renewed when a
+third of that is left.
 """
 
 from __future__ import annotations
@@ -11,69 +10,22 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import secrets as randomness
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 from cryptography.hazmat.primitives import serialization
 
+from haneul.dkos.keyring import Keyring
 from haneul.kernel.documents import to_yaml
 from haneul.kernel.kube import KubeAccess, Manifest
 from haneul.kernel.kube_manifests import encryption_configuration
-from haneul.kernel.pki import (
-    KeyPair,
-    LeafProfile,
-    issue_authority,
-    issue_leaf,
-    new_private_key,
-    private_key_pem,
-)
+from haneul.kernel.pki import KeyPair, LeafProfile, issue_leaf
 
 _PROFILE_ANNOTATION = "dkos.haneul.dev/issued-for"
-_AUTHORITIES = ("cluster", "etcd", "front-proxy")
-
-
-@dataclass(frozen=True)
-class Authorities:
-    """What a cluster's certificates, tokens and encryption come from."""
-
-    cluster: KeyPair
-    etcd: KeyPair
-    front_proxy: KeyPair
-    service_account_key: bytes = field(repr=False)
-    encryption_key: bytes = field(repr=False)
-
-    def data(self) -> dict[str, bytes]:
-        """Return the contents of the secret ``authorities``."""
-        pairs = {"cluster": self.cluster, "etcd": self.etcd, "front-proxy": self.front_proxy}
-        files = {f"{name}.crt": pair.certificate for name, pair in pairs.items()}
-        files |= {f"{name}.key": pair.key for name, pair in pairs.items()}
-        return files | {"service-account.key": self.service_account_key, "encryption.key": self.encryption_key}
-
-
-def new_authorities(cluster: str, now: datetime) -> Authorities:
-    """Return fresh authorities for the cluster of that name."""
-    return Authorities(
-        cluster=issue_authority(f"{cluster} cluster", now=now),
-        etcd=issue_authority(f"{cluster} etcd", now=now),
-        front_proxy=issue_authority(f"{cluster} front proxy", now=now),
-        service_account_key=private_key_pem(new_private_key()),
-        encryption_key=base64.b64encode(randomness.token_bytes(32)),
-    )
-
-
-def authorities_from(data: Mapping[str, bytes]) -> Authorities:
-    """Return the authorities kept in a secret's data."""
-    pairs = {name: KeyPair(data[f"{name}.crt"], data[f"{name}.key"]) for name in _AUTHORITIES}
-    return Authorities(
-        pairs["cluster"],
-        pairs["etcd"],
-        pairs["front-proxy"],
-        data["service-account.key"],
-        data["encryption.key"],
-    )
+#: Where every node finds the authorities that it trusts.
+NODE_AUTHORITY_FILE: Final = "/etc/haneul/bootstrap/ca.crt"
 
 
 @dataclass(frozen=True)
@@ -137,34 +89,33 @@ _ISSUERS |= {("kube-apiserver", "front-proxy-client"): "front-proxy"}
 
 
 def component_data(
-    component: str, profiles: Mapping[str, LeafProfile], authorities: Authorities, endpoints: Endpoints, now: datetime
+    component: str, profiles: Mapping[str, LeafProfile], keyring: Keyring, endpoints: Endpoints, now: datetime
 ) -> dict[str, bytes]:
     """Return fresh contents for a component's secret."""
-    issuers = {"cluster": authorities.cluster, "etcd": authorities.etcd, "front-proxy": authorities.front_proxy}
     leaves = {
-        name: issue_leaf(issuers[_ISSUERS.get((component, name), "cluster")], profile, now=now)
+        name: issue_leaf(keyring.issuer(_ISSUERS.get((component, name), "cluster")), profile, now=now)
         for name, profile in profiles.items()
     }
     files = {f"{name}.crt": leaf.certificate for name, leaf in leaves.items()}
     files |= {f"{name}.key": leaf.key for name, leaf in leaves.items()}
     match component:
         case "etcd":
-            files["ca.crt"] = authorities.etcd.certificate
+            files["ca.crt"] = keyring.trusted("etcd")
         case "kube-apiserver":
             files |= {
-                "ca.crt": authorities.cluster.certificate,
-                "etcd-ca.crt": authorities.etcd.certificate,
-                "front-proxy-ca.crt": authorities.front_proxy.certificate,
-                "service-account.key": authorities.service_account_key,
-                "service-account.pub": _public_key(authorities.service_account_key),
-                "encryption.yaml": to_yaml(encryption_configuration(authorities.encryption_key.decode())).encode(),
+                "ca.crt": keyring.trusted("cluster"),
+                "etcd-ca.crt": keyring.trusted("etcd"),
+                "front-proxy-ca.crt": keyring.trusted("front-proxy"),
+                "service-account.key": keyring.token_keys[0],
+                "service-account.pub": b"".join(_public_key(key) for key in keyring.token_keys),
+                "encryption.yaml": to_yaml(encryption_configuration(keyring.encryption_keys)).encode(),
             }
         case _:
             leaf = leaves["client"]
-            files["kubeconfig"] = client_kubeconfig(endpoints.inside, authorities.cluster.certificate, leaf)
-            files["ca.crt"] = authorities.cluster.certificate
+            files["kubeconfig"] = client_kubeconfig(endpoints.inside, keyring.trusted("cluster"), leaf)
+            files["ca.crt"] = keyring.trusted("cluster")
             if component == "kube-controller-manager":
-                files["service-account.key"] = authorities.service_account_key
+                files["service-account.key"] = keyring.token_keys[0]
     return files
 
 
@@ -215,22 +166,27 @@ def client_kubeconfig(server: str, authority: bytes, leaf: KeyPair) -> bytes:
         "client-certificate-data": base64.b64encode(leaf.certificate).decode(),
         "client-key-data": base64.b64encode(leaf.key).decode(),
     }
-    return _kubeconfig(server, authority, user)
+    embedded = {"certificate-authority-data": base64.b64encode(authority).decode()}
+    return _kubeconfig(server, embedded, user)
 
 
-def token_kubeconfig(server: str, authority: bytes, token: str) -> bytes:
-    """Return a kubeconfig with a bearer token, as a node asks for its certificate with."""
-    return _kubeconfig(server, authority, {"token": token})
+def node_kubeconfig(server: str, token: str) -> bytes:
+    """Return a kubeconfig with a bearer token, as a node asks for its certificate with.
+
+    It names the file of trusted authorities instead of holding them: the kubelet copies that into its own kubeconfig,
+    so that programs of the node see when other authorities are trusted.
+    """
+    return _kubeconfig(server, {"certificate-authority": NODE_AUTHORITY_FILE}, {"token": token})
 
 
-def operator_access(authorities: Authorities, endpoints: Endpoints, now: datetime) -> KubeAccess:
+def operator_access(keyring: Keyring, endpoints: Endpoints, now: datetime) -> KubeAccess:
     """Return the operator's own access to the cluster, good for an hour and written down nowhere."""
     profile = LeafProfile("haneul:operator", ("system:masters",), client=True)
-    leaf = issue_leaf(authorities.cluster, profile, now=now, life=timedelta(hours=1))
-    return KubeAccess(endpoints.inside, authorities.cluster.certificate, leaf.certificate, leaf.key)
+    leaf = issue_leaf(keyring.request_signer, profile, now=now, life=timedelta(hours=1))
+    return KubeAccess(endpoints.inside, keyring.trusted("cluster"), leaf.certificate, leaf.key)
 
 
-def _kubeconfig(server: str, authority: bytes, user: Mapping[str, str]) -> bytes:
+def _kubeconfig(server: str, authority: Mapping[str, str], user: Mapping[str, str]) -> bytes:
     config = {
         "apiVersion": "v1",
         "kind": "Config",
@@ -238,10 +194,7 @@ def _kubeconfig(server: str, authority: bytes, user: Mapping[str, str]) -> bytes
         "clusters": [
             {
                 "name": "default",
-                "cluster": {
-                    "server": server,
-                    "certificate-authority-data": base64.b64encode(authority).decode(),
-                },
+                "cluster": {"server": server, **authority},
             }
         ],
         "contexts": [{"name": "default", "context": {"cluster": "default", "user": "default"}}],

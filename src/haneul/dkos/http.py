@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Query, Request
@@ -40,6 +40,12 @@ class ClusterPage(_Value):
 
     items: list[Cluster]
     continue_token: str | None = Field(default=None, alias="continue")
+
+
+class Rotation(_Value):
+    """A request for new authorities and keys of a cluster."""
+
+    grace_seconds: int = Field(default=3600, ge=0, le=30 * 24 * 3600)
 
 
 class ClusterEvents(_Value):
@@ -132,6 +138,16 @@ def clusters_router(service: ClusterService, access: Access, *, heartbeat_second
         await access.change(caller, project)
         cluster = await service.delete(project, name)
         await access.record(request, caller, "cluster.delete", name, project)
+        return cluster
+
+    @router.post("/{name}/rotate-authorities", status_code=202)
+    async def rotate_authorities(
+        project: str, name: str, body: Rotation, request: Request, caller: signed_in
+    ) -> Cluster:
+        await access.own(caller, project)
+        cluster = await service.rotate_authorities(project, name, grace=timedelta(seconds=body.grace_seconds))
+        target = f"{name} grace {body.grace_seconds} s"
+        await access.record(request, caller, "cluster.rotate-authorities", target, project)
         return cluster
 
     @router.get("/{name}/events")

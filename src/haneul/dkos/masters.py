@@ -7,35 +7,37 @@ has not changed since is skipped; for a few seconds after it looked, what it saw
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+import base64
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from haneul.dkos import control_plane, isolation
-from haneul.dkos.control_plane import CLUSTER_LABEL, ROLE_LABEL, Images, Placement, labels
+from haneul.dkos.control_plane import CLUSTER_LABEL, CREDENTIALS_ANNOTATION, ROLE_LABEL, Images, Placement, labels
 from haneul.dkos.credentials import (
-    Authorities,
     Endpoints,
-    authorities_from,
     component_data,
     component_profiles,
     content_digest,
     decode,
     needs_issuing,
-    new_authorities,
     profile_digest,
     secret_manifest,
 )
 from haneul.dkos.hibernation import Level
+from haneul.dkos.keyring import Keyring, keyring_from, new_authorities
 from haneul.dkos.model import Cluster, NetworkPlugin
+from haneul.dkos.rotation import Record, Step
 from haneul.dkos.states import MasterState
 from haneul.kernel.clock import Clock
 from haneul.kernel.kube import (
+    DEPLOYMENTS,
     NODES,
     PERSISTENT_VOLUMES,
     PODS,
     SECRETS,
     SERVICES,
+    STATEFUL_SETS,
     KubeApiError,
     KubeClient,
     Manifest,
@@ -52,10 +54,12 @@ CLIENT_AUTHORITY = "client-authority"
 
 @dataclass(frozen=True)
 class MadeMasters:
-    """What later steps need of the masters: where they are reached and what signs for them."""
+    """What later steps need of the masters: where they are reached, what signs for them, what they are made from."""
 
     endpoints: Endpoints
-    authorities: Authorities
+    keyring: Keyring
+    #: By component, as its pods carry it.
+    digests: Mapping[str, str] = field(default_factory=dict)
     #: The components that got fresh certificates in place of kept ones.
     renewed: tuple[str, ...] = ()
 
@@ -74,6 +78,7 @@ class Masters:
         self._made_for: tuple[object, ...] = ()
         self._fresh_until = 0.0
         self._rendered_for: tuple[object, ...] = ()
+        self._digests: dict[str, str] = {}
 
     def forget(self) -> None:
         """Apply everything again at the next call, in case somebody else changed it."""
@@ -93,22 +98,22 @@ class Masters:
         if self._made is not None and self._made_for == wanted and now < self._fresh_until:
             return self._made
         await self._apply(control_plane.namespaces(cluster))
-        endpoints, authorities, _ = await asyncio.gather(
-            self._endpoints(cluster), self._authorities(cluster), self._volume(cluster)
+        endpoints, keyring, _ = await asyncio.gather(
+            self._endpoints(cluster), self._keyring(cluster), self._volume(cluster)
         )
-        digests, renewed = await self._credentials(cluster, endpoints, authorities)
+        digests, renewed = await self._credentials(cluster, endpoints, keyring)
         inputs = (*wanted, endpoints, digests)
         if inputs != self._rendered_for:
-            await self._programs(cluster, endpoints, digests, level)
+            self._digests = await self._programs(cluster, endpoints, digests, level)
             self._rendered_for = inputs
-        self._made, self._made_for = MadeMasters(endpoints, authorities), wanted
+        self._made, self._made_for = MadeMasters(endpoints, keyring, self._digests), wanted
         self._fresh_until = now + _FRESH_SECONDS
         return replace(self._made, renewed=renewed)
 
     async def _programs(
         self, cluster: Cluster, endpoints: Endpoints, credentials: dict[str, str], level: Level
-    ) -> None:
-        """Apply what runs, and what bounds it."""
+    ) -> dict[str, str]:
+        """Apply what runs, and what bounds it; return what the pods are made from, by component."""
         configurations = control_plane.configurations(cluster)
         role, binding = _signing_rights(cluster)
         await self._apply([*configurations.values(), *isolation.network_policies(cluster), role])
@@ -131,6 +136,39 @@ class Masters:
             if cluster.spec.network.plugin is NetworkPlugin.CILIUM:
                 programs.append(control_plane.cilium_operator(cluster, endpoints, images, digests, replicas=replicas))
         await self._apply(programs)
+        return digests
+
+    async def begin(self, cluster: Cluster, made: MadeMasters, step: Step) -> None:
+        """Begin a step of the authorities' replacement, unless somebody else went on from the same state already."""
+        kept = await self._client.get(SECRETS, _AUTHORITIES, cluster.masters_namespace)
+        data = decode(kept or {})
+        if kept is None or keyring_from(data).record != made.keyring.record:
+            return
+        after = made.keyring.at(
+            step,
+            cluster=_full_name(cluster),
+            requested=cluster.spec.authorities.revision,
+            now=self._clock.now(),
+        )
+        written: dict[str, str | None] = {name: base64.b64encode(v).decode() for name, v in after.data().items()}
+        patch = {
+            "metadata": {"resourceVersion": kept["metadata"]["resourceVersion"]},
+            # In a merge patch, what is left out stays; what shall go must be named.
+            "data": dict.fromkeys(data) | written,
+        }
+        await self._client.patch(SECRETS, _AUTHORITIES, patch, cluster.masters_namespace)
+        # What was made last is made from the step before.
+        self._made = None
+
+    async def unfinished(self, cluster: Cluster, made: MadeMasters) -> list[str]:
+        """Return the components of which not exactly the pods of the last :meth:`ensure` run."""
+        selector = f"{CLUSTER_LABEL}={cluster.uid}"
+        found = [
+            workload
+            for kind in (STATEFUL_SETS, DEPLOYMENTS)
+            for workload in await self._client.list(kind, cluster.masters_namespace, labels=selector)
+        ]
+        return unfinished_rollouts(found, made.digests)
 
     async def observe(self, cluster: Cluster) -> tuple[MasterState, ...]:
         """Return each master component's state, from its pods."""
@@ -179,11 +217,12 @@ class Masters:
             await self._apply([claim])
         self._applied[(PERSISTENT_VOLUMES.kind, "", name)] = 0
 
-    async def _authorities(self, cluster: Cluster) -> Authorities:
+    async def _keyring(self, cluster: Cluster) -> Keyring:
         namespace = cluster.masters_namespace
         kept = await self._client.get(SECRETS, _AUTHORITIES, namespace)
         if kept is None:
-            fresh = new_authorities(f"{cluster.project}/{cluster.name}", self._clock.now())
+            record = Record(revision=cluster.spec.authorities.revision)
+            fresh = Keyring(new_authorities(_full_name(cluster), self._clock.now()), record=record)
             manifest = secret_manifest(namespace, _AUTHORITIES, fresh.data(), labels(cluster))
             try:
                 kept = await self._client.create(SECRETS, manifest)
@@ -192,10 +231,10 @@ class Masters:
                     raise
                 # Another process was first: its authorities are the cluster's.
                 kept = await self._client.get(SECRETS, _AUTHORITIES, namespace)
-        return authorities_from(decode(kept or {}))
+        return keyring_from(decode(kept or {}))
 
     async def _credentials(
-        self, cluster: Cluster, endpoints: Endpoints, authorities: Authorities
+        self, cluster: Cluster, endpoints: Endpoints, keyring: Keyring
     ) -> tuple[dict[str, str], tuple[str, ...]]:
         """Make each component's secret; return the digests of their contents, and whose were renewed."""
         now = self._clock.now()
@@ -211,17 +250,19 @@ class Masters:
         renewed: list[str] = []
         for component, profiles in wanted.items():
             secret = kept.get(component)
-            if secret is None or needs_issuing(secret, profiles, endpoints.inside, now):
-                data = component_data(component, profiles, authorities, endpoints, now)
-                issued_for = profile_digest(profiles, endpoints.inside)
+            made_from = endpoints.inside + keyring.mark(component)
+            if secret is None or needs_issuing(secret, profiles, made_from, now):
+                data = component_data(component, profiles, keyring, endpoints, now)
+                issued_for = profile_digest(profiles, made_from)
                 secret = secret_manifest(namespace, component, data, labels(cluster), issued_for=issued_for)
                 fresh.append(secret)
                 if component in kept:
                     renewed.append(component)
             digests[component] = content_digest(secret)
         signer = {
-            "ca.crt": authorities.cluster.certificate,
-            "ca.key": authorities.cluster.key,
+            "ca.crt": keyring.request_signer.certificate,
+            "ca.key": keyring.request_signer.key,
+            "bundle.crt": keyring.trusted("cluster"),
             "server": endpoints.outside.encode(),
         }
         fresh.append(secret_manifest(namespace, CLIENT_AUTHORITY, signer, labels(cluster)))
@@ -252,6 +293,31 @@ def choose_host(hosts: list[str], volumes: list[Manifest]) -> str:
             if host in carried:
                 carried[host] += 1
     return min(carried, key=lambda host: carried[host])
+
+
+def unfinished_rollouts(workloads: Sequence[Manifest], digests: Mapping[str, str]) -> list[str]:
+    """Return the components among ``digests`` of which pods made from another digest run, or none yet. Pure."""
+    by_name = {workload["metadata"]["name"]: workload for workload in workloads}
+    return [name for name, digest in sorted(digests.items()) if not _rolled_out(by_name.get(name), digest)]
+
+
+def _rolled_out(workload: Manifest | None, digest: str) -> bool:
+    """Say whether exactly the wanted pods run and are ready, and the controller of their kind knows it."""
+    if workload is None:
+        return False
+    status, wanted = workload.get("status", {}), workload["spec"]["replicas"]
+    annotations = workload["spec"]["template"]["metadata"].get("annotations", {})
+    return bool(
+        annotations.get(CREDENTIALS_ANNOTATION) == digest
+        and status.get("observedGeneration") == workload["metadata"]["generation"]
+        and status.get("replicas", 0) == wanted
+        and status.get("updatedReplicas", 0) == wanted
+        and status.get("readyReplicas", 0) == wanted
+    )
+
+
+def _full_name(cluster: Cluster) -> str:
+    return f"{cluster.project}/{cluster.name}"
 
 
 def _signing_rights(cluster: Cluster) -> list[Manifest]:

@@ -186,6 +186,20 @@ class Hibernation(_Model):
     wake_on_request: bool = Field(default=True, description="Whether a request to its API wakes a sleeping cluster.")
 
 
+class AuthoritiesRequest(_Model):
+    """When the cluster's certificate authorities and keys are replaced, besides in time before they end."""
+
+    revision: int = Field(
+        default=0, ge=0, description="A higher number than before asks for new ones; an owner's action raises it."
+    )
+    grace_seconds: int = Field(
+        default=3600,
+        ge=0,
+        le=30 * 24 * 3600,
+        description="How long the old ones stay trusted once the new ones do everything, in seconds.",
+    )
+
+
 class ClusterSpec(_Model):
     """What a cluster is asked to be."""
 
@@ -196,6 +210,9 @@ class ClusterSpec(_Model):
     )
     settings: Settings = Field(default=Settings(), description="What the cluster sets for itself.")
     hibernation: Hibernation = Field(default=Hibernation(), description="Whether and when the cluster sleeps.")
+    authorities: AuthoritiesRequest = Field(
+        default=AuthoritiesRequest(), description="Asks for new certificate authorities; `rotate-authorities` sets it."
+    )
 
     @property
     def node_count(self) -> int:
@@ -230,6 +247,7 @@ class ConditionType(StrEnum):
     API_ANSWERS = "ApiAnswers"
     NETWORK_READY = "NetworkReady"
     NODES_READY = "NodesReady"
+    AUTHORITIES_CURRENT = "AuthoritiesCurrent"
 
 
 class Condition(_Model):
@@ -263,6 +281,9 @@ class ClusterStatus(_Model):
     services: str = Field(default="", description="The range of the services' addresses.")
     nodes: tuple[NodeStatus, ...] = Field(default=(), description="Every node that a pool wants.")
     conditions: tuple[Condition, ...] = Field(default=(), description="How far the cluster has come.")
+    authorities_expire: datetime | None = Field(
+        default=None, description="When the first of the cluster's authorities ends; new ones are made a year before."
+    )
     milestones: dict[str, float] = Field(
         default_factory=dict, description="Seconds from creation until first reached: `api`, `node`, `ready`."
     )

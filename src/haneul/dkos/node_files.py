@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
+from haneul.dkos.credentials import NODE_AUTHORITY_FILE
 from haneul.dkos.model import Cluster, NetworkPlugin, NodePool
 from haneul.kernel.documents import to_yaml
 
@@ -55,7 +56,7 @@ def _kubelet(cluster: Cluster) -> dict[str, Any]:
         "authentication": {
             "anonymous": {"enabled": False},
             "webhook": {"enabled": True},
-            "x509": {"clientCAFile": "/etc/haneul/bootstrap/ca.crt"},
+            "x509": {"clientCAFile": NODE_AUTHORITY_FILE},
         },
         "authorization": {"mode": "Webhook"},
         "cgroupDriver": "cgroupfs",

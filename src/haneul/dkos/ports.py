@@ -13,13 +13,19 @@ from haneul.dkos.model import Cluster, NodePool
 
 @dataclass(frozen=True)
 class NodeAnnouncement:
-    """A node that a pool wants: its name and pool, its files, and the credential to ask for a certificate with."""
+    """A node that a pool wants: its name and pool, its files, and the credential to ask for a certificate with.
+
+    ``authority`` are the certificates that the node trusts; a change of them reaches the running machine's file. Only
+    a change of ``era``, the number of the authorities that sign for the node, makes it ask for certificates anew:
+    a machine of another era is replaced.
+    """
 
     name: str
     pool: NodePool
     files: dict[str, str]
     bootstrap_kubeconfig: bytes = field(repr=False)
     authority: bytes
+    era: int = 0
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,8 @@ class ProvidedNode:
     started: datetime | None = None
     message: str = ""
     revision: str = ""
+    #: The number of the authorities that it was made for.
+    era: int = 0
 
 
 class NodeProvider(Protocol):
@@ -81,6 +89,10 @@ class Access(Protocol):
 
     async def look(self, caller: Caller, project: str) -> str:
         """Let through who may see the project; return their role's name."""
+        ...
+
+    async def own(self, caller: Caller, project: str) -> str:
+        """Let through who may decide over the project's clusters as a whole; return their role's name."""
         ...
 
     async def change(self, caller: Caller, project: str) -> str:

@@ -52,7 +52,7 @@ spec:
 - Each node takes a /24 of the pods' range, so the range bounds how many nodes a cluster can have.
 - `network` cannot change once the cluster is made. Everything else can.
 - What happened last says whether a cluster sleeps: a moment of `hibernation.schedule`, or `hibernation.asleep`, which
-  counts from `hibernation.asked`. Moments before the cluster was created do not count. The minute of a rule is a number.
+  counts from `hibernation.asked`. Moments before the cluster was created do not count. A rule's minute is a number.
 - `nodeMonitorGraceSeconds` is at least four times `nodeStatusUpdateSeconds`.
 
 Every refusal comes before anything is made, with the code `invalid-input` or `conflict` ([errors](errors.md)).
@@ -71,6 +71,7 @@ They come true in this order; the first that is not true says what the cluster w
 | `ApiAnswers` | the API server answers the operator | `ApiSilent` |
 | `NetworkReady` | at least one node is ready, which takes a working network | `NoNodeReady` |
 | `NodesReady` | the nodes are those wanted, ready and current | `NodesJoining`, `NodesChanging` |
+| `AuthoritiesCurrent` | no authorities are being replaced | [the step](../explanation/certificates.md) |
 
 ## Phases
 

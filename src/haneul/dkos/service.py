@@ -12,8 +12,9 @@ from pydantic import ValidationError
 from haneul.dkos.admission import TakenRange, admit, admit_change
 from haneul.dkos.cluster_store import ClusterEvent, ClusterStore, Confirm, certain, not_found
 from haneul.dkos.event_log import EventLog, EventRecord
-from haneul.dkos.model import LONGEST_CLUSTER_NAME, Cluster, ClusterSpec
+from haneul.dkos.model import LONGEST_CLUSTER_NAME, AuthoritiesRequest, Cluster, ClusterSpec, ConditionType, Phase
 from haneul.dkos.shared_watch import SharedWatches
+from haneul.dkos.states import OLD_TRUSTED
 from haneul.kernel.errors import ConflictError, InvalidInputError, UnavailableError
 from haneul.kernel.kube_merge import merge_patch
 from haneul.kernel.names import parse_label
@@ -24,10 +25,11 @@ _CREDENTIAL_LIFE = timedelta(hours=1)
 
 @dataclass(frozen=True)
 class ClientAuthority:
-    """What signs people's certificates for one cluster, and where its API server is reached."""
+    """What signs people's certificates for one cluster, where its API server is reached, whom to trust there (PEM)."""
 
     pair: KeyPair
     server: str
+    trusted: bytes
 
 
 class ClientAuthorities(Protocol):
@@ -97,13 +99,7 @@ class ClusterService:
 
     async def change(self, project: str, name: str, patch: dict[str, Any], *, now: datetime) -> Cluster:
         """Merge ``patch`` (RFC 7396) into a cluster's spec; asking for sleep or waking counts from ``now``."""
-        cluster = await self.get(project, name)
-        if cluster.deleting:
-            raise ConflictError(f"{name} is being deleted", hint="wait until it is gone, then create it again")
-        if cluster.spec_problem:
-            raise ConflictError(
-                f"what is stored of {name} is not valid: {cluster.spec_problem}", hint="delete it and create it again"
-            )
+        cluster = await self._changeable(project, name)
         before = cluster.spec.model_dump(mode="json", by_alias=True, exclude_none=True)
         try:
             after = ClusterSpec.model_validate(merge_patch(before, patch))
@@ -122,6 +118,37 @@ class ClusterService:
         """Let a cluster fall asleep or wake; that holds until the next moment of its schedule, or somebody's word."""
         word = {"asleep": asleep, "asked": now.isoformat()}
         return await self.change(project, name, {"hibernation": word}, now=now)
+
+    async def rotate_authorities(self, project: str, name: str, *, grace: timedelta) -> Cluster:
+        """Ask for new authorities and keys. While only the grace of the last time is waited for, change that grace."""
+        cluster = await self._changeable(project, name)
+        condition = next(
+            (entry for entry in cluster.status.conditions if entry.type is ConditionType.AUTHORITIES_CURRENT), None
+        )
+        if cluster.status.phase in (Phase.ASLEEP, Phase.HIBERNATING):
+            raise ConflictError(f"{name} sleeps", hint=f"'haneul cluster wake {name}', then ask again")
+        if cluster.status.observed_generation != cluster.generation or condition is None:
+            raise ConflictError(f"the last change of {name} is not taken up yet", hint="try again in a moment")
+        if condition.status != "True":
+            raise ConflictError(
+                f"the authorities of {name} are being replaced already: {condition.message}",
+                hint=f"'haneul cluster get {name} --wait' waits for it",
+            )
+        asked = cluster.spec.authorities
+        waiting = condition.reason == OLD_TRUSTED
+        revision = asked.revision if waiting else asked.revision + 1
+        changed = AuthoritiesRequest(revision=revision, grace_seconds=int(grace.total_seconds()))
+        return await self._store.replace_spec(cluster, cluster.spec.model_copy(update={"authorities": changed}))
+
+    async def _changeable(self, project: str, name: str) -> Cluster:
+        cluster = await self.get(project, name)
+        if cluster.deleting:
+            raise ConflictError(f"{name} is being deleted", hint="wait until it is gone, then create it again")
+        if cluster.spec_problem:
+            raise ConflictError(
+                f"what is stored of {name} is not valid: {cluster.spec_problem}", hint="delete it and create it again"
+            )
+        return cluster
 
     async def delete(self, project: str, name: str) -> Cluster:
         """Ask for a cluster's end."""
@@ -157,6 +184,4 @@ class ClusterService:
             certificate = sign_request(authority.pair, request, profile, now=now, life=_CREDENTIAL_LIFE)
         except ValueError as error:
             raise InvalidInputError(f"the certificate request is not valid: {error}") from error
-        return Credential(
-            certificate.decode(), authority.pair.certificate.decode(), authority.server, now + _CREDENTIAL_LIFE
-        )
+        return Credential(certificate.decode(), authority.trusted.decode(), authority.server, now + _CREDENTIAL_LIFE)

@@ -6,9 +6,10 @@ what a person needs to know.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Final
 
 from haneul.dkos.hibernation import Step as SleepStep
 from haneul.dkos.model import (
@@ -20,6 +21,10 @@ from haneul.dkos.model import (
     NodeStatus,
     Phase,
 )
+from haneul.dkos.rotation import Step, Verdict
+
+#: The reason of the condition AuthoritiesCurrent while nothing is left to do but to wait.
+OLD_TRUSTED: Final = "OldAuthoritiesTrusted"
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,11 @@ class Observation:
     wanted_nodes: int = 0
     endpoint: str = ""
     problem: str = ""
+    #: How many other clusters start before this one may.
+    starting_before: int = 0
+    #: How far the authorities' replacement is.
+    rotation: Verdict = field(default_factory=lambda: Verdict(Step.STEADY))
+    authorities_expire: datetime | None = None
     #: Which nodes are being changed or removed, in words; nothing if all are made from what they should be.
     change: str = ""
 
@@ -69,6 +79,7 @@ def status_of(cluster: Cluster, seen: Observation, now: datetime) -> ClusterStat
         services=cluster.spec.network.services or "",
         nodes=seen.nodes,
         conditions=conditions,
+        authorities_expire=seen.authorities_expire or cluster.status.authorities_expire,
         milestones=_milestones(cluster, seen, now),
     )
 
@@ -124,7 +135,7 @@ def _verdicts(seen: Observation) -> list[tuple[ConditionType, bool, str, str]]:
             ConditionType.CONTROL_PLANE_READY,
             masters_ready,
             "MastersReady" if masters_ready else "MastersStarting",
-            f"waiting for {masters}" if masters else ("" if masters_ready else "waiting for the masters to be made"),
+            "" if masters_ready else f"waiting for {masters or _turn(seen) or 'the masters to be made'}",
         ),
         (
             ConditionType.API_ANSWERS,
@@ -144,7 +155,34 @@ def _verdicts(seen: Observation) -> list[tuple[ConditionType, bool, str, str]]:
             "NodesReady" if all_nodes else ("NodesChanging" if seen.change else "NodesJoining"),
             seen.change or ("" if all_nodes else joining),
         ),
+        (ConditionType.AUTHORITIES_CURRENT, *_authorities_verdict(seen.rotation)),
     ]
+
+
+#: What each step of a replacement does: in one word for programs, in a few for people.
+_ROTATION_STEPS: Final[Mapping[Step, tuple[str, str]]] = {
+    Step.SPREAD: ("SpreadingTrust", "the masters and pods get to know the new authorities"),
+    Step.SIGN: ("SigningAnew", "the new authorities begin to sign"),
+    Step.NODES: ("ReplacingNodes", "nodes are made anew from the new authorities"),
+    Step.ISSUE: ("IssuingAnew", "the masters' certificates and secrets at rest are made anew"),
+    Step.WITHDRAW: ("WithdrawingTrust", "the old authorities are taken out"),
+}
+
+
+def _authorities_verdict(rotation: Verdict) -> tuple[bool, str, str]:
+    if rotation.step is Step.STEADY:
+        return True, "AuthoritiesCurrent", ""
+    if rotation.until is not None:
+        # All that is left is to wait: nothing more changes for anybody but those who still hold something old.
+        return True, OLD_TRUSTED, f"the old authorities are trusted until {rotation.until:%Y-%m-%d %H:%M:%S} UTC"
+    reason, doing = _ROTATION_STEPS[rotation.step]
+    waiting = f"; waiting for {rotation.waits_on}" if rotation.waits_on else ""
+    return False, reason, f"{doing}{waiting}"
+
+
+def _turn(seen: Observation) -> str:
+    others = "another cluster" if seen.starting_before == 1 else f"{seen.starting_before} other clusters"
+    return f"its turn: {others} were asked for before it and are starting" if seen.starting_before else ""
 
 
 def _condition(
@@ -164,6 +202,8 @@ def _phase(cluster: Cluster, conditions: Sequence[Condition], *, changing: bool)
         return Phase.WAKING
     if "ready" not in cluster.status.milestones:
         return Phase.CREATING
+    if any(c.type is ConditionType.AUTHORITIES_CURRENT and c.status != "True" for c in conditions):
+        return Phase.UPDATING
     changing = (
         changing or cluster.status.observed_generation != cluster.generation or cluster.status.phase is Phase.UPDATING
     )

@@ -30,6 +30,8 @@ from haneul.kernel.waiting import wait_for
 
 _START_SECONDS, _STOP_SECONDS, _CALL_SECONDS = 15.0, 40.0, 45.0
 _SOON_SECONDS = 0.005
+#: What every container waits for comes before what runs in any of them, as nice(1) counts.
+_PREFERENCE = -10
 
 
 class Supervisord:
@@ -51,6 +53,7 @@ class Supervisord:
         """Write the definition; start what is new, restart what changed."""
         changed = write_atomically(self._definition(service.name), self._render(service), mode=0o600)
         fresh = await self._ensure_running()
+        _prefer(int(await self._call("getPID")), _PREFERENCE)
         await self._call("reloadConfig")
         groups = {info["group"] for info in await self._call("getAllProcessInfo")}
         if service.name in groups and changed and not fresh:
@@ -243,6 +246,17 @@ class Supervisord:
             "[include]\n"
             f"files={self._definitions}/*.conf\n"
         )
+
+
+def _prefer(pid: int, nice: int) -> None:
+    """Let the session of a process come before others where the kernel shares the processor among sessions.
+
+    There (sched(7), "The autogroup feature") all host services and all of the containers' shims together weigh no more
+    than one user's shell, and the weight of a single process counts only within its session: on a host full of
+    containers, starting the next one would take minutes. Elsewhere there is nothing to set.
+    """
+    with contextlib.suppress(OSError):
+        Path(f"/proc/{pid}/autogroup").write_text(str(nice))
 
 
 class _UnixConnection(http.client.HTTPConnection):

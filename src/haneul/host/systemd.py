@@ -73,5 +73,5 @@ def render_unit(service: HostService) -> str:
     return (
         f"[Unit]\nDescription=Haneul {service.name}\nAfter=network-online.target\nWants=network-online.target\n\n"
         f"[Service]\nExecStart={command}\n{environment}Restart=always\nRestartSec=1\nKillMode={kill_mode}\n"
-        "Delegate=yes\nLimitNOFILE=1048576\nTasksMax=infinity\n\n[Install]\nWantedBy=multi-user.target\n"
+        "Delegate=yes\nCPUWeight=1000\nLimitNOFILE=1048576\nTasksMax=infinity\n\n[Install]\nWantedBy=multi-user.target\n"
     )

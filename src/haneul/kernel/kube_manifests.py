@@ -102,8 +102,10 @@ def hardened_pod(user: int) -> Manifest:
     }
 
 
-def encryption_configuration(key: str) -> Manifest:
-    """Return the configuration by which an API server encrypts Secrets with ``key``, 32 bytes in base 64.
+def encryption_configuration(keys: Sequence[tuple[str, bytes]]) -> Manifest:
+    """Return the configuration by which an API server encrypts Secrets, from names and keys of 32 bytes in base 64.
+
+    The first key encrypts, all decrypt. A key's name stands before everything that it encrypted.
 
     What was written in the clear before can still be read. See Kubernetes documentation "Encrypting Confidential Data
     at Rest"; the provider ``secretbox`` is XSalsa20 with Poly1305.
@@ -115,7 +117,7 @@ def encryption_configuration(key: str) -> Manifest:
             {
                 "resources": ["secrets"],
                 "providers": [
-                    {"secretbox": {"keys": [{"name": "first", "secret": key}]}},
+                    {"secretbox": {"keys": [{"name": name, "secret": key.decode()} for name, key in keys]}},
                     {"identity": {}},
                 ],
             }

@@ -154,7 +154,7 @@ def _agent_container(settings: ManagementSettings, image: str) -> Manifest:
         "startupProbe": {**probe, "failureThreshold": 120, "periodSeconds": 1},
         "livenessProbe": {**probe, "failureThreshold": 10, "periodSeconds": 30, "timeoutSeconds": 5},
         "readinessProbe": {**probe, "failureThreshold": 3, "periodSeconds": 10, "timeoutSeconds": 5},
-        "resources": {"requests": {"cpu": "50m", "memory": "200Mi"}},
+        "resources": {"requests": {"cpu": "100m", "memory": "200Mi"}},
         "volumeMounts": [
             {"name": "config", "mountPath": "/tmp/cilium/config-map", "readOnly": True},  # noqa: S108 - upstream's place
             {"name": "state", "mountPath": "/var/run/cilium"},

@@ -14,7 +14,8 @@ from haneul.management import reports, runtime
 from haneul.management.ports import Artifacts
 from haneul.management.settings import ManagementSettings
 
-_SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+#: Where programs of the system are found by what is not started from a shell.
+SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class ContainerRuntime:
@@ -103,4 +104,4 @@ class ContainerRuntime:
 def search_path(artifacts: Artifacts) -> str:
     """Return the PATH of host services: our own programs, then the system's."""
     folders = {str(artifacts.program(name).parent) for name in ("containerd", "runc", "kubelet", "kubeadm")}
-    return ":".join([*sorted(folders), _SYSTEM_PATH])
+    return ":".join([*sorted(folders), SYSTEM_PATH])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import yaml
@@ -9,16 +10,18 @@ import yaml
 from haneul.management.runtime import kubelet_configuration
 from haneul.management.settings import ManagementSettings
 
+#: Annotation of static pods: a digest of the certificate files that they read when they start.
+CERTIFICATES_ANNOTATION: Final = "haneul.dev/certificates"
 #: The phases before the kubelet runs, each of which may be repeated; an interrupted `up` starts over with the first.
-PHASES_BEFORE_KUBELET: Final = (
-    ("certs", "all"),
-    ("kubeconfig", "all"),
+#: First what the static pods read, then their manifests.
+PHASES_OF_FILES: Final[tuple[tuple[str, ...], ...]] = (("certs", "all"), ("kubeconfig", "all"))
+PHASES_BEFORE_KUBELET: Final[tuple[tuple[str, ...], ...]] = (
     ("etcd", "local"),
     ("control-plane", "all"),
     ("kubelet-start",),
 )
 #: The phases that need an API server that answers.
-PHASES_AFTER_KUBELET: Final = (
+PHASES_AFTER_KUBELET: Final[tuple[tuple[str, ...], ...]] = (
     ("upload-config", "all"),
     ("mark-control-plane",),
     ("bootstrap-token",),
@@ -93,22 +96,31 @@ def configuration(settings: ManagementSettings, *, kubernetes: str, etcd: str) -
     return str(yaml.safe_dump_all([init, cluster, kubelet_configuration(settings)], sort_keys=False))
 
 
-def patches() -> dict[str, str]:
-    """Return kubeadm's patch files by name: the user that kubeadm counts on, requests that fit a small host."""
+def patches(certificates: Mapping[str, str]) -> dict[str, str]:
+    """Return kubeadm's patch files by name: the user that kubeadm counts on, requests that fit a small host.
+
+    The requests are also the weights by which the processor is shared: what all tenants wait for must come before
+    twenty API servers that all start at once, and still leave them their own requests.
+
+    ``certificates`` are digests by static pod, so that one whose certificates changed is started anew.
+    """
     requests = {
-        "kube-apiserver": ("100m", "256Mi"),
-        "kube-controller-manager": ("50m", "96Mi"),
-        "kube-scheduler": ("50m", "64Mi"),
-        "etcd": ("50m", "96Mi"),
+        "kube-apiserver": ("300m", "256Mi"),
+        "kube-controller-manager": ("100m", "96Mi"),
+        "kube-scheduler": ("100m", "64Mi"),
+        "etcd": ("200m", "96Mi"),
     }
-    return {f"{name}.yaml": str(yaml.safe_dump(_patch(name, *pair))) for name, pair in requests.items()}
-
-
-def _patch(name: str, cpu: str, memory: str) -> dict[str, Any]:
     return {
+        f"{name}.yaml": str(yaml.safe_dump(_patch(name, *pair, certificates[name]))) for name, pair in requests.items()
+    }
+
+
+def _patch(name: str, cpu: str, memory: str, certificates: str) -> dict[str, Any]:
+    return {
+        "metadata": {"annotations": {CERTIFICATES_ANNOTATION: certificates}},
         "spec": {
             # The images default to another user; the files that kubeadm makes belong to root.
             "securityContext": {"runAsUser": 0, "runAsGroup": 0},
             "containers": [{"name": name, "resources": {"requests": {"cpu": cpu, "memory": memory}}}],
-        }
+        },
     }

@@ -7,7 +7,6 @@ the things themselves; `down --purge` (:mod:`haneul.management.purge`) removes t
 
 from __future__ import annotations
 
-import asyncio
 import filecmp
 import secrets as randomness
 import shutil
@@ -32,6 +31,7 @@ from haneul.management.containers import ContainerRuntime, search_path
 from haneul.management.kernel_settings import raise_kernel_settings
 from haneul.management.mount_sharing import share_mounts
 from haneul.management.ports import Artifacts
+from haneul.management.renewal import Doing, HostCertificates
 from haneul.management.settings import ManagementSettings
 
 _IMAGES = (
@@ -43,7 +43,6 @@ _IMAGES = (
     "cilium",
 )
 _PLUGINS = ("loopback", "cilium-cni")
-_SUPER_ADMIN = Path("/etc/kubernetes/super-admin.conf")
 _API_SERVER = Path("/etc/kubernetes/manifests/kube-apiserver.yaml")
 _OWNER_MARK = Path("/etc/kubernetes/haneul-owned")
 
@@ -68,6 +67,8 @@ class Lifecycle:
         self._services = services
         self._clock = clock
         self.containers = ContainerRuntime(settings, artifacts=artifacts, services=services, clock=clock)
+        doing = Doing(self._kubeadm, self._restart_kubelet, self.client)
+        self.certificates = HostCertificates(settings, doing, clock=clock)
 
     async def up(self, progress: Progress) -> None:
         """Bring the management cluster up, from whatever state it is in."""
@@ -112,6 +113,7 @@ class Lifecycle:
         """Stop everything that runs; what it knows stays on disk for the next `up`."""
         with host_lock(self._settings):
             with progress.stage("stop the kubelet", expected_seconds=2):
+                await self._services.stop("certificates")
                 await self._services.stop("kubelet")
             with progress.stage("stop all pods", expected_seconds=10):
                 await self.containers.stop_pods()
@@ -174,27 +176,46 @@ class Lifecycle:
             name: self._artifacts.image_reference(name).rsplit(":v", 1)[1] for name in ("etcd", "kube-apiserver")
         }
         write_atomically(
-            self._kubeadm_file,
+            settings.kubeadm_file,
             kubeadm.configuration(settings, kubernetes=versions["kube-apiserver"], etcd=versions["etcd"]),
             mode=0o600,
         )
-        for name, patch in kubeadm.patches().items():
-            write_atomically(settings.state / "kubeadm-patches" / name, patch)
+        # kubeadm reads the folder in every phase, also in those that write nothing that is patched.
+        (settings.state / "kubeadm-patches").mkdir(exist_ok=True)
+        # A host that was off for a year has certificates that ended, and one that was cut off while they were renewed
+        # has a key of another: kubeadm would refuse to go on with such.
+        restart_kubelet = await self.certificates.renew_files()
+        for phase in kubeadm.PHASES_OF_FILES:
+            await self._kubeadm_phase(phase)
+        self.certificates.keep_administrator()
+        self.certificates.write_patches()
         for phase in kubeadm.PHASES_BEFORE_KUBELET:
             await self._kubeadm_phase(phase)
-        write_atomically(settings.admin_kubeconfig, await asyncio.to_thread(_SUPER_ADMIN.read_bytes), mode=0o600)
+        if restart_kubelet:
+            await self._services.stop("kubelet")
+        await self._start_kubelet()
+
+    async def renew(self) -> None:
+        """Renew this host's certificates that are due; does nothing, and waits for nobody, if none is."""
+        if not self.certificates.pending():
+            return
+        with host_lock(self._settings):
+            await self.certificates.renew()
+
+    async def _start_kubelet(self) -> None:
+        program = self._artifacts.program("kubelet")
         await self._services.ensure(
-            runtime.kubelet_service(
-                settings, program=self._artifacts.program("kubelet"), search_path=search_path(self._artifacts)
-            )
+            runtime.kubelet_service(self._settings, program=program, search_path=search_path(self._artifacts))
         )
 
-    @property
-    def _kubeadm_file(self) -> Path:
-        return self._settings.state / "kubeadm.yaml"
+    async def _restart_kubelet(self) -> None:
+        await self._services.stop("kubelet")
+        await self._start_kubelet()
 
     async def _kubeadm_phase(self, phase: tuple[str, ...]) -> None:
-        arguments = ["init", "phase", *phase, "--config", str(self._kubeadm_file)]
+        await self._kubeadm(["init", "phase", *phase, "--config", str(self._settings.kubeadm_file)])
+
+    async def _kubeadm(self, arguments: Sequence[str]) -> None:
         await run(
             [str(self._artifacts.program("kubeadm")), *arguments],
             env={"PATH": search_path(self._artifacts)},

@@ -16,6 +16,11 @@ def node_ready(node: Manifest) -> bool:
     return _condition(node, "Ready")
 
 
+def ready(pod: Manifest) -> bool:
+    """Say whether a pod reports itself ready."""
+    return _condition(pod, "Ready")
+
+
 def running_tasks(listing: str) -> frozenset[str]:
     """Return the ids of the containers that run, from what ``ctr tasks list`` printed."""
     rows = (line.split() for line in listing.splitlines())

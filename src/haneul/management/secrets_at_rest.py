@@ -39,8 +39,8 @@ def ensure_key(settings: ManagementSettings, random_bytes: Callable[[int], bytes
                 f"{settings.encryption}, the key of the management cluster's Secrets, is lost",
                 hint="restore the file from your backup, or give all up with 'haneul down --purge'",
             )
-        key = base64.b64encode(random_bytes(_KEY_BYTES)).decode()
-        write_atomically(settings.encryption, to_yaml(encryption_configuration(key)), mode=0o600)
+        key = base64.b64encode(random_bytes(_KEY_BYTES))
+        write_atomically(settings.encryption, to_yaml(encryption_configuration([("first", key)])), mode=0o600)
 
 
 async def encrypt_older_secrets(settings: ManagementSettings, client: KubeClient, *, clock: Clock) -> None:

@@ -32,6 +32,11 @@ class ManagementSettings:
         return self.state / "admin.kubeconfig"
 
     @property
+    def kubeadm_file(self) -> Path:
+        """Return the file of what kubeadm is told."""
+        return self.state / "kubeadm.yaml"
+
+    @property
     def clusters(self) -> Path:
         """Return the folder of the tenants' data on this host."""
         return self.state / "clusters"

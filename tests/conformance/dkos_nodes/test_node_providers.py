@@ -136,6 +136,23 @@ async def test_machine_is_replaced_when_its_files_change(subject: Subject) -> No
     assert new.name == old.name
 
 
+async def test_machine_of_another_era_is_another_and_one_that_trusts_others_is_not(subject: Subject) -> None:
+    node = _node(subject.one)
+    await subject.provider.ensure(subject.one, node)
+    old = await subject.running(subject.one)
+    assert old.era == 0
+    both = node.authority + issue_authority("new", now=datetime.now(UTC)).certificate
+    await subject.provider.ensure(subject.one, replace(node, authority=both))
+    assert (await subject.running(subject.one)).instance == old.instance
+    await subject.provider.ensure(subject.one, replace(node, authority=both, era=1))
+    (new,) = await subject.seen(
+        subject.one,
+        "a machine of the new era to run",
+        lambda machines: [machine.running and machine.era == 1 for machine in machines] == [True],
+    )
+    assert new.instance != old.instance
+
+
 async def test_machine_has_the_revision_that_it_was_announced_with(subject: Subject) -> None:
     node = _node(subject.one)
     await subject.provider.ensure(subject.one, node)

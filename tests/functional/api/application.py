@@ -34,7 +34,11 @@ class Authorities:
         self.pair = issue_authority("test", now=START)
 
     async def of(self, cluster: Cluster) -> ClientAuthority | None:
-        return None if cluster.name == "young" else ClientAuthority(self.pair, "https://192.0.2.9:30000")
+        return (
+            None
+            if cluster.name == "young"
+            else ClientAuthority(self.pair, "https://192.0.2.9:30000", self.pair.certificate)
+        )
 
 
 class Api:

@@ -207,7 +207,7 @@ async def test_the_description_of_the_api_is_whole(api: Api) -> None:
         *{("GET", path) for path in (f"{person}/tokens", f"{project}/members", f"{project}/clusters")},
         ("GET", f"{cluster}/events"),
         *{("POST", path) for path in ("/people", "/projects", f"{person}/tokens", f"{project}/clusters")},
-        *{("POST", f"{cluster}/{action}") for action in ("credentials", "hibernate", "wake")},
+        *{("POST", f"{cluster}/{action}") for action in ("credentials", "hibernate", "wake", "rotate-authorities")},
         *{("PATCH", path) for path in (person, cluster)},
         *{("GET", path) for path in ("/quota", f"{project}/quota", "/usage")},
         *{("PUT", path) for path in ("/quota", f"{project}/quota", f"{project}/members/{{person}}")},

@@ -75,16 +75,22 @@ def tls(tmp_path: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
 async def api_server(context: ssl.SSLContext) -> AsyncIterator[str]:
     """Answer each line in capitals, and the end with a farewell."""
 
+    answering = 0
+
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal answering
+        answering += 1
         with contextlib.suppress(ConnectionError, ssl.SSLError):
             while line := await reader.readline():
                 writer.write(line.upper())
                 await writer.drain()
         writer.close()
+        answering -= 1
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context)
     async with server:
         yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        await until(lambda: answering == 0, "the API server's connections to end")
 
 
 async def test_connection_is_held_until_the_api_is_ready_and_stays_end_to_end(

@@ -72,6 +72,17 @@ async def test_a_killed_service_is_started_again(manager: Supervisord, tmp_path:
     await one_instance(wanted, other_than=before)
 
 
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not Path("/proc/self/autogroup").exists(), reason="the kernel groups no sessions here"
+)
+async def test_services_come_before_other_sessions(manager: Supervisord, tmp_path: Path) -> None:
+    wanted = service(tmp_path)
+    await manager.ensure(wanted)
+    group = Path(f"/proc/{await one_instance(wanted)}/autogroup").read_text()
+    assert group.split()[-1] == "-10"
+    assert group.split()[0] != Path("/proc/self/autogroup").read_text().split()[0]
+
+
 async def test_after_a_killed_supervisord_no_service_runs_twice(manager: Supervisord, tmp_path: Path) -> None:
     wanted = service(tmp_path)
     await manager.ensure(wanted)

@@ -27,19 +27,23 @@ from haneul.dkos.controller import ClusterController, new_bootstrap_token
 from haneul.dkos.credentials import decode
 from haneul.dkos.door import WAKER_NAMESPACE, Door, Wakers
 from haneul.dkos.events import Event
+from haneul.dkos.keyring import Keyring, keyring_from
 from haneul.dkos.masters import Masters
 from haneul.dkos.model import (
     CLUSTERS,
     Cluster,
     ClusterStatus,
+    ConditionType,
     NodePool,
     NodeProviderName,
     Phase,
     cluster_from_resource,
     project_namespace,
 )
+from haneul.dkos.rotation import Step
 from haneul.dkos.states import waits_on
 from haneul.dkos.teardown import tear_down
+from haneul.dkos.turns import Turns
 from haneul.kernel.clock import SystemClock, VirtualClock
 from haneul.kernel.errors import DeadlineExceededError, UnavailableError
 from haneul.kernel.kube import (
@@ -160,6 +164,7 @@ class World:
     told: list[Event] = field(default_factory=list)
     wakers: Wakers = field(default_factory=Wakers)
     wire: Wire = field(init=False)
+    turns: Turns = field(default_factory=Turns)
 
     def __post_init__(self) -> None:
         self.management = MemoryKubeClient(clock=self.clock)
@@ -172,6 +177,7 @@ class World:
         for name in (project_namespace(cluster.project), "haneul-system", WAKER_NAMESPACE):
             await self.management.apply(NAMESPACES, {"metadata": {"name": name}})
         await self.management.apply(NODES, {"metadata": {"name": "host-a"}})
+        await self.management.patch(NODES, "host-a", {"status": {"capacity": {"cpu": "1"}}}, subresource="status")
         metadata = {"name": cluster.name, "namespace": project_namespace(cluster.project)}
         spec = cluster.spec.model_dump(mode="json", by_alias=True)
         await self.management.apply(CLUSTERS, {"metadata": metadata, "spec": spec})
@@ -201,6 +207,7 @@ class World:
             pause_image="haneul.local/pause:v1",
             clock=self.clock,
             tell=lambda _, event: self.told.append(event),
+            turns=self.turns,
         )
         try:
             yield controller
@@ -213,6 +220,7 @@ class World:
         for resource in (DEPLOYMENTS, STATEFUL_SETS):
             for program in await self.management.list(resource, cluster.masters_namespace):
                 await self._start(program)
+        await self._spread_roots(cluster)
         for machine in await self.nodes.observe(cluster):
             assert machine.started is not None
             await self.tenant.apply(NODES, {"metadata": {"name": machine.name}})
@@ -229,6 +237,18 @@ class World:
             return
         await self.management.apply(PODS, {"metadata": {**where, "labels": template["labels"]}})
         await self.management.patch(PODS, where["name"], {"status": READY}, where["namespace"], subresource="status")
+        seen = {"observedGeneration": metadata["generation"], "replicas": 1, "updatedReplicas": 1, "readyReplicas": 1}
+        resource = STATEFUL_SETS if program["kind"] == "StatefulSet" else DEPLOYMENTS
+        where = {"name": metadata["name"], "namespace": metadata["namespace"]}
+        await self.management.patch(resource, where["name"], {"status": seen}, where["namespace"], subresource="status")
+
+    async def _spread_roots(self, cluster: Cluster) -> None:
+        """Do what a tenant's controller manager does: each namespace gets what its pods trust the API server by."""
+        made = await self.management.get(SECRETS, "kube-controller-manager", cluster.masters_namespace)
+        for namespace in await self.tenant.list(NAMESPACES) if made else ():
+            metadata = {"name": "kube-root-ca.crt", "namespace": namespace["metadata"]["name"]}
+            data = {"ca.crt": decode(made or {})["ca.crt"].decode()}
+            await self.tenant.apply(CONFIG_MAPS, {"metadata": metadata, "data": data})
 
     async def settle(self, controller: ClusterController, like: Cluster, looks: int = 4) -> ClusterStatus:
         """Look and move until nothing is left to do."""
@@ -298,6 +318,20 @@ async def test_a_life_is_told_and_a_look_that_changes_nothing_tells_nothing(worl
     async with world.controller() as another:
         await another.reconcile(await world.cluster(native))
         assert reasons() == []
+
+
+async def test_a_cluster_starts_when_the_one_before_it_is_ready(world: World, native: Cluster) -> None:
+    second = native.model_copy(update={"name": "second", "uid": ""})
+    await world.ask(native)
+    await world.ask(second)
+    async with world.controller() as first_one, world.controller() as second_one:
+        await first_one.reconcile(await world.cluster(native))
+        waiting = await second_one.reconcile(await world.cluster(second))
+        assert "its turn: another cluster" in waits_on(waiting)
+        assert await world.management.get(NAMESPACES, second.masters_namespace) is None
+        await world.settle(first_one, native)
+        await second_one.reconcile(await world.cluster(second))
+        assert await world.management.get(NAMESPACES, second.masters_namespace) is not None
 
 
 async def test_ready_cluster_is_left_alone(world: World, native: Cluster) -> None:
@@ -449,12 +483,12 @@ async def _converge(world: World, like: Cluster) -> dict[str, Any]:
     return await world.objects()
 
 
-async def _die_at(world: World, like: Cluster, call: int) -> None:
+async def _die_at(world: World, like: Cluster, call: int, *, looks: int = 4) -> None:
     """Let a controller work until its n-th call, and end it there as a kill does: nothing is cleaned up after it."""
     world.calls = world.wire._calls = Calls()
     world.calls.hold_at = call
     async with world.controller() as controller:
-        work = asyncio.create_task(world.settle(controller, like))
+        work = asyncio.create_task(world.settle(controller, like, looks))
         held = asyncio.create_task(world.calls.held.wait())
         await asyncio.wait((work, held), return_when=asyncio.FIRST_COMPLETED)
         assert held.done(), "the work ended before the call"
@@ -484,6 +518,132 @@ async def test_controller_that_ends_at_any_call_is_continued_by_the_next(images:
         assert kept in (None, await world.management.get(SECRETS, "authorities", cilium.masters_namespace))
         assert tokens in (None, await world.management.get(SECRETS, "bootstrap-tokens", cilium.masters_namespace))
         assert set(machines) <= set(await world.nodes.observe(await world.cluster(cilium)))
+
+
+# New authorities.
+
+
+async def _ask_for_new_authorities(world: World, like: Cluster, grace: int) -> None:
+    cluster = await world.cluster(like)
+    asked = {"revision": cluster.spec.authorities.revision + 1, "graceSeconds": grace}
+    patch = {"spec": {"authorities": asked}}
+    await world.management.patch(CLUSTERS, like.name, patch, project_namespace(like.project))
+
+
+async def _kept(world: World, like: Cluster) -> Keyring:
+    secret = await world.management.get(SECRETS, "authorities", like.masters_namespace)
+    assert secret is not None
+    return keyring_from(decode(secret))
+
+
+async def test_authorities_are_replaced_step_by_step_on_demand(world: World, native: Cluster) -> None:
+    await world.ask(native)
+    async with world.controller() as controller:
+        await world.settle(controller, native)
+        secret = {"metadata": {"name": "password", "namespace": "default"}, "data": {"p": "eA=="}}
+        await world.tenant.create(SECRETS, secret)
+        before = await _kept(world, native)
+        machines = {machine.name: machine for machine in await world.nodes.observe(await world.cluster(native))}
+        await _ask_for_new_authorities(world, native, grace=60)
+        steps: list[str] = []
+        phases: list[Phase] = []
+        for _ in range(40):
+            status = await controller.reconcile(await world.cluster(native))
+            phases.append(status.phase)
+            condition = next(c for c in status.conditions if c.type is ConditionType.AUTHORITIES_CURRENT)
+            if not steps or steps[-1] != condition.reason:
+                steps.append(condition.reason)
+            if condition.reason == "AuthoritiesCurrent":
+                break
+            await world.move(await world.cluster(native))
+            world.clock.advance(4)
+    assert steps == [
+        "SpreadingTrust",
+        "SigningAnew",
+        "ReplacingNodes",
+        "IssuingAnew",
+        "OldAuthoritiesTrusted",
+        "WithdrawingTrust",
+        "AuthoritiesCurrent",
+    ]
+    # It is a change, and a cluster that only waits for what is held by others is ready.
+    assert set(phases) == {Phase.UPDATING, Phase.READY}
+    after = await _kept(world, native)
+    assert (after.record.era, after.new) == (1, None)
+    assert after.old.cluster.certificate != before.old.cluster.certificate
+    replaced = {machine.name: machine for machine in await world.nodes.observe(await world.cluster(native))}
+    assert replaced.keys() == machines.keys()
+    assert all(machine.era == 1 and machine.instance != machines[name].instance for name, machine in replaced.items())
+    for secret in await world.management.list(SECRETS, native.masters_namespace):
+        assert before.old.cluster.certificate.strip() not in b"".join(decode(secret).values()), secret["metadata"]
+
+
+async def test_authorities_near_their_end_are_replaced_without_being_asked(world: World, native: Cluster) -> None:
+    await world.ask(native)
+    async with world.controller() as controller:
+        status = await world.settle(controller, native)
+        before = await _kept(world, native)
+        assert status.authorities_expire == before.expires
+        world.clock.advance((before.expires - world.clock.now() - timedelta(days=366)).total_seconds())
+        await world.settle(controller, native)
+        assert (await _kept(world, native)).record == before.record
+        world.clock.advance(timedelta(days=2).total_seconds())
+        for _ in range(40):
+            await world.settle(controller, native, looks=1)
+            world.clock.advance(300)
+        after = await _kept(world, native)
+    assert (after.record.era, after.record.step) == (1, Step.STEADY)
+    assert after.expires > before.expires + timedelta(days=3000)
+
+
+async def test_replacement_waits_where_a_node_does_not_come_back(world: World, native: Cluster) -> None:
+    await world.ask(native)
+    async with world.controller() as controller:
+        await world.settle(controller, native)
+        await _ask_for_new_authorities(world, native, grace=0)
+        while (await _kept(world, native)).record.step is not Step.NODES:
+            await controller.reconcile(await world.cluster(native))
+            await world.move(await world.cluster(native))
+        # From here on no machine joins any more, and what was heard of them is of before.
+        world.clock.advance(5)
+        for _ in range(10):
+            status = await controller.reconcile(await world.cluster(native))
+            world.clock.advance(1)
+        assert (await _kept(world, native)).record.step is Step.NODES
+        condition = next(c for c in status.conditions if c.type is ConditionType.AUTHORITIES_CURRENT)
+        assert "waiting for big-0, default-0, default-1" in condition.message
+
+
+async def test_replacement_that_ends_at_any_call_is_continued_by_the_next(images: Images, native: Cluster) -> None:
+    native = native.model_copy(update={"spec": native.spec.model_copy(update={"node_pools": (NodePool(),)})})
+
+    async def prepared() -> World:
+        world = World(images, VirtualClock(native.created))
+        await world.ask(native)
+        await _converge(world, native)
+        await _ask_for_new_authorities(world, native, grace=0)
+        world.calls = world.wire._calls = Calls()
+        return world
+
+    async def finish(world: World) -> int:
+        async with world.controller() as controller:
+            for _ in range(30):
+                await controller.reconcile(await world.cluster(native))
+                await world.move(await world.cluster(native))
+                keyring = await _kept(world, native)
+                if (keyring.record.era, keyring.record.step) == (1, Step.STEADY):
+                    break
+            status = await world.settle(controller, native, looks=2)
+            assert status.phase is Phase.READY
+            return (await _kept(world, native)).record.era
+
+    whole = await prepared()
+    assert await finish(whole) == 1
+    calls = whole.calls.count
+    for number in range(1, calls, 11):
+        world = await prepared()
+        await _die_at(world, native, number, looks=30)
+        assert await finish(world) == 1, f"ended at call {number}"
 
 
 # Taking a cluster away.

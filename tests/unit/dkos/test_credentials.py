@@ -16,21 +16,20 @@ from cryptography.x509 import verification
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from haneul.dkos.credentials import (
-    Authorities,
+    NODE_AUTHORITY_FILE,
     Endpoints,
-    authorities_from,
     client_kubeconfig,
     component_data,
     component_profiles,
     content_digest,
     decode,
     needs_issuing,
-    new_authorities,
+    node_kubeconfig,
     operator_access,
     profile_digest,
     secret_manifest,
-    token_kubeconfig,
 )
+from haneul.dkos.keyring import Authorities, Keyring, authorities_from, new_authorities
 from haneul.kernel.clock import VirtualClock
 from haneul.kernel.kube import Manifest
 
@@ -45,7 +44,7 @@ def authorities(now: datetime) -> Authorities:
 
 def issued(component: str, authorities: Authorities, endpoints: Endpoints, now: datetime) -> Manifest:
     profiles = component_profiles(endpoints, cilium=True)[component]
-    data = component_data(component, profiles, authorities, endpoints, now)
+    data = component_data(component, profiles, Keyring(authorities), endpoints, now)
     digest = profile_digest(profiles, endpoints.inside)
     return secret_manifest("masters", component, data, {}, issued_for=digest)
 
@@ -194,7 +193,8 @@ def test_kubeconfigs_say_where_as_whom_and_whom_to_trust(
     assert cluster["cluster"]["server"] == "https://10.193.0.21:6443"
     assert base64.b64decode(cluster["cluster"]["certificate-authority-data"]) == authorities.cluster.certificate
     assert base64.b64decode(user["user"]["client-certificate-data"]) == data["client.crt"]
-    token = yaml.safe_load(token_kubeconfig(endpoints.inside, b"ca", "abcdef.0123456789abcdef"))
+    token = yaml.safe_load(node_kubeconfig(endpoints.inside, "abcdef.0123456789abcdef"))
+    assert token["clusters"][0]["cluster"]["certificate-authority"] == NODE_AUTHORITY_FILE
     assert token["users"][0]["user"] == {"token": "abcdef.0123456789abcdef"}
     leaf = authorities.cluster
     assert yaml.safe_load(client_kubeconfig(endpoints.outside, b"ca", leaf))["current-context"] == "default"
@@ -203,7 +203,7 @@ def test_kubeconfigs_say_where_as_whom_and_whom_to_trust(
 def test_operator_s_access_ends_within_the_hour_and_is_not_shown(
     authorities: Authorities, endpoints: Endpoints, now: datetime
 ) -> None:
-    access = operator_access(authorities, endpoints, now)
+    access = operator_access(Keyring(authorities), endpoints, now)
     leaf = x509.load_pem_x509_certificate(access.client_certificate)
     assert leaf.not_valid_after_utc == now + timedelta(hours=1)
     assert _text(leaf, NameOID.ORGANIZATION_NAME) == ["system:masters"]

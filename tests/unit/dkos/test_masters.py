@@ -91,7 +91,7 @@ async def test_masters_are_made_from_nothing(
     assert [entry["metadata"]["name"] for entry in await client.list(STATEFUL_SETS)] == ["etcd"]
     assert made.endpoints.outside.startswith("https://192.0.2.10:3")
     signer = await secret(client, cilium, CLIENT_AUTHORITY)
-    assert signer["ca.crt"] == made.authorities.cluster.certificate
+    assert signer["ca.crt"] == made.keyring.trusted("cluster")
     assert signer["server"].decode() == made.endpoints.outside
 
 
@@ -160,7 +160,7 @@ async def test_credentials_are_renewed_in_time_and_their_component_alone_restart
     old = await secret(client, native, "kube-scheduler")
     clock.advance(timedelta(days=61).total_seconds())
     later = await first.ensure(native)
-    assert later.authorities == made.authorities
+    assert later.keyring == made.keyring
     assert {"etcd", "kube-apiserver", "kube-scheduler"} <= set(later.renewed)
     assert await secret(client, native, "kube-scheduler") != old
     await client.delete(SECRETS, "kube-scheduler", native.masters_namespace)
@@ -177,7 +177,7 @@ async def test_two_processes_that_start_at_once_agree_on_one_authority(
     masters: Callable[[], Masters], client: MemoryKubeClient, native: Cluster
 ) -> None:
     one, two = await asyncio.gather(masters().ensure(native), masters().ensure(native))
-    assert one.authorities == two.authorities
+    assert one.keyring == two.keyring
 
 
 @pytest.mark.parametrize(

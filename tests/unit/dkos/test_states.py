@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 from haneul.dkos.model import Cluster, ClusterSpec, ClusterStatus, ConditionType, NodePool, NodeStatus, Phase
 from haneul.dkos.node_plan import node_statuses, plan_nodes
 from haneul.dkos.ports import ProvidedNode
-from haneul.dkos.states import MasterState, Observation, status_of, waits_on
+from haneul.dkos.rotation import Step, Verdict
+from haneul.dkos.states import OLD_TRUSTED, MasterState, Observation, status_of, waits_on
 from haneul.kernel.kube import Manifest
 
 #: The conditions of a cluster that does not sleep.
@@ -108,7 +110,8 @@ def test_first_condition_that_is_not_true_says_what_is_waited_on(
     seen: Observation, true: list[str], waits: str
 ) -> None:
     status = status_of(cluster(), seen, START)
-    assert truths(status) == true or seen.problem
+    # Of new authorities nobody speaks before there is a reason to.
+    assert set(truths(status)) == {*true, "AuthoritiesCurrent"} or seen.problem
     assert waits_on(status) == waits
 
 
@@ -122,6 +125,7 @@ def test_unchanged_conditions_keep_their_transition_times() -> None:
     third = status_of(cluster(second), ALL_WELL, after(9))
     times = {condition.type: condition.last_transition_time for condition in third.conditions}
     assert times.pop(ConditionType.ACCEPTED) == START
+    assert times.pop(ConditionType.AUTHORITIES_CURRENT) == START
     assert set(times.values()) == {after(5)}
 
 
@@ -254,3 +258,23 @@ def test_node_is_ready_when_its_machine_runs_and_its_object_says_so(
     plan = plan_nodes(pooled(NodePool(name="a", count=1)), machines, ())
     (status,) = node_statuses(plan, machines, objects)
     assert (status.ready, status.message) == (ready, message)
+
+
+@pytest.mark.parametrize("step", [step for step in Step if step is not Step.STEADY])
+def test_authorities_that_are_replaced_are_a_change_and_no_fault(step: Step) -> None:
+    ready = status_of(cluster(), ALL_WELL, after(20))
+    rotating = replace(ALL_WELL, rotation=Verdict(step, waits_on="etcd"), nodes=())
+    status = status_of(cluster(ready), rotating, after(30))
+    assert status.phase is Phase.UPDATING
+    condition = next(entry for entry in status.conditions if entry.type is ConditionType.AUTHORITIES_CURRENT)
+    assert condition.status == "False"
+    assert condition.message.endswith("waiting for etcd")
+
+
+def test_cluster_is_ready_while_only_time_has_to_pass_for_its_old_authorities() -> None:
+    waiting = replace(ALL_WELL, rotation=Verdict(Step.ISSUE, until=after(3600)))
+    status = status_of(cluster(), waiting, after(30))
+    assert status.phase is Phase.READY
+    condition = next(entry for entry in status.conditions if entry.type is ConditionType.AUTHORITIES_CURRENT)
+    assert (condition.status, condition.reason) == ("True", OLD_TRUSTED)
+    assert f"{after(3600):%H:%M:%S}" in condition.message

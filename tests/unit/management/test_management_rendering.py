@@ -11,6 +11,7 @@ import yaml
 from haneul.host.services import HostService
 from haneul.host.systemd import render_unit
 from haneul.management import cilium, kubeadm, runtime
+from haneul.management.certificates import STATIC_PODS
 from haneul.management.settings import ManagementSettings
 
 Golden = Callable[[str, str], None]
@@ -35,7 +36,8 @@ def test_kubeadm_and_kubelet(golden: Golden, name: str, settings: ManagementSett
 
 
 def test_patches_of_static_pods(golden: Golden) -> None:
-    golden("kubeadm-patches.yaml", "---\n".join(f"# {name}\n{text}" for name, text in kubeadm.patches().items()))
+    digests = {name: f"digest-of-{name}" for name in STATIC_PODS}
+    golden("kubeadm-patches.yaml", "---\n".join(f"# {name}\n{text}" for name, text in kubeadm.patches(digests).items()))
 
 
 def test_network(golden: Golden) -> None:

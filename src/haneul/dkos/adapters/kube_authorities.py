@@ -28,4 +28,5 @@ class KubeAuthorities:
         if secret is None:
             return None
         data = decode(secret)
-        return ClientAuthority(KeyPair(data["ca.crt"], data["ca.key"]), data["server"].decode())
+        signer = KeyPair(data["ca.crt"], data["ca.key"])
+        return ClientAuthority(signer, data["server"].decode(), data.get("bundle.crt", signer.certificate))

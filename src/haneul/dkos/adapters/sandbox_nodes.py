@@ -21,6 +21,7 @@ from haneul.dkos.ports import NodeAnnouncement, ProvidedNode
 from haneul.kernel.kube import CONFIG_MAPS, PODS, SECRETS, STATEFUL_SETS, KubeClient, Manifest
 
 _NODE_LABEL = "dkos.haneul.dev/node"
+_ERA = "NODE_ERA"
 _REVISION = "dkos.haneul.dev/revision"
 _ROLE = "node"
 
@@ -127,6 +128,8 @@ def _pod_spec(cluster: Cluster, node: NodeAnnouncement, images: Images) -> dict[
         # Cilium's agent and compiler are large: the host's one copy is shared read-only by all nodes on it.
         volumes.append({"name": "cilium", "image": {"reference": images.cilium, "pullPolicy": "IfNotPresent"}})
         mounts.append({"name": "cilium", "mountPath": "/opt/haneul/cilium", "readOnly": True})
+    # Machines that are older than eras are of the first; another era makes another pod.
+    era = [{"name": _ERA, "value": str(node.era)}] if node.era else []
     return {
         "hostname": node.name,
         "containers": [
@@ -134,7 +137,7 @@ def _pod_spec(cluster: Cluster, node: NodeAnnouncement, images: Images) -> dict[
                 "name": "node",
                 "image": images.node,
                 "imagePullPolicy": "IfNotPresent",
-                "env": [{"name": "NODE_ADDRESS", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}],
+                "env": [{"name": "NODE_ADDRESS", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}, *era],
                 "securityContext": {"privileged": True},
                 "resources": {
                     "requests": {"cpu": "5m", "memory": "192Mi"},
@@ -174,4 +177,11 @@ def _provided(name: str, revision: str, pod: Manifest | None) -> ProvidedNode:
         started=datetime.fromisoformat(started) if started else None,
         message="its pod is being replaced" if leaves else reason,
         revision=revision,
+        era=_era_of(pod),
     )
+
+
+def _era_of(pod: Manifest) -> int:
+    containers = pod.get("spec", {}).get("containers", [])
+    values = [entry["value"] for one in containers for entry in one.get("env", []) if entry["name"] == _ERA]
+    return int(values[0]) if values else 0
