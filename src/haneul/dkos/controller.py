@@ -190,7 +190,7 @@ class ClusterController:
             return await self._sleep(cluster, now, changed=woken)
         self._requested = False
         if before := await self._clusters_before(cluster):
-            return await self._report(cluster, Observation(starting_before=before))
+            return await self._report(cluster, Observation(starting_before=before, nodes=cluster.status.nodes))
         masters = await self._masters.observe(cluster)
         waking = cluster.status.phase in SLEEP_PHASES
         serves = _serves(masters, ready=waking)
@@ -235,9 +235,9 @@ class ClusterController:
         return await self._report(cluster, seen, provided)
 
     async def _clusters_before(self, cluster: Cluster) -> int:
-        """Return how many clusters are to start before this one; none once it has begun or was ready."""
+        """Return how many clusters are to start, or wake, before this one; none once it has begun or is awake."""
         self._uid = cluster.uid
-        if "ready" in cluster.status.milestones:
+        if "ready" in cluster.status.milestones and cluster.status.phase not in SLEEP_PHASES:
             self._turns.done(cluster.uid)
             return 0
         if self._begun:
@@ -333,6 +333,7 @@ class ClusterController:
         self._joined.clear()
         self._base_done.clear()
         self._base_applied = None
+        self._begun = False
 
     def _note(self, cluster: Cluster) -> str:
         """Return what there is to say of a sleeping cluster."""
