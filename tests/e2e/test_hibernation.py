@@ -9,9 +9,10 @@ from urllib.parse import urlparse
 
 import pytest
 
+from haneul.app.demo import workload
 from haneul.app.installation import Installation
 from haneul.kernel.clock import SystemClock
-from haneul.kernel.kube import CONFIG_MAPS, PODS
+from haneul.kernel.kube import CONFIG_MAPS, DEPLOYMENTS, PODS
 from haneul.kernel.waiting import wait_for
 from tests.e2e.tenants import PROJECT, cluster, kubectl, tenant
 from tests.support import haneul
@@ -36,7 +37,9 @@ async def test_sleeping_cluster_is_woken_by_kubectl_and_has_everything_back(inst
             await kube.apply(
                 CONFIG_MAPS, {"metadata": {"name": "kept", "namespace": "default"}, "data": {"word": "still here"}}
             )
-        assert (await kubectl(installation, NAME, "create", "deployment", "web", f"--image={_PAUSE}"))[0] == 0
+            web = workload()
+            web["spec"]["replicas"] = 1
+            await kube.apply(DEPLOYMENTS, web)
         await _workload_runs(installation)
         endpoint = cluster(NAME)["status"]["endpoint"]
         await asyncio.to_thread(haneul, "cluster", "hibernate", NAME, "-p", PROJECT)
