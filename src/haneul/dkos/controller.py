@@ -24,16 +24,7 @@ from haneul.dkos.control_plane import labels
 from haneul.dkos.credentials import decode, node_kubeconfig, operator_access, secret_manifest
 from haneul.dkos.door import Door
 from haneul.dkos.events import Event, Look, credentials_renewed, told, wake_requested
-from haneul.dkos.falling_asleep import end_machines, end_pods, remains_of
-from haneul.dkos.hibernation import (
-    Level,
-    Remains,
-    Standing,
-    falling_asleep_since,
-    next_step,
-    next_wake,
-    standing,
-)
+from haneul.dkos.hibernation import Level
 from haneul.dkos.joining import AnnouncedNode
 from haneul.dkos.masters import MadeMasters, Masters
 from haneul.dkos.model import (
@@ -41,7 +32,6 @@ from haneul.dkos.model import (
     SLEEP_PHASES,
     Cluster,
     ClusterStatus,
-    Hibernation,
     NetworkPlugin,
     NodeProviderName,
     Phase,
@@ -53,7 +43,8 @@ from haneul.dkos.pace import IDLE, Pace, is_settled
 from haneul.dkos.ports import NodeAnnouncement, NodeProvider, ProvidedNode
 from haneul.dkos.rotating import AuthorityRotation
 from haneul.dkos.signing import NodeSigner
-from haneul.dkos.states import MasterState, Observation, sleeping_status, status_of
+from haneul.dkos.sleeping import Sleeping
+from haneul.dkos.states import MasterState, Observation, status_of
 from haneul.dkos.turns import Turns
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import HaneulError
@@ -98,7 +89,7 @@ class ClusterController:
         self._management = management
         self._masters = masters
         self._providers = providers
-        self._door = door
+        self._sleeping = Sleeping(management, masters=masters, providers=providers, door=door)
         self._connect = connect
         self._pause_image = pause_image
         self._clock = clock
@@ -128,11 +119,7 @@ class ClusterController:
         self._tokens_kept: dict[str, str] = {}
         self._tokens_until = 0.0
         self._announced: tuple[tuple[object, ...], dict[str, NodeAnnouncement]] | None = None
-        self._standing: tuple[Hibernation, Standing] | None = None
         self._woken = True
-        self._requested = False
-        #: The generation of the spec that this controller wrote last.
-        self._wrote = 0
 
     def wake(self) -> None:
         """Look again soon: something about the cluster changed."""
@@ -141,7 +128,7 @@ class ClusterController:
 
     def request(self) -> None:
         """Somebody asks for the cluster's API, though it sleeps."""
-        self._requested = True
+        self._sleeping.request()
         self.wake()
 
     async def close(self) -> None:
@@ -172,8 +159,7 @@ class ClusterController:
 
     async def reconcile(self, cluster: Cluster) -> ClusterStatus:
         """Bring the cluster one look closer to its spec; return and record its status."""
-        if cluster.generation < self._wrote:
-            # What this controller wrote has not come back to it yet; acting on what was before would undo it.
+        if self._sleeping.is_outdated(cluster):
             return cluster.status
         now = self._clock.now()
         woken, self._woken = self._woken, False
@@ -186,9 +172,8 @@ class ClusterController:
             problem = "the spec names no ranges; create clusters through the platform's API, which allocates them"
         if problem:
             return await self._report(cluster, Observation(problem=problem))
-        if self._should_sleep(cluster, now):
+        if self._sleeping.wanted(cluster, now):
             return await self._sleep(cluster, now, changed=woken)
-        self._requested = False
         if before := await self._clusters_before(cluster):
             return await self._report(cluster, Observation(starting_before=before, nodes=cluster.status.nodes))
         masters = await self._masters.observe(cluster)
@@ -196,7 +181,7 @@ class ClusterController:
         serves = _serves(masters, ready=waking)
         made = await self._masters.ensure(cluster, Level.ALL if serves else Level.API)
         if waking:
-            await self._open_door(cluster, made, masters)
+            await self._sleeping.open(cluster, made, masters)
         for component in made.renewed:
             self._tell(cluster, credentials_renewed(component))
         tokens = await self._tokens(cluster)
@@ -257,7 +242,7 @@ class ClusterController:
         status = status_of(cluster, seen, now)
         if status.phase is Phase.READY and cluster.status.phase is not Phase.READY:
             # Before it is said to be ready: whoever goes on after this process ended looks at the phase.
-            await self._door.clear(cluster)
+            await self._sleeping.awake(cluster)
         machines = {one.name: one.instance for one in provided}
         return await self._write(cluster, Look(status, seen.masters, machines, now))
 
@@ -273,57 +258,28 @@ class ClusterController:
     def _forget(self) -> None:
         """Make everything again at this look, in case somebody else changed it; hold nothing that can be read again."""
         self._masters.forget()
-        self._door.forget()
+        self._sleeping.forget()
         self._base_done.clear()
         self._base_applied = None
         self._tokens_kept, self._tokens_until = {}, 0.0
         self._announced = None
 
-    def _should_sleep(self, cluster: Cluster, now: datetime) -> bool:
-        """Say whether the cluster should sleep now; rules are worked out only when a moment of theirs has come."""
-        wanted = cluster.spec.hibernation
-        if self._standing is None or self._standing[0] != wanted or not self._standing[1].holds(now):
-            self._standing = (wanted, standing(wanted, cluster.created, now))
-        return self._standing[1].asleep
-
     async def _sleep(self, cluster: Cluster, now: datetime, *, changed: bool) -> ClusterStatus:
-        """Bring the cluster one step closer to sleep, or leave it asleep; a request wakes it."""
+        """Bring the cluster one step closer to sleep, or leave it asleep."""
         self._turns.done(cluster.uid)
-        if cluster.status.phase is Phase.ASLEEP:
-            if self._requested and cluster.spec.hibernation.wake_on_request:
-                return await self._wake_up(cluster, now)
-            is_current = cluster.status.observed_generation == cluster.generation
-            if not changed and is_current and self._door.stands(cluster):
-                # Nothing was heard of, and whatever happens to pods is: so a sleeping cluster costs no call.
-                return cluster.status
-        remains = await remains_of(self._management, self._providers, cluster)
-        pods = await self._end_pods(cluster, remains, now) if remains.may_have_pods else 0
-        step = next_step(remains, pods, since=falling_asleep_since(cluster, now), now=now)
-        port = await self._masters.api_port(cluster) if step.asleep and cluster.status.phase is Phase.ASLEEP else None
-        if port is None:
-            port = (await self._masters.ensure(cluster, step.level)).endpoints.outside_port
-        if step.level < Level.NODES:
-            await self._disconnect()
-        if step.level < Level.NODES and remains.machines:
-            await end_machines(self._providers, cluster)
-        if step.asleep:
-            await self._door.close(cluster, port)
-            self._rest()
-        else:
-            self._requested = False
-            await self._door.clear(cluster)
-        return await self._write(cluster, Look(sleeping_status(cluster, step, self._note(cluster), now), at=now))
 
-    async def _end_pods(self, cluster: Cluster, remains: Remains, now: datetime) -> int | None:
-        """Ask the pods to end once nothing makes new ones; return how many are left, None if nobody says."""
-        made = await self._masters.ensure(cluster, Level.NODES)
-        answers, _ = await self._reach_tenant(cluster, made, now)
-        if not answers or self._tenant is None:
-            return None
-        left: int | None = None
-        with contextlib.suppress(HaneulError):
-            left = await end_pods(self._tenant, ask=not remains.programs)
-        return left
+        async def reach(made: MadeMasters) -> KubeClient | None:
+            answers, _ = await self._reach_tenant(cluster, made, now)
+            return self._tenant if answers else None
+
+        rest = await self._sleeping.look(cluster, now, changed=changed, reach=reach)
+        if rest.woken:
+            self._tell(cluster, wake_requested())
+        if rest.level < Level.NODES:
+            await self._disconnect()
+        if rest.status.phase is Phase.ASLEEP:
+            self._rest()
+        return await self._write(cluster, Look(rest.status, at=now))
 
     def _rest(self) -> None:
         """Hold nothing while the cluster sleeps, but what says that nothing is to be done."""
@@ -334,33 +290,6 @@ class ClusterController:
         self._base_done.clear()
         self._base_applied = None
         self._begun = False
-
-    def _note(self, cluster: Cluster) -> str:
-        """Return what there is to say of a sleeping cluster."""
-        wanted = cluster.spec.hibernation
-        ways = ["'haneul cluster wake'"]
-        if wanted.wake_on_request:
-            ways.append("a request to its API")
-        if coming := next_wake(wanted, self._clock.now()):
-            ways.append(f"its schedule at {coming:%Y-%m-%d %H:%M} UTC")
-        return f"asleep until {' or '.join(ways)}"
-
-    async def _wake_up(self, cluster: Cluster, now: datetime) -> ClusterStatus:
-        """Write down that the cluster shall be awake from now on, as somebody asked; the next look begins with it."""
-        asked = max(now, cluster.spec.hibernation.asked)
-        word = {"asleep": False, "asked": asked.isoformat()}
-        namespace = project_namespace(cluster.project)
-        written = await self._management.patch(CLUSTERS, cluster.name, {"spec": {"hibernation": word}}, namespace)
-        self._wrote = written["metadata"]["generation"]
-        self._requested = False
-        self._tell(cluster, wake_requested())
-        return cluster.status
-
-    async def _open_door(self, cluster: Cluster, made: MadeMasters, masters: Sequence[MasterState]) -> None:
-        """Let people and nodes in once the API server is ready."""
-        for master in masters:
-            if master.role == "kube-apiserver" and master.ready:
-                await self._door.open(cluster, made.endpoints.outside_port, master.address)
 
     def _tell_changes(self, cluster: Cluster, look: Look) -> None:
         """Tell what changed since this controller's last look, or else since the status that another one wrote."""

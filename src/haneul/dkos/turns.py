@@ -2,8 +2,8 @@
 
 Starting a control plane is work for the processors of the management hosts. Ten that start at once each take ten times
 as long, and probes that give up make it longer still; two after two, the first are ready while the last are still
-waiting, and the last are not later. Only a cluster's first start waits, and that after sleep; nobody holds a turn for long: one that
-does not come up gives its turn to the next and goes on all the same.
+waiting, and the last are not later. Only starting waits, the first time or after sleep, and nobody holds a turn for
+long: one that does not come up gives its turn to the next and goes on all the same.
 """
 
 from __future__ import annotations

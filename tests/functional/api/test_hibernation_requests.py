@@ -1,4 +1,4 @@
-"""Hibernating and waking through the REST API: who may, what is written down, and what a sleeping cluster counts for."""
+"""Hibernating and waking through the REST API: who may, what is written down, and what sleep counts for."""
 
 from __future__ import annotations
 
