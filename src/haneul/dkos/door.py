@@ -165,6 +165,12 @@ class Door:
         )
         self._done = ("open", address)
 
+    async def is_asked_for(self, cluster: Cluster) -> bool:
+        """Say whether the waker has noted that the sleeping cluster is asked for."""
+        record = await self._client.get(CONFIG_MAPS, record_name(cluster.uid), WAKER_NAMESPACE)
+        sleeper = sleeper_of(record) if record else None
+        return sleeper is not None and sleeper.requested
+
     async def clear(self, cluster: Cluster) -> None:
         """Leave nothing before the API, and nothing with the waker."""
         if self._done == ("clear",):

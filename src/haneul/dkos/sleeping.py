@@ -94,9 +94,15 @@ class Sleeping:
     async def look(self, cluster: Cluster, now: datetime, *, changed: bool, reach: Reach) -> Rest:
         """Bring the cluster one step closer to sleep, or leave it asleep; a request wakes it."""
         sleeps = cluster.status.phase is Phase.ASLEEP
-        if sleeps and self._requested and cluster.spec.hibernation.wake_on_request:
-            await self._wake(cluster, now)
-            return Rest(cluster.status, woken=True)
+        if sleeps and self._requested:
+            # Who told of it may have told of an earlier sleep; what is noted is of this one.
+            asked_for = cluster.spec.hibernation.wake_on_request and await self._door.is_asked_for(cluster)
+            if asked_for:
+                await self._wake(cluster, now)
+            # Only now, for a call that failed is made again.
+            self._requested = False
+            if asked_for:
+                return Rest(cluster.status, woken=True)
         is_current = cluster.status.observed_generation == cluster.generation
         if sleeps and not changed and is_current and self._door.stands(cluster):
             # Nothing was heard of, and whatever happens to pods is: so a sleeping cluster costs no call.
@@ -114,12 +120,11 @@ class Sleeping:
             port = (await self._masters.ensure(cluster, step.level)).endpoints.outside_port
         if step.level < Level.NODES and remains.machines:
             await end_machines(self._providers, cluster)
+        if not slept:
+            # What was asked of it before it sleeps came from what is ending, or was of an earlier sleep.
+            await self._door.clear(cluster)
         if step.asleep:
             await self._door.close(cluster, port)
-        else:
-            # What was asked of it before it sleeps came from what is ending.
-            self._requested = False
-            await self._door.clear(cluster)
 
     async def _end_pods(self, cluster: Cluster, remains: Remains, reach: Reach) -> int | None:
         """Ask the pods to end once nothing makes new ones; return how many are left, None if nobody says."""
@@ -136,7 +141,6 @@ class Sleeping:
         namespace = project_namespace(cluster.project)
         written = await self._management.patch(CLUSTERS, cluster.name, {"spec": {"hibernation": word}}, namespace)
         self._wrote = written["metadata"]["generation"]
-        self._requested = False
 
     async def open(self, cluster: Cluster, made: MadeMasters, masters: Sequence[MasterState]) -> None:
         """Let people and nodes into a waking cluster, once its API server is ready."""
@@ -146,7 +150,6 @@ class Sleeping:
 
     async def awake(self, cluster: Cluster) -> None:
         """Leave nothing of the sleep of a cluster that is ready."""
-        self._requested = False
         await self._door.clear(cluster)
 
 

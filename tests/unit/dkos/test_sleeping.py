@@ -76,6 +76,12 @@ class Bedroom(World):
         uid = (await self.cluster(like)).uid
         return await self.management.get(CONFIG_MAPS, record_name(uid), WAKER_NAMESPACE)
 
+    async def request(self, like: Cluster) -> None:
+        """Note that the cluster is asked for, as the waker does."""
+        name = record_name((await self.cluster(like)).uid)
+        patch = request_patch(self.clock.now().isoformat())
+        await self.management.patch(CONFIG_MAPS, name, patch, WAKER_NAMESPACE)
+
     async def looks(self, like: Cluster, until: Phase, most: int = 30) -> ClusterStatus:
         """Let one controller look until the cluster is in a phase."""
         status = ClusterStatus()
@@ -179,6 +185,7 @@ async def test_request_wakes_a_sleeping_cluster_unless_it_is_told_not_to(world: 
             await world.move(await world.cluster(native))
         before = await world.cluster(native)
         assert (await controller.reconcile(before)).phase is Phase.ASLEEP
+        await world.request(native)
         controller.request()
         await controller.reconcile(before)
         after = await world.cluster(native)
@@ -193,6 +200,23 @@ async def test_request_wakes_a_sleeping_cluster_unless_it_is_told_not_to(world: 
     async with world.controller() as controller:
         controller.request()
         await controller.reconcile(await world.cluster(native))
+    assert (await world.cluster(native)).spec.hibernation.asleep
+
+
+async def test_hibernating_at_once_after_a_request_is_not_undone_by_it(world: Bedroom, native: Cluster) -> None:
+    await world.say(native, asleep=True)
+    await world.looks(native, Phase.ASLEEP)
+    await world.request(native)
+    async with world.controller() as controller:
+        controller.request()
+        await controller.reconcile(await world.cluster(native))
+        assert (await controller.reconcile(await world.cluster(native))).phase is Phase.WAKING
+        await world.say(native, asleep=True)
+        for _ in range(6):
+            controller.request()
+            await controller.reconcile(await world.cluster(native))
+            await world.move(await world.cluster(native))
+    assert (await world.cluster(native)).status.phase is Phase.ASLEEP
     assert (await world.cluster(native)).spec.hibernation.asleep
 
 
@@ -305,9 +329,7 @@ async def test_waking_is_asked_for_once_however_the_operator_ends(world: Bedroom
     """A request is a mark on the record, so one that nobody acted on is still there for the next operator."""
     await world.say(native, asleep=True)
     await world.looks(native, Phase.ASLEEP)
-    uid = (await world.cluster(native)).uid
-    patch = request_patch(world.clock.now().isoformat())
-    await world.management.patch(CONFIG_MAPS, record_name(uid), patch, WAKER_NAMESPACE)
+    await world.request(native)
     await world.looks(native, Phase.ASLEEP)
     record = sleeper_of(await world.record(native) or {})
     assert record is not None and record.requested
