@@ -23,6 +23,7 @@ from haneul.dkos.adapters.kube_events import KubeEvents
 from haneul.dkos.adapters.sandbox_nodes import SandboxNodes
 from haneul.dkos.control_plane import CLUSTER_LABEL, Images
 from haneul.dkos.controller import ClusterController
+from haneul.dkos.door import Door, Wakers, watch_requests
 from haneul.dkos.event_recorder import EventRecorder
 from haneul.dkos.events import teardown_failed
 from haneul.dkos.masters import Masters
@@ -63,6 +64,9 @@ class Operator:
         self._management = HttpKubeClient(settings.access, user_agent="haneul-operator")
         self._recorder = EventRecorder(KubeEvents(self._management), clock=self._clock)
         self._controllers: dict[str, ClusterController] = {}
+        self._wakers = Wakers()
+        # Sleeping clusters that somebody asks for.
+        self._requested: set[str] = set()
         self._turns = Turns()
         self._cilium_definitions = cilium_definitions(settings.cilium_definitions)
         # A cluster is either kept or torn down, never both at once.
@@ -73,7 +77,13 @@ class Operator:
         try:
             # Should one end by an error that nobody foresaw, so does the other, and the pod starts anew.
             async with asyncio.TaskGroup() as group:
-                beside = [group.create_task(self._dispatch_pods()), group.create_task(self._recorder.run())]
+                works = (
+                    self._dispatch_pods(),
+                    self._recorder.run(),
+                    self._wakers.run(self._management, self._wake_all),
+                    watch_requests(self._management, self._note_request),
+                )
+                beside = [group.create_task(work) for work in works]
                 await kopf.operator(
                     registry=self._registry(),
                     clusterwide=True,
@@ -149,6 +159,7 @@ class Operator:
                 clock=self._clock,
             ),
             providers={NodeProviderName.SANDBOX: SandboxNodes(self._management, settings.images)},
+            door=Door(self._management, self._wakers),
             connect=lambda access: HttpKubeClient(access, user_agent="haneul-operator"),
             pause_image=settings.pause_image,
             clock=self._clock,
@@ -157,6 +168,8 @@ class Operator:
             cilium_definitions=self._cilium_definitions,
         )
         self._controllers[uid] = controller
+        if uid in self._requested:
+            controller.request()
         try:
             yield controller
         finally:
@@ -181,6 +194,20 @@ class Operator:
 
     def _lock(self, uid: str) -> asyncio.Lock:
         return self._locks.setdefault(uid, asyncio.Lock())
+
+    def _wake_all(self) -> None:
+        """Have all controllers look: each sleeping cluster names the wakers."""
+        for controller in self._controllers.values():
+            controller.wake()
+
+    def _note_request(self, uid: str, asked: bool) -> None:
+        """Keep in mind which sleeping clusters are asked for, also before their controllers begin."""
+        if not asked:
+            self._requested.discard(uid)
+            return
+        self._requested.add(uid)
+        if controller := self._controllers.get(uid):
+            controller.request()
 
     async def _dispatch_pods(self) -> None:
         """Wake a cluster's controller whenever one of its pods changes."""

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
-from haneul.dkos.model import ClusterStatus, Condition, ConditionType, NodeStatus
+from haneul.dkos.model import ClusterStatus, Condition, ConditionType, NodeStatus, Phase
 from haneul.dkos.states import MasterState, waits_on
 
 #: Bytes of a message; more is refused by Kubernetes ("Event", field ``note`` of events.k8s.io/v1).
@@ -54,6 +54,10 @@ class Reason(StrEnum):
     NODE_REPLACED = "NodeReplaced"
     NODE_DROPPED = "NodeDropped"
     CLUSTER_READY = "ClusterReady"
+    HIBERNATING = "Hibernating"
+    ASLEEP = "Asleep"
+    WAKE_REQUESTED = "WakeRequested"
+    WAKING = "Waking"
     STILL_WAITING = "StillWaiting"
     DELETING = "Deleting"
     TEARDOWN_WAITS = "TeardownWaits"
@@ -95,6 +99,14 @@ MEANINGS: Final[Mapping[Reason, tuple[EventType, str, str]]] = {
     Reason.NODE_REPLACED: (_N, "a node has a new machine; what was on the old one's disk is gone", ""),
     Reason.NODE_DROPPED: (_N, "no pool wants the node any more, so it is taken out", ""),
     Reason.CLUSTER_READY: (_N, "everything is as it was asked for", ""),
+    Reason.HIBERNATING: (_N, "the cluster falls asleep: somebody asked for it, or a rule's moment came", ""),
+    Reason.ASLEEP: (_N, "nothing of the cluster runs any more; what it keeps is there", ""),
+    Reason.WAKE_REQUESTED: (
+        _N,
+        "somebody sent a request to the API of the sleeping cluster, which wakes it; `--no-wake-on-request` ends that",
+        "",
+    ),
+    Reason.WAKING: (_N, "the cluster wakes", ""),
     Reason.STILL_WAITING: (
         _W,
         "the cluster waits for the same for one, five or thirty minutes",
@@ -143,6 +155,7 @@ def told(before: Look, after: Look) -> list[Event]:
     return [
         *_spec_events(before.status, after.status),
         *_master_events(before.masters, after.masters),
+        *_sleep_events(before.status, after.status),
         *_condition_events(before.status, after.status),
         *_machine_events(before.machines, after.machines),
         *_node_events(before.status, after.status),
@@ -165,6 +178,11 @@ def certificate_signed(node: str, *, serving: bool) -> Event:
 def certificate_refused(asker: str, why: str) -> Event:
     """Return the event for a node certificate that ``asker``, a user of the tenant's cluster, did not get."""
     return event(Reason.NODE_CERTIFICATE_REFUSED, f"{asker or 'somebody'} got no certificate of a node: {why}")
+
+
+def wake_requested() -> Event:
+    """Return the event for a request to a sleeping cluster's API."""
+    return event(Reason.WAKE_REQUESTED, "somebody sent a request to the cluster's API, which wakes it")
 
 
 def teardown_waits(what: str) -> Event:
@@ -209,6 +227,20 @@ def _trouble(master: MasterState) -> str:
     return "" if master.message in _USUAL_WAITS else master.message.partition(":")[0]
 
 
+_ASLEEP: Final = frozenset({Phase.HIBERNATING, Phase.ASLEEP})
+
+
+def _sleep_events(before: ClusterStatus, after: ClusterStatus) -> Iterator[Event]:
+    if before.phase is after.phase:
+        return
+    if after.phase is Phase.HIBERNATING:
+        yield event(Reason.HIBERNATING, "the cluster falls asleep: its pods, its nodes, then its masters end")
+    elif after.phase is Phase.ASLEEP:
+        yield event(Reason.ASLEEP, "the cluster sleeps: nothing of it runs, and all that it keeps is there")
+    elif after.phase is Phase.WAKING:
+        yield event(Reason.WAKING, "the cluster wakes: its masters, then its nodes are started")
+
+
 def _condition_events(before: ClusterStatus, after: ClusterStatus) -> Iterator[Event]:
     if not _true(_condition(after, ConditionType.ACCEPTED)):
         return
@@ -235,9 +267,9 @@ def _node_events(before: ClusterStatus, after: ClusterStatus) -> Iterator[Event]
         was_ready = node.name in known and known[node.name].ready
         if node.ready and not was_ready:
             yield event(Reason.NODE_READY, f"node {node.name} is ready")
-        elif was_ready and not node.ready:
+        elif was_ready and not node.ready and after.phase not in _ASLEEP:
             yield event(Reason.NODE_NOT_READY, f"node {node.name} is not ready: {_why(node)}")
-    if not _true(_condition(after, ConditionType.ACCEPTED)):
+    if after.phase in _ASLEEP or not _true(_condition(after, ConditionType.ACCEPTED)):
         # A spec that is refused names no nodes, but takes none away either.
         return
     for name in sorted(known.keys() - {node.name for node in after.nodes}):
@@ -249,6 +281,8 @@ def _why(node: NodeStatus) -> str:
 
 
 def _ready_events(before: ClusterStatus, after: ClusterStatus) -> Iterator[Event]:
+    if after.phase in _ASLEEP:
+        return
     if not waits_on(after) and (waits_on(before) or before.observed_generation != after.observed_generation):
         first = "ready" not in before.milestones
         yield event(

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from haneul.dkos.admission import TakenRange, admit, admit_change
 from haneul.dkos.cluster_store import ClusterEvent, ClusterStore, Confirm, certain, not_found
 from haneul.dkos.event_log import EventLog, EventRecord
-from haneul.dkos.model import LONGEST_CLUSTER_NAME, AuthoritiesRequest, Cluster, ClusterSpec, ConditionType
+from haneul.dkos.model import LONGEST_CLUSTER_NAME, AuthoritiesRequest, Cluster, ClusterSpec, ConditionType, Phase
 from haneul.dkos.shared_watch import SharedWatches
 from haneul.dkos.states import OLD_TRUSTED
 from haneul.kernel.errors import ConflictError, InvalidInputError, UnavailableError
@@ -97,8 +97,8 @@ class ClusterService:
         self._changed()
         return cluster
 
-    async def change(self, project: str, name: str, patch: dict[str, Any]) -> Cluster:
-        """Merge ``patch`` (RFC 7396) into a cluster's spec."""
+    async def change(self, project: str, name: str, patch: dict[str, Any], *, now: datetime) -> Cluster:
+        """Merge ``patch`` (RFC 7396) into a cluster's spec; asking for sleep or waking counts from ``now``."""
         cluster = await self._changeable(project, name)
         before = cluster.spec.model_dump(mode="json", by_alias=True, exclude_none=True)
         try:
@@ -106,11 +106,18 @@ class ClusterService:
         except ValidationError as error:
             said = "; ".join(f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}" for entry in error.errors())
             raise InvalidInputError(said, hint="correct the named fields") from error
+        if after.hibernation.asleep != cluster.spec.hibernation.asleep or after.hibernation.asked > now:
+            after = after.model_copy(update={"hibernation": after.hibernation.model_copy(update={"asked": now})})
         admit_change(cluster.spec, after)
         if after != cluster.spec:
             cluster = await self._store.replace_spec(cluster, after)
             self._changed()
         return cluster
+
+    async def rest(self, project: str, name: str, *, asleep: bool, now: datetime) -> Cluster:
+        """Let a cluster fall asleep or wake; that holds until the next moment of its schedule, or somebody's word."""
+        word = {"asleep": asleep, "asked": now.isoformat()}
+        return await self.change(project, name, {"hibernation": word}, now=now)
 
     async def rotate_authorities(self, project: str, name: str, *, grace: timedelta) -> Cluster:
         """Ask for new authorities and keys. While only the grace of the last time is waited for, change that grace."""
@@ -118,6 +125,8 @@ class ClusterService:
         condition = next(
             (entry for entry in cluster.status.conditions if entry.type is ConditionType.AUTHORITIES_CURRENT), None
         )
+        if cluster.status.phase in (Phase.ASLEEP, Phase.HIBERNATING):
+            raise ConflictError(f"{name} sleeps", hint=f"'haneul cluster wake {name}', then ask again")
         if cluster.status.observed_generation != cluster.generation or condition is None:
             raise ConflictError(f"the last change of {name} is not taken up yet", hint="try again in a moment")
         if condition.status != "True":

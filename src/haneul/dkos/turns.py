@@ -1,9 +1,9 @@
-"""Whose turn it is to start: new clusters begin a few at a time, first come, first served.
+"""Whose turn it is to start: new and waking clusters begin a few at a time, first come, first served.
 
 Starting a control plane is work for the processors of the management hosts. Ten that start at once each take ten times
 as long, and probes that give up make it longer still; two after two, the first are ready while the last are still
-waiting, and the last are not later. Only a cluster's first start waits, and nobody holds a turn for long: one that
-does not come up gives its turn to the next and goes on all the same.
+waiting, and the last are not later. Only starting waits, the first time or after sleep, and nobody holds a turn for
+long: one that does not come up gives its turn to the next and goes on all the same.
 """
 
 from __future__ import annotations

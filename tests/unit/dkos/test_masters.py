@@ -11,6 +11,7 @@ import pytest
 
 from haneul.dkos.control_plane import CLUSTER_LABEL, ROLE_LABEL, Images, Placement, volume
 from haneul.dkos.credentials import decode
+from haneul.dkos.hibernation import Level
 from haneul.dkos.masters import CLIENT_AUTHORITY, Masters, choose_host
 from haneul.dkos.model import Cluster
 from haneul.kernel.clock import VirtualClock
@@ -97,7 +98,7 @@ async def test_masters_are_made_from_nothing(
 async def test_etcd_and_api_server_come_first(
     masters: Callable[[], Masters], client: MemoryKubeClient, native: Cluster
 ) -> None:
-    await masters().ensure(native, all_parts=False)
+    await masters().ensure(native, Level.API)
     assert [entry["metadata"]["name"] for entry in await client.list(DEPLOYMENTS)] == ["kube-apiserver"]
 
 
