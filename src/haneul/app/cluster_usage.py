@@ -11,8 +11,8 @@ from fastapi import Request
 
 from haneul import usage as usage_package
 from haneul.dkos.cluster_store import ClusterStore
-from haneul.dkos.model import Cluster, Phase
-from haneul.dkos.quota import Amounts, needs
+from haneul.dkos.model import Cluster
+from haneul.dkos.quota import counts_for
 from haneul.identity.http import Gate
 from haneul.identity.service import Identity
 from haneul.usage.model import Shape, Sighting
@@ -21,7 +21,7 @@ USAGE_MIGRATIONS: Final = Path(usage_package.__file__).parent / "migrations"
 
 
 class ClusterSightings:
-    """Usage's port for clusters, on DKOS: what a cluster has is what its quota counts, unless it sleeps."""
+    """Usage's port for clusters, on DKOS: what a cluster has is what its quota counts."""
 
     def __init__(self, store: ClusterStore) -> None:
         self._store = store
@@ -32,8 +32,7 @@ class ClusterSightings:
 
 
 def _sighting(cluster: Cluster) -> Sighting:
-    # A sleeping cluster keeps its quota, so that it can always wake, but has no node, core or memory.
-    amounts = Amounts() if cluster.status.phase is Phase.ASLEEP else needs(cluster.spec)
+    amounts = counts_for(cluster)
     return Sighting(
         uid=cluster.uid,
         project=cluster.project,

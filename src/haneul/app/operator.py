@@ -19,6 +19,7 @@ import kopf
 import structlog
 import yaml
 
+from haneul.dkos.adapters.kube_clusters import KubeClusters
 from haneul.dkos.adapters.kube_events import KubeEvents
 from haneul.dkos.adapters.sandbox_nodes import SandboxNodes
 from haneul.dkos.control_plane import CLUSTER_LABEL, Images
@@ -64,6 +65,7 @@ class Operator:
         self._management = HttpKubeClient(settings.access, user_agent="haneul-operator")
         self._recorder = EventRecorder(KubeEvents(self._management), clock=self._clock)
         self._controllers: dict[str, ClusterController] = {}
+        self._specs = KubeClusters(self._management, clock=self._clock)
         self._wakers = Wakers()
         # Sleeping clusters that somebody asks for.
         self._requested: set[str] = set()
@@ -160,6 +162,7 @@ class Operator:
             ),
             providers={NodeProviderName.SANDBOX: SandboxNodes(self._management, settings.images)},
             door=Door(self._management, self._wakers),
+            specs=self._specs,
             connect=lambda access: HttpKubeClient(access, user_agent="haneul-operator"),
             pause_image=settings.pause_image,
             clock=self._clock,

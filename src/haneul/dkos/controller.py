@@ -23,7 +23,7 @@ from haneul.dkos.changing import NodeChanger
 from haneul.dkos.control_plane import labels
 from haneul.dkos.credentials import decode, node_kubeconfig, operator_access, secret_manifest
 from haneul.dkos.door import Door
-from haneul.dkos.events import Event, Look, credentials_renewed, told, wake_requested
+from haneul.dkos.events import Look, Tell, credentials_renewed, told
 from haneul.dkos.hibernation import Level
 from haneul.dkos.joining import AnnouncedNode
 from haneul.dkos.masters import MadeMasters, Masters
@@ -40,7 +40,7 @@ from haneul.dkos.model import (
 from haneul.dkos.node_files import node_files
 from haneul.dkos.node_plan import NodePlan, node_statuses, plan_nodes, what_matters
 from haneul.dkos.pace import IDLE, Pace, is_settled
-from haneul.dkos.ports import NodeAnnouncement, NodeProvider, ProvidedNode
+from haneul.dkos.ports import NodeAnnouncement, NodeProvider, ProvidedNode, SpecWriter
 from haneul.dkos.rotating import AuthorityRotation
 from haneul.dkos.signing import NodeSigner
 from haneul.dkos.sleeping import Sleeping
@@ -67,8 +67,6 @@ _RESYNC = timedelta(minutes=10)
 _CLIENT_LIFE = timedelta(minutes=30)
 
 ClientFactory = Callable[[KubeAccess], contextlib.AbstractAsyncContextManager[KubeClient]]
-#: Takes note of what happened to a cluster; never waits, never fails.
-Tell = Callable[[Cluster, Event], None]
 
 
 class ClusterController:
@@ -81,6 +79,7 @@ class ClusterController:
         masters: Masters,
         providers: Mapping[NodeProviderName, NodeProvider],
         door: Door,
+        specs: SpecWriter,
         connect: ClientFactory,
         pause_image: str,
         clock: Clock,
@@ -92,7 +91,7 @@ class ClusterController:
         self._management = management
         self._masters = masters
         self._providers = providers
-        self._sleeping = Sleeping(management, masters=masters, providers=providers, door=door)
+        self._sleeping = Sleeping(management, masters=masters, providers=providers, door=door, specs=specs, tell=tell)
         self._connect = connect
         self._pause_image = pause_image
         self._clock = clock
@@ -124,11 +123,13 @@ class ClusterController:
         self._tokens_kept: dict[str, str] = {}
         self._tokens_until = 0.0
         self._announced: tuple[tuple[object, ...], dict[str, NodeAnnouncement]] | None = None
-        self._woken = True
+        #: How often something was heard of the cluster, and how much of that a sleeping one was looked at after.
+        self._news = 1
+        self._news_seen = 0
 
     def wake(self) -> None:
         """Look again soon: something about the cluster changed."""
-        self._woken = True
+        self._news += 1
         self._wake.set()
 
     def request(self) -> None:
@@ -167,9 +168,7 @@ class ClusterController:
         if self._sleeping.is_outdated(cluster):
             return cluster.status
         now = self._clock.now()
-        woken, self._woken = self._woken, False
         if self._resync_at is None or now >= self._resync_at:
-            woken = True
             self._forget()
             self._resync_at = now + _RESYNC
         problem = cluster.spec_problem
@@ -177,8 +176,10 @@ class ClusterController:
             problem = "the spec names no ranges; create clusters through the platform's API, which allocates them"
         if problem:
             return await self._report(cluster, Observation(problem=problem))
-        if self._sleeping.wanted(cluster, now):
-            return await self._sleep(cluster, now, changed=woken)
+        if await self._sleeping.follow_schedule(cluster, now):
+            return cluster.status
+        if cluster.spec.hibernation.asleep:
+            return await self._sleep(cluster, now)
         if before := await self._clusters_before(cluster):
             return await self._report(cluster, Observation(starting_before=before, nodes=cluster.status.nodes))
         masters = await self._masters.observe(cluster)
@@ -238,7 +239,13 @@ class ClusterController:
             # Each start keeps about one processor busy.
             hosts = await self._management.list(NODES)
             self._at_once = max(1, sum(int(host["status"]["capacity"]["cpu"]) for host in hosts))
-        before = self._turns.ask(cluster.uid, at_once=self._at_once, now=self._clock.monotonic(), wake=self._wake.set)
+        before = self._turns.ask(
+            cluster.uid,
+            at_once=self._at_once,
+            now=self._clock.monotonic(),
+            wake=self._wake.set,
+            from_sleep=cluster.status.phase in SLEEP_PHASES,
+        )
         self._begun = before == 0
         return before
 
@@ -271,23 +278,25 @@ class ClusterController:
         self._tokens_kept, self._tokens_until = {}, 0.0
         self._announced = None
 
-    async def _sleep(self, cluster: Cluster, now: datetime, *, changed: bool) -> ClusterStatus:
+    async def _sleep(self, cluster: Cluster, now: datetime) -> ClusterStatus:
         """Bring the cluster one step closer to sleep, or leave it asleep."""
         self._turns.done(cluster.uid)
+        news = self._news
 
         async def reach(made: MadeMasters) -> KubeClient | None:
             answers, _ = await self._reach_tenant(cluster, made, now)
             return self._tenant if answers else None
 
-        rest = await self._sleeping.look(cluster, now, changed=changed, reach=reach)
-        if rest.woken:
-            self._tell(cluster, wake_requested())
+        rest = await self._sleeping.look(cluster, now, changed=news != self._news_seen, reach=reach)
         if rest.level < Level.NODES:
             await self._disconnect()
             self._listens = False
         if rest.status.phase is Phase.ASLEEP:
             self._rest()
-        return await self._write(cluster, Look(rest.status, at=now))
+        status = await self._write(cluster, Look(rest.status, at=now))
+        # Only now: what a look that failed was about is still to be looked at.
+        self._news_seen = news
+        return status
 
     def _rest(self) -> None:
         """Hold nothing while the cluster sleeps, but what says that nothing is to be done."""

@@ -73,8 +73,8 @@ def sleeper_of(record: Manifest) -> Sleeper | None:
     return found if NODE_PORTS[0] <= port <= NODE_PORTS[1] else None
 
 
-def request_patch(moment: str) -> Manifest:
-    """Return what the waker changes of a record when its cluster is asked for."""
+def request_patch(moment: str | None) -> Manifest:
+    """Return what the waker changes of a record when its cluster is asked for; None takes that back."""
     return {"data": {"requested": moment}}
 
 
@@ -170,6 +170,10 @@ class Door:
         record = await self._client.get(CONFIG_MAPS, record_name(cluster.uid), WAKER_NAMESPACE)
         sleeper = sleeper_of(record) if record else None
         return sleeper is not None and sleeper.requested
+
+    async def dismiss(self, cluster: Cluster) -> None:
+        """Forget that the sleeping cluster is asked for; who still waits for it has it noted again."""
+        await self._client.patch(CONFIG_MAPS, record_name(cluster.uid), request_patch(None), WAKER_NAMESPACE)
 
     async def clear(self, cluster: Cluster) -> None:
         """Leave nothing before the API, and nothing with the waker."""

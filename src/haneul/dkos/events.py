@@ -8,13 +8,13 @@ what is told, :mod:`haneul.dkos.event_log` is where it is kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
-from haneul.dkos.model import ClusterStatus, Condition, ConditionType, NodeStatus, Phase
+from haneul.dkos.model import Cluster, ClusterStatus, Condition, ConditionType, NodeStatus, Phase
 from haneul.dkos.states import MasterState, waits_on
 
 #: Bytes of a message; more is refused by Kubernetes ("Event", field ``note`` of events.k8s.io/v1).
@@ -54,9 +54,12 @@ class Reason(StrEnum):
     NODE_REPLACED = "NodeReplaced"
     NODE_DROPPED = "NodeDropped"
     CLUSTER_READY = "ClusterReady"
+    SCHEDULE_DUE = "ScheduleDue"
+    SLEEP_WAITS = "SleepWaits"
     HIBERNATING = "Hibernating"
     ASLEEP = "Asleep"
     WAKE_REQUESTED = "WakeRequested"
+    WAKE_REFUSED = "WakeRefused"
     WAKING = "Waking"
     STILL_WAITING = "StillWaiting"
     DELETING = "Deleting"
@@ -99,12 +102,24 @@ MEANINGS: Final[Mapping[Reason, tuple[EventType, str, str]]] = {
     Reason.NODE_REPLACED: (_N, "a node has a new machine; what was on the old one's disk is gone", ""),
     Reason.NODE_DROPPED: (_N, "no pool wants the node any more, so it is taken out", ""),
     Reason.CLUSTER_READY: (_N, "everything is as it was asked for", ""),
+    Reason.SCHEDULE_DUE: (_N, "a moment of the cluster's schedule came, and so it falls asleep or wakes", ""),
+    Reason.SLEEP_WAITS: (
+        _N,
+        "a moment of the schedule came while the cluster is being made, changed or given new authorities; it falls "
+        "asleep after that",
+        "",
+    ),
     Reason.HIBERNATING: (_N, "the cluster falls asleep: somebody asked for it, or a rule's moment came", ""),
     Reason.ASLEEP: (_N, "nothing of the cluster runs any more; what it keeps is there", ""),
     Reason.WAKE_REQUESTED: (
         _N,
         "somebody sent a request to the API of the sleeping cluster, which wakes it; `--no-wake-on-request` ends that",
         "",
+    ),
+    Reason.WAKE_REFUSED: (
+        _W,
+        "a request or the schedule would wake the cluster, but the project's quota has no room for it",
+        "let another cluster sleep or make it smaller, or have the quota raised; then `haneul cluster wake`",
     ),
     Reason.WAKING: (_N, "the cluster wakes", ""),
     Reason.STILL_WAITING: (
@@ -150,6 +165,10 @@ class Look:
     at: datetime | None = None
 
 
+#: Takes note of what happened to a cluster; never waits, never fails.
+Tell = Callable[[Cluster, Event], None]
+
+
 def told(before: Look, after: Look) -> list[Event]:
     """Return what is to be told of the difference between two looks, in the order in which it comes about."""
     return [
@@ -183,6 +202,21 @@ def certificate_refused(asker: str, why: str) -> Event:
 def wake_requested() -> Event:
     """Return the event for a request to a sleeping cluster's API."""
     return event(Reason.WAKE_REQUESTED, "somebody sent a request to the cluster's API, which wakes it")
+
+
+def schedule_due(*, asleep: bool) -> Event:
+    """Return the event for a moment of the schedule that is followed."""
+    return event(Reason.SCHEDULE_DUE, f"by its schedule the cluster {'falls asleep' if asleep else 'wakes'}")
+
+
+def sleep_waits(what: str) -> Event:
+    """Return the event for a moment of the schedule that cannot be followed yet."""
+    return event(Reason.SLEEP_WAITS, f"by its schedule the cluster would sleep, which waits for this: {what}")
+
+
+def wake_refused(why: str) -> Event:
+    """Return the event for a cluster that may not wake."""
+    return event(Reason.WAKE_REFUSED, f"the cluster stays asleep: {why}")
 
 
 def teardown_waits(what: str) -> Event:

@@ -1,7 +1,8 @@
 """Whether a cluster should sleep, and how it falls asleep step by step. Pure.
 
 What happened last counts: a moment of a rule, or somebody's word, which stands in the spec with its time. So a cluster
-that is woken in the night stays awake until the next moment of any rule. Before it was created nothing counts.
+that is woken in the night stays awake until the next moment of any rule. Before it was created nothing counts. A moment
+that has come is written into the spec as the last word, so the spec says by itself what is wanted now.
 
 A cluster falls asleep from the outside in, by what is seen to be left of it:
 
@@ -29,12 +30,14 @@ from zoneinfo import ZoneInfo
 
 from cronsim import CronSim
 
-from haneul.dkos.model import Cluster, ConditionType, Hibernation, SleepRule
+from haneul.dkos.model import Cluster, ConditionType, Hibernation, NodeProviderName, Phase, SleepRule
 
 #: How long pods may take to end, whatever time they asked for.
 PODS_LIFE: Final = timedelta(seconds=120)
 #: How long an API server that runs may be silent before the pods are given up on.
 SILENCE_LIFE: Final = timedelta(seconds=20)
+#: Whose machines Haneul ends and makes again, so that nothing runs meanwhile.
+SLEEPING_PROVIDERS: Final = frozenset({NodeProviderName.SANDBOX})
 _MINUTE: Final = timedelta(minutes=1)
 _CORE: Final = frozenset({"etcd", "kube-apiserver", "node"})
 
@@ -73,6 +76,20 @@ def standing(wanted: Hibernation, created: datetime, now: datetime) -> Standing:
                 latest, asleep = moment, sleeps
     coming = [moment for rule in wanted.schedule for moment, _ in _moments(rule, now, before=False)]
     return Standing(asleep, min(latest, now), min(coming, default=None))
+
+
+def sleep_waits_for(cluster: Cluster) -> str:
+    """Return, in words, what a cluster is in the middle of and ends before it falls asleep; nothing if it may."""
+    status = cluster.status
+    if "ready" not in status.milestones:
+        return "it is being made"
+    for condition in status.conditions:
+        if condition.type is ConditionType.AUTHORITIES_CURRENT and condition.status != "True":
+            return f"its authorities are being replaced ({condition.message})"
+    if status.phase is Phase.UPDATING:
+        doing = next((entry.message for entry in status.conditions if entry.status != "True"), "")
+        return f"it is being changed ({doing})" if doing else "it is being changed"
+    return ""
 
 
 def next_wake(wanted: Hibernation, now: datetime) -> datetime | None:

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from haneul.dkos.admission import TakenRange, admit, admit_change
 from haneul.dkos.cluster_store import ClusterEvent, ClusterStore, Confirm, certain, not_found
 from haneul.dkos.event_log import EventLog, EventRecord
+from haneul.dkos.hibernation import sleep_waits_for
 from haneul.dkos.model import LONGEST_CLUSTER_NAME, AuthoritiesRequest, Cluster, ClusterSpec, ConditionType, Phase
 from haneul.dkos.shared_watch import SharedWatches
 from haneul.dkos.states import OLD_TRUSTED
@@ -109,13 +110,21 @@ class ClusterService:
         if after.hibernation.asleep != cluster.spec.hibernation.asleep or after.hibernation.asked > now:
             after = after.model_copy(update={"hibernation": after.hibernation.model_copy(update={"asked": now})})
         admit_change(cluster.spec, after)
+        if after.hibernation.asleep and not cluster.spec.hibernation.asleep and (doing := sleep_waits_for(cluster)):
+            raise ConflictError(
+                f"{name} cannot fall asleep now: {doing}",
+                hint=f"'haneul cluster get {name} --wait' waits for it; then ask again",
+            )
         if after != cluster.spec:
             cluster = await self._store.replace_spec(cluster, after)
             self._changed()
         return cluster
 
     async def rest(self, project: str, name: str, *, asleep: bool, now: datetime) -> Cluster:
-        """Let a cluster fall asleep or wake; that holds until the next moment of its schedule, or somebody's word."""
+        """Let a cluster fall asleep or wake; that holds until the next moment of its schedule, or somebody's word.
+
+        Raises ConflictError while it is in the middle of something, QuotaExceededError if there is no room to wake it.
+        """
         word = {"asleep": asleep, "asked": now.isoformat()}
         return await self.change(project, name, {"hibernation": word}, now=now)
 

@@ -186,8 +186,8 @@ def _authorities_verdict(rotation: Verdict) -> tuple[bool, str, str]:
 
 
 def _turn(seen: Observation) -> str:
-    others = "another cluster" if seen.starting_before == 1 else f"{seen.starting_before} other clusters"
-    return f"its turn: {others} were asked for before it and are starting" if seen.starting_before else ""
+    others = "another cluster starts" if seen.starting_before == 1 else f"{seen.starting_before} other clusters start"
+    return f"its turn: {others} before it" if seen.starting_before else ""
 
 
 def _condition(

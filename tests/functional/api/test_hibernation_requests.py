@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import pytest
+
 from haneul.app.cluster_usage import ClusterSightings
 from haneul.dkos.model import ClusterStatus, Phase
+from haneul.dkos.quota import MASTERS_MEMORY_MIB, QuotaLimits
 from haneul.usage.model import Shape
 from tests.functional.api.application import Api
 
 CLUSTER = "/projects/shop/clusters/web"
 
 
+async def becomes(api: Api, phase: Phase) -> None:
+    """Bring the cluster into a phase, as the operator does."""
+    cluster = await api.store.get("shop", "web")
+    milestones = {} if phase is Phase.CREATING else {"ready": 9.0}
+    status = ClusterStatus(phase=phase, observed_generation=cluster.generation, milestones=milestones)
+    api.store._keep("modified", cluster.model_copy(update={"status": status}))
+
+
 async def test_developers_let_a_cluster_sleep_and_wake_and_it_is_recorded(api: Api) -> None:
     await api.call("alice", "POST", "/projects/shop/clusters", {"name": "web"}, status=201)
+    await becomes(api, Phase.READY)
     await api.call("bob", "POST", f"{CLUSTER}/hibernate", status=404)
     await api.call("alice", "PUT", "/projects/shop/members/bob", {"role": "viewer"})
     for action in ("hibernate", "wake"):
@@ -29,6 +41,7 @@ async def test_developers_let_a_cluster_sleep_and_wake_and_it_is_recorded(api: A
 
 async def test_schedule_is_a_setting_and_asking_by_patch_counts_from_now(api: Api) -> None:
     await api.call("alice", "POST", "/projects/shop/clusters", {"name": "web"}, status=201)
+    await becomes(api, Phase.READY)
     rule = {"sleep": "0 20 * * 1-5", "wake": "0 7 * * 1-5", "zone": "Europe/Berlin"}
     made = await api.call("alice", "PATCH", CLUSTER, {"hibernation": {"schedule": [rule]}})
     assert made["spec"]["hibernation"]["schedule"] == [rule]
@@ -43,16 +56,48 @@ async def test_schedule_is_a_setting_and_asking_by_patch_counts_from_now(api: Ap
     assert (await api.call("alice", "GET", CLUSTER))["spec"]["hibernation"]["schedule"] == [rule]
 
 
-async def test_sleeping_cluster_keeps_its_quota_and_uses_nothing(api: Api) -> None:
+@pytest.mark.parametrize(("phase", "words"), [(Phase.CREATING, "being made"), (Phase.UPDATING, "being changed")])
+async def test_cluster_in_the_middle_of_something_is_not_put_to_sleep(api: Api, phase: Phase, words: str) -> None:
     await api.call("alice", "POST", "/projects/shop/clusters", {"name": "web"}, status=201)
-    before = await api.call("alice", "GET", "/projects/shop/quota")
-    awake = (await ClusterSightings(api.store).look())[0]
-    assert awake.shape.nodes == 1
-    cluster = await api.store.get("shop", "web")
-    api.store._keep("modified", cluster.model_copy(update={"status": ClusterStatus(phase=Phase.ASLEEP)}))
-    assert await api.call("alice", "GET", "/projects/shop/quota") == before
-    asleep = (await ClusterSightings(api.store).look())[0]
-    assert (asleep.uid, asleep.shape) == (awake.uid, Shape(0, 0, 0))
+    await becomes(api, phase)
+    for method, path, body in (
+        ("POST", f"{CLUSTER}/hibernate", None),
+        ("PATCH", CLUSTER, {"hibernation": {"asleep": True}}),
+    ):
+        refused = await api.send("alice", method, path, json=body)
+        assert refused.status_code == 409
+        assert words in refused.json()["detail"]
+        assert "--wait" in refused.json()["hint"]
+    # Waking changes nothing of what is under way.
+    await api.call("alice", "POST", f"{CLUSTER}/wake", status=202)
+
+
+async def test_sleeping_cluster_counts_by_its_name_alone_and_wakes_only_where_there_is_room(api: Api) -> None:
+    await api.call("alice", "POST", "/projects/shop/clusters", {"name": "web"}, status=201)
+    await api.store.set_quota("shop", QuotaLimits(clusters=2, nodes=1, memory_mib=2048 + MASTERS_MEMORY_MIB))
+
+    async def used() -> dict[str, float]:
+        quota = await api.call("alice", "GET", "/projects/shop/quota")
+        return {line["resource"]: line["used"] for line in quota["lines"]}
+
+    awake = await used()
+    assert (awake["clusters"], awake["nodes"]) == (1, 1)
+    await becomes(api, Phase.READY)
+    await api.call("alice", "POST", f"{CLUSTER}/hibernate", status=202)
+    # What still runs still counts.
+    assert await used() == awake
+    await becomes(api, Phase.ASLEEP)
+    assert await used() == {**dict.fromkeys(awake, 0), "clusters": 1}
+    assert [seen.shape for seen in await ClusterSightings(api.store).look()] == [Shape(0, 0, 0)]
+    await api.call("alice", "POST", "/projects/shop/clusters", {"name": "other"}, status=201)
+    refused = await api.send("alice", "POST", f"{CLUSTER}/wake")
+    assert (refused.status_code, refused.json()["code"]) == (403, "quota-exceeded")
+    # It may grow while it sleeps, as far as nobody else is concerned.
+    await api.call("alice", "PATCH", CLUSTER, {"nodePools": [{"name": "default", "count": 1, "memoryMib": 1024}]})
+    await api.call("alice", "DELETE", "/projects/shop/clusters/other", status=202)
+    await becomes(api, Phase.ASLEEP)
+    await api.call("alice", "POST", f"{CLUSTER}/wake", status=202)
+    assert (await used())["nodes"] == 1
 
 
 async def test_sleeping_cluster_gets_no_new_authorities(api: Api) -> None:

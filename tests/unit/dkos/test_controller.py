@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from haneul.dkos.adapters.kube_clusters import KubeClusters
 from haneul.dkos.adapters.memory_nodes import MemoryNodes
 from haneul.dkos.control_plane import Images, labels
 from haneul.dkos.controller import ClusterController, new_bootstrap_token
@@ -105,6 +106,8 @@ class Wire:
         self._calls = calls
         self.cut = False
         self.starting = False
+        #: How often it was asked whether it is ready.
+        self.asked = 0
 
     async def __aenter__(self) -> KubeClient:
         return self
@@ -149,6 +152,7 @@ class Wire:
         return self._api.watch(resource, namespace, labels=labels)
 
     async def raw_get(self, path: str) -> str:
+        self.asked += 1
         await self._ready()
         if self.starting:
             raise KubeApiError("not yet", status=500, reason="InternalError")
@@ -168,6 +172,8 @@ class World:
     told: list[Event] = field(default_factory=list)
     wakers: Wakers = field(default_factory=Wakers)
     wire: Wire = field(init=False)
+    #: Of the controller that was started last.
+    management_wire: Wire = field(init=False)
     turns: Turns = field(default_factory=Turns)
 
     def __post_init__(self) -> None:
@@ -195,7 +201,7 @@ class World:
     @contextlib.asynccontextmanager
     async def controller(self) -> AsyncIterator[ClusterController]:
         """Start a controller that remembers nothing."""
-        management = Wire(self.management, self.calls)
+        management = self.management_wire = Wire(self.management, self.calls)
 
         def connect(_: KubeAccess) -> Wire:
             return self.wire
@@ -207,6 +213,7 @@ class World:
             ),
             providers={NodeProviderName.SANDBOX: self.nodes},
             door=Door(management, self.wakers),
+            specs=KubeClusters(management, clock=self.clock),
             connect=connect,
             pause_image="haneul.local/pause:v1",
             clock=self.clock,

@@ -10,8 +10,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 from pydantic import ValidationError
 
-from haneul.dkos.hibernation import PODS_LIFE, SILENCE_LIFE, Level, Remains, next_step, next_wake, standing
-from haneul.dkos.model import NEVER, Hibernation, SleepRule
+from haneul.dkos.hibernation import (
+    PODS_LIFE,
+    SILENCE_LIFE,
+    Level,
+    Remains,
+    next_step,
+    next_wake,
+    sleep_waits_for,
+    standing,
+)
+from haneul.dkos.model import (
+    NEVER,
+    Cluster,
+    ClusterSpec,
+    ClusterStatus,
+    Condition,
+    ConditionType,
+    Hibernation,
+    Phase,
+    SleepRule,
+)
 
 BERLIN = ZoneInfo("Europe/Berlin")
 NIGHTS = SleepRule(sleep="0 20 * * 1-5", wake="0 7 * * 1-5", zone="Europe/Berlin")
@@ -170,6 +189,54 @@ def test_next_wake_is_the_first_of_all_rules() -> None:
 def test_rules_that_cannot_be_are_refused_with_a_reason(field: str, value: str, words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         SleepRule.model_validate({"sleep": "0 20 * * *", field: value})
+
+
+@settings(deadline=None, max_examples=40)
+@given(wanted=wishes, now=moments)
+def test_moment_that_was_written_down_as_a_word_changes_nothing(wanted: Hibernation, now: datetime) -> None:
+    found = standing(wanted, CREATED, now)
+    written = wanted.model_copy(update={"asleep": found.asleep, "asked": found.since})
+    again = standing(written, CREATED, now)
+    assert (again.asleep, again.until) == (found.asleep, found.until)
+
+
+ONCE_READY = {"api": 4.0, "node": 8.0, "ready": 9.0}
+
+
+@pytest.mark.parametrize(
+    ("phase", "milestones", "condition", "words"),
+    [
+        (Phase.PENDING, {}, None, "it is being made"),
+        (Phase.CREATING, {"api": 4.0}, (ConditionType.NODES_READY, "NodesJoining"), "it is being made"),
+        (
+            Phase.UPDATING,
+            ONCE_READY,
+            (ConditionType.NODES_READY, "NodesChanging"),
+            "it is being changed (NodesChanging!)",
+        ),
+        (
+            Phase.WAKING,
+            ONCE_READY,
+            (ConditionType.AUTHORITIES_CURRENT, "SigningAnew"),
+            "its authorities are being replaced (SigningAnew!)",
+        ),
+        (Phase.DEGRADED, ONCE_READY, (ConditionType.NODES_READY, "NodesJoining"), ""),
+        (Phase.WAKING, ONCE_READY, (ConditionType.API_ANSWERS, "ApiSilent"), ""),
+        (Phase.READY, ONCE_READY, None, ""),
+    ],
+)
+def test_sleep_waits_for_what_a_cluster_is_in_the_middle_of(
+    phase: Phase, milestones: dict[str, float], condition: tuple[ConditionType, str] | None, words: str
+) -> None:
+    conditions = [
+        Condition(type=kind, status="False", reason=reason, message=f"{reason}!", last_transition_time=CREATED)
+        for kind, reason in ([condition] if condition else [])
+    ]
+    status = ClusterStatus(phase=phase, milestones=milestones, conditions=tuple(conditions))
+    cluster = Cluster(
+        project="shop", name="web", uid="u", generation=1, created=CREATED, spec=ClusterSpec(), status=status
+    )
+    assert sleep_waits_for(cluster) == words
 
 
 BEGAN = datetime(2026, 11, 24, 20, tzinfo=UTC)

@@ -6,6 +6,7 @@ The tenant's API here answers only while the pod of its API server is there.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -13,12 +14,18 @@ from typing import Any
 
 import pytest
 
+from haneul.dkos.adapters.kube_clusters import KubeClusters
 from haneul.dkos.control_plane import Images
+from haneul.dkos.credentials import decode
 from haneul.dkos.door import WAKER_NAMESPACE, record_name, request_patch, sleeper_of
 from haneul.dkos.hibernation import PODS_LIFE
-from haneul.dkos.model import Cluster, ClusterStatus, Hibernation, NodePool, Phase, SleepRule
+from haneul.dkos.keyring import keyring_from
+from haneul.dkos.model import Cluster, ClusterSpec, ClusterStatus, Hibernation, NodePool, Phase, SleepRule
+from haneul.dkos.quota import QuotaLimits
+from haneul.dkos.rotation import Step
 from haneul.dkos.states import waits_on
 from haneul.kernel.clock import VirtualClock
+from haneul.kernel.errors import UnavailableError
 from haneul.kernel.kube import (
     CONFIG_MAPS,
     DEPLOYMENTS,
@@ -270,6 +277,163 @@ async def test_schedule_puts_to_sleep_and_wakes(world: Bedroom, native: Cluster)
     assert "2026-11-02 06:00 UTC" in status.conditions[1].message
     world.clock.advance(timedelta(hours=11).total_seconds())
     await world.looks(native, Phase.READY)
+
+
+async def test_schedule_waits_for_what_the_cluster_is_in_the_middle_of(images: Images, native: Cluster) -> None:
+    rule = SleepRule(sleep="30 12 * * *", wake="0 7 * * *")
+    spec = native.spec.model_copy(update={"hibernation": Hibernation(schedule=(rule,))})
+    like = native.model_copy(update={"spec": spec})
+    world = Bedroom(images, VirtualClock(like.created))
+    await world.ask(like)
+    async with world.controller() as controller:
+        await controller.reconcile(await world.cluster(like))
+        # It is half past twelve, and the cluster is only half made.
+        world.clock.advance(timedelta(minutes=31).total_seconds())
+        for _ in range(2):
+            status = await controller.reconcile(await world.cluster(like))
+            assert status.phase is Phase.CREATING
+    waits = [event.message for event in world.told if event.reason.value == "SleepWaits"]
+    assert waits == ["by its schedule the cluster would sleep, which waits for this: it is being made"]
+    assert not (await world.cluster(like)).spec.hibernation.asleep
+    await world.looks(like, Phase.ASLEEP)
+    word = (await world.cluster(like)).spec.hibernation
+    assert (word.asleep, word.asked) == (True, like.created.replace(hour=12, minute=30))
+
+
+async def full(world: Bedroom, like: Cluster) -> KubeClusters:
+    """Give what a sleeping cluster had to another; return the store, which can make room again."""
+    store = KubeClusters(world.management, clock=world.clock)
+    await store.set_quota(like.project, QuotaLimits(clusters=9, nodes=like.spec.node_count))
+    spec = ClusterSpec(node_pools=(NodePool(),))
+    await store.create(like.project, "other", lambda _: spec)
+    return store
+
+
+async def test_request_wakes_nobody_beyond_the_quota(world: Bedroom, native: Cluster) -> None:
+    await world.say(native, asleep=True)
+    await world.looks(native, Phase.ASLEEP)
+    store = await full(world, native)
+    world.told.clear()
+    async with world.controller() as controller:
+        for room in (False, True):
+            if room:
+                await store.delete(native.project, "other")
+            await world.request(native)
+            controller.request()
+            status = await controller.reconcile(await world.cluster(native))
+            assert status.phase is Phase.ASLEEP
+            assert (await world.cluster(native)).spec.hibernation.asleep is not room
+            record = sleeper_of(await world.record(native) or {})
+            # A request that was refused is over: it wakes nobody an hour later.
+            assert record is not None
+            assert record.requested is room
+    assert [event.reason.value for event in world.told] == ["WakeRefused", "WakeRequested"]
+    assert "nodes: 1 used of 3, 3 more asked for" in world.told[0].message
+
+
+async def test_schedule_wakes_as_soon_as_the_quota_has_room(world: Bedroom, native: Cluster) -> None:
+    rule = SleepRule(sleep="0 20 * * *", wake="0 7 * * *")
+    await world.say(native, schedule=(rule,))
+    world.clock.advance(timedelta(hours=8).total_seconds())
+    await world.looks(native, Phase.ASLEEP)
+    store = await full(world, native)
+    world.told.clear()
+    world.clock.advance(timedelta(hours=11).total_seconds())
+    async with world.controller() as controller:
+        for _ in range(3):
+            status = await controller.reconcile(await world.cluster(native))
+            world.clock.advance(61)
+        assert status.phase is Phase.ASLEEP
+        assert "though its schedule would have it awake" in status.conditions[1].message
+        assert [event.reason.value for event in world.told] == ["WakeRefused"]
+        calls = world.calls.count
+        await store.delete(native.project, "other")
+        await controller.reconcile(await world.cluster(native))
+        assert world.calls.count > calls
+    assert not (await world.cluster(native)).spec.hibernation.asleep
+    await world.looks(native, Phase.READY)
+    reasons = [event.reason.value for event in world.told]
+    assert reasons[:4] == ["WakeRefused", "ScheduleDue", "SpecChanged", "Waking"]
+
+
+async def test_waking_cluster_does_not_queue_behind_new_ones(world: Bedroom, native: Cluster) -> None:
+    await world.say(native, asleep=True)
+    await world.looks(native, Phase.ASLEEP)
+    new = [native.model_copy(update={"name": name, "uid": ""}) for name in ("second", "third")]
+    async with contextlib.AsyncExitStack() as stack:
+        controllers = [await stack.enter_async_context(world.controller()) for _ in new]
+        for like, controller in zip(new, controllers, strict=True):
+            await world.ask(like)
+            await controller.reconcile(await world.cluster(like))
+        # One core: the second has the only turn, the third waits; who sleeps has none and asks for none.
+        assert "its turn: another cluster" in waits_on((await world.cluster(new[1])).status)
+        await world.looks(native, Phase.ASLEEP)
+        await world.say(native, asleep=False)
+        waking = await world.looks(native, Phase.WAKING)
+        assert "turn" not in waits_on(waking)
+        await world.looks(native, Phase.READY)
+
+
+async def test_nothing_but_the_api_server_is_started_before_that_answers(world: Bedroom, native: Cluster) -> None:
+    async def wanted() -> set[str]:
+        programs = await world.management.list(DEPLOYMENTS, native.masters_namespace)
+        return {program["metadata"]["name"] for program in programs if program["spec"]["replicas"]}
+
+    await world.say(native, asleep=True)
+    await world.looks(native, Phase.ASLEEP)
+    await world.say(native, asleep=False)
+    async with world.controller() as controller:
+        calls = world.wire.asked
+        await controller.reconcile(await world.cluster(native))
+        # As long as the waker stands there it would hold the operator, too.
+        assert world.wire.asked == calls
+        assert await wanted() == {"kube-apiserver"}
+        assert await world.nodes.observe(await world.cluster(native)) == []
+        await world.move(await world.cluster(native))
+        for _ in range(2):
+            await controller.reconcile(await world.cluster(native))
+        assert await wanted() == {"kube-apiserver", "kube-controller-manager", "kube-scheduler"}
+        assert len(await world.nodes.observe(await world.cluster(native))) == 3
+
+
+async def test_authorities_that_fell_due_in_sleep_are_replaced_once_the_api_answers(
+    world: Bedroom, native: Cluster
+) -> None:
+    async def step() -> Step:
+        kept = await world.management.get(SECRETS, "authorities", native.masters_namespace)
+        return keyring_from(decode(kept or {})).record.step
+
+    await world.say(native, asleep=True)
+    await world.looks(native, Phase.ASLEEP)
+    world.clock.advance(timedelta(days=9 * 365 + 30).total_seconds())
+    await world.looks(native, Phase.ASLEEP)
+    await world.say(native, asleep=False)
+    async with world.controller() as controller:
+        await controller.reconcile(await world.cluster(native))
+        assert await step() is Step.STEADY
+        await world.move(await world.cluster(native))
+        await controller.reconcile(await world.cluster(native))
+        assert await step() is Step.SPREAD
+        status = await world.settle(controller, native, looks=40)
+    assert (status.phase, await step()) == (Phase.READY, Step.ISSUE)
+
+
+async def test_look_that_failed_is_made_again(world: Bedroom, native: Cluster) -> None:
+    await world.say(native, asleep=True)
+    await world.looks(native, Phase.ASLEEP)
+    async with world.controller() as controller:
+        for _ in range(2):
+            await controller.reconcile(await world.cluster(native))
+        calls = world.calls.count
+        await controller.reconcile(await world.cluster(native))
+        assert world.calls.count == calls
+        controller.wake()
+        world.management_wire.cut = True
+        with pytest.raises(UnavailableError):
+            await controller.reconcile(await world.cluster(native))
+        world.management_wire.cut = False
+        await controller.reconcile(await world.cluster(native))
+        assert world.calls.count > calls
 
 
 async def test_sleeping_cluster_is_deleted_whole(world: Bedroom, native: Cluster) -> None:

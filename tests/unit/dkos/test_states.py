@@ -13,7 +13,17 @@ from haneul.dkos.model import Cluster, ClusterSpec, ClusterStatus, ConditionType
 from haneul.dkos.node_plan import node_statuses, plan_nodes
 from haneul.dkos.ports import ProvidedNode
 from haneul.dkos.rotation import Step, Verdict
-from haneul.dkos.states import OLD_TRUSTED, MasterState, Observation, status_of, waits_on
+from haneul.dkos.hibernation import Level
+from haneul.dkos.hibernation import Step as SleepStep
+from haneul.dkos.states import (
+    OLD_TRUSTED,
+    MasterState,
+    Observation,
+    has_answered,
+    sleeping_status,
+    status_of,
+    waits_on,
+)
 from haneul.kernel.kube import Manifest
 
 #: The conditions of a cluster that does not sleep.
@@ -278,3 +288,20 @@ def test_cluster_is_ready_while_only_time_has_to_pass_for_its_old_authorities() 
     condition = next(entry for entry in status.conditions if entry.type is ConditionType.AUTHORITIES_CURRENT)
     assert (condition.status, condition.reason) == ("True", OLD_TRUSTED)
     assert f"{after(3600):%H:%M:%S}" in condition.message
+
+
+def test_api_has_answered_anew_only_after_the_cluster_woke() -> None:
+    assert not has_answered(ClusterStatus())
+    ready = status_of(cluster(), ALL_WELL, after(5))
+    silent = status_of(cluster(ready), replace(ALL_WELL, api_answers=False), after(6))
+    assert has_answered(ready)
+    assert has_answered(silent)
+    ends = SleepStep(Level.NODES, "PodsEnding", "waiting for pods")
+    falling = sleeping_status(cluster(ready), ends, "", after(7))
+    asleep = sleeping_status(cluster(falling), SleepStep(Level.NOTHING, "Asleep", ""), "", after(8))
+    waking = status_of(cluster(asleep), replace(NOTHING, api_answers=False), after(9))
+    assert [status.phase for status in (falling, asleep, waking)] == [Phase.HIBERNATING, Phase.ASLEEP, Phase.WAKING]
+    assert not any(has_answered(status) for status in (falling, asleep, waking))
+    answers = status_of(cluster(waking), replace(ALL_WELL, nodes=()), after(10))
+    assert answers.phase is Phase.WAKING
+    assert has_answered(answers)
