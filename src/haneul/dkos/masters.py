@@ -88,12 +88,12 @@ class Masters:
     async def ensure(self, cluster: Cluster, level: Level = Level.ALL) -> MadeMasters:
         """Make the masters be as the spec says; does not wait until they run, or until they ended.
 
-        What a lower ``level`` than all leaves out has no replicas. At ``Level.API`` alone it is left as it is: either
-        it is not made yet, because on a machine with few cores what everything else waits for should not compete with
-        what waits for it, or it ended at the level before.
+        What a lower ``level`` than all leaves out has no replicas. Before the cluster's API answered for the first time
+        it is not even made: on a machine with few cores, what everything else waits for should not compete with it.
         """
+        milestones = cluster.status.milestones
         # All that rendering takes from the cluster.
-        wanted = (cluster.uid, cluster.spec, "ready" in cluster.status.milestones, level)
+        wanted = (cluster.uid, cluster.spec, "api" in milestones, "ready" in milestones, level)
         now = self._clock.monotonic()
         if self._made is not None and self._made_for == wanted and now < self._fresh_until:
             return self._made
@@ -127,7 +127,7 @@ class Masters:
             control_plane.etcd(cluster, endpoints, images, digests, replicas=int(level >= Level.ETCD)),
             control_plane.apiserver(cluster, endpoints, images, digests, replicas=int(level >= Level.API)),
         ]
-        if level is not Level.API:
+        if level is Level.ALL or "api" in cluster.status.milestones:
             replicas = int(level is Level.ALL)
             programs += [
                 control_plane.controller_manager(cluster, images, digests, replicas=replicas),

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from haneul.dkos.hibernation import Level
+from haneul.dkos.hibernation import Step as SleepStep
 from haneul.dkos.model import Cluster, ClusterSpec, ClusterStatus, ConditionType, NodePool, NodeStatus, Phase
 from haneul.dkos.node_plan import node_statuses, plan_nodes
 from haneul.dkos.ports import ProvidedNode
 from haneul.dkos.rotation import Step, Verdict
-from haneul.dkos.hibernation import Level
-from haneul.dkos.hibernation import Step as SleepStep
 from haneul.dkos.states import (
     OLD_TRUSTED,
     MasterState,
