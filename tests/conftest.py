@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock, Timeout
 
 from tests.support import UP_SECONDS, haneul, kill_when, leftovers
 
@@ -19,6 +21,22 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A platform made from nothing by an `up` that was killed half-way and one that finished it; gone afterwards."""
     if os.geteuid() != 0:
         pytest.skip("only root can bring the platform up")
+    with _alone_on_this_host():
+        yield from _fresh_platform(tmp_path_factory)
+
+
+@contextlib.contextmanager
+def _alone_on_this_host() -> Iterator[None]:
+    """Two runs would purge each other's platform."""
+    lock = FileLock("/run/lock/haneul-tests.lock", timeout=0)
+    try:
+        with lock:
+            yield
+    except Timeout:
+        pytest.exit(f"another run of these tests uses this host's platform and holds {lock.lock_file}", 1)
+
+
+def _fresh_platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     os.environ["HANEUL_CONFIG"] = str(tmp_path_factory.mktemp("haneul") / "config.yaml")
     if leftovers() and not MADE_BY_TESTS.exists() and os.environ.get("HANEUL_TEST_PURGE") != "1":
         pytest.exit("a platform is installed here; HANEUL_TEST_PURGE=1 lets the tests remove it with all its data", 1)

@@ -118,8 +118,7 @@ async def test_new_authorities_while_a_workload_is_asked(keys: str, installation
         stop.set()
         await asyncio.gather(*probing)
     assert balancer.ledger.asked > 100
-    # With one etcd and one API server, nodes learn late which pods left: for moments, never for long.
-    assert balancer.ledger.longest_gap < 3, balancer.ledger
+    assert balancer.ledger.failed == 0, balancer.ledger
 
     # What the old authority signed, and whom it let trust, is worth nothing now.
     fresh = await access(keys)

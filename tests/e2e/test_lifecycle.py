@@ -16,8 +16,6 @@ import pytest
 
 from haneul.app.installation import Installation
 from haneul.host.processes import command_line, executable, processes_matching
-from haneul.kernel.clock import SystemClock
-from haneul.kernel.errors import UnavailableError
 from haneul.kernel.kube import (
     CLUSTER_ROLE_BINDINGS,
     CLUSTER_ROLES,
@@ -32,7 +30,6 @@ from haneul.kernel.kube import (
     SERVICE_ACCOUNTS,
     Manifest,
 )
-from haneul.kernel.waiting import wait_for
 from tests.e2e.tenants import PROJECT, tenant
 from tests.support import UP_SECONDS, haneul, kill_when, leftovers
 
@@ -47,18 +44,6 @@ async def write_and_read(name: str, value: str | None) -> str:
                 CONFIG_MAPS, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"value": value}}
             )
         return str(((await kube.get(CONFIG_MAPS, "kept", "default")) or {})["data"]["value"])
-
-
-async def read_again(name: str) -> str:
-    """Return what is kept as soon as the cluster's API is back; its status may still be that of before."""
-
-    async def attempt() -> str | None:
-        try:
-            return await write_and_read(name, None)
-        except UnavailableError:
-            return None
-
-    return await wait_for(attempt, what=f"the API of {name} to be back", timeout=120, clock=SystemClock())
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +65,7 @@ async def test_a_power_cut_loses_nothing_that_was_acknowledged(kept: str, instal
             os.kill(pid, signal.SIGKILL)
     haneul("up", timeout=600)
     haneul("cluster", "get", kept, "--wait", "-p", PROJECT)
-    assert await read_again(kept) == "before the cut"
+    assert await write_and_read(kept, None) == "before the cut"
 
 
 async def test_down_and_up_bring_back_the_same_clusters(kept: str) -> None:
@@ -89,7 +74,7 @@ async def test_down_and_up_bring_back_the_same_clusters(kept: str) -> None:
     assert haneul("status", check=False).returncode == 8
     haneul("up", timeout=600)
     haneul("cluster", "get", kept, "--wait", "-p", PROJECT)
-    assert await read_again(kept) == "before the stop"
+    assert await write_and_read(kept, None) == "before the stop"
     assert haneul("status").returncode == 0
 
 

@@ -152,6 +152,8 @@ def workload() -> Manifest:
         "args": ["netexec", "--http-port=8080"],
         "ports": [{"containerPort": 8080}],
         "readinessProbe": {"httpGet": {"path": "/readyz", "port": 8080}, "periodSeconds": 1},
+        # Nodes learn a moment later that a pod is leaving; until then they go on sending it requests.
+        "lifecycle": {"preStop": {"sleep": {"seconds": 5}}},
         "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"memory": "64Mi"}},
     }
     return {

@@ -157,6 +157,8 @@ def get(
     with contexts.client() as client:
         cluster = client.get(f"/projects/{owner}/clusters/{name}")
         if wait:
+            # What was seen last may be of before a power cut; who waits wants to know how it is now.
+            client.post(f"/projects/{owner}/clusters/{name}/look", {})
             cluster = wait_ready(client, owner, name, timeout=timeout)
         happened = cluster_events.last(client, owner, name) if output is Format.TABLE else []
     show([cluster], _COLUMNS, output, single=True)

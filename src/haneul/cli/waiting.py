@@ -25,6 +25,8 @@ _STAGES = {
 
 def describe(cluster: dict[str, Any]) -> str:
     """Return what a cluster waits on; nothing when it waits on nothing."""
+    if cluster["status"]["lookAnswered"] != cluster["lookRequested"]:
+        return "waiting for the operator to look at it"
     for condition in cluster["status"]["conditions"]:
         if condition["status"] != "True":
             return str(condition["message"] or _STAGES.get(condition["type"], condition["type"]))
@@ -38,8 +40,11 @@ def is_settled(cluster: dict[str, Any]) -> bool:
 
 
 def is_current(cluster: dict[str, Any]) -> bool:
-    """Say whether what is seen was seen after the last change."""
-    return bool(cluster["status"]["observedGeneration"] == cluster["generation"])
+    """Say whether what is seen was seen after the last change, and after the last look that was asked for."""
+    status = cluster["status"]
+    return bool(
+        status["observedGeneration"] == cluster["generation"] and status["lookAnswered"] == cluster["lookRequested"]
+    )
 
 
 def wait_ready(

@@ -68,6 +68,10 @@ class ClusterStore(Protocol):
         """
         ...
 
+    async def request_look(self, project: str, name: str, request: str) -> Cluster:
+        """Ask that the cluster be looked at again, which its status then says. Raises NotFoundError."""
+        ...
+
     async def delete(self, project: str, name: str) -> Cluster:
         """Ask for the cluster's end; it stays to be seen until all of it is gone. Raises NotFoundError."""
         ...
@@ -186,6 +190,12 @@ class MemoryClusters:
         )
         changed = kept.model_copy(update={"spec": spec, "generation": kept.generation + 1})
         return self._keep("modified", changed)
+
+    async def request_look(self, project: str, name: str, request: str) -> Cluster:
+        """Note the request; what a cluster in memory is, its status says already."""
+        cluster = await self.get(project, name)
+        status = cluster.status.model_copy(update={"look_answered": request})
+        return self._keep("modified", cluster.model_copy(update={"look_requested": request, "status": status}))
 
     async def delete(self, project: str, name: str) -> Cluster:
         """Remove a cluster."""

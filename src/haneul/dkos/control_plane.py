@@ -279,7 +279,7 @@ def etcd(
         "heartbeat-interval": "50",
         "election-timeout": "250",
     }
-    container = _container("etcd", images.etcd, arguments, memory="48Mi", limit="512Mi", cpu="8m")
+    container = _container("etcd", images.etcd, arguments, memory="48Mi", limit="512Mi", cpu="12m")
     container |= {
         "env": [{"name": "GOMEMLIMIT", "value": "384MiB"}],
         "volumeMounts": [
@@ -358,7 +358,7 @@ def apiserver(
         "event-ttl": "1h0m0s",
         **_feature_gates(settings),
     }
-    container = _container("kube-apiserver", images.apiserver, arguments, memory="256Mi", limit="1536Mi", cpu="15m")
+    container = _container("kube-apiserver", images.apiserver, arguments, memory="256Mi", limit="1536Mi", cpu="25m")
     etcd_addresses = [f"{address}:2379" for address in endpoints.etcd_addresses]
     container |= {
         # Its client backs off for a second when etcd, which starts at the same time, is not there yet.

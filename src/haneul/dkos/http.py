@@ -150,6 +150,12 @@ def clusters_router(service: ClusterService, access: Access, *, heartbeat_second
         await access.record(request, caller, "cluster.rotate-authorities", target, project)
         return cluster
 
+    @router.post("/{name}/look", status_code=202)
+    async def request_look(project: str, name: str, caller: signed_in) -> Cluster:
+        """Ask for a look at the cluster; its status comes from it once ``lookAnswered`` is ``lookRequested``."""
+        await access.look(caller, project)
+        return await service.request_look(project, name, now=access.now())
+
     @router.get("/{name}/events")
     async def list_cluster_events(
         project: str, name: str, caller: signed_in, limit: Annotated[int, Query(ge=1, le=500)] = 100

@@ -275,6 +275,9 @@ class ClusterStatus(_Model):
 
     phase: Phase = Field(default=Phase.PENDING, description="The cluster's life in one word.")
     observed_generation: int = Field(default=0, description="The generation of the spec that this status is about.")
+    look_answered: str = Field(
+        default="", description="The request for a look after which this status was seen; see `lookRequested`."
+    )
     endpoint: str = Field(default="", description="The API server's URL for people.")
     version: str = Field(default="", description="The version of Kubernetes.")
     pods: str = Field(default="", description="The range of the pods' addresses.")
@@ -298,6 +301,8 @@ class Cluster(_Model):
     generation: int
     created: datetime
     deleting: bool = False
+    #: When somebody last asked that the cluster be looked at again; answered once the status names it.
+    look_requested: str = ""
     spec: ClusterSpec
     #: Why the stored spec cannot be carried out; the spec is then the default one, which nobody asked for.
     spec_problem: str = ""
@@ -312,6 +317,10 @@ class Cluster(_Model):
     def nodes_namespace(self) -> str:
         """Return the management namespace of the cluster's sandbox nodes."""
         return f"nodes-{self.project}-{self.name}"
+
+
+#: The annotation in which a look is asked for.
+LOOK_ANNOTATION: Final = f"{CLUSTERS.group}/look-requested"
 
 
 def project_namespace(project: str) -> str:
@@ -339,6 +348,7 @@ def cluster_from_resource(resource: dict[str, Any]) -> Cluster:
         generation=metadata["generation"],
         created=metadata["creationTimestamp"],
         deleting="deletionTimestamp" in metadata,
+        look_requested=metadata.get("annotations", {}).get(LOOK_ANNOTATION, ""),
         spec=spec,
         spec_problem=problem,
         status=status,

@@ -128,6 +128,11 @@ class ClusterService:
         word = {"asleep": asleep, "asked": now.isoformat()}
         return await self.change(project, name, {"hibernation": word}, now=now)
 
+    async def request_look(self, project: str, name: str, *, now: datetime) -> Cluster:
+        """Ask for a look that begins after this; a status may be of before the platform stood still, or older."""
+        await self.get(project, name)
+        return await self._store.request_look(project, name, now.isoformat())
+
     async def rotate_authorities(self, project: str, name: str, *, grace: timedelta) -> Cluster:
         """Ask for new authorities and keys. While only the grace of the last time is waited for, change that grace."""
         cluster = await self._changeable(project, name)

@@ -133,7 +133,10 @@ class Sleeping:
             self._requested = False
             if woken:
                 return Rest(cluster.status)
-        is_current = cluster.status.observed_generation == cluster.generation
+        is_current = (
+            cluster.status.observed_generation == cluster.generation
+            and cluster.status.look_answered == cluster.look_requested
+        )
         is_said = self._noted == self._refused
         if sleeps and not changed and is_current and is_said and self._door.stands(cluster):
             # Nothing was heard of, and whatever happens to pods is: so a sleeping cluster costs no call.

@@ -71,6 +71,7 @@ def status_of(cluster: Cluster, seen: Observation, now: datetime) -> ClusterStat
     return ClusterStatus(
         phase=_phase(cluster, conditions, changing=bool(seen.change)),
         observed_generation=cluster.generation,
+        look_answered=cluster.look_requested,
         endpoint=seen.endpoint or cluster.status.endpoint,
         version=cluster.spec.version,
         pods=cluster.spec.network.pods or "",
@@ -98,6 +99,7 @@ def sleeping_status(cluster: Cluster, step: SleepStep, note: str, now: datetime)
         update={
             "phase": Phase.ASLEEP if step.asleep else Phase.HIBERNATING,
             "observed_generation": cluster.generation,
+            "look_answered": cluster.look_requested,
             "nodes": tuple(node.model_copy(update=resting) for node in cluster.status.nodes),
             "conditions": conditions,
         }

@@ -72,6 +72,17 @@ async def stores(request: pytest.FixtureRequest) -> AsyncIterator[Stores]:
                 await real.delete(NAMESPACES, f"project-{project}")
 
 
+async def test_a_look_that_was_asked_for_is_seen_and_changes_nothing_else(stores: Stores) -> None:
+    made = await stores.create("web")
+    asked = await stores.one.request_look(stores.project, "web", "one")
+    assert asked.look_requested == "one"
+    await stores.two.request_look(stores.project, "web", "two")
+    found = await stores.one.get(stores.project, "web")
+    assert (found.look_requested, found.generation, found.spec) == ("two", made.generation, made.spec)
+    with pytest.raises(NotFoundError):
+        await stores.one.request_look(stores.project, "other", "three")
+
+
 async def test_what_was_created_is_found(stores: Stores) -> None:
     made = await stores.create("web")
     assert (made.project, made.name, made.generation, made.deleting) == (stores.project, "web", 1, False)

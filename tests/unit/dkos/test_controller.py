@@ -412,6 +412,19 @@ async def test_silent_tenant_api_is_a_condition_and_no_error(world: World, nativ
         assert (await controller.reconcile(await world.cluster(native))).phase is Phase.READY
 
 
+async def test_a_look_that_was_asked_for_is_answered_by_what_is_seen_then(world: World, native: Cluster) -> None:
+    await world.ask(native)
+    async with world.controller() as controller:
+        await world.settle(controller, native)
+        store = KubeClusters(world.management, clock=world.clock)
+        world.wire.cut = True
+        asked = await store.request_look(native.project, native.name, "after the power cut")
+        assert (asked.status.phase, asked.status.look_answered) == (Phase.READY, "")
+        await controller.reconcile(asked)
+        seen = (await world.cluster(native)).status
+        assert (seen.phase, seen.look_answered) == (Phase.DEGRADED, "after the power cut")
+
+
 async def test_spec_that_cannot_be_is_shown_and_nothing_is_made(world: World, native: Cluster) -> None:
     await world.ask(native)
     no_ranges = native.spec.model_copy(update={"network": native.spec.network.model_copy(update={"pods": None})})

@@ -418,6 +418,31 @@ async def test_authorities_that_fell_due_in_sleep_are_replaced_once_the_api_answ
     assert (status.phase, await step()) == (Phase.READY, Step.ISSUE)
 
 
+async def test_asleep_is_what_somebody_sees_who_asked_for_a_look(world: Bedroom, native: Cluster) -> None:
+    await world.say(native, asleep=True)
+    await world.looks(native, Phase.ASLEEP)
+    store = KubeClusters(world.management, clock=world.clock)
+    async with world.controller() as controller:
+        for _ in range(2):
+            await controller.reconcile(await world.cluster(native))
+        asked = await store.request_look(native.project, native.name, "now")
+        status = await controller.reconcile(asked)
+    assert (status.phase, status.look_answered) == (Phase.ASLEEP, "now")
+
+
+async def test_cluster_without_nodes_sleeps_and_wakes(images: Images, native: Cluster) -> None:
+    like = native.model_copy(update={"spec": native.spec.model_copy(update={"node_pools": ()})})
+    world = Bedroom(images, VirtualClock(like.created))
+    await world.ask(like)
+    await world.looks(like, Phase.READY)
+    await world.say(like, asleep=True)
+    await world.looks(like, Phase.ASLEEP)
+    assert await world.roles(like) == frozenset()
+    await world.say(like, asleep=False)
+    await world.looks(like, Phase.READY)
+    assert "kube-scheduler" in await world.roles(like)
+
+
 async def test_look_that_failed_is_made_again(world: Bedroom, native: Cluster) -> None:
     await world.say(native, asleep=True)
     await world.looks(native, Phase.ASLEEP)

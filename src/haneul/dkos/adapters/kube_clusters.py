@@ -14,7 +14,7 @@ from typing import Any
 
 from haneul.dkos.adapters.claim_ledger import ClaimLedger, Entries
 from haneul.dkos.cluster_store import Admit, ClusterEvent, Confirm, certain, changed_meanwhile, not_found
-from haneul.dkos.model import CLUSTERS, Cluster, ClusterSpec, cluster_from_resource, project_namespace
+from haneul.dkos.model import CLUSTERS, LOOK_ANNOTATION, Cluster, ClusterSpec, cluster_from_resource, project_namespace
 from haneul.dkos.quota import Amounts, QuotaLimits, Quotas, admit_growth, counts_for, needs
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import ConflictError, HaneulError, UnavailableError
@@ -134,6 +134,16 @@ class KubeClusters:
                 break
             patch["metadata"] = {"resourceVersion": found["metadata"]["resourceVersion"]}
         raise changed_meanwhile()
+
+    async def request_look(self, project: str, name: str, request: str) -> Cluster:
+        """Annotate the resource, of which the operator is told."""
+        patch = {"metadata": {"annotations": {LOOK_ANNOTATION: request}}}
+        try:
+            return cluster_from_resource(await self._client.patch(CLUSTERS, name, patch, project_namespace(project)))
+        except KubeApiError as error:
+            if error.reason == "NotFound":
+                raise not_found(project, name) from error
+            raise
 
     async def delete(self, project: str, name: str) -> Cluster:
         """Ask for the cluster's end; the operator's finalizer keeps it until it is torn down."""

@@ -140,7 +140,7 @@ def _pod_spec(cluster: Cluster, node: NodeAnnouncement, images: Images) -> dict[
                 "env": [{"name": "NODE_ADDRESS", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}, *era],
                 "securityContext": {"privileged": True},
                 "resources": {
-                    "requests": {"cpu": "5m", "memory": "192Mi"},
+                    "requests": {"cpu": "2m", "memory": "192Mi"},
                     "limits": {"cpu": f"{round(node.pool.cpu * 1000)}m", "memory": f"{node.pool.memory_mib}Mi"},
                 },
                 "volumeMounts": mounts,
