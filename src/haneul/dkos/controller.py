@@ -186,7 +186,7 @@ class ClusterController:
         # What else is made would only take the processor from the API server, which is all that it waits for. From when
         # that listens until it is ready it mostly waits itself.
         serves = self._listens or has_answered(cluster.status)
-        made = await self._masters.ensure(cluster, Level.ALL if serves else Level.API)
+        made = await self._masters.ensure(cluster, rest=serves)
         waking = cluster.status.phase in SLEEP_PHASES
         is_open = not waking or await self._sleeping.open(cluster, made, masters)
         for component in made.renewed:
@@ -254,7 +254,7 @@ class ClusterController:
     ) -> ClusterStatus:
         now = self._clock.now()
         status = status_of(cluster, seen, now)
-        if status.phase is Phase.READY and cluster.status.phase is not Phase.READY:
+        if status.phase is Phase.READY and cluster.status.phase in SLEEP_PHASES:
             # Before it is said to be ready: whoever goes on after this process ended looks at the phase.
             await self._sleeping.awake(cluster)
         machines = {one.name: one.instance for one in provided}

@@ -85,15 +85,15 @@ class Masters:
         self._applied.clear()
         self._made, self._made_for, self._rendered_for = None, (), ()
 
-    async def ensure(self, cluster: Cluster, level: Level = Level.ALL) -> MadeMasters:
+    async def ensure(self, cluster: Cluster, level: Level = Level.ALL, *, rest: bool = True) -> MadeMasters:
         """Make the masters be as the spec says; does not wait until they run, or until they ended.
 
-        What a lower ``level`` than all leaves out has no replicas. Before the cluster's API answered for the first time
-        it is not even made: on a machine with few cores, what everything else waits for should not compete with it.
+        What a lower ``level`` than all leaves out has no replicas. Without ``rest``, only etcd and the API server are
+        made so, and the rest is left as it is, made or not: on a machine with few cores, what everything else waits for
+        should not compete with what waits for it.
         """
-        milestones = cluster.status.milestones
         # All that rendering takes from the cluster.
-        wanted = (cluster.uid, cluster.spec, "api" in milestones, "ready" in milestones, level)
+        wanted = (cluster.uid, cluster.spec, "ready" in cluster.status.milestones, level, rest)
         now = self._clock.monotonic()
         if self._made is not None and self._made_for == wanted and now < self._fresh_until:
             return self._made
@@ -104,14 +104,14 @@ class Masters:
         digests, renewed = await self._credentials(cluster, endpoints, keyring)
         inputs = (*wanted, endpoints, digests)
         if inputs != self._rendered_for:
-            self._digests = await self._programs(cluster, endpoints, digests, level)
+            self._digests = await self._programs(cluster, endpoints, digests, level, rest=rest)
             self._rendered_for = inputs
         self._made, self._made_for = MadeMasters(endpoints, keyring, self._digests), wanted
         self._fresh_until = now + _FRESH_SECONDS
         return replace(self._made, renewed=renewed)
 
     async def _programs(
-        self, cluster: Cluster, endpoints: Endpoints, credentials: dict[str, str], level: Level
+        self, cluster: Cluster, endpoints: Endpoints, credentials: dict[str, str], level: Level, *, rest: bool
     ) -> dict[str, str]:
         """Apply what runs, and what bounds it; return what the pods are made from, by component."""
         configurations = control_plane.configurations(cluster)
@@ -127,7 +127,7 @@ class Masters:
             control_plane.etcd(cluster, endpoints, images, digests, replicas=int(level >= Level.ETCD)),
             control_plane.apiserver(cluster, endpoints, images, digests, replicas=int(level >= Level.API)),
         ]
-        if level is Level.ALL or "api" in cluster.status.milestones:
+        if rest:
             replicas = int(level is Level.ALL)
             programs += [
                 control_plane.controller_manager(cluster, images, digests, replicas=replicas),
