@@ -221,7 +221,11 @@ async def _never_exceeds(operations: Sequence[tuple[str, str, int, int]], seed: 
         elif kind == "delete":
             await store.delete("shop", name)
         elif kind == "sleep":
-            await put_to_sleep(client, store, name)
+            try:
+                await put_to_sleep(client, store, name)
+            except KubeApiError as error:
+                # It may be deleted before its status is written.
+                assert error.reason == "NotFound"
         elif kind == "wake":
             cluster = await store.get("shop", name)
             await store.replace_spec(cluster, cluster.spec.model_copy(update={"hibernation": Hibernation()}))
