@@ -36,7 +36,10 @@ class ContainerRuntime:
         write_atomically(settings.state / "containerd.toml", configuration)
         await self._services.ensure(
             runtime.containerd_service(
-                settings, program=self._artifacts.program("containerd"), search_path=search_path(self._artifacts)
+                settings,
+                program=self._artifacts.program("containerd"),
+                search_path=search_path(self._artifacts),
+                configuration=configuration,
             )
         )
         await wait_for(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -70,12 +72,14 @@ def kubelet_configuration(settings: ManagementSettings) -> dict[str, Any]:
     }
 
 
-def containerd_service(settings: ManagementSettings, *, program: Path, search_path: str) -> HostService:
+def containerd_service(
+    settings: ManagementSettings, *, program: Path, search_path: str, configuration: str
+) -> HostService:
     """Return the container runtime as a host service; containers outlive its restarts."""
     return HostService(
         "containerd",
         (str(program), "--config", str(settings.state / "containerd.toml")),
-        (("PATH", search_path),),
+        (("PATH", search_path), _made_from(configuration)),
         keep_children=True,
     )
 
@@ -91,6 +95,11 @@ def kubelet_service(settings: ManagementSettings, *, program: Path, search_path:
             f"--hostname-override={settings.host_name}",
             f"--node-ip={settings.address}",
         ),
-        (("PATH", search_path),),
+        (("PATH", search_path), _made_from(json.dumps(kubelet_configuration(settings), sort_keys=True))),
         keep_children=True,
     )
+
+
+def _made_from(configuration: str) -> tuple[str, str]:
+    """Return a variable that makes a changed configuration a changed service: it is restarted to read it."""
+    return "HANEUL_CONFIGURATION", hashlib.sha256(configuration.encode()).hexdigest()[:16]

@@ -46,10 +46,26 @@ def test_network(golden: Golden) -> None:
 
 def test_host_services(golden: Golden) -> None:
     services: list[HostService] = [
-        runtime.containerd_service(SETTINGS, program=Path("/c/containerd"), search_path="/c:/usr/bin"),
+        runtime.containerd_service(
+            SETTINGS, program=Path("/c/containerd"), search_path="/c:/usr/bin", configuration="version = 3"
+        ),
         runtime.kubelet_service(SETTINGS, program=Path("/k/kubelet"), search_path="/k:/usr/bin"),
     ]
     golden("services.txt", "\n".join(f"# {service.name}\n{render_unit(service)}" for service in services))
+
+
+def test_a_changed_configuration_is_a_changed_service() -> None:
+    def made(configuration: str) -> HostService:
+        return runtime.containerd_service(
+            SETTINGS, program=Path("/c/containerd"), search_path="/c", configuration=configuration
+        )
+
+    assert made("version = 3") == made("version = 3") != made("version = 4")
+    services = [
+        runtime.kubelet_service(settings, program=Path("/k/kubelet"), search_path="/k")
+        for settings in (SETTINGS, replace(SETTINGS, systemd=not SETTINGS.systemd))
+    ]
+    assert services[0] != services[1]
 
 
 def test_nothing_is_fetched_from_anywhere() -> None:
