@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from haneul.kernel.errors import InvalidInputError
@@ -178,8 +178,10 @@ class SleepRule(_Model):
 class Hibernation(_Model):
     """Whether and when a cluster sleeps: what happened last counts, a rule's moment or somebody's word."""
 
-    asleep: bool = Field(default=False, description="What was asked for last; `hibernate` and `wake` set it.")
-    asked: datetime = Field(default=NEVER, description="When that was; the platform sets it.")
+    asleep: bool = Field(
+        default=False, description="What was asked for last; `hibernate`, `wake` and the schedule set it."
+    )
+    asked: AwareDatetime = Field(default=NEVER, description="When that was; the platform sets it.")
     schedule: tuple[SleepRule, ...] = Field(
         default=(), max_length=MOST_SLEEP_RULES, description=f"Rules, at most {MOST_SLEEP_RULES}."
     )

@@ -53,6 +53,9 @@ async def test_schedule_is_a_setting_and_asking_by_patch_counts_from_now(api: Ap
     for wrong in ({"sleep": "* * * * *"}, {"sleep": "0 20 * * *", "zone": "Moon"}, {"wake": "0 7 * * *"}):
         refused = await api.send("alice", "PATCH", CLUSTER, json={"hibernation": {"schedule": [wrong]}})
         assert refused.status_code == 422
+    # A moment without a time zone is no moment.
+    refused = await api.send("alice", "PATCH", CLUSTER, json={"hibernation": {"asked": "2026-11-24T09:00:00"}})
+    assert refused.status_code == 422
     assert (await api.call("alice", "GET", CLUSTER))["spec"]["hibernation"]["schedule"] == [rule]
 
 
