@@ -7,11 +7,13 @@ import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from haneul.app.demo import cluster_access
 from haneul.app.installation import Installation
 from haneul.cli.context import Contexts
+from haneul.kernel.kube import CONFIG_MAPS, NAMESPACES, PERSISTENT_VOLUMES
 from haneul.kernel.kube_http import HttpKubeClient
 from tests.support import haneul
 
@@ -41,6 +43,25 @@ def happened(name: str, reason: str, words: str = "", project: str = PROJECT) ->
         return any(entry["reason"] == reason and words in entry["message"] for entry in json.loads(shown.stdout))
 
     return told
+
+
+def remains_of(uid: str, name: str, installation: Installation) -> list[str]:
+    """Return what is left of a cluster after its deletion. Not inside a running loop."""
+
+    async def look() -> list[str]:
+        async with installation.lifecycle.client() as management:
+            found = [
+                namespace
+                for namespace in (f"cluster-{PROJECT}-{name}", f"nodes-{PROJECT}-{name}")
+                if await management.get(NAMESPACES, namespace) is not None
+            ]
+            labels = f"dkos.haneul.dev/cluster={uid}"
+            volumes = await management.list(PERSISTENT_VOLUMES, labels=labels)
+            records = await management.list(CONFIG_MAPS, "haneul-waker", labels=labels)
+            return found + [kept["metadata"]["name"] for kept in (*volumes, *records)]
+
+    data: Path = installation.settings.clusters / uid
+    return asyncio.run(look()) + ([str(data)] if data.exists() else [])
 
 
 async def kubectl(installation: Installation, name: str, *arguments: str) -> tuple[int, str]:

@@ -6,7 +6,6 @@ import asyncio
 import base64
 import json
 import time
-from pathlib import Path
 
 import aiohttp
 import pytest
@@ -24,7 +23,6 @@ from haneul.kernel.kube import (
     CERTIFICATE_REQUESTS,
     NAMESPACES,
     NODES,
-    PERSISTENT_VOLUMES,
     POD_DISRUPTION_BUDGETS,
     PODS,
     SECRETS,
@@ -33,7 +31,7 @@ from haneul.kernel.kube import (
 from haneul.kernel.pki import new_private_key
 from haneul.kernel.process import run
 from haneul.kernel.waiting import wait_for
-from tests.e2e.tenants import PROJECT, cluster, happened, kubectl, tenant
+from tests.e2e.tenants import PROJECT, cluster, happened, kubectl, remains_of, tenant
 from tests.support import haneul
 
 pytestmark = pytest.mark.e2e
@@ -298,21 +296,6 @@ async def test_secrets_of_the_management_cluster_are_encrypted_where_they_lie(in
                 assert marker.encode() not in path.read_bytes(), path
         finally:
             await management.delete(SECRETS, "marked", "default")
-
-
-def remains_of(uid: str, name: str, installation: Installation) -> list[str]:
-    async def look() -> list[str]:
-        async with installation.lifecycle.client() as management:
-            found = [
-                namespace
-                for namespace in (f"cluster-{PROJECT}-{name}", f"nodes-{PROJECT}-{name}")
-                if await management.get(NAMESPACES, namespace) is not None
-            ]
-            volumes = await management.list(PERSISTENT_VOLUMES, labels=f"dkos.haneul.dev/cluster={uid}")
-            return found + [volume["metadata"]["name"] for volume in volumes]
-
-    data: Path = installation.settings.clusters / uid
-    return asyncio.run(look()) + ([str(data)] if data.exists() else [])
 
 
 @pytest.mark.parametrize("moment", ["at-once", "masters-there"])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final, Self, cast
 
 from haneul.app.installation import this_host
@@ -26,7 +26,7 @@ from haneul.components.table import COMPONENTS, image_reference
 from haneul.dkos.adapters.kube_authorities import KubeAuthorities
 from haneul.dkos.adapters.kube_clusters import KubeClusters
 from haneul.dkos.admission import TakenRange, admit
-from haneul.dkos.model import CLUSTERS, ClusterSpec, Network, NetworkPlugin, NodePool, project_namespace
+from haneul.dkos.model import CLUSTERS, ClusterSpec, Network, NetworkPlugin, NodePool, Phase, project_namespace
 from haneul.dkos.quota import QuotaLimits
 from haneul.dkos.service import ClientAuthority
 from haneul.kernel.clock import Clock, SystemClock
@@ -68,6 +68,8 @@ class PlatformLab:
         self._clusters = KubeClusters(management, clock=clock)
         self._authorities = KubeAuthorities(management)
         self._tenants: dict[str, HttpKubeClient] = {}
+        #: When clusters were asked to wake: what their nodes said before that is of before their sleep.
+        self._woken: dict[str, datetime] = {}
 
     async def __aenter__(self) -> Self:
         """Make the project's namespace, or take over that of a run that was killed; people's projects are theirs."""
@@ -133,8 +135,31 @@ class PlatformLab:
         await self._watch_for(name, SERVICE_ACCOUNTS, "default", lambda seen: seen["metadata"]["name"] == "default")
 
     async def wait_node(self, name: str) -> None:
-        """Watch for a node that is Ready."""
-        await self._watch_for(name, NODES, "", _is_ready)
+        """Watch for a node that is Ready, and said so since the cluster was asked to wake."""
+        since = self._woken.get(name)
+        await self._watch_for(name, NODES, "", lambda seen: _is_ready(seen, since))
+
+    async def hibernate(self, name: str) -> None:
+        """Write the wish down, as the platform's API does, and ask until the cluster sleeps."""
+        if (tenant := self._tenants.pop(name, None)) is not None:
+            await tenant.close()
+        await self._say(name, asleep=True)
+
+        async def asleep() -> bool:
+            status = (await self._clusters.get(PROJECT, name)).status
+            return status.phase is Phase.ASLEEP
+
+        await wait_for(asleep, what=f"{name} to sleep", timeout=_WAIT_SECONDS, clock=self._clock, max_interval=0.2)
+
+    async def wake(self, name: str) -> None:
+        """Write the wish down, as the platform's API does."""
+        self._woken[name] = self._clock.now()
+        await self._say(name, asleep=False)
+
+    async def _say(self, name: str, *, asleep: bool) -> None:
+        cluster = await self._clusters.get(PROJECT, name)
+        word = cluster.spec.hibernation.model_copy(update={"asleep": asleep, "asked": self._clock.now()})
+        await self._clusters.replace_spec(cluster, cluster.spec.model_copy(update={"hibernation": word}))
 
     async def run_pod(self, name: str, pod: str) -> None:
         """Make a pod as soon as its service account allows it, and watch it start."""
@@ -257,6 +282,9 @@ def _runs(pod: Manifest) -> bool:
     return bool(pod.get("status", {}).get("phase") == "Running")
 
 
-def _is_ready(node: Manifest) -> bool:
-    conditions = node.get("status", {}).get("conditions", [])
-    return any(entry["type"] == "Ready" and entry["status"] == "True" for entry in conditions)
+def _is_ready(node: Manifest, since: datetime | None) -> bool:
+    for entry in node.get("status", {}).get("conditions", []):
+        if entry["type"] == "Ready" and entry["status"] == "True":
+            # A Node object outlives its machine; one that slept says what was before.
+            return since is None or datetime.fromisoformat(entry["lastHeartbeatTime"]) > since
+    return False

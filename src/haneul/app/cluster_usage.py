@@ -12,7 +12,7 @@ from fastapi import Request
 from haneul import usage as usage_package
 from haneul.dkos.cluster_store import ClusterStore
 from haneul.dkos.model import Cluster
-from haneul.dkos.quota import needs
+from haneul.dkos.quota import counts_for
 from haneul.identity.gate import Gate
 from haneul.identity.service import Identity
 from haneul.usage.model import Shape, Sighting
@@ -32,7 +32,7 @@ class ClusterSightings:
 
 
 def _sighting(cluster: Cluster) -> Sighting:
-    amounts = needs(cluster.spec)
+    amounts = counts_for(cluster)
     return Sighting(
         uid=cluster.uid,
         project=cluster.project,

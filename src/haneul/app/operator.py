@@ -20,6 +20,7 @@ import kopf
 import structlog
 import yaml
 
+from haneul.dkos.adapters.kube_clusters import KubeClusters
 from haneul.dkos.adapters.kube_events import KubeEvents
 from haneul.dkos.adapters.kube_machines import KubeKeys, KubeMachines
 from haneul.dkos.adapters.node_pack import NodePack, pack
@@ -29,6 +30,7 @@ from haneul.dkos.adapters.ssh_nodes import SshNodes
 from haneul.dkos.authentication import IssuerTrust
 from haneul.dkos.control_plane import CLUSTER_LABEL, Images
 from haneul.dkos.controller import ClusterController
+from haneul.dkos.door import Door, Wakers, watch_requests
 from haneul.dkos.event_recorder import EventRecorder
 from haneul.dkos.events import teardown_failed
 from haneul.dkos.masters import Masters
@@ -75,6 +77,10 @@ class Operator:
         self._management = HttpKubeClient(settings.access, user_agent="haneul-operator")
         self._recorder = EventRecorder(KubeEvents(self._management), clock=self._clock)
         self._controllers: dict[str, ClusterController] = {}
+        self._specs = KubeClusters(self._management, clock=self._clock)
+        self._wakers = Wakers()
+        # Sleeping clusters that somebody asks for.
+        self._requested: set[str] = set()
         self._turns = Turns()
         self._cilium_definitions = cilium_definitions(settings.cilium_definitions)
         self._machines = SshMachines(
@@ -94,11 +100,14 @@ class Operator:
         try:
             # Should one end by an error that nobody foresaw, so does the other, and the pod starts anew.
             async with asyncio.TaskGroup() as group:
-                beside = [
-                    group.create_task(self._dispatch_pods()),
-                    group.create_task(self._recorder.run()),
-                    group.create_task(self._machines.watch_checks()),
-                ]
+                works = (
+                    self._dispatch_pods(),
+                    self._recorder.run(),
+                    self._machines.watch_checks(),
+                    self._wakers.run(self._management, self._wake_all),
+                    watch_requests(self._management, self._note_request),
+                )
+                beside = [group.create_task(work) for work in works]
                 await self._ssh_nodes.resume()
                 await kopf.operator(
                     registry=self._registry(),
@@ -187,6 +196,8 @@ class Operator:
                 NodeProviderName.SANDBOX: SandboxNodes(self._management, settings.images),
                 NodeProviderName.SSH: self._ssh_nodes,
             },
+            door=Door(self._management, self._wakers),
+            specs=self._specs,
             connect=lambda access: HttpKubeClient(access, user_agent="haneul-operator"),
             pause_image=settings.pause_image,
             clock=self._clock,
@@ -195,6 +206,8 @@ class Operator:
             cilium_definitions=self._cilium_definitions,
         )
         self._controllers[uid] = controller
+        if uid in self._requested:
+            controller.request()
         try:
             yield controller
         finally:
@@ -221,6 +234,20 @@ class Operator:
 
     def _lock(self, uid: str) -> asyncio.Lock:
         return self._locks.setdefault(uid, asyncio.Lock())
+
+    def _wake_all(self) -> None:
+        """Have all controllers look: each sleeping cluster names the wakers."""
+        for controller in self._controllers.values():
+            controller.wake()
+
+    def _note_request(self, uid: str, asked: bool) -> None:
+        """Keep in mind which sleeping clusters are asked for, also before their controllers begin."""
+        if not asked:
+            self._requested.discard(uid)
+            return
+        self._requested.add(uid)
+        if controller := self._controllers.get(uid):
+            controller.request()
 
     async def _dispatch_pods(self) -> None:
         """Wake a cluster's controller whenever one of its pods changes."""

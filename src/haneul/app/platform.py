@@ -21,6 +21,8 @@ from haneul.components.store import ComponentStore
 from haneul.components.table import image_reference
 from haneul.dkos.adapters.kube_events import READER
 from haneul.dkos.adapters.kube_machines import KEYS_NAMESPACE
+from haneul.dkos.door import WAKER_NAME, WAKER_NAMESPACE
+from haneul.dkos.isolation import waker_policies
 from haneul.dkos.schema import custom_resource_definition, machine_resource_definition
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import HaneulError
@@ -48,6 +50,7 @@ from haneul.management.settings import ManagementSettings
 NAMESPACE: Final = "haneul-system"
 API_PORT: Final = 7443
 _USER: Final = 65532
+_WAKER_ALIVE_PORT: Final = 8080
 _LABELS: Final = {"app.kubernetes.io/managed-by": "haneul", "app.kubernetes.io/part-of": "haneul"}
 _IMAGES: Final = ("platform", "toolbox", "node")
 _CERTIFICATE_LIFE: Final = timedelta(days=90)
@@ -117,9 +120,13 @@ class Platform:
             async with self._lifecycle.client() as client:
                 for manifest in manifests:
                     await client.apply(resource_of(manifest), manifest)
-                for name in ("haneul-operator", "haneul-api"):
+                for name, namespace in (
+                    ("haneul-operator", NAMESPACE),
+                    ("haneul-api", NAMESPACE),
+                    (WAKER_NAME, WAKER_NAMESPACE),
+                ):
                     stage.note(name)
-                    await self._wait_for(client, name)
+                    await self._wait_for(client, name, namespace)
         with progress.stage("make the first administrator", expected_seconds=2):
             await self._ensure_admin_token()
 
@@ -148,7 +155,10 @@ class Platform:
         """Return the platform's services as rows for people; nothing where the management API does not answer."""
         try:
             async with self._lifecycle.client() as client:
-                found = await client.list(DEPLOYMENTS, NAMESPACE)
+                found = [
+                    *await client.list(DEPLOYMENTS, NAMESPACE),
+                    *await client.list(DEPLOYMENTS, WAKER_NAMESPACE),
+                ]
         except (HaneulError, FileNotFoundError):
             return []
         return [
@@ -186,9 +196,9 @@ class Platform:
         write_atomically(address, self._settings.address)
         return pair
 
-    async def _wait_for(self, client: KubeClient, name: str) -> None:
+    async def _wait_for(self, client: KubeClient, name: str, namespace: str) -> None:
         async def rolled_out() -> bool:
-            seen = await client.get(DEPLOYMENTS, name, NAMESPACE)
+            seen = await client.get(DEPLOYMENTS, name, namespace)
             status = (seen or {}).get("status", {})
             generation = (seen or {}).get("metadata", {}).get("generation")
             return bool(
@@ -203,7 +213,7 @@ class Platform:
             what=f"{name} to be ready",
             timeout=90,
             clock=self._clock,
-            hint=f"look at the logs of the pods in the namespace {NAMESPACE}",
+            hint=f"look at the logs of the pods in the namespace {namespace}",
         )
 
     async def _ensure_admin_token(self) -> None:
@@ -283,6 +293,8 @@ def platform_manifests(
             "metadata": {"name": "platform-authority", "namespace": NAMESPACE, "labels": _LABELS},
             "data": {"ca.crt": authority},
         },
+        *_waker_surroundings(),
+        _waker(image, build),
         _operator(settings, image, build),
         _api(settings, image, build),
     ]
@@ -328,6 +340,7 @@ def _operator_rules() -> list[Manifest]:
         rule("apps", ["deployments", "statefulsets"], WRITE),
         rule("batch", ["jobs"], WRITE),
         rule("networking.k8s.io", ["networkpolicies"], WRITE),
+        rule("discovery.k8s.io", ["endpointslices"], WRITE),
         rule("rbac.authorization.k8s.io", ["roles", "rolebindings"], WRITE),
         rule("rbac.authorization.k8s.io", ["roles"], ["bind"], names=["credential-signer"]),
         rule("apiextensions.k8s.io", ["customresourcedefinitions"], READ),
@@ -448,6 +461,37 @@ def _api(settings: ManagementSettings, image: str, build: str) -> Manifest:
     return deployment
 
 
+def _waker_surroundings() -> list[Manifest]:
+    """Return the waker's own namespace, account and bounds: what it may is read and mark the records in there."""
+    labels = {**_LABELS, "pod-security.kubernetes.io/enforce": "restricted"}
+    metadata = {"name": WAKER_NAME, "namespace": WAKER_NAMESPACE, "labels": _LABELS}
+    rules = [rule("", ["configmaps"], [*READ, "patch"])]
+    return [
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": WAKER_NAMESPACE, "labels": labels}},
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata},
+        *rights_in_namespace("sleepers", WAKER_NAMESPACE, rules, account(WAKER_NAME, WAKER_NAMESPACE), _LABELS),
+        *waker_policies(_LABELS),
+    ]
+
+
+def _waker(image: str, build: str) -> Manifest:
+    container = {
+        **_container(image, ["serve", "waker", f"--alive-port={_WAKER_ALIVE_PORT}"]),
+        "readinessProbe": {"tcpSocket": {"port": _WAKER_ALIVE_PORT}, "periodSeconds": 2, "timeoutSeconds": 5},
+        "livenessProbe": {
+            "tcpSocket": {"port": _WAKER_ALIVE_PORT},
+            "periodSeconds": 15,
+            "failureThreshold": 6,
+            "timeoutSeconds": 10,
+        },
+        "resources": {"requests": {"cpu": "5m", "memory": "48Mi"}, "limits": {"memory": "256Mi"}},
+    }
+    deployment = _deployment(WAKER_NAME, container, [], build, namespace=WAKER_NAMESPACE)
+    # What it holds is lost with it, so the next one stands before it goes; two at once disturb nobody.
+    deployment["spec"]["strategy"] = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+    return deployment
+
+
 def _container(image: str, arguments: list[str]) -> Manifest:
     return {
         "name": "haneul",
@@ -458,7 +502,9 @@ def _container(image: str, arguments: list[str]) -> Manifest:
     }
 
 
-def _deployment(name: str, container: Manifest, volumes: list[Manifest], build: str) -> Manifest:
+def _deployment(
+    name: str, container: Manifest, volumes: list[Manifest], build: str, *, namespace: str = NAMESPACE
+) -> Manifest:
     labels = {**_LABELS, "app.kubernetes.io/name": name}
     spec: dict[str, Any] = {
         "serviceAccountName": name,
@@ -472,7 +518,7 @@ def _deployment(name: str, container: Manifest, volumes: list[Manifest], build: 
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": {"name": name, "namespace": NAMESPACE, "labels": labels},
+        "metadata": {"name": name, "namespace": namespace, "labels": labels},
         "spec": {
             "replicas": 1,
             "revisionHistoryLimit": 2,

@@ -1,8 +1,9 @@
-"""The programs inside the platform's image: the API, the operator, and the one that makes the administrator's token."""
+"""The programs inside the platform's image: API, operator, waker, and what makes the administrator's token."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sys
 from importlib.metadata import PackageNotFoundError
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Annotated, TextIO
 
 import typer
+
+from haneul.kernel.errors import HaneulError
 
 serve_app = typer.Typer(help="Run one of the platform's own programs (inside its image).", hidden=True)
 
@@ -68,6 +71,46 @@ def operator(
         trust=trust,
     )
     asyncio.run(Operator(settings).run())
+
+
+@serve_app.command()
+def waker(
+    alive_port: Annotated[int, typer.Option(help="Port that is open while it works.")] = 8080,
+) -> None:
+    """Answer for sleeping clusters."""
+    from haneul.dkos.adapters.kube_sleepers import KubeSleepers  # noqa: PLC0415
+    from haneul.dkos.waker import Waker  # noqa: PLC0415
+    from haneul.kernel.clock import SystemClock  # noqa: PLC0415
+    from haneul.kernel.kube_http import HttpKubeClient, access_in_cluster  # noqa: PLC0415
+    from haneul.kernel.waiting import wait_for  # noqa: PLC0415
+
+    configure_logs()
+
+    async def work() -> None:
+        clock = SystemClock()
+        async with HttpKubeClient(access_in_cluster(), user_agent="haneul-waker") as client:
+            sleepers = KubeSleepers(client, clock=clock)
+            waker = Waker(sleepers.request, clock=clock)
+
+            async def readable() -> bool:
+                with contextlib.suppress(HaneulError):
+                    await sleepers.ready()
+                    return True
+                return False
+
+            await wait_for(readable, what="the records of sleeping clusters", timeout=60, clock=clock)
+            alive = await asyncio.start_server(
+                lambda _, writer: writer.close(),
+                "0.0.0.0",  # noqa: S104 - the pod's own namespace
+                alive_port,
+            )
+            async with alive:
+                try:
+                    await sleepers.run(waker.know, waker.forget)
+                finally:
+                    await waker.close()
+
+    asyncio.run(work())
 
 
 @serve_app.command()

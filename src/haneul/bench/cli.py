@@ -56,7 +56,7 @@ def bench_app(run_dkos: RunDkos, clock: Clock) -> typer.Typer:
             Path | None, typer.Option(help="Folder of the page benchmarks.md, in which the figures are replaced.")
         ] = None,
     ) -> None:
-        """Measure clusters: how fast they come to be, what their masters cost at rest, ten at once.
+        """Measure clusters: how fast they come to be and wake, what their masters cost at rest, ten at once.
 
         It makes clusters in a project of its own and deletes them again. Let nothing else run on the host meanwhile.
 

@@ -1,4 +1,4 @@
-"""``haneul bench dkos``: how fast clusters come to be, what their masters cost at rest, and how both grow.
+"""``haneul bench dkos``: how fast clusters come to be and wake, what their masters cost at rest, how both grow.
 
 The order of the run matters: the peer is measured before any cluster of ours runs, and every cluster is deleted before
 the next figure is taken, so that nothing measured stands in the way of what is measured next. Neighbours: the lab and
@@ -28,6 +28,8 @@ class BenchPlan:
     #: At rest is measured with 1 cluster, with 2, and so on up to this many.
     clusters: int = 10
     at_once: int = 10
+    #: How often one cluster of each network is put to sleep and woken.
+    wakes: int = 5
     #: How long fresh masters are left alone before they count as idle, and how long they are watched then.
     settle: float = 10.0
     window: float = 10.0
@@ -37,7 +39,7 @@ class BenchPlan:
     pause: float = 5.0
 
 
-QUICK = BenchPlan(rounds=1, clusters=2, at_once=2, settle=5.0, window=5.0)
+QUICK = BenchPlan(rounds=1, clusters=2, at_once=2, wakes=1, settle=5.0, window=5.0)
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,18 @@ class Idle:
 
 
 @dataclass(frozen=True)
+class Waking:
+    """One sleep, in seconds: until nothing ran, then from the request to wake on until the API answered and a node was
+    Ready.
+    """
+
+    network: str
+    asleep: float
+    api: float
+    node: float
+
+
+@dataclass(frozen=True)
 class PeerStart:
     """One start of the peer, in seconds until the API answered and the account was there."""
 
@@ -82,6 +96,7 @@ class Figures:
     #: The creations that led from one step of ``growth`` to the next.
     growing: list[Creation] = field(default_factory=list)
     at_once: list[Creation] = field(default_factory=list)
+    wakings: list[Waking] = field(default_factory=list)
     peer_starts: list[PeerStart] = field(default_factory=list)
     peer_idle: tuple[Usage, ...] = ()
 
@@ -113,6 +128,8 @@ class DkosBench:
                 await self._measure_peer(plan, self._make_peer, figures)
             for network in plan.networks:
                 await self._measure_creation(plan, network, figures)
+            for network in plan.networks:
+                await self._measure_waking(plan, network, figures)
             await self._measure_growth(plan, figures)
             await self._measure_at_once(plan, figures)
         finally:
@@ -150,6 +167,27 @@ class DkosBench:
                 stage.note("delete")
                 gone = await self._timed(self._lab.delete(name))
                 figures.creations.append(_completed(created, alone, gone))
+
+    async def _measure_waking(self, plan: BenchPlan, network: str, figures: Figures) -> None:
+        name = f"sleep-{network}"
+        if not plan.wakes:
+            return
+        async with self._deleted_after([name]):
+            with self._progress.stage(f"cluster with {network}, to sleep", expected_seconds=15) as stage:
+                await self._create(name, network, stage)
+            for number in range(plan.wakes):
+                title = f"sleep with {network}, {number + 1} of {plan.wakes}"
+                with self._progress.stage(title, expected_seconds=25) as stage:
+                    await self._clock.sleep(plan.pause)
+                    asleep = await self._timed(self._lab.hibernate(name))
+                    await self._clock.sleep(plan.pause)
+                    stage.note("wake")
+                    started = self._clock.monotonic()
+                    await self._lab.wake(name)
+                    await self._lab.wait_api(name)
+                    api = self._clock.monotonic() - started
+                    await self._lab.wait_node(name)
+                    figures.wakings.append(Waking(network, asleep, api, self._clock.monotonic() - started))
 
     async def _measure_growth(self, plan: BenchPlan, figures: Figures) -> None:
         names = [f"grow-{number + 1}" for number in range(plan.clusters)]

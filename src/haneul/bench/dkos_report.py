@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from haneul.bench.chart import BarChart, LineChart, Series, draw_bars, draw_lines
-from haneul.bench.dkos import Creation, Figures
+from haneul.bench.dkos import Creation, Figures, Waking
 from haneul.bench.process_usage import Usage, total
 from haneul.bench.report import Report, Table
 from haneul.bench.statistics import median, percentile
@@ -27,6 +27,13 @@ _STAGES: Final[tuple[tuple[str, Callable[[Creation], float | None], str], ...]] 
     ("first pod runs", lambda one: one.pod, _NONE),
     ("one pod on the ready cluster", lambda one: one.pod_alone, "Kubernetes' objective: p99 below 5 s"),
     ("deleted, nothing left", lambda one: one.gone, _NONE),
+)
+
+
+_WAKING_STAGES: Final[tuple[tuple[str, Callable[[Waking], float]], ...]] = (
+    ("asleep, nothing runs", lambda one: one.asleep),
+    ("woken: API answers", lambda one: one.api),
+    ("woken: node Ready", lambda one: one.node),
 )
 
 
@@ -63,10 +70,19 @@ def verdicts(figures: Figures) -> list[Verdict]:
         Verdict("native: first pod runs", 10, middle("native", lambda one: one.pod), "s"),
         Verdict("cilium: API answers", 5, middle("cilium", lambda one: one.api), "s"),
         Verdict("cilium: first pod runs", 20, middle("cilium", lambda one: one.pod), "s"),
+        *(
+            Verdict(f"{network}: woken from sleep, API answers", 10, _woken(figures, network), "s")
+            for network in ("native", "cilium")
+        ),
         Verdict("ten at once: API answers, each on average", 5, each if count == 10 else None, "s"),
         Verdict("one tenant's masters at rest, RSS", 400, total(memory.usages).rss_mib if memory else None, "MiB"),
         Verdict("each of ten tenants' masters at rest, PSS", 400, _share_of_ten(figures), "MiB"),
     ]
+
+
+def _woken(figures: Figures, network: str) -> float | None:
+    samples = [one.api for one in figures.wakings if one.network == network]
+    return median(samples) if samples else None
 
 
 def _share_of_ten(figures: Figures) -> float | None:
@@ -79,6 +95,7 @@ def report(figures: Figures, *, at: datetime, machine: Mapping[str, str]) -> Rep
     tables = [
         _promises_table(figures),
         _creation_table(figures),
+        _waking_table(figures),
         _peer_start_table(figures),
         _memory_table(figures),
         _processor_table(figures),
@@ -130,6 +147,24 @@ def _creation_table(figures: Figures) -> Table | None:
     )
     columns = ("step", "network", "median", "p90", "runs", "published by others")
     return Table("From the request to a running pod", columns, tuple(rows), note, ("dkos-create",))
+
+
+def _waking_table(figures: Figures) -> Table | None:
+    if not figures.wakings:
+        return None
+    rows = []
+    for title, pick in _WAKING_STAGES:
+        for network in dict.fromkeys(one.network for one in figures.wakings):
+            samples = [pick(one) for one in figures.wakings if one.network == network]
+            middle, p90 = median(samples), percentile(samples, 0.9)
+            rows.append((title, network, f"{middle:.2f} s", f"{p90:.2f} s", str(len(samples))))
+    note = (
+        "One cluster of one node, put to sleep and woken again and again: from the request for sleep until it has no "
+        "pod left, and from the request to wake on, as a client outside sees it."
+    )
+    return Table(
+        "To sleep, and from the request to wake on", ("step", "network", "median", "p90", "runs"), tuple(rows), note
+    )
 
 
 def _peer_start_table(figures: Figures) -> Table | None:

@@ -28,7 +28,15 @@ class ClusterLab(Protocol):
         ...
 
     async def wait_node(self, name: str) -> None:
-        """Return when one node is Ready."""
+        """Return when one node is Ready; of a cluster that slept, when one is so again."""
+        ...
+
+    async def hibernate(self, name: str) -> None:
+        """Put a cluster to sleep; return when nothing of it runs any more."""
+        ...
+
+    async def wake(self, name: str) -> None:
+        """Ask for a sleeping cluster to wake; return as soon as the request is taken."""
         ...
 
     async def run_pod(self, name: str, pod: str) -> None:

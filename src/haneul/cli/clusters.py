@@ -14,7 +14,7 @@ from haneul.cli import cluster_events
 from haneul.cli import kubeconfig as kube
 from haneul.cli.context import Contexts
 from haneul.cli.output import Column, Format, age, say, show
-from haneul.cli.waiting import describe, wait_gone, wait_ready
+from haneul.cli.waiting import describe, wait_asleep, wait_awake, wait_gone, wait_ready
 from haneul.kernel.errors import InvalidInputError
 
 cluster_app = typer.Typer(help="Kubernetes clusters with masters of their own.", no_args_is_help=True)
@@ -283,6 +283,91 @@ def rotate_authorities(
     show([cluster], _COLUMNS, output, single=True)
     if wait:
         say(f"Everybody who uses kubectl with it needs: haneul cluster kubeconfig {name} -p {owner}")
+
+
+@cluster_app.command()
+def hibernate(
+    name: Name,
+    schedule: Annotated[
+        str | None, typer.Option(help="Fall asleep by itself: a line of cron, such as '0 20 * * 1-5'.")
+    ] = None,
+    wake_at: Annotated[str | None, typer.Option("--wake", help="Wake by itself, likewise; with --schedule.")] = None,
+    zone: Annotated[str, typer.Option(help="Time zone of the schedule.")] = "UTC",
+    no_schedule: Annotated[bool, typer.Option("--no-schedule", help="Take the schedule away.")] = False,
+    on_request: Annotated[
+        bool | None, typer.Option("--wake-on-request/--no-wake-on-request", help="Whether its API's callers wake it.")
+    ] = None,
+    project: Project = None,
+    wait: Wait = True,
+    timeout: Timeout = 240,
+    output: Output = Format.TABLE,
+) -> None:
+    """Put a cluster to sleep: nothing of it runs, everything is kept. With --schedule, only say when.
+
+    Pods get their time to end, at most two minutes. A request to its API or 'haneul cluster wake' wakes it.
+
+    Examples:
+
+        haneul cluster hibernate shop
+
+        haneul cluster hibernate shop --schedule "0 20 * * 1-5" --wake "0 7 * * 1-5" --zone Europe/Berlin
+
+        haneul cluster hibernate shop --no-schedule
+    """
+    patch = _sleep_settings(schedule, wake_at, zone, no_schedule=no_schedule, on_request=on_request)
+    contexts = Contexts.default()
+    owner = contexts.project(project)
+    path = f"/projects/{owner}/clusters/{name}"
+    with contexts.client() as client:
+        if patch:
+            cluster = client.patch(path, {"hibernation": patch})
+        else:
+            cluster = client.post(f"{path}/hibernate", {})
+            if wait:
+                cluster = wait_asleep(client, owner, name, timeout=timeout)
+    show([cluster], _COLUMNS, output, single=True)
+
+
+def _sleep_settings(
+    schedule: str | None, wake_at: str | None, zone: str, *, no_schedule: bool, on_request: bool | None
+) -> dict[str, Any]:
+    """Return what the options change of when a cluster sleeps; nothing if they only ask for sleep now."""
+    if schedule is None and (wake_at is not None or zone != "UTC"):
+        raise InvalidInputError("--wake and --zone say more of --schedule", hint="add --schedule '0 20 * * 1-5'")
+    if schedule is not None and no_schedule:
+        raise InvalidInputError("--schedule and --no-schedule contradict each other", hint="give one of them")
+    patch: dict[str, Any] = {}
+    if schedule is not None:
+        patch["schedule"] = [{"sleep": schedule, "wake": wake_at or "", "zone": zone}]
+    if no_schedule:
+        patch["schedule"] = []
+    if on_request is not None:
+        patch["wakeOnRequest"] = on_request
+    return patch
+
+
+@cluster_app.command()
+def wake(
+    name: Name, project: Project = None, wait: Wait = True, timeout: Timeout = 180, output: Output = Format.TABLE
+) -> None:
+    """Wake a cluster, and wait until its API answers and its nodes are ready.
+
+    It stays awake until its schedule's next moment, or until it is put to sleep.
+
+    Examples:
+
+        haneul cluster wake shop
+    """
+    contexts = Contexts.default()
+    owner = contexts.project(project)
+    with contexts.client() as client:
+        cluster = client.post(f"/projects/{owner}/clusters/{name}/wake", {})
+        answered = ready = 0.0
+        if wait:
+            cluster, answered, ready = wait_awake(client, owner, name, timeout=timeout)
+    show([cluster], _COLUMNS, output, single=True)
+    if wait:
+        say(f"the API answered after {answered:.1f} s, all nodes were ready after {ready:.1f} s")
 
 
 @cluster_app.command()

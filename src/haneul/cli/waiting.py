@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from haneul.cli.client import ApiClient
@@ -14,6 +14,7 @@ from haneul.kernel.errors import DeadlineExceededError, InvalidInputError, NotFo
 
 _STAGES = {
     "Accepted": "accept the request",
+    "Hibernated": "fall asleep",
     "ControlPlaneReady": "start the masters",
     "ApiAnswers": "wait for the API server to answer",
     "NetworkReady": "connect the first node",
@@ -34,24 +35,37 @@ def describe(cluster: dict[str, Any]) -> str:
 
 def is_settled(cluster: dict[str, Any]) -> bool:
     """Say whether what is seen is what was asked for last."""
+    conditions = cluster["status"]["conditions"]
+    return is_current(cluster) and bool(conditions) and all(condition["status"] == "True" for condition in conditions)
+
+
+def is_current(cluster: dict[str, Any]) -> bool:
+    """Say whether what is seen was seen after the last change, and after the last look that was asked for."""
     status = cluster["status"]
-    return (
-        status["observedGeneration"] == cluster["generation"]
-        and status["lookAnswered"] == cluster["lookRequested"]
-        and bool(status["conditions"])
-        and all(condition["status"] == "True" for condition in status["conditions"])
+    return bool(
+        status["observedGeneration"] == cluster["generation"] and status["lookAnswered"] == cluster["lookRequested"]
     )
 
 
-def wait_ready(client: ApiClient, project: str, name: str, *, timeout: float) -> dict[str, Any]:
+def wait_ready(
+    client: ApiClient,
+    project: str,
+    name: str,
+    *,
+    timeout: float,
+    what: str = "ready",
+    stage: str = "",
+    seen: Callable[[dict[str, Any]], None] = lambda _: None,
+) -> dict[str, Any]:
     """Return the cluster once it is as asked. Raises DeadlineExceededError, saying what it waited on.
 
-    Who interrupts the wait is told how to come back to it.
+    ``seen`` is told of every state on the way, the last one included. Who interrupts the wait is told how to come back
+    to it.
     """
     progress = TerminalProgress()
     deadline = time.monotonic() + timeout
     last: dict[str, Any] = {}
-    with _resumable(project, name), progress.stage(f"cluster {name}", expected_seconds=12) as stage:
+    with _resumable(project, name), progress.stage(stage or f"cluster {name}", expected_seconds=12) as shown:
         while time.monotonic() < deadline:
             try:
                 kind: str
@@ -60,10 +74,11 @@ def wait_ready(client: ApiClient, project: str, name: str, *, timeout: float) ->
                     if kind == "deleted":
                         raise NotFoundError(f"{name} was deleted while it was waited for")
                     last = cluster
+                    seen(cluster)
                     _refuse_if_refused(cluster)
                     if is_settled(cluster):
                         return cluster
-                    stage.note(describe(cluster))
+                    shown.note(describe(cluster))
                     if time.monotonic() >= deadline:
                         break
             except UnavailableError:
@@ -71,9 +86,29 @@ def wait_ready(client: ApiClient, project: str, name: str, *, timeout: float) ->
                 time.sleep(0.5)
     waited_on = describe(last) if last else "the platform to tell of it"
     raise DeadlineExceededError(
-        f"{name} is not ready after {timeout:.0f} s: {waited_on}",
+        f"{name} is not {what} after {timeout:.0f} s: {waited_on}",
         hint=f"it goes on by itself; look with 'haneul cluster get {name} -p {project}'",
     )
+
+
+def wait_asleep(client: ApiClient, project: str, name: str, *, timeout: float) -> dict[str, Any]:
+    """Return the cluster once it sleeps. Raises DeadlineExceededError, saying what it waited on."""
+    return wait_ready(client, project, name, timeout=timeout, what="asleep", stage=f"put cluster {name} to sleep")
+
+
+def wait_awake(client: ApiClient, project: str, name: str, *, timeout: float) -> tuple[dict[str, Any], float, float]:
+    """Return the cluster once it is awake, and after how many seconds its API answered and its nodes were ready."""
+    began = time.monotonic()
+    answered = 0.0
+
+    def seen(cluster: dict[str, Any]) -> None:
+        nonlocal answered
+        conditions = {entry["type"]: entry["status"] for entry in cluster["status"]["conditions"]}
+        if not answered and is_current(cluster) and conditions.get("ApiAnswers") == "True":
+            answered = time.monotonic() - began
+
+    cluster = wait_ready(client, project, name, timeout=timeout, seen=seen, stage=f"wake cluster {name}")
+    return cluster, answered, time.monotonic() - began
 
 
 def wait_gone(client: ApiClient, project: str, name: str, *, timeout: float) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from haneul.dkos.control_plane import NODE_CIDR_BITS
+from haneul.dkos.hibernation import SLEEPING_PROVIDERS
 from haneul.dkos.machines import LONGEST_MACHINE_NAME, Machine
 from haneul.dkos.model import (
     LONGEST_CLUSTER_NAME,
@@ -54,6 +55,11 @@ def admit(
     """
     parse_label(name, what="cluster name", longest=LONGEST_CLUSTER_NAME)
     check_shape(spec)
+    if spec.hibernation.asleep:
+        raise InvalidInputError(
+            "a cluster cannot begin asleep",
+            hint="create it, then 'haneul cluster hibernate'; a schedule may stand here",
+        )
     for other in others:
         if (other.project, other.name) == (project, name):
             raise ConflictError(f"{project} has a cluster named {name} already", hint="choose another name")
@@ -133,6 +139,7 @@ def check_shape(spec: ClusterSpec) -> None:
                 f"the range {spec.network.pods} for pods has room for {room} nodes, not for {spec.node_count}",
                 hint=f"ask for fewer nodes; each takes a /{NODE_CIDR_BITS} of the range, which cannot grow later",
             )
+    _check_sleep(spec)
     settings = spec.settings
     if settings.node_monitor_grace_seconds < 4 * settings.node_status_update_seconds:
         raise InvalidInputError(
@@ -175,6 +182,19 @@ def _check_providers(spec: ClusterSpec) -> None:
     names = [name for pool in spec.node_pools for name in pool.node_names]
     if len(set(names)) != len(names):
         raise InvalidInputError("two nodes would have the same name", hint="give the pools other names")
+
+
+def _check_sleep(spec: ClusterSpec) -> None:
+    """Refuse sleep to a cluster with machines that would go on running."""
+    if not (spec.hibernation.asleep or spec.hibernation.schedule):
+        return
+    for pool in spec.node_pools:
+        if pool.provider not in SLEEPING_PROVIDERS:
+            raise InvalidInputError(
+                f"a cluster cannot sleep whose pool {pool.name} has nodes of the provider {pool.provider}: "
+                "Haneul does not start and end their machines",
+                hint="take the pool, or the schedule and the wish to sleep, out",
+            )
 
 
 def _taken_by(clusters: Iterable[Cluster]) -> list[TakenRange]:

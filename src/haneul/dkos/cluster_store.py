@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from haneul.dkos.model import Cluster, ClusterSpec
-from haneul.dkos.quota import Amounts, QuotaLimits, Quotas, admit_growth, needs
+from haneul.dkos.quota import Amounts, QuotaLimits, Quotas, admit_growth, counts_for, needs
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import ConflictError, NotFoundError
 
@@ -183,8 +183,8 @@ class MemoryClusters:
         admit_growth(
             cluster.project,
             cluster.name,
-            needs(kept.spec),
-            needs(spec),
+            counts_for(kept),
+            counts_for(kept, spec),
             clusters=[*self._clusters.values(), *self._coming],
             limits=self._quotas.of(cluster.project),
         )

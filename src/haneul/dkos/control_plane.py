@@ -234,8 +234,10 @@ def _audit_policy() -> str:
     )
 
 
-def etcd(cluster: Cluster, endpoints: Endpoints, images: Images, digests: Mapping[str, str]) -> Manifest:
-    """Return the cluster's own etcd."""
+def etcd(
+    cluster: Cluster, endpoints: Endpoints, images: Images, digests: Mapping[str, str], *, replicas: int = 1
+) -> Manifest:
+    """Return the cluster's own etcd; a sleeping cluster has no replica of it, nor of what follows."""
     namespace = cluster.masters_namespace
     address = endpoints.etcd_addresses[0]
     arguments = {
@@ -283,7 +285,7 @@ def etcd(cluster: Cluster, endpoints: Endpoints, images: Images, digests: Mappin
         "kind": "StatefulSet",
         "metadata": {"name": "etcd", "namespace": namespace, "labels": labels(cluster, "etcd")},
         "spec": {
-            "replicas": 1,
+            "replicas": replicas,
             "serviceName": "etcd-0",
             "podManagementPolicy": "Parallel",
             "selector": {"matchLabels": labels(cluster, "etcd")},
@@ -292,7 +294,9 @@ def etcd(cluster: Cluster, endpoints: Endpoints, images: Images, digests: Mappin
     }
 
 
-def apiserver(cluster: Cluster, endpoints: Endpoints, images: Images, digests: Mapping[str, str]) -> Manifest:
+def apiserver(
+    cluster: Cluster, endpoints: Endpoints, images: Images, digests: Mapping[str, str], *, replicas: int = 1
+) -> Manifest:
     """Return the cluster's API server."""
     settings = cluster.spec.settings
     reading = settings.max_requests_in_flight * 2 // 3
@@ -363,10 +367,10 @@ def apiserver(cluster: Cluster, endpoints: Endpoints, images: Images, digests: M
         {"name": "config", "configMap": {"name": "kube-apiserver"}},
         {"name": "audit", "emptyDir": {"sizeLimit": "64Mi"}},
     ]
-    return _deployment(cluster, "kube-apiserver", container, volumes, digests)
+    return _deployment(cluster, "kube-apiserver", container, volumes, digests, replicas)
 
 
-def controller_manager(cluster: Cluster, images: Images, digests: Mapping[str, str]) -> Manifest:
+def controller_manager(cluster: Cluster, images: Images, digests: Mapping[str, str], *, replicas: int = 1) -> Manifest:
     """Return the cluster's controller manager.
 
     It signs and approves no node certificate: DKOS does, after its own checks. Its client rate is raised because the
@@ -407,12 +411,11 @@ def controller_manager(cluster: Cluster, images: Images, digests: Mapping[str, s
         "volumeMounts": [_mount("pki", _PEM)],
         "livenessProbe": _probe(10257, "/healthz", period=15, failures=6, timeout=15),
     }
-    return _deployment(
-        cluster, "kube-controller-manager", container, [_secret_volume("pki", "kube-controller-manager")], digests
-    )
+    volumes = [_secret_volume("pki", "kube-controller-manager")]
+    return _deployment(cluster, "kube-controller-manager", container, volumes, digests, replicas)
 
 
-def scheduler(cluster: Cluster, images: Images, digests: Mapping[str, str]) -> Manifest:
+def scheduler(cluster: Cluster, images: Images, digests: Mapping[str, str], *, replicas: int = 1) -> Manifest:
     """Return the cluster's scheduler."""
     arguments = {
         "config": "/etc/haneul/config/scheduler.yaml",
@@ -429,10 +432,12 @@ def scheduler(cluster: Cluster, images: Images, digests: Mapping[str, str]) -> M
         _secret_volume("pki", "kube-scheduler"),
         {"name": "config", "configMap": {"name": "kube-scheduler"}},
     ]
-    return _deployment(cluster, "kube-scheduler", container, volumes, digests)
+    return _deployment(cluster, "kube-scheduler", container, volumes, digests, replicas)
 
 
-def cilium_operator(cluster: Cluster, endpoints: Endpoints, images: Images, digests: Mapping[str, str]) -> Manifest:
+def cilium_operator(
+    cluster: Cluster, endpoints: Endpoints, images: Images, digests: Mapping[str, str], *, replicas: int = 1
+) -> Manifest:
     """Return the operator of the cluster's own Cilium, which stands with the masters as they do."""
     arguments = {
         "k8s-kubeconfig-path": f"{_PEM}/kubeconfig",
@@ -459,7 +464,7 @@ def cilium_operator(cluster: Cluster, endpoints: Endpoints, images: Images, dige
         "volumeMounts": [_mount("pki", _PEM), {"name": "home", "mountPath": "/home"}],
     }
     volumes = [_secret_volume("pki", "cilium-operator"), {"name": "home", "emptyDir": {"sizeLimit": "16Mi"}}]
-    return _deployment(cluster, "cilium-operator", container, volumes, digests)
+    return _deployment(cluster, "cilium-operator", container, volumes, digests, replicas)
 
 
 def _feature_gates(settings: Settings) -> dict[str, str]:
@@ -499,7 +504,12 @@ def _pod(cluster: Cluster, role: str, container: Manifest, volumes: list[Manifes
 
 
 def _deployment(
-    cluster: Cluster, role: str, container: Manifest, volumes: list[Manifest], digests: Mapping[str, str]
+    cluster: Cluster,
+    role: str,
+    container: Manifest,
+    volumes: list[Manifest],
+    digests: Mapping[str, str],
+    replicas: int,
 ) -> Manifest:
     pod = _pod(cluster, role, container, volumes)
     pod["metadata"]["annotations"] = {CREDENTIALS_ANNOTATION: digests[role]}
@@ -508,7 +518,7 @@ def _deployment(
         "kind": "Deployment",
         "metadata": {"name": role, "namespace": cluster.masters_namespace, "labels": labels(cluster, role)},
         "spec": {
-            "replicas": 1,
+            "replicas": replicas,
             "revisionHistoryLimit": 2,
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
             "selector": {"matchLabels": labels(cluster, role)},

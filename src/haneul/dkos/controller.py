@@ -22,25 +22,30 @@ from haneul.dkos import tenant_objects
 from haneul.dkos.changing import NodeChanger
 from haneul.dkos.control_plane import labels
 from haneul.dkos.credentials import decode, node_kubeconfig, operator_access, secret_manifest
-from haneul.dkos.events import Event, Look, credentials_renewed, told
+from haneul.dkos.door import Door
+from haneul.dkos.events import Look, Tell, credentials_renewed, told
+from haneul.dkos.hibernation import Level
 from haneul.dkos.joining import AnnouncedNode
 from haneul.dkos.masters import MadeMasters, Masters
 from haneul.dkos.model import (
     CLUSTERS,
+    SLEEP_PHASES,
     Cluster,
     ClusterStatus,
     NetworkPlugin,
     NodePool,
     NodeProviderName,
+    Phase,
     project_namespace,
 )
 from haneul.dkos.node_files import node_files
 from haneul.dkos.node_plan import NodePlan, node_statuses, plan_nodes, what_matters
 from haneul.dkos.pace import IDLE, Pace, is_settled
-from haneul.dkos.ports import NodeAnnouncement, NodeProvider, ProvidedNode
+from haneul.dkos.ports import NodeAnnouncement, NodeProvider, ProvidedNode, SpecWriter
 from haneul.dkos.rotating import AuthorityRotation
 from haneul.dkos.signing import NodeSigner
-from haneul.dkos.states import Observation, status_of
+from haneul.dkos.sleeping import Sleeping
+from haneul.dkos.states import Observation, has_answered, status_of
 from haneul.dkos.turns import Turns
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import HaneulError
@@ -64,8 +69,6 @@ _RESYNC = timedelta(minutes=10)
 _CLIENT_LIFE = timedelta(minutes=30)
 
 ClientFactory = Callable[[KubeAccess], contextlib.AbstractAsyncContextManager[KubeClient]]
-#: Takes note of what happened to a cluster; never waits, never fails.
-Tell = Callable[[Cluster, Event], None]
 
 
 class ClusterController:
@@ -77,6 +80,8 @@ class ClusterController:
         management: KubeClient,
         masters: Masters,
         providers: Mapping[NodeProviderName, NodeProvider],
+        door: Door,
+        specs: SpecWriter,
         connect: ClientFactory,
         pause_image: str,
         clock: Clock,
@@ -88,6 +93,7 @@ class ClusterController:
         self._management = management
         self._masters = masters
         self._providers = providers
+        self._sleeping = Sleeping(management, masters=masters, providers=providers, door=door, specs=specs, tell=tell)
         self._connect = connect
         self._pause_image = pause_image
         self._clock = clock
@@ -119,10 +125,19 @@ class ClusterController:
         self._tokens_kept: dict[str, str] = {}
         self._tokens_until = 0.0
         self._announced: tuple[tuple[object, ...], dict[str, NodeAnnouncement]] | None = None
+        #: How often something was heard of the cluster, and how much of that a sleeping one was looked at after.
+        self._news = 1
+        self._news_seen = 0
 
     def wake(self) -> None:
         """Look again soon: something about the cluster changed."""
+        self._news += 1
         self._wake.set()
+
+    def request(self) -> None:
+        """Somebody asks for the cluster's API, though it sleeps."""
+        self._sleeping.request()
+        self.wake()
 
     async def close(self) -> None:
         """End the controller's tasks and connections."""
@@ -152,24 +167,30 @@ class ClusterController:
 
     async def reconcile(self, cluster: Cluster) -> ClusterStatus:
         """Bring the cluster one look closer to its spec; return and record its status."""
+        if self._sleeping.is_outdated(cluster):
+            return cluster.status
         now = self._clock.now()
         if self._resync_at is None or now >= self._resync_at:
-            self._masters.forget()
-            self._base_done.clear()
-            self._base_applied = ()
+            self._forget()
             self._resync_at = now + _RESYNC
         problem = cluster.spec_problem
         if not problem and None in (cluster.spec.network.pods, cluster.spec.network.services):
             problem = "the spec names no ranges; create clusters through the platform's API, which allocates them"
         if problem:
             return await self._report(cluster, Observation(problem=problem))
+        if await self._sleeping.follow_schedule(cluster, now):
+            return cluster.status
+        if cluster.spec.hibernation.asleep:
+            return await self._sleep(cluster, now)
         if before := await self._clusters_before(cluster):
-            return await self._report(cluster, Observation(starting_before=before))
+            return await self._report(cluster, Observation(starting_before=before, nodes=cluster.status.nodes))
         masters = await self._masters.observe(cluster)
         # What else is made would only take the processor from the API server, which is all that it waits for. From when
         # that listens until it is ready it mostly waits itself.
-        serves = self._listens or "api" in cluster.status.milestones
-        made = await self._masters.ensure(cluster, all_parts=serves)
+        serves = self._listens or has_answered(cluster.status)
+        made = await self._masters.ensure(cluster, rest=serves)
+        waking = cluster.status.phase in SLEEP_PHASES
+        is_open = not waking or await self._sleeping.open(cluster, made, masters)
         for component in made.renewed:
             self._tell(cluster, credentials_renewed(component))
         tokens = await self._tokens(cluster)
@@ -177,7 +198,8 @@ class ClusterController:
         provided = await self._observe(cluster)
         if serves and await self._make_machines(cluster, announced, provided):
             provided = await self._observe(cluster)
-        api_answers, message = await self._reach_tenant(cluster, made, now)
+        # Before its door is open, the waker would hold this connection too, and the look with it.
+        api_answers, message = await self._reach_tenant(cluster, made, now) if is_open else (False, "")
         nodes: Sequence[Manifest] = ()
         plan = plan_nodes(cluster, provided, ())
         change = ""
@@ -197,7 +219,7 @@ class ClusterController:
             api_message=message,
             # Masters that are down say nothing of nodes, which go on without them.
             nodes=node_statuses(plan, provided, nodes)
-            if api_answers or not cluster.status.nodes
+            if api_answers or waking or not cluster.status.nodes
             else cluster.status.nodes,
             wanted_nodes=cluster.spec.node_count,
             endpoint=made.endpoints.outside,
@@ -210,7 +232,7 @@ class ClusterController:
     async def _clusters_before(self, cluster: Cluster) -> int:
         """Return how many clusters are to start before this one; none once it has begun or has answered."""
         self._uid = cluster.uid
-        if "api" in cluster.status.milestones:
+        if has_answered(cluster.status):
             self._turns.done(cluster.uid)
             return 0
         if self._begun:
@@ -219,7 +241,13 @@ class ClusterController:
             # Each start keeps about one processor busy.
             hosts = await self._management.list(NODES)
             self._at_once = max(1, sum(int(host["status"]["capacity"]["cpu"]) for host in hosts))
-        before = self._turns.ask(cluster.uid, at_once=self._at_once, now=self._clock.monotonic(), wake=self._wake.set)
+        before = self._turns.ask(
+            cluster.uid,
+            at_once=self._at_once,
+            now=self._clock.monotonic(),
+            wake=self._wake.set,
+            from_sleep=cluster.status.phase in SLEEP_PHASES,
+        )
         self._begun = before == 0
         return before
 
@@ -228,12 +256,59 @@ class ClusterController:
     ) -> ClusterStatus:
         now = self._clock.now()
         status = status_of(cluster, seen, now)
-        if status != cluster.status:
-            body = status.model_dump(mode="json", by_alias=True)
+        if status.phase is Phase.READY and cluster.status.phase in SLEEP_PHASES:
+            # Before it is said to be ready: whoever goes on after this process ended looks at the phase.
+            await self._sleeping.awake(cluster)
+        machines = {one.name: one.instance for one in provided}
+        return await self._write(cluster, Look(status, seen.masters, machines, now))
+
+    async def _write(self, cluster: Cluster, look: Look) -> ClusterStatus:
+        """Write the status down if it changed, and tell what changed."""
+        if look.status != cluster.status:
+            body = look.status.model_dump(mode="json", by_alias=True)
             namespace = project_namespace(cluster.project)
             await self._management.patch(CLUSTERS, cluster.name, {"status": body}, namespace, subresource="status")
-        self._tell_changes(cluster, Look(status, seen.masters, {one.name: one.instance for one in provided}, now))
+        self._tell_changes(cluster, look)
+        return look.status
+
+    def _forget(self) -> None:
+        """Make everything again at this look, in case somebody else changed it; hold nothing that can be read again."""
+        self._masters.forget()
+        self._sleeping.forget()
+        self._base_done.clear()
+        self._base_applied = ()
+        self._tokens_kept, self._tokens_until = {}, 0.0
+        self._announced = None
+
+    async def _sleep(self, cluster: Cluster, now: datetime) -> ClusterStatus:
+        """Bring the cluster one step closer to sleep, or leave it asleep."""
+        self._turns.done(cluster.uid)
+        news = self._news
+
+        async def reach(made: MadeMasters) -> KubeClient | None:
+            answers, _ = await self._reach_tenant(cluster, made, now)
+            return self._tenant if answers else None
+
+        rest = await self._sleeping.look(cluster, now, changed=news != self._news_seen, reach=reach)
+        if rest.level < Level.NODES:
+            await self._disconnect()
+            self._listens = False
+        if rest.status.phase is Phase.ASLEEP:
+            self._rest()
+        status = await self._write(cluster, Look(rest.status, at=now))
+        # Only now: what a look that failed was about is still to be looked at.
+        self._news_seen = news
         return status
+
+    def _rest(self) -> None:
+        """Hold nothing while the cluster sleeps, but what says that nothing is to be done."""
+        self._masters.forget()
+        self._announced, self._signer = None, None
+        self._tokens_kept, self._tokens_until = {}, 0.0
+        self._joined.clear()
+        self._base_done.clear()
+        self._base_applied = ()
+        self._begun = False
 
     def _tell_changes(self, cluster: Cluster, look: Look) -> None:
         """Tell what changed since this controller's last look, or else since the status that another one wrote."""

@@ -8,13 +8,13 @@ what is told, :mod:`haneul.dkos.event_log` is where it is kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
-from haneul.dkos.model import ClusterStatus, Condition, ConditionType, NodeStatus
+from haneul.dkos.model import Cluster, ClusterStatus, Condition, ConditionType, NodeStatus, Phase
 from haneul.dkos.states import MasterState, waits_on
 
 #: Bytes of a message; more is refused by Kubernetes ("Event", field ``note`` of events.k8s.io/v1).
@@ -54,6 +54,13 @@ class Reason(StrEnum):
     NODE_REPLACED = "NodeReplaced"
     NODE_DROPPED = "NodeDropped"
     CLUSTER_READY = "ClusterReady"
+    SCHEDULE_DUE = "ScheduleDue"
+    SLEEP_WAITS = "SleepWaits"
+    HIBERNATING = "Hibernating"
+    ASLEEP = "Asleep"
+    WAKE_REQUESTED = "WakeRequested"
+    WAKE_REFUSED = "WakeRefused"
+    WAKING = "Waking"
     STILL_WAITING = "StillWaiting"
     DELETING = "Deleting"
     TEARDOWN_WAITS = "TeardownWaits"
@@ -95,6 +102,26 @@ MEANINGS: Final[Mapping[Reason, tuple[EventType, str, str]]] = {
     Reason.NODE_REPLACED: (_N, "a node has a new machine; what was on the old one's disk is gone", ""),
     Reason.NODE_DROPPED: (_N, "no pool wants the node any more, so it is taken out", ""),
     Reason.CLUSTER_READY: (_N, "everything is as it was asked for", ""),
+    Reason.SCHEDULE_DUE: (_N, "a moment of the cluster's schedule came, and so it falls asleep or wakes", ""),
+    Reason.SLEEP_WAITS: (
+        _N,
+        "a moment of the schedule came while the cluster is being made, changed or given new authorities; it falls "
+        "asleep after that",
+        "",
+    ),
+    Reason.HIBERNATING: (_N, "the cluster falls asleep: somebody asked for it, or a rule's moment came", ""),
+    Reason.ASLEEP: (_N, "nothing of the cluster runs any more; what it keeps is there", ""),
+    Reason.WAKE_REQUESTED: (
+        _N,
+        "somebody sent a request to the API of the sleeping cluster, which wakes it; `--no-wake-on-request` ends that",
+        "",
+    ),
+    Reason.WAKE_REFUSED: (
+        _W,
+        "a request or the schedule would wake the cluster, but the project's quota has no room for it",
+        "let another cluster sleep or make it smaller, or have the quota raised; then `haneul cluster wake`",
+    ),
+    Reason.WAKING: (_N, "the cluster wakes", ""),
     Reason.STILL_WAITING: (
         _W,
         "the cluster waits for the same for one, five or thirty minutes",
@@ -138,11 +165,16 @@ class Look:
     at: datetime | None = None
 
 
+#: Takes note of what happened to a cluster; never waits, never fails.
+Tell = Callable[[Cluster, Event], None]
+
+
 def told(before: Look, after: Look) -> list[Event]:
     """Return what is to be told of the difference between two looks, in the order in which it comes about."""
     return [
         *_spec_events(before.status, after.status),
         *_master_events(before.masters, after.masters),
+        *_sleep_events(before.status, after.status),
         *_condition_events(before.status, after.status),
         *_machine_events(before.machines, after.machines),
         *_node_events(before.status, after.status),
@@ -165,6 +197,26 @@ def certificate_signed(node: str, *, serving: bool) -> Event:
 def certificate_refused(asker: str, why: str) -> Event:
     """Return the event for a node certificate that ``asker``, a user of the tenant's cluster, did not get."""
     return event(Reason.NODE_CERTIFICATE_REFUSED, f"{asker or 'somebody'} got no certificate of a node: {why}")
+
+
+def wake_requested() -> Event:
+    """Return the event for a request to a sleeping cluster's API."""
+    return event(Reason.WAKE_REQUESTED, "somebody sent a request to the cluster's API, which wakes it")
+
+
+def schedule_due(*, asleep: bool) -> Event:
+    """Return the event for a moment of the schedule that is followed."""
+    return event(Reason.SCHEDULE_DUE, f"by its schedule the cluster {'falls asleep' if asleep else 'wakes'}")
+
+
+def sleep_waits(what: str) -> Event:
+    """Return the event for a moment of the schedule that cannot be followed yet."""
+    return event(Reason.SLEEP_WAITS, f"by its schedule the cluster would sleep, which waits for this: {what}")
+
+
+def wake_refused(why: str) -> Event:
+    """Return the event for a cluster that may not wake."""
+    return event(Reason.WAKE_REFUSED, f"the cluster stays asleep: {why}")
 
 
 def teardown_waits(what: str) -> Event:
@@ -209,6 +261,20 @@ def _trouble(master: MasterState) -> str:
     return "" if master.message in _USUAL_WAITS else master.message.partition(":")[0]
 
 
+_ASLEEP: Final = frozenset({Phase.HIBERNATING, Phase.ASLEEP})
+
+
+def _sleep_events(before: ClusterStatus, after: ClusterStatus) -> Iterator[Event]:
+    if before.phase is after.phase:
+        return
+    if after.phase is Phase.HIBERNATING:
+        yield event(Reason.HIBERNATING, "the cluster falls asleep: its pods, its nodes, then its masters end")
+    elif after.phase is Phase.ASLEEP:
+        yield event(Reason.ASLEEP, "the cluster sleeps: nothing of it runs, and all that it keeps is there")
+    elif after.phase is Phase.WAKING:
+        yield event(Reason.WAKING, "the cluster wakes: its masters, then its nodes are started")
+
+
 def _condition_events(before: ClusterStatus, after: ClusterStatus) -> Iterator[Event]:
     if not _true(_condition(after, ConditionType.ACCEPTED)):
         return
@@ -235,9 +301,9 @@ def _node_events(before: ClusterStatus, after: ClusterStatus) -> Iterator[Event]
         was_ready = node.name in known and known[node.name].ready
         if node.ready and not was_ready:
             yield event(Reason.NODE_READY, f"node {node.name} is ready")
-        elif was_ready and not node.ready:
+        elif was_ready and not node.ready and after.phase not in _ASLEEP:
             yield event(Reason.NODE_NOT_READY, f"node {node.name} is not ready: {_why(node)}")
-    if not _true(_condition(after, ConditionType.ACCEPTED)):
+    if after.phase in _ASLEEP or not _true(_condition(after, ConditionType.ACCEPTED)):
         # A spec that is refused names no nodes, but takes none away either.
         return
     for name in sorted(known.keys() - {node.name for node in after.nodes}):
@@ -249,6 +315,8 @@ def _why(node: NodeStatus) -> str:
 
 
 def _ready_events(before: ClusterStatus, after: ClusterStatus) -> Iterator[Event]:
+    if after.phase in _ASLEEP:
+        return
     if not waits_on(after) and (waits_on(before) or before.observed_generation != after.observed_generation):
         first = "ready" not in before.milestones
         yield event(

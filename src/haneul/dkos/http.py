@@ -126,9 +126,11 @@ def clusters_router(service: ClusterService, access: Access, *, heartbeat_second
         project: str, name: str, patch: Annotated[dict[str, Any], Body()], request: Request, caller: signed_in
     ) -> Cluster:
         await access.change(caller, project)
-        cluster = await service.change(project, name, patch)
+        cluster = await service.change(project, name, patch, now=access.now())
         await access.record(request, caller, "cluster.change", f"{name} {json.dumps(patch)}"[:200], project)
         return cluster
+
+    _add_sleep(router, service, access)
 
     @router.delete("/{name}", status_code=202)
     async def delete_cluster(project: str, name: str, request: Request, caller: signed_in) -> Cluster:
@@ -197,6 +199,25 @@ def clusters_router(service: ClusterService, access: Access, *, heartbeat_second
         )
 
     return router
+
+
+def _add_sleep(router: APIRouter, service: ClusterService, access: Access) -> None:
+    """Add the routes with which people put clusters to sleep and wake them."""
+    signed_in = Annotated[Caller, Depends(access.caller)]
+
+    @router.post("/{name}/hibernate", status_code=202)
+    async def hibernate_cluster(project: str, name: str, request: Request, caller: signed_in) -> Cluster:
+        await access.change(caller, project)
+        cluster = await service.rest(project, name, asleep=True, now=access.now())
+        await access.record(request, caller, "cluster.hibernate", name, project)
+        return cluster
+
+    @router.post("/{name}/wake", status_code=202)
+    async def wake_cluster(project: str, name: str, request: Request, caller: signed_in) -> Cluster:
+        await access.change(caller, project)
+        cluster = await service.rest(project, name, asleep=False, now=access.now())
+        await access.record(request, caller, "cluster.wake", name, project)
+        return cluster
 
 
 async def _events(

@@ -7,10 +7,12 @@ its own pods, which is how health checks work.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from haneul.dkos.authentication import IssuerTrust
-from haneul.dkos.control_plane import CLUSTER_LABEL, labels
+from haneul.dkos.control_plane import CLUSTER_LABEL, ROLE_LABEL, labels
+from haneul.dkos.door import NODE_PORTS, WAKER_NAMESPACE
 from haneul.dkos.model import Cluster
 from haneul.kernel.kube import Manifest
 
@@ -61,6 +63,40 @@ def network_policies(cluster: Cluster, trust: IssuerTrust | None = None) -> list
             ingress=[{"from": [own_nodes, own_masters]}],
             egress=[{"to": [own_nodes, world]}, _to([own_masters], 6443)],
         ),
+    ]
+
+
+def waker_policies(marks: Mapping[str, str]) -> list[Manifest]:
+    """Return the policies of the waker's namespace, which bear ``marks`` as labels.
+
+    Everybody may come to the ports of sleeping clusters, as to any API server. From there the waker reaches the port
+    of API servers and nothing else of any cluster. Where the management cluster's own API is, which runs on hosts, a
+    plain policy cannot say; Cilium's own kind can (Cilium documentation "Layer 3 Policies", entity kube-apiserver).
+    """
+    any_apiserver = {
+        "namespaceSelector": {"matchExpressions": [{"key": CLUSTER_LABEL, "operator": "Exists"}]},
+        "podSelector": {"matchLabels": {ROLE_LABEL: "kube-apiserver"}},
+    }
+    first, last = NODE_PORTS
+    metadata = {"namespace": WAKER_NAMESPACE, "labels": dict(marks)}
+    return [
+        {
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "NetworkPolicy",
+            "metadata": {"name": "waker", **metadata},
+            "spec": {
+                "podSelector": {},
+                "policyTypes": ["Ingress", "Egress"],
+                "ingress": [{"ports": [{"port": first, "endPort": last, "protocol": "TCP"}]}],
+                "egress": [_to([any_apiserver], 6443)],
+            },
+        },
+        {
+            "apiVersion": "cilium.io/v2",
+            "kind": "CiliumNetworkPolicy",
+            "metadata": {"name": "waker-management-api", **metadata},
+            "spec": {"endpointSelector": {}, "egress": [{"toEntities": ["kube-apiserver"]}]},
+        },
     ]
 
 

@@ -25,6 +25,7 @@ from haneul.dkos.credentials import (
     profile_digest,
     secret_manifest,
 )
+from haneul.dkos.hibernation import Level
 from haneul.dkos.keyring import Keyring, keyring_from, new_authorities
 from haneul.dkos.model import Cluster, NetworkPlugin
 from haneul.dkos.rotation import Record, Step
@@ -93,16 +94,17 @@ class Masters:
     def forget(self) -> None:
         """Apply everything again at the next call, in case somebody else changed it."""
         self._applied.clear()
-        self._made, self._rendered_for = None, ()
+        self._made, self._made_for, self._rendered_for = None, (), ()
 
-    async def ensure(self, cluster: Cluster, *, all_parts: bool = True) -> MadeMasters:
-        """Make the masters be as the spec says; does not wait until they run.
+    async def ensure(self, cluster: Cluster, level: Level = Level.ALL, *, rest: bool = True) -> MadeMasters:
+        """Make the masters be as the spec says; does not wait until they run, or until they ended.
 
-        Without ``all_parts``, only etcd and the API server are made: on a machine with few cores, what everything
-        else waits for should not compete with what waits for it.
+        What a lower ``level`` than all leaves out has no replicas. Without ``rest``, only etcd and the API server are
+        made so, and the rest is left as it is, made or not: on a machine with few cores, what everything else waits for
+        should not compete with what waits for it.
         """
         # All that rendering takes from the cluster.
-        wanted = (cluster.uid, cluster.spec, "ready" in cluster.status.milestones, all_parts)
+        wanted = (cluster.uid, cluster.spec, "ready" in cluster.status.milestones, level, rest)
         now = self._clock.monotonic()
         if self._made is not None and self._made_for == wanted and now < self._fresh_until:
             return self._made
@@ -113,14 +115,14 @@ class Masters:
         digests, renewed = await self._credentials(cluster, endpoints, keyring)
         inputs = (*wanted, endpoints, digests)
         if inputs != self._rendered_for:
-            self._digests = await self._programs(cluster, endpoints, digests, all_parts=all_parts)
+            self._digests = await self._programs(cluster, endpoints, digests, level, rest=rest)
             self._rendered_for = inputs
         self._made, self._made_for = MadeMasters(endpoints, keyring, self._digests), wanted
         self._fresh_until = now + _FRESH_SECONDS
         return replace(self._made, renewed=renewed)
 
     async def _programs(
-        self, cluster: Cluster, endpoints: Endpoints, credentials: dict[str, str], *, all_parts: bool
+        self, cluster: Cluster, endpoints: Endpoints, credentials: dict[str, str], level: Level, *, rest: bool
     ) -> dict[str, str]:
         """Apply what runs, and what bounds it; return what the pods are made from, by component."""
         configurations = control_plane.configurations(cluster, self._trust)
@@ -133,16 +135,17 @@ class Masters:
             digests[component] += content_digest(configuration)
         images = self._images
         programs = [
-            control_plane.etcd(cluster, endpoints, images, digests),
-            control_plane.apiserver(cluster, endpoints, images, digests),
+            control_plane.etcd(cluster, endpoints, images, digests, replicas=int(level >= Level.ETCD)),
+            control_plane.apiserver(cluster, endpoints, images, digests, replicas=int(level >= Level.API)),
         ]
-        if all_parts:
+        if rest:
+            replicas = int(level is Level.ALL)
             programs += [
-                control_plane.controller_manager(cluster, images, digests),
-                control_plane.scheduler(cluster, images, digests),
+                control_plane.controller_manager(cluster, images, digests, replicas=replicas),
+                control_plane.scheduler(cluster, images, digests, replicas=replicas),
             ]
-        if all_parts and cluster.spec.network.plugin is NetworkPlugin.CILIUM:
-            programs.append(control_plane.cilium_operator(cluster, endpoints, images, digests))
+            if cluster.spec.network.plugin is NetworkPlugin.CILIUM:
+                programs.append(control_plane.cilium_operator(cluster, endpoints, images, digests, replicas=replicas))
         await self._apply(programs)
         return digests
 
@@ -188,6 +191,11 @@ class Masters:
             _master_state(role, [pod for pod in pods if pod["metadata"]["labels"].get(ROLE_LABEL) == role])
             for role in roles
         )
+
+    async def api_port(self, cluster: Cluster) -> int | None:
+        """Return the port at which the API server is reached from outside; None if it has no service yet."""
+        service = await self._client.get(SERVICES, "kube-apiserver", cluster.masters_namespace)
+        return int(service["spec"]["ports"][0]["nodePort"]) if service else None
 
     async def _endpoints(self, cluster: Cluster) -> Endpoints:
         etcd, api = await asyncio.gather(
@@ -341,7 +349,8 @@ def _master_state(role: str, pods: list[Manifest]) -> MasterState:
     for pod in pods:
         conditions = pod.get("status", {}).get("conditions", [])
         if any(entry["type"] == "Ready" and entry["status"] == "True" for entry in conditions):
-            return MasterState(role, ready=True, restarts=restarts, ended=ended)
+            address = str(pod.get("status", {}).get("podIP", ""))
+            return MasterState(role, ready=True, restarts=restarts, ended=ended, address=address)
     return MasterState(role, ready=False, message=_why_not_ready(pods[-1]), restarts=restarts, ended=ended)
 
 

@@ -8,11 +8,13 @@ The custom resource's schema is generated from them (:mod:`haneul.dkos.schema`).
 from __future__ import annotations
 
 import ipaddress
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Final
+from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from cronsim import CronSim, CronSimError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
 from haneul.kernel.errors import InvalidInputError
@@ -28,6 +30,9 @@ VERSIONS: Final = ("1.37.2",)
 LONGEST_CLUSTER_NAME: Final = 30
 LONGEST_POOL_NAME: Final = 20
 MOST_NODES: Final = 64
+MOST_SLEEP_RULES: Final = 8
+#: When nothing was ever asked for by hand.
+NEVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class _Model(BaseModel):
@@ -155,6 +160,55 @@ class Settings(_Model):
     )
 
 
+def _cron_line(text: str) -> str:
+    """A line of cron(8) with five fields; at most once an hour, so that a rule cannot keep the hosts busy."""
+    fields = text.split()
+    if len(fields) != 5:
+        raise ValueError(f"{text!r} has not five fields: minute, hour, day of the month, month, day of the week")
+    if not fields[0].isdecimal():
+        raise ValueError(f"the minute in {text!r} must be one number")
+    line = " ".join(fields)
+    try:
+        next(CronSim(line, NEVER))
+    except (CronSimError, StopIteration) as error:
+        raise ValueError(f"{text!r} is no moment that ever comes: {error or 'no such day'}") from error
+    return line
+
+
+def _zone(text: str) -> str:
+    try:
+        return ZoneInfo(text).key
+    except (ValueError, OSError, LookupError) as error:
+        raise ValueError(f"{text!r} is no time zone; names look like 'Europe/Berlin'") from error
+
+
+CronLine = Annotated[str, AfterValidator(_cron_line)]
+ZoneName = Annotated[str, AfterValidator(_zone)]
+
+
+class SleepRule(_Model):
+    """When a cluster falls asleep by itself, and when it wakes."""
+
+    sleep: CronLine = Field(description="When it falls asleep: five fields of cron, such as `0 20 * * 1-5`.")
+    wake: Annotated[str, AfterValidator(lambda text: _cron_line(text) if text else "")] = Field(
+        default="", description="When it wakes, likewise; if left out, only when somebody asks."
+    )
+    zone: ZoneName = Field(default="UTC", description="The time zone of both, such as `Europe/Berlin`.")
+
+
+class Hibernation(_Model):
+    """Whether and when a cluster sleeps: what happened last counts, a rule's moment or somebody's word."""
+
+    asleep: bool = Field(
+        default=False, description="What was asked for last; `hibernate`, `wake` and the schedule set it."
+    )
+    asked: AwareDatetime = Field(default=NEVER, description="When that was; the platform sets it.")
+    schedule: tuple[SleepRule, ...] = Field(
+        default=(), max_length=MOST_SLEEP_RULES, description=f"Rules, at most {MOST_SLEEP_RULES}."
+    )
+    wake_on_request: bool = Field(default=True, description="Whether a request to its API wakes a sleeping cluster.")
+
+
 class AuthoritiesRequest(_Model):
     """When the cluster's certificate authorities and keys are replaced, besides in time before they end."""
 
@@ -178,6 +232,7 @@ class ClusterSpec(_Model):
         default=(NodePool(),), description=f"The nodes, at most {MOST_NODES} in all pools together."
     )
     settings: Settings = Field(default=Settings(), description="What the cluster sets for itself.")
+    hibernation: Hibernation = Field(default=Hibernation(), description="Whether and when the cluster sleeps.")
     authorities: AuthoritiesRequest = Field(
         default=AuthoritiesRequest(), description="Asks for new certificate authorities; `rotate-authorities` sets it."
     )
@@ -206,13 +261,21 @@ class Phase(StrEnum):
     READY = "Ready"
     UPDATING = "Updating"
     DEGRADED = "Degraded"
+    HIBERNATING = "Hibernating"
+    ASLEEP = "Asleep"
+    WAKING = "Waking"
     DELETING = "Deleting"
 
 
+#: Phases from when a cluster begins to fall asleep until it is ready again.
+SLEEP_PHASES: Final = frozenset({Phase.HIBERNATING, Phase.ASLEEP, Phase.WAKING})
+
+
 class ConditionType(StrEnum):
-    """The conditions of a cluster, in the order in which they come true."""
+    """The conditions of a cluster, in the order in which they come true; of one that sleeps only the first two."""
 
     ACCEPTED = "Accepted"
+    HIBERNATED = "Hibernated"
     CONTROL_PLANE_READY = "ControlPlaneReady"
     API_ANSWERS = "ApiAnswers"
     NETWORK_READY = "NetworkReady"

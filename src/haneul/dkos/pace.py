@@ -14,6 +14,7 @@ from haneul.dkos.model import ClusterStatus, ConditionType, Phase
 QUICK: Final = 0.2
 LAST: Final = 5.0
 IDLE: Final = 15.0
+_QUICK_PHASES: Final = frozenset({Phase.CREATING, Phase.HIBERNATING, Phase.WAKING})
 #: A creation that did not come any further for so many seconds is in trouble, and no longer looked at quickly.
 CREATION_SECONDS: Final = 120.0
 _FACTOR: Final = 1.5
@@ -33,7 +34,7 @@ class Pace:
             self._seen, self._changed_at, self._wait = status, now, QUICK
         if is_settled(status) or _is_refused(status):
             return IDLE
-        if status.phase is Phase.CREATING and now - self._changed_at < CREATION_SECONDS:
+        if status.phase in _QUICK_PHASES and now - self._changed_at < CREATION_SECONDS:
             return QUICK
         wait = self._wait
         self._wait = min(wait * _FACTOR, LAST)

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from starlette.requests import Request
 
-from haneul.dkos.model import Cluster, NodePool
+from haneul.dkos.model import Cluster, ClusterSpec, NodePool
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,17 @@ class NodeProvider(Protocol):
 
     async def remove(self, cluster: Cluster, name: str) -> None:
         """Make the machine not be there."""
+        ...
+
+
+class SpecWriter(Protocol):
+    """Writes what is wanted of a cluster, within its project's quota."""
+
+    async def replace_spec(self, cluster: Cluster, spec: ClusterSpec) -> Cluster:
+        """Change the spec of exactly this state of the cluster.
+
+        Raises ConflictError if it changed meanwhile, QuotaExceededError if it grows beyond the project's quota.
+        """
         ...
 
 

@@ -1,7 +1,8 @@
 """What a project may have, and what its clusters count for: values and decisions. Pure.
 
 Counted is what is asked for, not what is used: a cluster by itself, its nodes, the cores and memory of its nodes, and
-a fixed amount for its masters, so that no count can lag behind. A cluster counts until it is gone.
+a fixed amount for its masters, so that no count can lag behind. A cluster counts until it is gone. One that sleeps
+counts by itself alone, with its name and addresses; waking is growth, which is admitted like any other.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from haneul.dkos.model import Cluster, ClusterSpec, NodeProviderName
+from haneul.dkos.model import Cluster, ClusterSpec, NodeProviderName, Phase
 from haneul.kernel.errors import QuotaExceededError
 
 #: What the masters of a cluster count for; a test holds it to be no less than what their pods reserve.
@@ -97,9 +98,10 @@ class Quotas(BaseModel):
 
 
 def needs(spec: ClusterSpec) -> Amounts:
-    """Return what a cluster of this spec counts for. Its addresses are counted by whoever gives them out.
+    """Return what a cluster of this spec counts for while it is awake.
 
-    Machines that the project brought itself count as nodes; their cores and memory are nobody else's to limit.
+    Its addresses are counted by whoever gives them out. Machines that the project brought itself count as nodes; their
+    cores and memory are nobody else's to limit.
     """
     given = [pool for pool in spec.node_pools if pool.provider is not NodeProviderName.SSH]
     return Amounts(
@@ -108,6 +110,18 @@ def needs(spec: ClusterSpec) -> Amounts:
         millicores=MASTERS_MILLICORES + sum(round(pool.cpu * 1000) * pool.count for pool in given),
         memory_mib=MASTERS_MEMORY_MIB + sum(pool.memory_mib * pool.count for pool in given),
     )
+
+
+def counts_for(cluster: Cluster, spec: ClusterSpec | None = None) -> Amounts:
+    """Return what a cluster counts for as it is, or would with another spec.
+
+    It sleeps for the quota from when nothing of it runs any more until somebody's word to wake it is written down. A
+    status that was not written for just this spec says nothing: it may be of before the cluster was woken and put to
+    sleep again.
+    """
+    wanted, status = spec or cluster.spec, cluster.status
+    sleeps = status.phase is Phase.ASLEEP and status.observed_generation == cluster.generation
+    return Amounts(clusters=1) if sleeps and wanted.hibernation.asleep else needs(wanted)
 
 
 def used_by_clusters(project: str, clusters: Iterable[Cluster]) -> dict[str, Amounts]:
@@ -119,7 +133,7 @@ def used_by_clusters(project: str, clusters: Iterable[Cluster]) -> dict[str, Amo
     used: dict[str, Amounts] = {}
     for cluster in clusters:
         if cluster.project == project:
-            used[cluster.name] = used.get(cluster.name, Amounts()).larger(needs(cluster.spec))
+            used[cluster.name] = used.get(cluster.name, Amounts()).larger(counts_for(cluster))
     return used
 
 

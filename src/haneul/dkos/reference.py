@@ -53,6 +53,9 @@ spec:
 - `network` cannot change once the cluster is made. Everything else can, but sandbox nodes cannot become machines.
 - All pools have the same provider. With `ssh` a pool names machines that the project registered, each the node of one
   cluster only, and the network is `native`; `cpu` and `memoryMib` do not matter, as a node takes its whole machine.
+- What happened last says whether a cluster sleeps: a moment of `hibernation.schedule`, or `hibernation.asleep`, which
+  counts from `hibernation.asked`. Moments before the cluster was created do not count. A rule's minute is a number.
+  A cluster with machines (`ssh`) cannot sleep: Haneul does not start and end them.
 - `nodeMonitorGraceSeconds` is at least four times `nodeStatusUpdateSeconds`.
 
 Every refusal comes before anything is made, with the code `invalid-input` or `conflict` ([errors](errors.md)).
@@ -66,6 +69,7 @@ They come true in this order; the first that is not true says what the cluster w
 | condition | true when | reason while it is not |
 | --- | --- | --- |
 | `Accepted` | the spec can be carried out | `SpecRefused` |
+| `Hibernated` | nothing of it runs; in place of all below, from when it falls asleep until it wakes | `PodsEnding`… |
 | `ControlPlaneReady` | every master's pod is ready | `MastersStarting` |
 | `ApiAnswers` | the API server answers the operator | `ApiSilent` |
 | `NetworkReady` | at least one node is ready, which takes a working network | `NoNodeReady` |
@@ -81,6 +85,9 @@ They come true in this order; the first that is not true says what the cluster w
 | `Ready` | all conditions are true |
 | `Updating` | it was ready, and its spec changed since, or its nodes are being changed |
 | `Degraded` | it was ready, its spec did not change, and something is missing |
+| `Hibernating` | it falls asleep |
+| `Asleep` | nothing of it runs; it is kept |
+| `Waking` | it is being started again, and has not been ready since |
 | `Deleting` | it is being torn down |
 """
 

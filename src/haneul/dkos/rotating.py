@@ -44,6 +44,9 @@ class AuthorityRotation:
         there as the present keyring wants them.
         """
         record = made.keyring.record
+        if tenant is None and record.step is Step.STEADY:
+            # Nothing begins in a cluster that is down, or that only begins to wake.
+            return Verdict(Step.STEADY)
         verdict = decide(
             record,
             requested=cluster.spec.authorities.revision,

@@ -12,9 +12,10 @@ from pydantic import ValidationError
 from haneul.dkos.admission import TakenRange, admit, admit_change, admit_machines
 from haneul.dkos.cluster_store import ClusterEvent, ClusterStore, Confirm, certain, not_found
 from haneul.dkos.event_log import EventLog, EventRecord
+from haneul.dkos.hibernation import sleep_waits_for
 from haneul.dkos.machine_store import MachineStore
 from haneul.dkos.machines import Machine
-from haneul.dkos.model import LONGEST_CLUSTER_NAME, AuthoritiesRequest, Cluster, ClusterSpec, ConditionType
+from haneul.dkos.model import LONGEST_CLUSTER_NAME, AuthoritiesRequest, Cluster, ClusterSpec, ConditionType, Phase
 from haneul.dkos.ports import ClusterTokens
 from haneul.dkos.shared_watch import SharedWatches
 from haneul.dkos.states import OLD_TRUSTED
@@ -116,8 +117,8 @@ class ClusterService:
         self._changed()
         return cluster
 
-    async def change(self, project: str, name: str, patch: dict[str, Any]) -> Cluster:
-        """Merge ``patch`` (RFC 7396) into a cluster's spec."""
+    async def change(self, project: str, name: str, patch: dict[str, Any], *, now: datetime) -> Cluster:
+        """Merge ``patch`` (RFC 7396) into a cluster's spec; asking for sleep or waking counts from ``now``."""
         cluster = await self._changeable(project, name)
         before = cluster.spec.model_dump(mode="json", by_alias=True, exclude_none=True)
         try:
@@ -125,7 +126,14 @@ class ClusterService:
         except ValidationError as error:
             said = "; ".join(f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}" for entry in error.errors())
             raise InvalidInputError(said, hint="correct the named fields") from error
+        if after.hibernation.asleep != cluster.spec.hibernation.asleep or after.hibernation.asked > now:
+            after = after.model_copy(update={"hibernation": after.hibernation.model_copy(update={"asked": now})})
         admit_change(cluster.spec, after)
+        if after.hibernation.asleep and not cluster.spec.hibernation.asleep and (doing := sleep_waits_for(cluster)):
+            raise ConflictError(
+                f"{name} cannot fall asleep now: {doing}",
+                hint=f"'haneul cluster get {name} --wait' waits for it; then ask again",
+            )
         if after.machines:
             machines, others = await self._machines_for(project, after), await self._store.list(project)
             admit_machines(after, project=project, name=name, others=others, machines=machines)
@@ -133,6 +141,14 @@ class ClusterService:
             cluster = await self._store.replace_spec(cluster, after)
             self._changed()
         return cluster
+
+    async def rest(self, project: str, name: str, *, asleep: bool, now: datetime) -> Cluster:
+        """Let a cluster fall asleep or wake; that holds until the next moment of its schedule, or somebody's word.
+
+        Raises ConflictError while it is in the middle of something, QuotaExceededError if there is no room to wake it.
+        """
+        word = {"asleep": asleep, "asked": now.isoformat()}
+        return await self.change(project, name, {"hibernation": word}, now=now)
 
     async def request_look(self, project: str, name: str, *, now: datetime) -> Cluster:
         """Ask for a look that begins after this; a status may be of before the platform stood still, or older."""
@@ -145,6 +161,8 @@ class ClusterService:
         condition = next(
             (entry for entry in cluster.status.conditions if entry.type is ConditionType.AUTHORITIES_CURRENT), None
         )
+        if cluster.status.phase in (Phase.ASLEEP, Phase.HIBERNATING):
+            raise ConflictError(f"{name} sleeps", hint=f"'haneul cluster wake {name}', then ask again")
         if cluster.status.observed_generation != cluster.generation or condition is None:
             raise ConflictError(f"the last change of {name} is not taken up yet", hint="try again in a moment")
         if condition.status != "True":

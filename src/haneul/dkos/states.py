@@ -11,7 +11,16 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-from haneul.dkos.model import Cluster, ClusterStatus, Condition, ConditionType, NodeStatus, Phase
+from haneul.dkos.hibernation import Step as SleepStep
+from haneul.dkos.model import (
+    SLEEP_PHASES,
+    Cluster,
+    ClusterStatus,
+    Condition,
+    ConditionType,
+    NodeStatus,
+    Phase,
+)
 from haneul.dkos.rotation import Step, Verdict
 
 #: The reason of the condition AuthoritiesCurrent while nothing is left to do but to wait.
@@ -28,6 +37,8 @@ class MasterState:
     #: How often its programs were started again, and how they ended the last time.
     restarts: int = 0
     ended: str = ""
+    #: Where its pod that is ready is reached.
+    address: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,6 +81,36 @@ def status_of(cluster: Cluster, seen: Observation, now: datetime) -> ClusterStat
         authorities_expire=seen.authorities_expire or cluster.status.authorities_expire,
         milestones=_milestones(cluster, seen, now),
     )
+
+
+def sleeping_status(cluster: Cluster, step: SleepStep, note: str, now: datetime) -> ClusterStatus:
+    """Return the status of a cluster that sleeps, or falls asleep; ``note`` is what there is to say once it sleeps."""
+    before = {condition.type: condition for condition in cluster.status.conditions}
+    verdicts = [
+        (ConditionType.ACCEPTED, True, "SpecAccepted", ""),
+        (ConditionType.HIBERNATED, step.asleep, step.reason, note if step.asleep else step.message),
+    ]
+    conditions = tuple(
+        _condition(before.get(kind), kind, true=true, reason=reason, message=message, now=now)
+        for kind, true, reason, message in verdicts
+    )
+    resting = {"ready": False, "address": "", "message": "asleep" if step.asleep else "falling asleep"}
+    return cluster.status.model_copy(
+        update={
+            "phase": Phase.ASLEEP if step.asleep else Phase.HIBERNATING,
+            "observed_generation": cluster.generation,
+            "look_answered": cluster.look_requested,
+            "nodes": tuple(node.model_copy(update=resting) for node in cluster.status.nodes),
+            "conditions": conditions,
+        }
+    )
+
+
+def has_answered(status: ClusterStatus) -> bool:
+    """Say whether the API has answered since the cluster was made; of one that slept, since it began to wake."""
+    if status.phase in SLEEP_PHASES:
+        return any(entry.type is ConditionType.API_ANSWERS and entry.status == "True" for entry in status.conditions)
+    return "api" in status.milestones
 
 
 def waits_on(status: ClusterStatus) -> str:
@@ -147,8 +188,8 @@ def _authorities_verdict(rotation: Verdict) -> tuple[bool, str, str]:
 
 
 def _turn(seen: Observation) -> str:
-    others = "another cluster" if seen.starting_before == 1 else f"{seen.starting_before} other clusters"
-    return f"its turn: {others} were asked for before it and are starting" if seen.starting_before else ""
+    others = "another cluster starts" if seen.starting_before == 1 else f"{seen.starting_before} other clusters start"
+    return f"its turn: {others} before it" if seen.starting_before else ""
 
 
 def _condition(
@@ -164,6 +205,8 @@ def _phase(cluster: Cluster, conditions: Sequence[Condition], *, changing: bool)
         return Phase.DELETING
     if all(condition.status == "True" for condition in conditions):
         return Phase.READY
+    if cluster.status.phase in SLEEP_PHASES:
+        return Phase.WAKING
     if "ready" not in cluster.status.milestones:
         return Phase.CREATING
     if any(c.type is ConditionType.AUTHORITIES_CURRENT and c.status != "True" for c in conditions):

@@ -7,11 +7,13 @@ import hashlib
 from collections.abc import Callable
 
 from haneul.dkos.control_plane import CLUSTER_LABEL, hosts_of, labels
+from haneul.dkos.door import WAKER_NAMESPACE, record_name
 from haneul.dkos.events import Event, Reason, event, teardown_waits
 from haneul.dkos.model import Cluster
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import UnavailableError
 from haneul.kernel.kube import (
+    CONFIG_MAPS,
     JOBS,
     NAMESPACES,
     PERSISTENT_VOLUME_CLAIMS,
@@ -39,6 +41,7 @@ async def tear_down(
     for namespace, what in ((cluster.nodes_namespace, "nodes"), (cluster.masters_namespace, "masters")):
         if await client.delete(NAMESPACES, namespace):
             tell(teardown_waits(f"the {what} to end (namespace {namespace})"))
+    await client.delete(CONFIG_MAPS, record_name(cluster.uid), WAKER_NAMESPACE)
     await _end_content(client, cluster)
     for namespace in (cluster.nodes_namespace, cluster.masters_namespace):
 

@@ -75,7 +75,8 @@ class MemoryKubeClient:
         self._watchers: list[_Watcher] = []
         self._versions = itertools.count(1)
         self._uids = itertools.count(1)
-        self._addresses = _SERVICE_ADDRESSES.hosts()
+        # A list's iterator, unlike a generator, can be copied, and so can all that is kept here.
+        self._addresses = iter(list(_SERVICE_ADDRESSES.hosts()))
         self._node_ports = itertools.count(_FIRST_NODE_PORT)
         for name in _FIRST_NAMESPACES:
             self._write(_Key("", name, NAMESPACES), None, {"metadata": {"name": name}})

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from haneul.dkos.adapters.kube_clusters import KubeClusters
 from haneul.dkos.cluster_store import Admit, ClusterStore, MemoryClusters, QuotaStore
-from haneul.dkos.model import CLUSTERS, Cluster, ClusterSpec, NodePool
-from haneul.dkos.quota import MASTERS_MEMORY_MIB, QuotaLimits, needs, total, used_by_clusters
+from haneul.dkos.model import CLUSTERS, Cluster, ClusterSpec, Hibernation, NodePool, Phase
+from haneul.dkos.quota import MASTERS_MEMORY_MIB, QuotaLimits, counts_for, total, used_by_clusters
 from haneul.kernel.clock import VirtualClock
 from haneul.kernel.errors import ConflictError, HaneulError, NotFoundError, QuotaExceededError, UnavailableError
 from haneul.kernel.kube import CONFIG_MAPS, NAMESPACES, KubeApiError, Manifest, Resource
@@ -162,9 +162,34 @@ class Ledgers:
         return sum(len(json.loads(ledger["data"][kind])) for kind in ("claims", "changes"))
 
 
+async def put_to_sleep(client: MemoryKubeClient, store: Store, name: str) -> Cluster:
+    """Ask for a cluster's sleep, and write down that it sleeps, as the operator does a moment later."""
+    kept = await store.get("shop", name)
+    wish = kept.spec.model_copy(update={"hibernation": Hibernation(asleep=True)})
+    asked = await store.replace_spec(kept, wish)
+    status = {"phase": Phase.ASLEEP.value, "observedGeneration": asked.generation}
+    await client.patch(CLUSTERS, name, {"status": status}, "project-shop", subresource="status")
+    return asked
+
+
+async def test_what_was_seen_falling_asleep_wakes_only_where_there_still_is_room() -> None:
+    client, clock = await platform()
+    store = KubeClusters(client, clock=clock)
+    await store.set_quota("shop", QuotaLimits(nodes=2))
+    await store.create("shop", "a", asking(nodes(2)))
+    seen = await put_to_sleep(client, store, "a")
+    assert seen.status.phase is not Phase.ASLEEP
+    await store.create("shop", "b", asking(nodes(1)))
+    awake = seen.spec.model_copy(update={"hibernation": Hibernation()})
+    with pytest.raises(QuotaExceededError, match="nodes: 1 used of 2, 2 more asked for"):
+        await store.replace_spec(seen, awake)
+    await store.delete("shop", "b")
+    assert not (await store.replace_spec(seen, awake)).spec.hibernation.asleep
+
+
 operations = st.lists(
     st.tuples(
-        st.sampled_from(["create", "scale", "scale", "resize", "delete"]),
+        st.sampled_from(["create", "scale", "scale", "resize", "delete", "sleep", "sleep", "wake", "wake"]),
         st.sampled_from(["a", "b", "c", "d", "e"]),
         st.integers(1, 4),
         st.integers(0, 1),
@@ -195,13 +220,22 @@ async def _never_exceeds(operations: Sequence[tuple[str, str, int, int]], seed: 
             await store.create("shop", name, asking(nodes(count)))
         elif kind == "delete":
             await store.delete("shop", name)
+        elif kind == "sleep":
+            try:
+                await put_to_sleep(client, store, name)
+            except KubeApiError as error:
+                # It may be deleted before its status is written.
+                assert error.reason == "NotFound"
+        elif kind == "wake":
+            cluster = await store.get("shop", name)
+            await store.replace_spec(cluster, cluster.spec.model_copy(update={"hibernation": Hibernation()}))
         else:
             spec = nodes(count) if kind == "scale" else nodes(1, cpu=float(count + 1))
             await store.replace_spec(await store.get("shop", name), spec)
 
     async def watch() -> None:
         async for _ in client.watch(CLUSTERS):
-            found = [needs(cluster.spec) for cluster in await KubeClusters(client, clock=clock).list("shop")]
+            found = [counts_for(cluster) for cluster in await KubeClusters(client, clock=clock).list("shop")]
             assert not allowed.grows_to(total(found))
 
     watching = asyncio.create_task(watch())

@@ -24,6 +24,7 @@ class MemoryLab:
         self.most = 0
         self.pods: list[tuple[str, str]] = []
         self.cleared = 0
+        self.asleep: set[str] = set()
 
     async def clear(self) -> None:
         self.clusters.clear()
@@ -44,6 +45,15 @@ class MemoryLab:
 
     async def wait_node(self, name: str) -> None:
         await self.clock.sleep(1)
+
+    async def hibernate(self, name: str) -> None:
+        assert name in self.clusters
+        self.asleep.add(name)
+        await self.clock.sleep(7)
+
+    async def wake(self, name: str) -> None:
+        self.asleep.remove(name)
+        await self.clock.sleep(0.5)
 
     async def run_pod(self, name: str, pod: str) -> None:
         self.pods.append((name, pod))

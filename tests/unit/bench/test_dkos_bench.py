@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from haneul.bench.dkos import QUICK, BenchPlan, DkosBench, Figures
+from haneul.bench.dkos import QUICK, BenchPlan, DkosBench, Figures, Waking
 from haneul.bench.process_usage import total
 from haneul.kernel.errors import DeadlineExceededError
 
-PLAN = BenchPlan(rounds=3, clusters=3, at_once=4, settle=20, window=20)
+PLAN = BenchPlan(rounds=3, clusters=3, at_once=4, wakes=2, settle=20, window=20)
 
 
 async def measured(bench: DkosBench, plan: BenchPlan) -> Figures:
@@ -25,6 +25,7 @@ async def test_a_run_measures_everything_that_was_planned(bench: DkosBench, lab:
     assert [idle.clusters for idle in figures.growth] == [1, 2, 3]
     assert len(figures.growing) == 3
     assert len(figures.at_once) == 4
+    assert [one.network for one in figures.wakings] == ["native"] * 2 + ["cilium"] * 2
     assert len(figures.peer_starts) == len(peers) == 3
     assert set(figures.one) == {"native", "cilium"}
 
@@ -40,6 +41,12 @@ async def test_times_run_from_the_request_on(bench: DkosBench) -> None:
     assert native.gone == 3
     assert figures.growth == []
     assert figures.at_once == []
+
+
+async def test_waking_is_timed_from_the_request_on(bench: DkosBench, lab: Any) -> None:
+    figures = await measured(bench, BenchPlan(rounds=0, networks=("native",), clusters=0, at_once=0, wakes=2))
+    assert figures.wakings == [Waking("native", asleep=7, api=6.5, node=7.5)] * 2
+    assert lab.clusters == {}
 
 
 async def test_the_masters_of_all_clusters_are_counted(bench: DkosBench) -> None:

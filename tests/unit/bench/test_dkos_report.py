@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from haneul.bench.cli import Outcome, RunDkos, bench_app
-from haneul.bench.dkos import BenchPlan, Creation, DkosBench, Figures, Idle
+from haneul.bench.dkos import BenchPlan, Creation, DkosBench, Figures, Idle, Waking
 from haneul.bench.dkos_report import drawings, report, verdicts
 from haneul.bench.process_usage import Usage
 from haneul.kernel.clock import VirtualClock
@@ -64,6 +64,13 @@ def test_what_a_cluster_costs_beside_others_is_judged_with_ten() -> None:
     assert words(Figures(growth=idle[:9]))[promise] == "not measured"
 
 
+@pytest.mark.parametrize(("api", "word"), [(9.9, "met"), (10.0, "NOT met")])
+def test_waking_is_held_against_its_promise(api: float, word: str) -> None:
+    figures = Figures(wakings=[Waking("native", 12, api, api + 5)] * 3)
+    assert words(figures)["native: woken from sleep, API answers"] == word
+    assert words(figures)["cilium: woken from sleep, API answers"] == "not measured"
+
+
 async def measured(bench: DkosBench, plan: BenchPlan) -> Figures:
     figures = Figures()
     await bench.run(plan, figures)
@@ -76,6 +83,7 @@ async def test_a_full_run_has_all_tables_and_drawings(bench: DkosBench) -> None:
     assert [table.title for table in made.tables] == [
         "Promises",
         "From the request to a running pod",
+        "To sleep, and from the request to wake on",
         "Beside plain processes",
         "Memory of one cluster's masters at rest",
         "Processor time of one cluster's masters at rest",
@@ -86,7 +94,7 @@ async def test_a_full_run_has_all_tables_and_drawings(bench: DkosBench) -> None:
     assert {figure for table in made.tables for figure in table.figures} == set(drawn)
     for document in drawn.values():
         ElementTree.fromstring(document)  # noqa: S314 - made a moment ago
-    beside = made.tables[2].rows
+    beside = made.tables[3].rows
     assert beside[0] == ("API answers", "4.00 s", "2.00 s", "2.00")
 
 

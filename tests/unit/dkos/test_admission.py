@@ -11,7 +11,7 @@ from haneul.dkos import control_plane
 from haneul.dkos.admission import TakenRange, admit, admit_change
 from haneul.dkos.control_plane import Images
 from haneul.dkos.credentials import Endpoints
-from haneul.dkos.model import Cluster, ClusterSpec, Network, NetworkPlugin, NodePool, Settings
+from haneul.dkos.model import Cluster, ClusterSpec, Hibernation, Network, NetworkPlugin, NodePool, Settings, SleepRule
 from haneul.dkos.node_files import node_files
 from haneul.kernel.errors import ConflictError, HaneulError, InvalidInputError
 
@@ -98,3 +98,22 @@ def test_health_check_settings_reach_the_programs(native: Cluster, endpoints: En
     kubelet = yaml.safe_load(node_files(cluster, NodePool(), "default-0", pause_image="pause")["kubelet.yaml"])
     # A lease is renewed after a quarter of its duration: every two seconds here, as asked.
     assert (kubelet["nodeStatusUpdateFrequency"], kubelet["nodeLeaseDurationSeconds"]) == ("2s", 8)
+
+
+def test_no_cluster_begins_asleep_but_with_a_schedule_it_may() -> None:
+    with pytest.raises(InvalidInputError, match="cannot begin asleep"):
+        admitted(ClusterSpec(hibernation=Hibernation(asleep=True)))
+    nights = Hibernation(schedule=(SleepRule(sleep="0 20 * * *"),))
+    assert admitted(ClusterSpec(hibernation=nights)).hibernation == nights
+
+
+@pytest.mark.parametrize(
+    "wish", [Hibernation(asleep=True), Hibernation(schedule=(SleepRule(sleep="0 20 * * *"),))], ids=["word", "schedule"]
+)
+def test_machines_that_nobody_ends_keep_a_cluster_from_sleeping(wish: Hibernation) -> None:
+    # A provider that is not made here, past the model's own check.
+    pool = NodePool(name="racks").model_copy(update={"provider": "elsewhere"})
+    before = ClusterSpec(node_pools=(NodePool(), pool))
+    admit_change(before, before)
+    with pytest.raises(InvalidInputError, match="pool racks has nodes of the provider elsewhere"):
+        admit_change(before, before.model_copy(update={"hibernation": wish}))

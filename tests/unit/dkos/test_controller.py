@@ -26,6 +26,7 @@ from haneul.dkos.adapters.memory_nodes import MemoryNodes
 from haneul.dkos.control_plane import Images, labels
 from haneul.dkos.controller import ClusterController, new_bootstrap_token
 from haneul.dkos.credentials import decode
+from haneul.dkos.door import WAKER_NAMESPACE, Door, Wakers
 from haneul.dkos.events import Event
 from haneul.dkos.keyring import Keyring, keyring_from
 from haneul.dkos.masters import Masters
@@ -80,7 +81,7 @@ from haneul.kernel.waiting import wait_for
 
 KINDS: tuple[Resource, ...] = (NAMESPACES, NODES, PODS, SECRETS, SERVICES, CONFIG_MAPS, PERSISTENT_VOLUMES, JOBS)
 KINDS += (PERSISTENT_VOLUME_CLAIMS, DEPLOYMENTS, STATEFUL_SETS, NETWORK_POLICIES, ROLES, ROLE_BINDINGS)
-KINDS += (CLUSTER_ROLES, CLUSTER_ROLE_BINDINGS, LEASES, CERTIFICATE_REQUESTS, CLUSTERS)
+KINDS += (CLUSTER_ROLES, CLUSTER_ROLE_BINDINGS, LEASES, CERTIFICATE_REQUESTS, CLUSTERS, ENDPOINT_SLICES)
 READY = {"conditions": [{"type": "Ready", "status": "True"}], "containerStatuses": [{"state": {"running": {}}}]}
 
 
@@ -107,6 +108,8 @@ class Wire:
         self._calls = calls
         self.cut = False
         self.starting = False
+        #: How often it was asked whether it is ready.
+        self.asked = 0
 
     async def __aenter__(self) -> KubeClient:
         return self
@@ -151,6 +154,7 @@ class Wire:
         return self._api.watch(resource, namespace, labels=labels)
 
     async def raw_get(self, path: str) -> str:
+        self.asked += 1
         await self._ready()
         if self.starting:
             raise KubeApiError("not yet", status=500, reason="InternalError")
@@ -169,7 +173,10 @@ class World:
     metal: MemoryNodes = field(init=False)
     calls: Calls = field(default_factory=Calls)
     told: list[Event] = field(default_factory=list)
+    wakers: Wakers = field(default_factory=Wakers)
     wire: Wire = field(init=False)
+    #: Of the controller that was started last.
+    management_wire: Wire = field(init=False)
     turns: Turns = field(default_factory=Turns)
 
     def __post_init__(self) -> None:
@@ -181,7 +188,7 @@ class World:
 
     async def ask(self, cluster: Cluster) -> None:
         """Bring the cluster's resource into the management cluster, with all that is there before it."""
-        for name in (project_namespace(cluster.project), "haneul-system"):
+        for name in (project_namespace(cluster.project), "haneul-system", WAKER_NAMESPACE):
             await self.management.apply(NAMESPACES, {"metadata": {"name": name}})
         await self.management.apply(NODES, {"metadata": {"name": "host-a"}})
         await self.management.patch(NODES, "host-a", {"status": {"capacity": {"cpu": "1"}}}, subresource="status")
@@ -198,7 +205,7 @@ class World:
     @contextlib.asynccontextmanager
     async def controller(self) -> AsyncIterator[ClusterController]:
         """Start a controller that remembers nothing."""
-        management = Wire(self.management, self.calls)
+        management = self.management_wire = Wire(self.management, self.calls)
 
         def connect(_: KubeAccess) -> Wire:
             return self.wire
@@ -209,6 +216,8 @@ class World:
                 management, images=self.images, outside_address="192.0.2.10", data="/data", clock=self.clock
             ),
             providers={NodeProviderName.SANDBOX: self.nodes, NodeProviderName.SSH: self.metal},
+            door=Door(management, self.wakers),
+            specs=KubeClusters(management, clock=self.clock),
             connect=connect,
             pause_image="haneul.local/pause:v1",
             clock=self.clock,
@@ -238,6 +247,9 @@ class World:
     async def _start(self, program: Manifest) -> None:
         metadata, template = program["metadata"], program["spec"]["template"]["metadata"]
         where = {"name": f"{metadata['name']}-0", "namespace": metadata["namespace"]}
+        if not program["spec"]["replicas"]:
+            await self.management.delete(PODS, where["name"], where["namespace"])
+            return
         await self.management.apply(PODS, {"metadata": {**where, "labels": template["labels"]}})
         await self.management.patch(PODS, where["name"], {"status": READY}, where["namespace"], subresource="status")
         seen = {"observedGeneration": metadata["generation"], "replicas": 1, "updatedReplicas": 1, "readyReplicas": 1}

@@ -11,6 +11,7 @@ import pytest
 
 from haneul.dkos.control_plane import CLUSTER_LABEL, ROLE_LABEL, Images, Placement, volume
 from haneul.dkos.credentials import decode
+from haneul.dkos.hibernation import Level
 from haneul.dkos.masters import CLIENT_AUTHORITY, Masters, choose_host
 from haneul.dkos.model import Cluster
 from haneul.kernel.clock import VirtualClock
@@ -97,8 +98,32 @@ async def test_masters_are_made_from_nothing(
 async def test_etcd_and_api_server_come_first(
     masters: Callable[[], Masters], client: MemoryKubeClient, native: Cluster
 ) -> None:
-    await masters().ensure(native, all_parts=False)
+    await masters().ensure(native, rest=False)
     assert [entry["metadata"]["name"] for entry in await client.list(DEPLOYMENTS)] == ["kube-apiserver"]
+
+
+async def test_what_a_level_leaves_out_has_no_replicas_and_the_rest_may_be_left_alone(
+    masters: Callable[[], Masters], client: MemoryKubeClient, native: Cluster
+) -> None:
+    async def running() -> set[str]:
+        found = [*await client.list(DEPLOYMENTS), *await client.list(STATEFUL_SETS)]
+        return {entry["metadata"]["name"] for entry in found if entry["spec"]["replicas"]}
+
+    core = {"etcd", "kube-apiserver"}
+    made = masters()
+    await made.ensure(native)
+    whole = await running()
+    assert whole == core | {"kube-controller-manager", "kube-scheduler"}
+    # An API server that is silent for a while takes nobody with it.
+    await made.ensure(native, rest=False)
+    assert await running() == whole
+    for level, left in ((Level.NODES, core), (Level.API, core), (Level.ETCD, {"etcd"}), (Level.NOTHING, set[str]())):
+        await made.ensure(native, level)
+        assert await running() == left
+    await made.ensure(native, rest=False)
+    assert await running() == core
+    await made.ensure(native)
+    assert await running() == whole
 
 
 async def test_second_call_and_second_process_change_nothing(

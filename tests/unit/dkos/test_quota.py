@@ -10,7 +10,15 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from haneul.dkos.model import Cluster, ClusterSpec, NodePool, NodeProviderName
+from haneul.dkos.model import (
+    Cluster,
+    ClusterSpec,
+    ClusterStatus,
+    Hibernation,
+    NodePool,
+    NodeProviderName,
+    Phase,
+)
 from haneul.dkos.quota import (
     BUILT_IN,
     MASTERS_MEMORY_MIB,
@@ -19,6 +27,7 @@ from haneul.dkos.quota import (
     QuotaLimits,
     Quotas,
     admit_growth,
+    counts_for,
     needs,
     total,
     used_by_clusters,
@@ -43,6 +52,30 @@ def test_a_cluster_counts_with_its_nodes_and_its_masters() -> None:
 def test_a_project_s_own_machines_count_as_nodes_and_not_with_what_they_have() -> None:
     metal = NodePool(name="metal", provider=NodeProviderName.SSH, machines=("rack1", "rack2"), count=2)
     assert needs(ClusterSpec(node_pools=(metal,))) == Amounts(1, 2, MASTERS_MILLICORES, MASTERS_MEMORY_MIB)
+
+
+@pytest.mark.parametrize(
+    ("wish", "phase", "observed", "counts"),
+    [
+        (True, Phase.ASLEEP, 1, Amounts(clusters=1)),
+        # Somebody's word to wake it counts at once; pods that still end, too.
+        (False, Phase.ASLEEP, 1, needs(ClusterSpec())),
+        (True, Phase.HIBERNATING, 1, needs(ClusterSpec())),
+        # That was of an earlier sleep: it may have begun to wake since.
+        (True, Phase.ASLEEP, 0, needs(ClusterSpec())),
+        (False, Phase.READY, 1, needs(ClusterSpec())),
+    ],
+)
+def test_only_a_cluster_of_which_nothing_runs_counts_by_itself_alone(
+    wish: bool, phase: Phase, observed: int, counts: Amounts
+) -> None:
+    spec = ClusterSpec(hibernation=Hibernation(asleep=wish))
+    status = ClusterStatus(phase=phase, observed_generation=observed)
+    seen = cluster("a").model_copy(update={"spec": spec, "status": status})
+    assert counts_for(seen) == counts
+    assert used_by_clusters("shop", [seen]) == {"a": counts}
+    awake = spec.model_copy(update={"hibernation": Hibernation()})
+    assert counts_for(seen, awake) == needs(awake)
 
 
 def test_masters_count_for_no_less_than_they_reserve() -> None:

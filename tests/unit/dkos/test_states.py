@@ -9,13 +9,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from haneul.dkos.hibernation import Level
+from haneul.dkos.hibernation import Step as SleepStep
 from haneul.dkos.model import Cluster, ClusterSpec, ClusterStatus, ConditionType, NodePool, NodeStatus, Phase
 from haneul.dkos.node_plan import node_statuses, plan_nodes
 from haneul.dkos.ports import ProvidedNode
 from haneul.dkos.rotation import Step, Verdict
-from haneul.dkos.states import OLD_TRUSTED, MasterState, Observation, status_of, waits_on
+from haneul.dkos.states import (
+    OLD_TRUSTED,
+    MasterState,
+    Observation,
+    has_answered,
+    sleeping_status,
+    status_of,
+    waits_on,
+)
 from haneul.kernel.kube import Manifest
 
+#: The conditions of a cluster that does not sleep.
+AWAKE = [kind for kind in ConditionType if kind is not ConditionType.HIBERNATED]
 START = datetime(2026, 11, 1, 12, 0, tzinfo=UTC)
 ROLES = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
 READY_NODE = NodeStatus(name="default-0", pool="default", address="192.0.2.1", ready=True)
@@ -52,7 +64,7 @@ def truths(status: ClusterStatus) -> list[str]:
 
 def test_conditions_come_in_the_order_in_which_they_come_true() -> None:
     status = status_of(cluster(), NOTHING, START)
-    assert [condition.type for condition in status.conditions] == list(ConditionType)
+    assert [condition.type for condition in status.conditions] == AWAKE
 
 
 @pytest.mark.parametrize(
@@ -96,10 +108,10 @@ def test_conditions_come_in_the_order_in_which_they_come_true() -> None:
             ["Accepted", "ControlPlaneReady", "ApiAnswers", "NetworkReady"],
             "1 of 2 nodes ready; waiting for default-1 (joining)",
         ),
-        (ALL_WELL, [kind.value for kind in ConditionType], ""),
+        (ALL_WELL, [kind.value for kind in AWAKE], ""),
         (
             Observation(masters=ALL_WELL.masters, api_answers=True, wanted_nodes=0),
-            [kind.value for kind in ConditionType],
+            [kind.value for kind in AWAKE],
             "",
         ),
     ],
@@ -276,3 +288,20 @@ def test_cluster_is_ready_while_only_time_has_to_pass_for_its_old_authorities() 
     condition = next(entry for entry in status.conditions if entry.type is ConditionType.AUTHORITIES_CURRENT)
     assert (condition.status, condition.reason) == ("True", OLD_TRUSTED)
     assert f"{after(3600):%H:%M:%S}" in condition.message
+
+
+def test_api_has_answered_anew_only_after_the_cluster_woke() -> None:
+    assert not has_answered(ClusterStatus())
+    ready = status_of(cluster(), ALL_WELL, after(5))
+    silent = status_of(cluster(ready), replace(ALL_WELL, api_answers=False), after(6))
+    assert has_answered(ready)
+    assert has_answered(silent)
+    ends = SleepStep(Level.NODES, "PodsEnding", "waiting for pods")
+    falling = sleeping_status(cluster(ready), ends, "", after(7))
+    asleep = sleeping_status(cluster(falling), SleepStep(Level.NOTHING, "Asleep", ""), "", after(8))
+    waking = status_of(cluster(asleep), replace(NOTHING, api_answers=False), after(9))
+    assert [status.phase for status in (falling, asleep, waking)] == [Phase.HIBERNATING, Phase.ASLEEP, Phase.WAKING]
+    assert not any(has_answered(status) for status in (falling, asleep, waking))
+    answers = status_of(cluster(waking), replace(ALL_WELL, nodes=()), after(10))
+    assert answers.phase is Phase.WAKING
+    assert has_answered(answers)

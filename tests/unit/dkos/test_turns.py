@@ -60,6 +60,24 @@ def test_those_who_wait_are_woken_when_a_turn_is_given_back() -> None:
     assert woken == ["b"]
 
 
+def test_who_wakes_waits_only_for_others_that_wake() -> None:
+    turns = Turns()
+
+    def wakes(uid: str) -> int:
+        return turns.ask(uid, at_once=1, now=0, wake=nothing, from_sleep=True)
+
+    assert [ask(turns, uid, at_once=1) for uid in "ab"] == [0, 1]
+    assert [wakes(uid) for uid in "xyz"] == [0, 1, 2]
+    # New ones wait for those too.
+    assert ask(turns, "b", at_once=1) == 4
+    turns.done("x")
+    turns.done("a")
+    assert [wakes("y"), wakes("z"), ask(turns, "b", at_once=1)] == [0, 1, 2]
+    for uid in "yz":
+        turns.done(uid)
+    assert ask(turns, "b", at_once=1) == 0
+
+
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), st.booleans(), st.floats(0, 5)), max_size=60), st.integers(1, 3))
 def test_never_more_start_at_once_than_may_and_nobody_waits_for_nobody(
     steps: list[tuple[str, bool, float]], at_once: int

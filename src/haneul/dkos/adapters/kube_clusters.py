@@ -15,7 +15,7 @@ from typing import Any
 from haneul.dkos.adapters.claim_ledger import ClaimLedger, Entries
 from haneul.dkos.cluster_store import Admit, ClusterEvent, Confirm, certain, changed_meanwhile, not_found
 from haneul.dkos.model import CLUSTERS, LOOK_ANNOTATION, Cluster, ClusterSpec, cluster_from_resource, project_namespace
-from haneul.dkos.quota import Amounts, QuotaLimits, Quotas, admit_growth, needs
+from haneul.dkos.quota import Amounts, QuotaLimits, Quotas, admit_growth, counts_for, needs
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import ConflictError, HaneulError, UnavailableError
 from haneul.kernel.kube import NAMESPACES, KubeApiError, KubeClient, Manifest, Resource
@@ -89,15 +89,19 @@ class KubeClusters:
     async def replace_spec(self, cluster: Cluster, spec: ClusterSpec) -> Cluster:
         """Change the spec if the cluster is still of the generation that the change was decided on.
 
-        What makes the cluster count for more of anything is claimed first.
+        What makes the cluster count for more of anything is claimed first. Waking always is: a cluster that was seen
+        falling asleep may sleep by now, and its room may be another's.
         """
-        if not needs(cluster.spec).grows_to(needs(spec)):
+        wakes = cluster.spec.hibernation.asleep and not spec.hibernation.asleep
+        if not wakes and not counts_for(cluster).grows_to(counts_for(cluster, spec)):
             return await self._replace(cluster, spec, lambda: None)
 
         async def decide(entries: Entries) -> ClusterSpec:
-            about_to_be = [*await self.list(), *entries.claims, *entries.changes]
+            clusters = await self.list()
+            about_to_be = [*clusters, *entries.claims, *entries.changes]
             limits = entries.quotas.of(cluster.project)
-            before, after = needs(cluster.spec), needs(spec)
+            now = next((kept for kept in clusters if kept.uid == cluster.uid), cluster)
+            before, after = counts_for(now), counts_for(now, spec)
             admit_growth(cluster.project, cluster.name, before, after, clusters=about_to_be, limits=limits)
             return spec
 
