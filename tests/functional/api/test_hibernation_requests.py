@@ -37,6 +37,13 @@ async def test_developers_let_a_cluster_sleep_and_wake_and_it_is_recorded(api: A
     assert awake["generation"] == asleep["generation"] + 1
     actions = [entry["action"] for entry in (await api.call("admin", "GET", "/audit"))["items"]]
     assert actions[:2] == ["cluster.wake", "cluster.hibernate"]
+    # So is who was refused it.
+    refused = [
+        (entry["action"], entry["person"])
+        for entry in (await api.call("admin", "GET", "/audit"))["items"]
+        if entry["result"].startswith("refused") and entry["action"] in ("cluster.wake", "cluster.hibernate")
+    ]
+    assert refused == [("cluster.wake", "bob"), ("cluster.hibernate", "bob"), ("cluster.hibernate", "bob")]
 
 
 async def test_schedule_is_a_setting_and_asking_by_patch_counts_from_now(api: Api) -> None:

@@ -11,7 +11,17 @@ from haneul.dkos import control_plane
 from haneul.dkos.admission import TakenRange, admit, admit_change
 from haneul.dkos.control_plane import Images
 from haneul.dkos.credentials import Endpoints
-from haneul.dkos.model import Cluster, ClusterSpec, Hibernation, Network, NetworkPlugin, NodePool, Settings, SleepRule
+from haneul.dkos.model import (
+    Cluster,
+    ClusterSpec,
+    Hibernation,
+    Network,
+    NetworkPlugin,
+    NodePool,
+    NodeProviderName,
+    Settings,
+    SleepRule,
+)
 from haneul.dkos.node_files import node_files
 from haneul.kernel.errors import ConflictError, HaneulError, InvalidInputError
 
@@ -110,10 +120,17 @@ def test_no_cluster_begins_asleep_but_with_a_schedule_it_may() -> None:
 @pytest.mark.parametrize(
     "wish", [Hibernation(asleep=True), Hibernation(schedule=(SleepRule(sleep="0 20 * * *"),))], ids=["word", "schedule"]
 )
-def test_machines_that_nobody_ends_keep_a_cluster_from_sleeping(wish: Hibernation) -> None:
-    # A provider that is not made here, past the model's own check.
-    pool = NodePool(name="racks").model_copy(update={"provider": "elsewhere"})
-    before = ClusterSpec(node_pools=(NodePool(), pool))
+def test_a_cluster_whose_nodes_are_machines_does_not_sleep_as_haneul_does_not_end_machines(wish: Hibernation) -> None:
+    racks = NodePool(name="racks", provider=NodeProviderName.SSH, machines=("rack1",))
+    before = ClusterSpec(node_pools=(racks,))
     admit_change(before, before)
-    with pytest.raises(InvalidInputError, match="pool racks has nodes of the provider elsewhere"):
+    refusal = (
+        "cannot sleep whose pool racks has nodes of the provider ssh: Haneul does not start and end their machines"
+    )
+    with pytest.raises(InvalidInputError, match=refusal):
         admit_change(before, before.model_copy(update={"hibernation": wish}))
+    # Nor does one that sleeps, or will, without nodes get machines.
+    empty = ClusterSpec(node_pools=(), hibernation=wish)
+    admit_change(empty, empty)
+    with pytest.raises(InvalidInputError, match=refusal):
+        admit_change(empty, empty.model_copy(update={"node_pools": (racks,)}))
