@@ -23,13 +23,22 @@ from haneul.dkos.changing import NodeChanger
 from haneul.dkos.control_plane import labels
 from haneul.dkos.credentials import decode, operator_access, secret_manifest, token_kubeconfig
 from haneul.dkos.events import Event, Look, credentials_renewed, told
+from haneul.dkos.gate_keeping import GateKeeping
 from haneul.dkos.joining import AnnouncedNode
 from haneul.dkos.masters import MadeMasters, Masters
-from haneul.dkos.model import CLUSTERS, Cluster, ClusterStatus, NetworkPlugin, NodeProviderName, project_namespace
+from haneul.dkos.model import (
+    CLUSTERS,
+    Cluster,
+    ClusterStatus,
+    NetworkPlugin,
+    NodeProviderName,
+    cluster_from_resource,
+    project_namespace,
+)
 from haneul.dkos.node_files import node_files
 from haneul.dkos.node_plan import NodePlan, node_statuses, plan_nodes, what_matters
 from haneul.dkos.pace import IDLE, Pace, is_settled
-from haneul.dkos.ports import NodeAnnouncement, NodeProvider, ProvidedNode
+from haneul.dkos.ports import JoinGate, NodeAnnouncement, NodeProvider, ProvidedNode
 from haneul.dkos.signing import NodeSigner
 from haneul.dkos.states import Observation, status_of
 from haneul.kernel.clock import Clock
@@ -69,6 +78,7 @@ class ClusterController:
         pause_image: str,
         clock: Clock,
         tell: Tell,
+        gate: JoinGate,
     ) -> None:
         self._management = management
         self._masters = masters
@@ -77,6 +87,7 @@ class ClusterController:
         self._pause_image = pause_image
         self._clock = clock
         self._tell = tell
+        self._gate = GateKeeping(gate, read=self._read, observe=self._observe)
         self._last_look: Look | None = None
         self._wake = asyncio.Event()
         self._tenant: KubeClient | None = None
@@ -149,16 +160,18 @@ class ClusterController:
         nodes: Sequence[Manifest] = ()
         plan = plan_nodes(cluster, provided, ())
         change = ""
+        barred: Mapping[str, str] = {}
         if api_answers and self._tenant is not None:
             nodes = await self._tenant.list(NODES)
-            await self._serve_tenant(self._tenant, cluster, plan, provided, nodes, tokens)
-            change = await self._changer.look(self._tenant, cluster, announced, provided, nodes)
+            barred = await self._gate.look(cluster, plan, provided, nodes)
+            await self._serve_tenant(self._tenant, cluster, plan, provided, nodes, tokens, barred)
+            change = await self._changer.look(self._tenant, cluster, announced, provided, nodes, barred)
         seen = Observation(
             masters=masters,
             api_answers=api_answers,
             api_message=message,
             # Masters that are down say nothing of nodes, which go on without them.
-            nodes=node_statuses(plan, provided, nodes)
+            nodes=node_statuses(plan, provided, nodes, barred)
             if api_answers or not cluster.status.nodes
             else cluster.status.nodes,
             wanted_nodes=cluster.spec.node_count,
@@ -241,6 +254,12 @@ class ClusterController:
                     group.create_task(self._providers[node.pool.provider].ensure(cluster, node))
         return not announced.keys() <= machines.keys()
 
+    async def _read(self, cluster: Cluster) -> Cluster | None:
+        """Return the cluster as it is asked for now, if it is still the same one."""
+        found = await self._management.get(CLUSTERS, cluster.name, project_namespace(cluster.project))
+        current = None if found is None else cluster_from_resource(found)
+        return current if current is not None and current.uid == cluster.uid else None
+
     async def _observe(self, cluster: Cluster) -> list[ProvidedNode]:
         found: list[ProvidedNode] = []
         for provider in self._providers.values():
@@ -255,7 +274,9 @@ class ClusterController:
             self._tenant = await self._tenant_stack.enter_async_context(self._connect(access))
             self._tenant_until = now + _CLIENT_LIFE
             tell = functools.partial(self._tell, cluster)
-            self._signer = NodeSigner(authority=made.authorities.cluster, clock=self._clock, tell=tell)
+            self._signer = NodeSigner(
+                authority=made.authorities.cluster, clock=self._clock, tell=tell, bars=self._gate.bars
+            )
         try:
             await self._tenant.raw_get("/readyz")
         except HaneulError as error:
@@ -298,6 +319,7 @@ class ClusterController:
         provided: Sequence[ProvidedNode],
         nodes: Sequence[Manifest],
         tokens: Mapping[str, str],
+        barred: Mapping[str, str],
     ) -> None:
         """Put into the tenant's cluster what its nodes and people need."""
         await self._apply_base(tenant, cluster)
@@ -307,6 +329,7 @@ class ClusterController:
                 name,
                 f"system:bootstrap:{tokens[name].split('.')[0]}",
                 machines[name].address if name in machines else "",
+                barred.get(name, ""),
             )
             for name in plan.keep
         }

@@ -9,8 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from haneul.dkos.model import Cluster, ClusterStatus, Condition, ConditionType, NodeStatus, Phase
+
+#: The reason of the condition of nodes while all that is missing is a firewall approver's decision.
+WAITS_FOR_APPROVER: Final = "WaitsForApprover"
 
 
 @dataclass(frozen=True)
@@ -108,10 +112,16 @@ def _verdicts(seen: Observation) -> list[tuple[ConditionType, bool, str, str]]:
         (
             ConditionType.NODES_READY,
             all_nodes,
-            "NodesReady" if all_nodes else ("NodesChanging" if seen.change else "NodesJoining"),
+            _nodes_reason(absent, all_nodes=all_nodes, changing=bool(seen.change)),
             seen.change or ("" if all_nodes else joining),
         ),
     ]
+
+
+def _nodes_reason(absent: Sequence[NodeStatus], *, all_nodes: bool, changing: bool) -> str:
+    if all_nodes or changing:
+        return "NodesReady" if all_nodes else "NodesChanging"
+    return WAITS_FOR_APPROVER if absent and all(node.awaits_approval for node in absent) else "NodesJoining"
 
 
 def _condition(

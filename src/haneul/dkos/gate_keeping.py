@@ -1,0 +1,75 @@
+"""One cluster's nodes before the join gate: who is gated, what bars them now, and at the moment of a signature.
+
+Neighbours: the controller announces what is barred to :mod:`haneul.dkos.signing`, and lets
+:mod:`haneul.dkos.changing` take barred nodes out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+from haneul.dkos.model import Cluster
+from haneul.dkos.node_plan import NodePlan, may_run_pods, plan_nodes
+from haneul.dkos.ports import GatedNode, JoinGate, ProvidedNode
+from haneul.kernel.kube import Manifest
+
+_UNKNOWN_ADDRESS = "its address is not known yet"
+
+
+class GateKeeping:
+    """Asks the gate about the nodes of one cluster."""
+
+    def __init__(
+        self,
+        gate: JoinGate,
+        *,
+        read: Callable[[Cluster], Awaitable[Cluster | None]],
+        observe: Callable[[Cluster], Awaitable[Sequence[ProvidedNode]]],
+    ) -> None:
+        """``read`` returns a cluster as it is asked for now, ``observe`` its machines as they are now."""
+        self._gate = gate
+        self._read = read
+        self._observe = observe
+        self._cluster: Cluster | None = None
+        #: Whether the firewall may know something of the cluster; whoever was here before may have told it.
+        self._told = True
+
+    async def look(
+        self, cluster: Cluster, plan: NodePlan, provided: Sequence[ProvidedNode], nodes: Sequence[Manifest]
+    ) -> Mapping[str, str]:
+        """Return what bars each gated node; the names of those that may join are not in it."""
+        self._cluster = cluster
+        gated = [name for name, pool in sorted(plan.keep.items()) if pool.external_resources]
+        if not gated and not self._told:
+            return {}
+        self._told = True
+        machines = {machine.name: machine for machine in provided}
+        objects = {node["metadata"]["name"]: node for node in nodes}
+        leaving = [name for name in machines if name not in plan.keep]
+        seen = [
+            GatedNode(
+                name,
+                plan.keep.get(name),
+                machines[name].address if name in machines else "",
+                may_run_pods(machines.get(name), objects.get(name)),
+            )
+            for name in [*gated, *leaving]
+        ]
+        waits = await self._gate.look(cluster, seen)
+        self._told = bool(seen)
+        # What the gate does not speak of is barred: silence is no approval.
+        found = {name: waits.get(name, _UNKNOWN_ADDRESS) for name in gated}
+        return {name: why for name, why in found.items() if why}
+
+    async def bars(self, name: str) -> str:
+        """Return what bars a node from a certificate now; its pool and its machine are looked at again for it."""
+        cluster = None if self._cluster is None else await self._read(self._cluster)
+        if cluster is None or cluster.spec_problem or cluster.deleting:
+            return "what its cluster is asked to be is not known"
+        pool = plan_nodes(cluster, (), ()).keep.get(name)
+        if pool is None:
+            return "no pool wants it"
+        if not pool.external_resources:
+            return ""
+        address = next((one.address for one in await self._observe(cluster) if one.name == name), "")
+        return await self._gate.bars(cluster, GatedNode(name, pool, address))
