@@ -1,4 +1,4 @@
-"""The platform's REST API, composed: identity, DKOS and usage behind one application."""
+"""The platform's REST API, composed: identity, DKOS, the firewall gate and usage behind one application."""
 
 from __future__ import annotations
 
@@ -16,6 +16,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from haneul import identity as identity_package
 from haneul.app.cluster_usage import USAGE_MIGRATIONS, ClusterSightings, NoAddresses, ProjectUsageAccess
+from haneul.app.firewall_access import (
+    FIREWALL_MIGRATIONS,
+    AskersOnRecord,
+    AuditedByIdentity,
+    NodesOfClusters,
+    PeopleAtTheGate,
+)
 from haneul.dkos.admission import TakenRange
 from haneul.dkos.cluster_store import ClusterStore, QuotaStore
 from haneul.dkos.event_log import EventLog
@@ -24,8 +31,14 @@ from haneul.dkos.ports import Caller as AnyCaller
 from haneul.dkos.quota import QuotaLimits
 from haneul.dkos.quota_http import quotas_router
 from haneul.dkos.service import ClientAuthorities, ClusterService
+from haneul.firewall.http import firewall_router
+from haneul.firewall.ports import ApprovalBoard
+from haneul.firewall.record import FirewallRecord
+from haneul.firewall.service import FirewallService
 from haneul.identity.http import Gate, identity_router
 from haneul.identity.model import Caller, Role
+from haneul.identity.platform_roles import PlatformRoles
+from haneul.identity.platform_roles_http import platform_roles_router
 from haneul.identity.secrets import SecretHasher
 from haneul.identity.service import Identity
 from haneul.kernel.clock import Clock
@@ -105,6 +118,7 @@ def create_api(
     quotas: QuotaStore,
     authorities: ClientAuthorities,
     events: EventLog,
+    board: ApprovalBoard,
     reserved: list[TakenRange],
     clock: Clock,
     version: str,
@@ -118,6 +132,8 @@ def create_api(
     identity = Identity(engine, hasher=SecretHasher(clock), clock=clock)
     record = UsageRecord(engine, clock=clock)
     recorder = UsageRecorder(record, ClusterSightings(store))
+    ways = FirewallRecord(engine, changes=AuditedByIdentity(identity), clock=clock)
+    firewall = FirewallService(ways, board=board, wanted=NodesOfClusters(store), clock=clock)
     service = ClusterService(store, authorities=authorities, events=events, reserved=reserved, changed=recorder.changed)
 
     @asynccontextmanager
@@ -125,13 +141,15 @@ def create_api(
         try:
             await migrate(engine, MIGRATIONS)
             await migrate(engine, USAGE_MIGRATIONS)
-            recording = asyncio.create_task(recorder.run())
+            await migrate(engine, FIREWALL_MIGRATIONS)
+            beside = [asyncio.create_task(recorder.run()), asyncio.create_task(firewall.run())]
             try:
                 yield
             finally:
-                recording.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await recording
+                for task in beside:
+                    task.cancel()
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await task
         finally:
             await service.close()
             await engine.dispose()
@@ -139,7 +157,7 @@ def create_api(
     app = FastAPI(
         title="Haneul",
         version=version,
-        description="The platform's API: identity, clusters, quotas and usage.",
+        description="The platform's API: identity, clusters, the firewall gate, quotas and usage.",
         openapi_url="/api/v1/openapi.json",
         docs_url=None,
         redoc_url=None,
@@ -148,13 +166,15 @@ def create_api(
     )
     install(app)
     app.state.drain = service.close
-    gate = Gate(identity, clock)
+    gate, roles = Gate(identity, clock), PlatformRoles(engine, identity)
     access = ProjectAccess(gate)
     # The gate decides; this only says in the description of the API that a token is needed.
     token = [Depends(HTTPBearer(auto_error=False, scheme_name="token"))]
     for router in (
         identity_router(identity, gate, contents=ClustersInProject(store, quotas)),
-        clusters_router(service, access, heartbeat_seconds=heartbeat_seconds),
+        platform_roles_router(roles, gate),
+        clusters_router(service, access, AskersOnRecord(ways, identity), heartbeat_seconds=heartbeat_seconds),
+        firewall_router(firewall, PeopleAtTheGate(gate, identity, roles)),
         quotas_router(quotas, store, NoAddresses(), access),
         usage_router(record, ProjectUsageAccess(gate, identity), clock),
     ):

@@ -14,6 +14,7 @@ from haneul.app.host_commands import add_host_commands
 from haneul.app.serve import serve_app, version
 from haneul.cli import people
 from haneul.cli.clusters import cluster_app, node_app
+from haneul.cli.firewall import firewall_app
 from haneul.cli.output import say, say_error
 from haneul.cli.usage import usage
 from haneul.kernel.errors import HaneulError
@@ -51,6 +52,7 @@ def command_tree() -> typer.Typer:
     app.command()(usage)
     app.add_typer(cluster_app, name="cluster")
     app.add_typer(node_app, name="node")
+    app.add_typer(firewall_app, name="firewall")
     app.add_typer(serve_app, name="serve", hidden=True)
     return app
 

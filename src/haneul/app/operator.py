@@ -17,6 +17,7 @@ from typing import Any
 import kopf
 import structlog
 
+from haneul.app.firewall_gate import FirewallJoinGate, GatewaySettings, firewall_backend
 from haneul.dkos.adapters.kube_events import KubeEvents
 from haneul.dkos.adapters.sandbox_nodes import SandboxNodes
 from haneul.dkos.control_plane import CLUSTER_LABEL, Images
@@ -26,9 +27,11 @@ from haneul.dkos.events import teardown_failed
 from haneul.dkos.masters import Masters
 from haneul.dkos.model import CLUSTERS, Cluster, NodeProviderName, cluster_from_resource
 from haneul.dkos.teardown import tear_down
+from haneul.firewall.adapters.kube_approvals import APPROVALS, CLUSTER_UID, KubeApprovals
+from haneul.firewall.gatekeeper import Gatekeeper
 from haneul.kernel.clock import SystemClock
 from haneul.kernel.errors import HaneulError
-from haneul.kernel.kube import PODS, KubeAccess, KubeClient
+from haneul.kernel.kube import PODS, KubeAccess, KubeClient, Resource
 from haneul.kernel.kube_http import HttpKubeClient
 
 _log = structlog.get_logger(__name__)
@@ -46,6 +49,8 @@ class OperatorSettings:
     data: str = "/var/lib/haneul/clusters"
     #: Where kopf answers liveness probes, such as ``http://0.0.0.0:8080/healthz``; nowhere by default.
     health: str | None = None
+    #: The gateway whose rules are kept for nodes that reach external resources; by default they are written down only.
+    gateway: GatewaySettings | None = None
 
 
 class Operator:
@@ -56,6 +61,8 @@ class Operator:
         self._clock = SystemClock()
         self._management = HttpKubeClient(settings.access, user_agent="haneul-operator")
         self._recorder = EventRecorder(KubeEvents(self._management), clock=self._clock)
+        backend = firewall_backend(settings.gateway, self._management)
+        self._gate = FirewallJoinGate(Gatekeeper(KubeApprovals(self._management), backend))
         self._controllers: dict[str, ClusterController] = {}
         # A cluster is either kept or torn down, never both at once.
         self._locks: dict[str, asyncio.Lock] = {}
@@ -65,7 +72,11 @@ class Operator:
         try:
             # Should one end by an error that nobody foresaw, so does the other, and the pod starts anew.
             async with asyncio.TaskGroup() as group:
-                beside = [group.create_task(self._dispatch_pods()), group.create_task(self._recorder.run())]
+                beside = [
+                    group.create_task(self._dispatch(PODS, CLUSTER_LABEL)),
+                    group.create_task(self._dispatch(APPROVALS, CLUSTER_UID)),
+                    group.create_task(self._recorder.run()),
+                ]
                 await kopf.operator(
                     registry=self._registry(),
                     clusterwide=True,
@@ -145,6 +156,7 @@ class Operator:
             pause_image=settings.pause_image,
             clock=self._clock,
             tell=self._recorder.tell,
+            gate=self._gate,
         )
         self._controllers[uid] = controller
         try:
@@ -164,6 +176,7 @@ class Operator:
                     clock=self._clock,
                     tell=functools.partial(self._recorder.tell, cluster),
                 )
+                await self._gate.leave(cluster)
             except HaneulError as error:
                 self._recorder.tell(cluster, teardown_failed(error.detail))
                 raise kopf.TemporaryError(str(error), delay=2) from error
@@ -172,12 +185,11 @@ class Operator:
     def _lock(self, uid: str) -> asyncio.Lock:
         return self._locks.setdefault(uid, asyncio.Lock())
 
-    async def _dispatch_pods(self) -> None:
-        """Wake a cluster's controller whenever one of its pods changes."""
+    async def _dispatch(self, resource: Resource, label: str) -> None:
+        """Wake a cluster's controller whenever an object that names the cluster in a label changes."""
         client: KubeClient = self._management
-        async for event in client.watch(PODS, labels=CLUSTER_LABEL):
-            uid = event.object["metadata"]["labels"][CLUSTER_LABEL]
-            if controller := self._controllers.get(uid):
+        async for event in client.watch(resource, labels=label):
+            if controller := self._controllers.get(event.object["metadata"]["labels"][label]):
                 controller.wake()
 
 

@@ -20,6 +20,8 @@ from haneul.app import reserved
 from haneul.components.store import ComponentStore
 from haneul.dkos.adapters.kube_events import READER
 from haneul.dkos.schema import custom_resource_definition
+from haneul.firewall.schema import custom_resource_definition as approvals_definition
+from haneul.firewall.schema import writer_policy
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import HaneulError
 from haneul.kernel.files import write_atomically
@@ -232,6 +234,8 @@ def platform_manifests(*, settings: ManagementSettings, image: str, build: str, 
             "description": "Tenants' masters come before their sandbox nodes.",
         },
         custom_resource_definition(),
+        approvals_definition(),
+        *writer_policy(f"system:serviceaccount:{NAMESPACE}:haneul-api"),
         *account_with_rights("haneul-operator", NAMESPACE, _operator_rules(), _LABELS),
         *account_with_rights("haneul-api", NAMESPACE, _api_rules(), _LABELS),
         *_claims_rights(),
@@ -271,6 +275,8 @@ def _operator_rules() -> list[Manifest]:
     """Return what the operator may do: with its own kinds everything, with clusters what a finalizer needs."""
     return [
         rule("dkos.haneul.dev", ["clusters", "clusters/status"], ["get", "list", "watch", "patch", "update"]),
+        # Who may join, it only reads.
+        rule("firewall.haneul.dev", ["firewallapprovals"], READ),
         rule("", ["namespaces", "services", "secrets", "configmaps", "persistentvolumes"], WRITE),
         rule("", ["persistentvolumeclaims"], WRITE),
         rule("", ["nodes"], READ),
@@ -296,6 +302,7 @@ def _api_rules() -> list[Manifest]:
     """Return what the API may do; of secrets nothing, but what the operator grants it cluster by cluster."""
     return [
         rule("dkos.haneul.dev", ["clusters"], WRITE),
+        rule("firewall.haneul.dev", ["firewallapprovals"], [*READ, "create", "delete"]),
         rule("", ["namespaces"], ["get", "create"]),
     ]
 

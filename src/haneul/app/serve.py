@@ -42,8 +42,11 @@ def configure_logs() -> None:
 def operator(
     outside_address: Annotated[str, typer.Option(help="Address at which users reach the management hosts.")],
     kubeconfig: Annotated[Path | None, typer.Option(help="Kubeconfig; by default the pod's own account.")] = None,
+    gateway: Annotated[Path | None, typer.Option(help="Network namespace of a gateway to keep rules on.")] = None,
+    guarded: Annotated[list[str] | None, typer.Option(help="Network behind the gateway; may be repeated.")] = None,
 ) -> None:
     """Run the DKOS operator."""
+    from haneul.app.firewall_gate import GatewaySettings  # noqa: PLC0415
     from haneul.app.images import cluster_images  # noqa: PLC0415
     from haneul.app.operator import Operator, OperatorSettings  # noqa: PLC0415
     from haneul.components.table import image_reference  # noqa: PLC0415
@@ -57,6 +60,7 @@ def operator(
         pause_image=image_reference("pause"),
         outside_address=outside_address,
         health="http://0.0.0.0:8080/healthz",
+        gateway=None if gateway is None else GatewaySettings(gateway, tuple(guarded or ())),
     )
     asyncio.run(Operator(settings).run())
 
@@ -79,6 +83,7 @@ def api(
     from haneul.dkos.adapters.kube_authorities import KubeAuthorities  # noqa: PLC0415
     from haneul.dkos.adapters.kube_clusters import KubeClusters  # noqa: PLC0415
     from haneul.dkos.adapters.kube_events import KubeEvents  # noqa: PLC0415
+    from haneul.firewall.adapters.kube_approvals import KubeApprovals  # noqa: PLC0415
     from haneul.kernel.clock import SystemClock  # noqa: PLC0415
     from haneul.kernel.database import open_database  # noqa: PLC0415
     from haneul.kernel.kube_http import HttpKubeClient, access_in_cluster  # noqa: PLC0415
@@ -93,6 +98,7 @@ def api(
         quotas=clusters,
         authorities=KubeAuthorities(client),
         events=KubeEvents(client),
+        board=KubeApprovals(client),
         reserved=loaded(reserved.read_text()),
         clock=clock,
         version=version(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import getpass
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -25,6 +26,12 @@ project_app.add_typer(quota_app, name="quota")
 
 Output = Annotated[Format, typer.Option("--output", "-o", help="How to show the result.")]
 Project = Annotated[str | None, typer.Option("--project", "-p", help="Project; by default the one in use.")]
+
+
+class PlatformRole(StrEnum):
+    """What somebody may be for the platform as a whole."""
+
+    FIREWALL_APPROVER = "firewall-approver"
 
 
 def login(
@@ -256,6 +263,30 @@ def enable_person(name: PersonName) -> None:
     """
     with Contexts.default().client() as client:
         client.patch(f"/people/{name}", {"disabled": False})
+
+
+@person_app.command("grant")
+def grant_person(name: PersonName, role: PlatformRole) -> None:
+    """Give a person a platform role.
+
+    Examples:
+
+        haneul person grant carol firewall-approver
+    """
+    with Contexts.default().client() as client:
+        client.put(f"/people/{name}/roles/{role}", None)
+
+
+@person_app.command("withdraw")
+def withdraw_person(name: PersonName, role: PlatformRole) -> None:
+    """Take a platform role from a person.
+
+    Examples:
+
+        haneul person withdraw carol firewall-approver
+    """
+    with Contexts.default().client() as client:
+        client.delete(f"/people/{name}/roles/{role}")
 
 
 _TOKEN_COLUMNS = [

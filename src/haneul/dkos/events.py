@@ -260,19 +260,14 @@ def _node_events(before: ClusterStatus, after: ClusterStatus) -> Iterator[Event]
 
 
 def _approval_events(before: NodeStatus, after: NodeStatus) -> Iterator[Event]:
-    if after.awaits_approval and after.ready and not before.awaits_approval:
-        yield event(
-            Reason.NODE_APPROVAL_ENDED,
-            f"node {after.name} at {after.address} is taken out: no firewall approver lets it reach"
-            f" {after.awaits_approval}",
-        )
-    elif after.awaits_approval and (after.awaits_approval, after.address) != (before.awaits_approval, before.address):
-        yield event(
-            Reason.NODE_AWAITS_APPROVAL,
-            f"node {after.name} at {after.address} waits for a firewall approver: {after.awaits_approval}",
-        )
-    elif before.awaits_approval and not after.awaits_approval and after.address:
-        yield event(Reason.NODE_APPROVED, f"node {after.name} at {after.address} may reach all that its pool names")
+    place = f"node {after.name} at {after.address}"
+    if after.barred and after.ready:
+        if not before.barred:
+            yield event(Reason.NODE_APPROVAL_ENDED, f"{place} is taken out, for it {after.barred}")
+    elif after.barred and (after.barred, after.address) != (before.barred, before.address):
+        yield event(Reason.NODE_AWAITS_APPROVAL, f"{place} {after.barred}")
+    elif before.barred and not after.barred and after.address:
+        yield event(Reason.NODE_APPROVED, f"{place} may reach all that its pool names")
 
 
 def _why(node: NodeStatus) -> str:

@@ -113,12 +113,6 @@ class ExternalResource(_Model):
         min_length=1, max_length=500, description="Why the nodes need it; the firewall approver reads this."
     )
 
-    @property
-    def shown(self) -> str:
-        """Return the resource in a few words for people: ``db-prod 10.1.2.3:5432``."""
-        addresses = ",".join(address.removesuffix("/32") for address in self.addresses)
-        return f"{self.name} {addresses}:{','.join(port.removesuffix('/tcp') for port in self.ports)}"
-
 
 class Network(_Model):
     """The cluster's network. Ranges left out are allocated from the platform's pools, without overlap."""
@@ -242,7 +236,9 @@ class NodeStatus(_Model):
     address: str = Field(default="", description="Where its provider sees it.")
     ready: bool = Field(default=False, description="Whether it runs pods.")
     message: str = Field(default="", description="What it waits for.")
-    awaits_approval: str = Field(default="", description="What no firewall approver has let it reach yet.")
+    barred: str = Field(
+        default="", description="What has to happen before it may join: a firewall approver's decision."
+    )
 
 
 class ClusterStatus(_Model):

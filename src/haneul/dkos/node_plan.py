@@ -47,21 +47,19 @@ def node_statuses(
     )
 
 
-def _status(
-    name: str, pool: NodePool, machine: ProvidedNode | None, node: Manifest | None, barred: str
-) -> NodeStatus:
+def _status(name: str, pool: NodePool, machine: ProvidedNode | None, node: Manifest | None, barred: str) -> NodeStatus:
     state, message = node_state(machine, node)
     address = machine.address if machine else ""
     ready = state is NodeState.READY
     if barred and machine is not None and machine.running:
-        message = f"waits for a firewall approver: {barred}"
+        message = barred
     return NodeStatus(
         name=name,
         pool=pool.name,
         address=address,
         ready=ready,
         message=message,
-        awaits_approval=barred if address else "",
+        barred=barred if address else "",
     )
 
 

@@ -81,10 +81,10 @@ class JoinGate(Protocol):
     """Bars nodes whose pools name external resources until a person has let each of them in. Never lets by default."""
 
     async def look(self, cluster: Cluster, nodes: Sequence[GatedNode]) -> Mapping[str, str]:
-        """Return what is still to be approved of each node, by name; nothing for one that may join.
+        """Return what bars each gated node, in words and by name; nothing for one that may join.
 
-        ``nodes`` are all of the cluster's gated nodes and those that leave. When this returns, the firewall lets through those that may
-        join, and nothing of the cluster's but them and those that have joined and are to leave.
+        ``nodes`` are all of the cluster's gated nodes and those that leave. When this returns, the firewall lets
+        through those that may join, and nothing of the cluster's but them and those that have joined and are to leave.
         """
         ...
 

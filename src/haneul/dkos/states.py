@@ -121,7 +121,7 @@ def _verdicts(seen: Observation) -> list[tuple[ConditionType, bool, str, str]]:
 def _nodes_reason(absent: Sequence[NodeStatus], *, all_nodes: bool, changing: bool) -> str:
     if all_nodes or changing:
         return "NodesReady" if all_nodes else "NodesChanging"
-    return WAITS_FOR_APPROVER if absent and all(node.awaits_approval for node in absent) else "NodesJoining"
+    return WAITS_FOR_APPROVER if absent and all(node.barred for node in absent) else "NodesJoining"
 
 
 def _condition(

@@ -20,7 +20,18 @@ from haneul.firewall.service import FirewallService
 from haneul.kernel.errors import InvalidInputError, NotFoundError
 from haneul.kernel.http import decode_continue, encode_continue
 
-_COLUMNS: Final = ("source", "destinations", "ports", "resource", "project", "cluster", "pool", "node", "approver", "approved")
+_COLUMNS: Final = (
+    "source",
+    "destinations",
+    "ports",
+    "resource",
+    "project",
+    "cluster",
+    "pool",
+    "node",
+    "approver",
+    "approved",
+)
 
 
 class _Body(BaseModel):
@@ -113,7 +124,9 @@ def firewall_router(service: FirewallService, access: FirewallAccess) -> APIRout
 
     @router.get("/export", response_model=list[FirewallRequest])
     async def export_firewall(
-        request: Request, project: str | None = None, form: Annotated[ExportFormat, Query(alias="format")] = ExportFormat.JSON
+        request: Request,
+        project: str | None = None,
+        form: Annotated[ExportFormat, Query(alias="format")] = ExportFormat.JSON,
     ) -> Any:
         approved = [one for one in await service.requests(await seen(request, project)) if one.state is State.APPROVED]
         return Response(as_csv(approved), media_type="text/csv") if form is ExportFormat.CSV else approved

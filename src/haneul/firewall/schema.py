@@ -17,7 +17,7 @@ _NAME: Final = "firewall-approvals-by-the-platform-api"
 
 
 def custom_resource_definition() -> Manifest:
-    """Return the CustomResourceDefinition of approvals. What one says never changes; another decision is another one."""
+    """Return the CustomResourceDefinition of approvals. What one says never changes."""
     text = {"type": "string"}
     texts = {"type": "array", "items": text}
     resource = _object({"name": text, "addresses": texts, "ports": texts, "reason": text})

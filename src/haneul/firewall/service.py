@@ -54,7 +54,10 @@ class FirewallService:
         self._publishing = asyncio.Lock()
 
     async def requests(self, projects: Sequence[str] | None) -> list[FirewallRequest]:
-        """Return what the gated nodes of some projects, or of all, need now, and how each stands."""
+        """Return what the gated nodes of some projects, or of all, need now, and how each stands.
+
+        Also what is approved of nodes whose address is not known just now, so that it can be revoked.
+        """
         latest = await self._record.latest()
         found = []
         for node in await self._nodes(projects):
@@ -62,6 +65,11 @@ class FirewallService:
             asked = [one for one in askers.get((node.cluster, node.pool), []) if not one.behind]
             people = tuple(dict.fromkeys(one.person for one in asked))
             found += [_request(way, latest.get(way.id), people) for way in node.ways]
+        shown = {request.id for request in found}
+        for identity, decision in latest.items():
+            seen = projects is None or decision.way.project in projects
+            if seen and decision.kind is DecisionKind.APPROVED and identity not in shown:
+                found.append(_request(decision.way, decision, ()))
         return sorted(found, key=lambda one: (one.way.project, one.way.cluster, one.way.node, one.way.resource.name))
 
     async def request(self, identity: str, projects: Sequence[str] | None) -> FirewallRequest:
@@ -89,7 +97,7 @@ class FirewallService:
 
     async def revoke(self, actor: Actor, identity: str, *, address: str, resource: str, why: str) -> FirewallRequest:
         """Take an approval back; the node is emptied and taken out."""
-        _, way = await self._find(identity)
+        way = (await self.request(identity, None)).way
         return await self._decide(
             DecisionKind.REVOKED, way, actor, address, resource, why, lambda _, latest: check_revocation(way, latest)
         )

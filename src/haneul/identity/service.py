@@ -216,6 +216,21 @@ class Identity:
         async with writing(self._engine) as connection:
             await self._append(connection, origin, action, target, project, result)
 
+    @asynccontextmanager
+    async def change(
+        self, origin: Origin, action: str, target: str, project: str = ""
+    ) -> AsyncIterator[AsyncConnection]:
+        """Open the transaction of a change and of its record; other products use it for theirs in this database."""
+        async with self._change(origin, action, target, project) as connection:
+            yield connection
+
+    async def token_makers(self, person: str) -> frozenset[str]:
+        """Return who else made tokens in a person's name, and so can act as them."""
+        records = tables.audit.c
+        query = select(records.person, records.object).where(records.action == "token.create").distinct()
+        made = await self._rows(query.where(records.object.startswith(f"{person}/", autoescape=True)))
+        return frozenset(row["person"] for row in made) - {person}
+
     async def list_audit(self, *, before: int | None, limit: int) -> list[AuditRecord]:
         """Return records, newest first, older than number ``before``."""
         query = select(tables.audit).order_by(tables.audit.c.id.desc()).limit(limit)

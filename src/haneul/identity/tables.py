@@ -27,6 +27,13 @@ people = Table(
     Column("created", DateTime(timezone=True), nullable=False),
 )
 
+platform_roles = Table(
+    "platform_roles",
+    metadata,
+    Column("person", ForeignKey("people.name"), primary_key=True),
+    Column("role", String(32), primary_key=True),
+)
+
 tokens = Table(
     "tokens",
     metadata,

@@ -16,6 +16,7 @@ from haneul.dkos.cluster_store import MemoryClusters
 from haneul.dkos.event_log import MemoryEvents
 from haneul.dkos.model import Cluster
 from haneul.dkos.service import ClientAuthority
+from haneul.firewall.adapters.memory import MemoryApprovals
 from haneul.identity.secrets import SecretHasher
 from haneul.identity.service import Identity
 from haneul.kernel.clock import VirtualClock
@@ -48,12 +49,14 @@ class Api:
         clock: VirtualClock,
         admin: str,
         database: str,
+        board: MemoryApprovals,
     ) -> None:
         self.app = app
         self.database = database
         self.store = store
         self.events = events
         self.clock = clock
+        self.board = board
         self._transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
         self.tokens = {"admin": admin}
 
@@ -80,7 +83,7 @@ class Api:
 async def running_api(folder: Path) -> AsyncIterator[Api]:
     """Run the application with the people admin, alice and bob, and alice's project ``shop``."""
     clock = VirtualClock(START)
-    store, events = MemoryClusters(clock), MemoryEvents()
+    store, events, board = MemoryClusters(clock), MemoryEvents(), MemoryApprovals()
     database = f"sqlite+aiosqlite:///{folder}/haneul.db"
     engine = open_database(database)
     app = create_api(
@@ -89,6 +92,7 @@ async def running_api(folder: Path) -> AsyncIterator[Api]:
         quotas=store,
         authorities=Authorities(),
         events=events,
+        board=board,
         reserved=[],
         clock=clock,
         version="test",
@@ -96,7 +100,7 @@ async def running_api(folder: Path) -> AsyncIterator[Api]:
     )
     async with app.router.lifespan_context(app):
         admin = await Identity(engine, hasher=SecretHasher(clock), clock=clock).bootstrap_admin(now=clock.now())
-        api = Api(app, store, events, clock, admin.secret, database)
+        api = Api(app, store, events, clock, admin.secret, database, board)
         await api.add("alice")
         await api.add("bob")
         await api.call("alice", "POST", "/projects", {"name": "shop"}, status=201)

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from haneul.app.firewall_gate import FirewallJoinGate
 from haneul.dkos.adapters.memory_nodes import MemoryNodes
 from haneul.dkos.control_plane import Images, labels
 from haneul.dkos.controller import ClusterController, new_bootstrap_token
@@ -39,6 +40,8 @@ from haneul.dkos.model import (
 )
 from haneul.dkos.states import waits_on
 from haneul.dkos.teardown import tear_down
+from haneul.firewall.adapters.memory import MemoryApprovals, MemoryFirewall
+from haneul.firewall.gatekeeper import Gatekeeper
 from haneul.kernel.clock import SystemClock, VirtualClock
 from haneul.kernel.errors import DeadlineExceededError, UnavailableError
 from haneul.kernel.kube import (
@@ -157,6 +160,8 @@ class World:
     calls: Calls = field(default_factory=Calls)
     told: list[Event] = field(default_factory=list)
     wire: Wire = field(init=False)
+    approvals: MemoryApprovals = field(default_factory=MemoryApprovals)
+    firewall: MemoryFirewall = field(default_factory=MemoryFirewall)
 
     def __post_init__(self) -> None:
         self.management = MemoryKubeClient(clock=self.clock)
@@ -197,6 +202,7 @@ class World:
             pause_image="haneul.local/pause:v1",
             clock=self.clock,
             tell=lambda _, event: self.told.append(event),
+            gate=FirewallJoinGate(Gatekeeper(self.approvals, self.firewall)),
         )
         try:
             yield controller

@@ -3,8 +3,8 @@
 ::
 
     table ip haneul_gate
-      chain forward     type filter hook forward: packets to a guarded network go through `ways`; what comes out is dropped
-      chain ways        one rule for each source, resource and protocol, with owner, source and resource in its comment
+      chain forward     hook forward: packets to a guarded network go through `ways`; what comes out is dropped
+      chain ways        a rule for each source, resource and protocol, with owner, source and resource in its comment
 
 Packets to other places, and what a guarded network sends by itself or in answer, are not looked at. Nothing rests on
 connection tracking: with a way, its connections end too. The whole change is one transaction of the kernel (nft(8),
