@@ -143,9 +143,9 @@ def export(project: Project = None, output: Output = Format.CSV) -> None:
 
     Examples:
 
-        haneul firewall export > approved.csv
+        haneul firewall export
 
-        haneul firewall export -o json
+        haneul firewall export -p shop -o json
     """
     with Contexts.default().client() as client:
         show(client.get("/firewall/export", **_named({"project": project})), _EXPORT, output)

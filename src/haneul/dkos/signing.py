@@ -103,7 +103,10 @@ class NodeSigner:
             now=self._clock.now(),
             life=NODE_CERTIFICATE_LIFE,
         )
-        await self._write_condition(client, name, "Approved", grant.reason)
+        # A tenant's own approval signs nothing, but Kubernetes does not let it be changed, so it stays as it is.
+        conditions = request.get("status", {}).get("conditions", [])
+        if not any(entry["type"] == "Approved" for entry in conditions):
+            await self._write_condition(client, name, "Approved", grant.reason)
         encoded = base64.b64encode(certificate).decode()
         await client.patch(CERTIFICATE_REQUESTS, name, {"status": {"certificate": encoded}}, subresource="status")
         _log.info("node certificate signed", request=name, node=grant.profile.common_name)

@@ -294,6 +294,24 @@ async def test_a_silent_firewall_keeps_new_nodes_out_and_lets_those_that_are_in_
         assert next(node.ready for node in status.nodes if node.name == "gated-0")
 
 
+async def test_a_tenant_s_own_approval_of_the_certificate_request_signs_nothing(world: Gated, native: Cluster) -> None:
+    like = gated(native)
+    async with world.running(like) as controller:
+        condition = {"type": "Approved", "status": "True", "reason": "Mine", "message": "me"}
+        for csr in await world.tenant.list(CERTIFICATE_REQUESTS):
+            if not csr.get("status", {}).get("certificate"):
+                name, patch = csr["metadata"]["name"], {"status": {"conditions": [condition]}}
+                await world.tenant.patch(CERTIFICATE_REQUESTS, name, patch, subresource="approval")
+        await world.look(controller, like)
+        assert not await world.has_certificate(like)
+        await world.approvals.publish(approval(await world.way(like), world.clock.now()))
+        await world.look(controller, like)
+        assert await world.has_certificate(like)
+        csr_now = await world.tenant.get(CERTIFICATE_REQUESTS, name)
+        assert csr_now is not None
+        assert csr_now["status"]["conditions"] == [condition], "Kubernetes refuses to change it"
+
+
 async def test_words_in_the_cluster_s_status_approve_nothing(world: Gated, native: Cluster) -> None:
     like = gated(native)
     async with world.running(like) as controller:
