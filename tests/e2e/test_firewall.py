@@ -116,7 +116,7 @@ async def _pod(node: str) -> None:
 
         async def runs() -> bool:
             seen = await kube.get(PODS, f"probe-{node}", "default")
-            return (seen or {}).get("status", {}).get("phase") == "Running"
+            return bool((seen or {}).get("status", {}).get("phase") == "Running")
 
         await wait_for(runs, what=f"the pod on {node}", timeout=90, clock=CLOCK)
 

@@ -133,7 +133,7 @@ def create_api(
     record = UsageRecord(engine, clock=clock)
     recorder = UsageRecorder(record, ClusterSightings(store))
     ways = FirewallRecord(engine, changes=AuditedByIdentity(identity), clock=clock)
-    firewall = FirewallService(ways, board=board, wanted=NodesOfClusters(store), clock=clock)
+    firewall = FirewallService(ways, board=board, wanted=NodesOfClusters(store))
     service = ClusterService(store, authorities=authorities, events=events, reserved=reserved, changed=recorder.changed)
 
     @asynccontextmanager

@@ -35,7 +35,6 @@ from haneul.firewall.model import (
 )
 from haneul.firewall.ports import ApprovalBoard, WantedNodes
 from haneul.firewall.record import Check, FirewallRecord
-from haneul.kernel.clock import Clock
 from haneul.kernel.errors import HaneulError, InvalidInputError, NotFoundError, UnavailableError
 
 _log = structlog.get_logger(__name__)
@@ -45,11 +44,10 @@ _SETTLE_SECONDS: Final = 10.0
 class FirewallService:
     """The requests of all projects."""
 
-    def __init__(self, record: FirewallRecord, *, board: ApprovalBoard, wanted: WantedNodes, clock: Clock) -> None:
+    def __init__(self, record: FirewallRecord, *, board: ApprovalBoard, wanted: WantedNodes) -> None:
         self._record = record
         self._board = board
         self._wanted = wanted
-        self._clock = clock
         # What is published is worked out and written by one at a time, so that an older view never comes last.
         self._publishing = asyncio.Lock()
 
@@ -128,9 +126,10 @@ class FirewallService:
         while True:
             try:
                 await self.settle()
-            except HaneulError as error:
-                _log.warning("approvals not published", error=str(error))
-            await self._clock.sleep(_SETTLE_SECONDS)
+            except Exception:
+                # Whatever it was, the API goes on to serve, and what is not published lets nobody in.
+                _log.exception("approvals not published")
+            await asyncio.sleep(_SETTLE_SECONDS)
 
     async def _nodes(self, projects: Sequence[str] | None) -> list[WantedNode]:
         return [node for node in await self._wanted.all() if projects is None or node.project in projects]

@@ -210,6 +210,9 @@ async def test_the_description_of_the_api_is_whole(api: Api) -> None:
         ("POST", f"{cluster}/credentials"),
         *{("PATCH", path) for path in (person, cluster)},
         *{("GET", path) for path in ("/quota", f"{project}/quota", "/usage")},
+        *{(method, f"{person}/roles/{{role}}") for method in ("PUT", "DELETE")},
+        *{("GET", f"/firewall/{path}") for path in ("requests", "requests/{identity}", "history", "export")},
+        *{("POST", f"/firewall/requests/{{identity}}/{verb}") for verb in ("approve", "deny", "revoke")},
         *{("PUT", path) for path in ("/quota", f"{project}/quota", f"{project}/members/{{person}}")},
         *{
             ("DELETE", path)
