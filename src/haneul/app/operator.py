@@ -20,6 +20,7 @@ import kopf
 import structlog
 import yaml
 
+from haneul.app.firewall_gate import FirewallJoinGate, GatewaySettings, firewall_backend
 from haneul.dkos.adapters.kube_events import KubeEvents
 from haneul.dkos.adapters.kube_machines import KubeKeys, KubeMachines
 from haneul.dkos.adapters.node_pack import NodePack, pack
@@ -36,9 +37,11 @@ from haneul.dkos.model import CLUSTERS, Cluster, NodeProviderName, cluster_from_
 from haneul.dkos.teardown import tear_down
 from haneul.dkos.tenant_objects import CILIUM_RESOURCES
 from haneul.dkos.turns import Turns
+from haneul.firewall.adapters.kube_approvals import APPROVALS, CLUSTER_UID, KubeApprovals
+from haneul.firewall.gatekeeper import Gatekeeper
 from haneul.kernel.clock import SystemClock
 from haneul.kernel.errors import HaneulError, HostNotReadyError
-from haneul.kernel.kube import PODS, KubeAccess, KubeClient, Manifest
+from haneul.kernel.kube import PODS, KubeAccess, KubeClient, Manifest, Resource
 from haneul.kernel.kube_http import HttpKubeClient
 
 _log = structlog.get_logger(__name__)
@@ -64,6 +67,8 @@ class OperatorSettings:
     health: str | None = None
     #: The platform's issuer, where tenants' API servers trust it.
     trust: IssuerTrust | None = None
+    #: The gateway whose rules are kept for nodes that reach external resources; by default they are written down only.
+    gateway: GatewaySettings | None = None
 
 
 class Operator:
@@ -74,6 +79,8 @@ class Operator:
         self._clock = SystemClock()
         self._management = HttpKubeClient(settings.access, user_agent="haneul-operator")
         self._recorder = EventRecorder(KubeEvents(self._management), clock=self._clock)
+        backend = firewall_backend(settings.gateway, self._management)
+        self._gate = FirewallJoinGate(Gatekeeper(KubeApprovals(self._management), backend))
         self._controllers: dict[str, ClusterController] = {}
         self._turns = Turns()
         self._cilium_definitions = cilium_definitions(settings.cilium_definitions)
@@ -95,7 +102,8 @@ class Operator:
             # Should one end by an error that nobody foresaw, so does the other, and the pod starts anew.
             async with asyncio.TaskGroup() as group:
                 beside = [
-                    group.create_task(self._dispatch_pods()),
+                    group.create_task(self._dispatch(PODS, CLUSTER_LABEL)),
+                    group.create_task(self._dispatch(APPROVALS, CLUSTER_UID)),
                     group.create_task(self._recorder.run()),
                     group.create_task(self._machines.watch_checks()),
                 ]
@@ -193,6 +201,7 @@ class Operator:
             tell=self._recorder.tell,
             turns=self._turns,
             cilium_definitions=self._cilium_definitions,
+            gate=self._gate,
         )
         self._controllers[uid] = controller
         try:
@@ -214,6 +223,7 @@ class Operator:
                     clock=self._clock,
                     tell=functools.partial(self._recorder.tell, cluster),
                 )
+                await self._gate.leave(cluster)
             except HaneulError as error:
                 self._recorder.tell(cluster, teardown_failed(error.detail))
                 raise kopf.TemporaryError(str(error), delay=2) from error
@@ -222,12 +232,11 @@ class Operator:
     def _lock(self, uid: str) -> asyncio.Lock:
         return self._locks.setdefault(uid, asyncio.Lock())
 
-    async def _dispatch_pods(self) -> None:
-        """Wake a cluster's controller whenever one of its pods changes."""
+    async def _dispatch(self, resource: Resource, label: str) -> None:
+        """Wake a cluster's controller whenever an object that names the cluster in a label changes."""
         client: KubeClient = self._management
-        async for event in client.watch(PODS, labels=CLUSTER_LABEL):
-            uid = event.object["metadata"]["labels"][CLUSTER_LABEL]
-            if controller := self._controllers.get(uid):
+        async for event in client.watch(resource, labels=label):
+            if controller := self._controllers.get(event.object["metadata"]["labels"][label]):
                 controller.wake()
 
 

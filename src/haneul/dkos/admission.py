@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from haneul.dkos.control_plane import NODE_CIDR_BITS
+from haneul.dkos.external_resources import check_external_resources
 from haneul.dkos.machines import LONGEST_MACHINE_NAME, Machine
 from haneul.dkos.model import (
     LONGEST_CLUSTER_NAME,
@@ -133,6 +134,8 @@ def check_shape(spec: ClusterSpec) -> None:
                 f"the range {spec.network.pods} for pods has room for {room} nodes, not for {spec.node_count}",
                 hint=f"ask for fewer nodes; each takes a /{NODE_CIDR_BITS} of the range, which cannot grow later",
             )
+    for pool in spec.node_pools:
+        check_external_resources(pool)
     settings = spec.settings
     if settings.node_monitor_grace_seconds < 4 * settings.node_status_update_seconds:
         raise InvalidInputError(
