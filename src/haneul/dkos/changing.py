@@ -53,7 +53,10 @@ class NodeChanger:
         leave = {name for name in barred or () if may_run_pods(machines.get(name), objects.get(name))}
         announced = {name: node for name, node in announced.items() if name not in leave}
         views = {
-            name: self._view(cluster, name, announced.get(name), machines.get(name), objects.get(name))
+            name: replace(
+                self._view(cluster, name, announced.get(name), machines.get(name), objects.get(name)),
+                barred=name in (barred or ()) and name not in leave,
+            )
             for name in sorted({*announced, *machines, *objects})
         }
         changes = next_changes(tuple(views.values()), self._clock.now())

@@ -329,3 +329,142 @@ async def test_platform_roles_are_given_and_taken_by_administrators_alone(gated:
     await gated.call("admin", "DELETE", "/people/carol/roles/firewall-approver", status=204)
     await decide(gated, "carol", "approve", one, status=403)
     await gated.call("admin", "DELETE", "/people/carol/roles/firewall-approver", status=404)
+
+
+async def test_a_robot_decides_nothing_whatever_its_role(gated: Api) -> None:
+    one = (await requests(gated))["192.0.2.7 db-prod"]
+    made = await gated.call("alice", "POST", "/projects/shop/robots", {"name": "boss", "role": "owner"}, status=201)
+    gated.tokens["boss"] = made["secret"]
+    for verb in ("approve", "deny", "revoke"):
+        refused = await decide(gated, "boss", verb, one, status=403)
+        assert "robot" in refused["detail"]
+    assert len(await requests(gated, "boss")) == 2
+
+
+async def test_whoever_had_a_robot_s_token_never_approves_what_it_asked_for(gated: Api) -> None:
+    """carol makes the robot, dave makes it another token; both are approvers, and neither approves for it."""
+    for person in ("carol", "dave"):
+        await gated.call("alice", "PUT", f"/projects/shop/members/{person}", {"role": "developer"})
+    made = await gated.call("carol", "POST", "/projects/shop/robots", {"name": "ci"}, status=201)
+    gated.tokens["ci"] = made["secret"]
+    await gated.call("dave", "POST", "/projects/shop/robots/ci/rotate", {}, status=201)
+    await gated.call(
+        "ci", "POST", "/projects/shop/clusters", {"name": "by-ci", "spec": {"nodePools": [POOL]}}, status=201
+    )
+    await seen(gated, "by-ci", gated_0="192.0.2.30")
+    one = (await requests(gated))["192.0.2.30 db-prod"]
+    assert one["askers"] == ["robot:shop/ci"]
+    for person in ("carol", "dave"):
+        refused = await decide(gated, person, "approve", one, status=403)
+        assert "can act as who did" in refused["detail"]
+    await gated.add("erin")
+    await gated.call("admin", "PUT", "/people/erin/roles/firewall-approver", status=204)
+    await decide(gated, "erin", "approve", one)
+
+
+async def test_a_group_s_role_counts_as_long_as_one_is_in_it_and_for_nothing_one_asked_for(gated: Api) -> None:
+    await gated.call("admin", "POST", "/groups", {"name": "security"}, status=201)
+    await gated.call("admin", "PUT", "/groups/security/roles/firewall-approver", status=204)
+    for person in ("bob", "alice"):
+        await gated.call("admin", "PUT", f"/groups/security/members/{person}", status=204)
+    found = await requests(gated)
+    # bob asked for the pool.
+    await decide(gated, "bob", "approve", found["192.0.2.7 db-prod"], status=403)
+    await decide(gated, "alice", "approve", found["192.0.2.7 db-prod"])
+    await gated.call("admin", "DELETE", "/groups/security/members/alice", status=204)
+    await decide(gated, "alice", "approve", found["192.0.2.8 db-prod"], status=403)
+    assert published(gated) == {"192.0.2.7 db-prod"}
+
+
+async def test_auditors_see_everything_and_decide_nothing(gated: Api) -> None:
+    await gated.add("erin")
+    await gated.call("admin", "PUT", "/people/erin/roles/auditor", status=204)
+    one = (await requests(gated, "erin"))["192.0.2.7 db-prod"]
+    await decide(gated, "erin", "approve", one, status=403)
+
+
+async def test_an_administrator_approves_nothing_as_somebody_they_made_however_many_are_in_between(gated: Api) -> None:
+    """The administrator asks, and has somebody make somebody who approves."""
+    await gated.add("puppet")
+    await gated.call("admin", "PUT", "/people/puppet/roles/admin", status=204)
+    await gated.call("puppet", "POST", "/people", {"name": "hidden"}, status=201)
+    issued = await gated.call("puppet", "POST", "/people/hidden/tokens", {}, status=201)
+    gated.tokens["hidden"] = issued["secret"]
+    await gated.call("puppet", "PUT", "/people/hidden/roles/firewall-approver", status=204)
+    await gated.call("admin", "PATCH", "/projects/shop/clusters/web", {"nodePools": [{**POOL, "count": 1}]})
+    one = (await requests(gated))["192.0.2.7 db-prod"]
+    refused = await decide(gated, "hidden", "approve", one, status=403)
+    assert "admin asked" in refused["detail"]
+    # Another token, which they make themselves, does not make them somebody else.
+    again = await gated.call("hidden", "POST", "/people/hidden/tokens", {}, status=201)
+    gated.tokens["hidden"] = again["secret"]
+    await decide(gated, "hidden", "approve", one, status=403)
+    assert published(gated) == set()
+
+
+async def test_a_resource_of_another_name_or_place_is_another_request(gated: Api) -> None:
+    one = (await requests(gated))["192.0.2.7 db-prod"]
+    await decide(gated, "carol", "approve", one)
+    other: list[dict[str, Any]] = [
+        {"name": "db"},
+        {"addresses": ["10.1.2.4"]},
+        {"addresses": ["10.1.2.3", "10.1.2.4"]},
+        {"ports": ["5432/tcp", "22/tcp"]},
+        {"reason": "something else"},
+    ]
+    for change in other:
+        pools = {"nodePools": [{**POOL, "externalResources": [{**DB, **change}]}]}
+        await gated.call("bob", "PATCH", "/projects/shop/clusters/web", pools)
+        listed = (await gated.call("carol", "GET", "/firewall/requests?state=pending"))["items"]
+        (now,) = [found for found in listed if found["way"]["node"] == "gated-0"]
+        assert (now["id"] != one["id"], now["state"]) == (True, "pending")
+
+
+async def test_a_registered_machine_is_approved_at_its_address_and_at_no_other(gated: Api) -> None:
+    rack = {"address": "203.0.113.7", "trustOnFirstUse": True}
+    pool = {"name": "metal", "provider": "ssh", "machines": ["rack1"], "externalResources": [DB]}
+    await gated.call("bob", "POST", "/projects/shop/machines", {"name": "rack1", "spec": rack}, status=201)
+    await gated.call(
+        "bob", "POST", "/projects/shop/clusters", {"name": "metal", "spec": {"nodePools": [pool]}}, status=201
+    )
+    await seen(gated, "metal", metal_rack1="203.0.113.7")
+    one = (await requests(gated))["203.0.113.7 db-prod"]
+    assert one["way"]["node"] == "metal-rack1"
+    await decide(gated, "carol", "approve", one)
+    # Another machine of the name, with another address: its pool has to let go of the first one before.
+    await gated.call("bob", "DELETE", "/projects/shop/machines/rack1", status=409)
+    await gated.call("bob", "PATCH", "/projects/shop/clusters/metal", {"nodePools": [{"name": "open", "count": 1}]})
+    await gated.call("bob", "DELETE", "/projects/shop/machines/rack1", status=204)
+    moved = {"name": "rack1", "spec": {**rack, "address": "203.0.113.8"}}
+    await gated.call("bob", "POST", "/projects/shop/machines", moved, status=201)
+    await gated.call("bob", "PATCH", "/projects/shop/clusters/metal", {"nodePools": [pool]})
+    await seen(gated, "metal", metal_rack1="203.0.113.8")
+    assert (await requests(gated))["203.0.113.8 db-prod"]["state"] == "pending"
+
+
+async def test_another_machine_of_a_pool_makes_its_approver_an_asker(gated: Api) -> None:
+    for name, address in (("rack1", "203.0.113.7"), ("rack2", "203.0.113.8")):
+        machine = {"name": name, "spec": {"address": address, "trustOnFirstUse": True}}
+        await gated.call("bob", "POST", "/projects/shop/machines", machine, status=201)
+    pool = {"name": "metal", "provider": "ssh", "machines": ["rack1"], "externalResources": [DB]}
+    await gated.call(
+        "bob", "POST", "/projects/shop/clusters", {"name": "metal", "spec": {"nodePools": [pool]}}, status=201
+    )
+    await gated.call("alice", "PUT", "/projects/shop/members/carol", {"role": "developer"})
+    patch = {"nodePools": [{**pool, "count": 1, "machines": ["rack2"]}]}
+    await gated.call("carol", "PATCH", "/projects/shop/clusters/metal", patch)
+    await seen(gated, "metal", metal_rack2="203.0.113.8")
+    one = (await requests(gated))["203.0.113.8 db-prod"]
+    await decide(gated, "carol", "approve", one, status=403)
+    await decide(gated, "dave", "approve", one)
+
+
+async def test_what_was_refused_at_the_gate_is_on_the_record(gated: Api) -> None:
+    one = (await requests(gated))["192.0.2.7 db-prod"]
+    await decide(gated, "bob", "approve", one, status=403)
+    await decide(gated, "carol", "revoke", one, status=409)
+    records = (await gated.call("admin", "GET", "/audit?limit=2"))["items"]
+    assert [(record["person"], record["action"], record["result"]) for record in records] == [
+        ("carol", "firewall.revoke", "refused: conflict"),
+        ("bob", "firewall.approve", "refused: forbidden"),
+    ]
