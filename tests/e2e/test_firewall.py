@@ -8,13 +8,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import shutil
 import time
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from haneul.app.installation import Installation
+from haneul.app.platform import API_PORT
 from haneul.cli.client import ApiClient
 from haneul.cli.context import Contexts
 from haneul.components.table import image_reference
@@ -54,12 +57,28 @@ def gateway() -> Iterator[str]:
             yield front
 
 
+def _of_the_operator(folder: Path) -> None:
+    """Copy what the operator's pod mounts, out of the running one."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if b"serve\0operator\0" in (process / "cmdline").read_bytes():
+                root = process / "root"
+                shutil.copytree(root / "opt/haneul/cilium/usr/share/cilium/crds", folder / "crds")
+                shutil.copy(root / "etc/haneul/authority/ca.crt", folder / "ca.crt")
+                return
+    raise AssertionError("no operator runs")
+
+
 @pytest.fixture
-async def operator(installation: Installation, gateway: str) -> AsyncIterator[None]:
+async def operator(installation: Installation, gateway: str, tmp_path: Path) -> AsyncIterator[None]:
     """The operator from the checkout, which keeps the gateway's rules, instead of the one in the cluster."""
     settings = installation.settings
     command = [str(HANEUL), "serve", "operator", f"--kubeconfig={settings.state}/admin.kubeconfig"]
     command += [f"--outside-address={settings.address}", f"--gateway=/run/netns/{gateway}"]
+    command += ["--guarded=203.0.113.0/24", f"--cilium-definitions={tmp_path}/crds"]
+    if settings.clusters_trust_issuer:
+        command += [f"--issuer=https://{settings.address}:{API_PORT}/oidc", f"--issuer-authority={tmp_path}/ca.crt"]
+    await asyncio.to_thread(_of_the_operator, tmp_path)
     async with installation.lifecycle.client() as management:
 
         async def replicas(count: int) -> None:
@@ -72,9 +91,7 @@ async def operator(installation: Installation, gateway: str) -> AsyncIterator[No
         await replicas(0)
         try:
             await wait_for(stopped, what="the operator's pod to end", timeout=60, clock=CLOCK)
-            process = await asyncio.create_subprocess_exec(
-                *command, "--guarded=203.0.113.0/24", stdout=asyncio.subprocess.DEVNULL
-            )
+            process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.DEVNULL)
             try:
                 yield
             finally:

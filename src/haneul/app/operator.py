@@ -58,9 +58,9 @@ class OperatorSettings:
     images: Images
     pause_image: str
     outside_address: str
-    data: str = "/var/lib/haneul/clusters"
     #: Folder with Cilium's resource definitions; the operator's pod mounts it.
-    cilium_definitions: Path = Path("/opt/haneul/cilium/usr/share/cilium/crds")
+    cilium_definitions: Path
+    data: str = "/var/lib/haneul/clusters"
     #: The unpacked node image, whose files machines get; the operator's pod mounts it.
     node_tree: Path = Path("/opt/haneul/node")
     #: Where kopf answers liveness probes, such as ``http://0.0.0.0:8080/healthz``; nowhere by default.

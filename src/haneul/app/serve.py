@@ -16,6 +16,7 @@ import typer
 serve_app = typer.Typer(help="Run one of the platform's own programs (inside its image).", hidden=True)
 
 _DATABASE = "sqlite+aiosqlite:////data/haneul.db"
+_DEFINITIONS = Path("/opt/haneul/cilium/usr/share/cilium/crds")
 _KEY_FILE, _PROVIDER = Path("/data/issuer.key"), Path("/data/provider.yaml")
 
 
@@ -49,6 +50,7 @@ def operator(
     issuer_authority: Annotated[Path | None, typer.Option(help="Certificate authority of the issuer.")] = None,
     gateway: Annotated[Path | None, typer.Option(help="Network namespace of a gateway to keep rules on.")] = None,
     guarded: Annotated[list[str] | None, typer.Option(help="Network behind the gateway; may be repeated.")] = None,
+    cilium_definitions: Annotated[Path, typer.Option(help="Folder with Cilium's resource definitions.")] = _DEFINITIONS,
 ) -> None:
     """Run the DKOS operator."""
     from haneul.app.firewall_gate import GatewaySettings  # noqa: PLC0415
@@ -66,6 +68,7 @@ def operator(
         images=cluster_images(),
         pause_image=image_reference("pause"),
         outside_address=outside_address,
+        cilium_definitions=cilium_definitions,
         health="http://0.0.0.0:8080/healthz",
         trust=trust,
         gateway=None if gateway is None else GatewaySettings(gateway, tuple(guarded or ())),

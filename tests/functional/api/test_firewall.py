@@ -433,7 +433,10 @@ async def test_a_registered_machine_is_approved_at_its_address_and_at_no_other(g
     await decide(gated, "carol", "approve", one)
     # Another machine of the name, with another address: its pool has to let go of the first one before.
     await gated.call("bob", "DELETE", "/projects/shop/machines/rack1", status=409)
-    await gated.call("bob", "PATCH", "/projects/shop/clusters/metal", {"nodePools": [{"name": "open", "count": 1}]})
+    spare = {"name": "spare", "spec": {**rack, "address": "203.0.113.9"}}
+    await gated.call("bob", "POST", "/projects/shop/machines", spare, status=201)
+    other = {"nodePools": [{**pool, "machines": ["spare"]}]}
+    await gated.call("bob", "PATCH", "/projects/shop/clusters/metal", other)
     await gated.call("bob", "DELETE", "/projects/shop/machines/rack1", status=204)
     moved = {"name": "rack1", "spec": {**rack, "address": "203.0.113.8"}}
     await gated.call("bob", "POST", "/projects/shop/machines", moved, status=201)

@@ -8,9 +8,11 @@ from datetime import timedelta
 
 import pytest
 
+from haneul.app.firewall_gate import FirewallJoinGate
 from haneul.dkos.control_plane import Images
 from haneul.dkos.controller import ClusterController
 from haneul.dkos.draining import CHANGING
+from haneul.dkos.gate_keeping import GateKeeping
 from haneul.dkos.model import (
     CLUSTERS,
     AuthoritiesRequest,
@@ -21,7 +23,10 @@ from haneul.dkos.model import (
     project_namespace,
 )
 from haneul.dkos.node_changes import DRAIN_LIFE
+from haneul.dkos.node_plan import plan_nodes
+from haneul.dkos.schema import machine_resource_definition
 from haneul.dkos.states import OLD_TRUSTED
+from haneul.firewall.gatekeeper import Gatekeeper
 from haneul.firewall.model import Way, rule_of
 from haneul.kernel.clock import VirtualClock
 from haneul.kernel.errors import HaneulError, UnavailableError
@@ -234,3 +239,27 @@ async def test_new_authorities_do_not_wait_for_a_node_that_nobody_let_in(world: 
         current = next(entry for entry in status.conditions if entry.type is ConditionType.AUTHORITIES_CURRENT)
         assert (current.status, current.reason) == ("True", OLD_TRUSTED), current.message
         assert not await world.has_certificate(like)
+
+
+async def test_a_cluster_whose_machines_sleep_has_no_way(world: Gated, native: Cluster) -> None:
+    like = gated(native)
+    async with approved(world, like) as (_, way):
+        cluster = await world.cluster(like)
+
+        async def read(_: Cluster) -> Cluster | None:
+            return cluster
+
+        gate = FirewallJoinGate(Gatekeeper(world.approvals, world.firewall))
+        keeping = GateKeeping(gate, read=read, observe=world.nodes.observe, clock=world.clock)
+        plan = plan_nodes(cluster, (), ())
+        assert await keeping.look(cluster, plan, await world.nodes.observe(cluster), None) == {}
+        assert await world.firewall.opened(way.uid) == {rule_of(way).key}
+        # Their addresses may be somebody else's by now.
+        assert set(await keeping.look(cluster, plan, (), None)) == {"gated-0"}
+        assert await world.firewall.opened(way.uid) == frozenset()
+
+
+def test_a_machine_s_address_cannot_be_written_over() -> None:
+    definition = machine_resource_definition()
+    spec = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+    assert spec["address"]["x-kubernetes-validations"][0]["rule"] == "self == oldSelf"
