@@ -1,10 +1,10 @@
-"""The platform's REST API, composed: identity, DKOS and usage behind one application."""
+"""The platform's REST API, composed: identity, DKOS, the firewall gate and usage behind one application."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +16,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from haneul import identity as identity_package
 from haneul.app.cluster_usage import USAGE_MIGRATIONS, ClusterSightings, NoAddresses, ProjectUsageAccess
+from haneul.app.firewall_access import (
+    FIREWALL_MIGRATIONS,
+    AskersOnRecord,
+    AuditedByIdentity,
+    NodesOfClusters,
+    PeopleAtTheGate,
+)
 from haneul.dkos.admission import TakenRange
 from haneul.dkos.authentication import token_audience
 from haneul.dkos.cluster_store import ClusterStore, QuotaStore
@@ -29,6 +36,10 @@ from haneul.dkos.ports import Caller as AnyCaller
 from haneul.dkos.quota import QuotaLimits
 from haneul.dkos.quota_http import quotas_router
 from haneul.dkos.service import ClientAuthorities, ClusterService
+from haneul.firewall.http import firewall_router
+from haneul.firewall.ports import ApprovalBoard
+from haneul.firewall.record import FirewallRecord
+from haneul.firewall.service import FirewallService
 from haneul.identity.audit import AuditLog
 from haneul.identity.audit_http import audit_router
 from haneul.identity.callers import Callers
@@ -45,6 +56,7 @@ from haneul.identity.issuer.model import CLUSTER_LIFE
 from haneul.identity.issuer.provider_pages import provider_router
 from haneul.identity.issuer.sign_on_pages import sign_on_router
 from haneul.identity.model import Caller, Role
+from haneul.identity.proxies import Proxies
 from haneul.identity.robots import Robots
 from haneul.identity.robots_http import robots_router
 from haneul.identity.secrets import SecretHasher
@@ -143,6 +155,19 @@ class ClustersInProject:
             await self._machines.forget(project)
 
 
+@asynccontextmanager
+async def _beside(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Do work that never ends by itself for as long as the block lasts."""
+    tasks = [asyncio.create_task(one) for one in work]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+
 def create_api(
     *,
     engine: AsyncEngine,
@@ -152,6 +177,7 @@ def create_api(
     keys: PublicKeys,
     authorities: ClientAuthorities,
     events: EventLog,
+    board: ApprovalBoard,
     reserved: list[TakenRange],
     clock: Clock,
     version: str,
@@ -184,6 +210,9 @@ def create_api(
         changed=recorder.changed,
         tokens=tokens,
     )
+    ways = FirewallRecord(engine, changes=AuditedByIdentity(audit), clock=clock)
+    firewall = FirewallService(ways, board=board, wanted=NodesOfClusters(store))
+    proxies = Proxies(engine)
     machine_service = MachineService(machines, keys, store, reserved=[entry for entry in reserved if entry.inside])
 
     @asynccontextmanager
@@ -191,13 +220,9 @@ def create_api(
         try:
             await migrate(engine, MIGRATIONS)
             await migrate(engine, USAGE_MIGRATIONS)
-            recording = asyncio.create_task(recorder.run())
-            try:
+            await migrate(engine, FIREWALL_MIGRATIONS)
+            async with _beside(recorder.run(), firewall.run()):
                 yield
-            finally:
-                recording.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await recording
         finally:
             await service.close()
             if issuer is not None:
@@ -207,7 +232,7 @@ def create_api(
     app = FastAPI(
         title="Haneul",
         version=version,
-        description="The platform's API: identity, clusters, machines, quotas and usage.",
+        description="The platform's API: identity, clusters, machines, the firewall gate, quotas and usage.",
         openapi_url="/api/v1/openapi.json",
         docs_url=None,
         redoc_url=None,
@@ -234,8 +259,9 @@ def create_api(
         if issuer.provider is not None:
             app.include_router(provider_router(issuer, issuer.provider))
     for router in (
-        clusters_router(service, access, heartbeat_seconds=heartbeat_seconds),
+        clusters_router(service, access, AskersOnRecord(ways, proxies), heartbeat_seconds=heartbeat_seconds),
         machines_router(machine_service, access),
+        firewall_router(firewall, PeopleAtTheGate(gate, identity, proxies)),
         quotas_router(quotas, store, NoAddresses(), access),
         usage_router(record, ProjectUsageAccess(gate, identity), clock),
     ):

@@ -15,6 +15,7 @@ from haneul.app.serve import serve_app, version
 from haneul.cli import people, sign_on
 from haneul.cli.audit import audit_app
 from haneul.cli.clusters import cluster_app, node_app
+from haneul.cli.firewall import firewall_app
 from haneul.cli.groups import group_app
 from haneul.cli.machines import machine_app
 from haneul.cli.output import say, say_error
@@ -60,6 +61,7 @@ def command_tree() -> typer.Typer:
     app.add_typer(cluster_app, name="cluster")
     app.add_typer(node_app, name="node")
     app.add_typer(machine_app, name="machine")
+    app.add_typer(firewall_app, name="firewall")
     app.add_typer(serve_app, name="serve", hidden=True)
     return app
 

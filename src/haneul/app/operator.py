@@ -20,6 +20,7 @@ import kopf
 import structlog
 import yaml
 
+from haneul.app.firewall_gate import FirewallJoinGate, GatewaySettings, firewall_backend
 from haneul.dkos.adapters.kube_clusters import KubeClusters
 from haneul.dkos.adapters.kube_events import KubeEvents
 from haneul.dkos.adapters.kube_machines import KubeKeys, KubeMachines
@@ -38,9 +39,11 @@ from haneul.dkos.model import CLUSTERS, Cluster, NodeProviderName, cluster_from_
 from haneul.dkos.teardown import tear_down
 from haneul.dkos.tenant_objects import CILIUM_RESOURCES
 from haneul.dkos.turns import Turns
+from haneul.firewall.adapters.kube_approvals import APPROVALS, CLUSTER_UID, KubeApprovals
+from haneul.firewall.gatekeeper import Gatekeeper
 from haneul.kernel.clock import SystemClock
 from haneul.kernel.errors import HaneulError, HostNotReadyError
-from haneul.kernel.kube import PODS, KubeAccess, KubeClient, Manifest
+from haneul.kernel.kube import PODS, KubeAccess, KubeClient, Manifest, Resource
 from haneul.kernel.kube_http import HttpKubeClient
 
 _log = structlog.get_logger(__name__)
@@ -57,15 +60,17 @@ class OperatorSettings:
     images: Images
     pause_image: str
     outside_address: str
-    data: str = "/var/lib/haneul/clusters"
     #: Folder with Cilium's resource definitions; the operator's pod mounts it.
-    cilium_definitions: Path = Path("/opt/haneul/cilium/usr/share/cilium/crds")
+    cilium_definitions: Path
+    data: str = "/var/lib/haneul/clusters"
     #: The unpacked node image, whose files machines get; the operator's pod mounts it.
     node_tree: Path = Path("/opt/haneul/node")
     #: Where kopf answers liveness probes, such as ``http://0.0.0.0:8080/healthz``; nowhere by default.
     health: str | None = None
     #: The platform's issuer, where tenants' API servers trust it.
     trust: IssuerTrust | None = None
+    #: The gateway whose rules are kept for nodes that reach external resources; by default they are written down only.
+    gateway: GatewaySettings | None = None
 
 
 class Operator:
@@ -76,6 +81,8 @@ class Operator:
         self._clock = SystemClock()
         self._management = HttpKubeClient(settings.access, user_agent="haneul-operator")
         self._recorder = EventRecorder(KubeEvents(self._management), clock=self._clock)
+        backend = firewall_backend(settings.gateway, self._management)
+        self._gate = FirewallJoinGate(Gatekeeper(KubeApprovals(self._management), backend))
         self._controllers: dict[str, ClusterController] = {}
         self._specs = KubeClusters(self._management, clock=self._clock)
         self._wakers = Wakers()
@@ -101,7 +108,8 @@ class Operator:
             # Should one end by an error that nobody foresaw, so does the other, and the pod starts anew.
             async with asyncio.TaskGroup() as group:
                 works = (
-                    self._dispatch_pods(),
+                    self._dispatch(PODS, CLUSTER_LABEL),
+                    self._dispatch(APPROVALS, CLUSTER_UID),
                     self._recorder.run(),
                     self._machines.watch_checks(),
                     self._wakers.run(self._management, self._wake_all),
@@ -204,6 +212,7 @@ class Operator:
             tell=self._recorder.tell,
             turns=self._turns,
             cilium_definitions=self._cilium_definitions,
+            gate=self._gate,
         )
         self._controllers[uid] = controller
         if uid in self._requested:
@@ -227,6 +236,7 @@ class Operator:
                     clock=self._clock,
                     tell=functools.partial(self._recorder.tell, cluster),
                 )
+                await self._gate.leave(cluster)
             except HaneulError as error:
                 self._recorder.tell(cluster, teardown_failed(error.detail))
                 raise kopf.TemporaryError(str(error), delay=2) from error
@@ -249,12 +259,11 @@ class Operator:
         if controller := self._controllers.get(uid):
             controller.request()
 
-    async def _dispatch_pods(self) -> None:
-        """Wake a cluster's controller whenever one of its pods changes."""
+    async def _dispatch(self, resource: Resource, label: str) -> None:
+        """Wake a cluster's controller whenever an object that names the cluster in a label changes."""
         client: KubeClient = self._management
-        async for event in client.watch(PODS, labels=CLUSTER_LABEL):
-            uid = event.object["metadata"]["labels"][CLUSTER_LABEL]
-            if controller := self._controllers.get(uid):
+        async for event in client.watch(resource, labels=label):
+            if controller := self._controllers.get(event.object["metadata"]["labels"][label]):
                 controller.wake()
 
 

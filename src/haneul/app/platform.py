@@ -24,6 +24,8 @@ from haneul.dkos.adapters.kube_machines import KEYS_NAMESPACE
 from haneul.dkos.door import WAKER_NAME, WAKER_NAMESPACE
 from haneul.dkos.isolation import waker_policies
 from haneul.dkos.schema import custom_resource_definition, machine_resource_definition
+from haneul.firewall.schema import custom_resource_definition as approvals_definition
+from haneul.firewall.schema import writer_policy
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import HaneulError
 from haneul.kernel.files import write_atomically
@@ -275,6 +277,8 @@ def platform_manifests(
         custom_resource_definition(),
         machine_resource_definition(),
         _keys_namespace(),
+        approvals_definition(),
+        *writer_policy(f"system:serviceaccount:{NAMESPACE}:haneul-api"),
         *account_with_rights("haneul-operator", NAMESPACE, _operator_rules(), _LABELS),
         *account_with_rights("haneul-api", NAMESPACE, _api_rules(), _LABELS),
         *_claims_rights(),
@@ -333,6 +337,8 @@ def _operator_rules() -> list[Manifest]:
     return [
         rule("dkos.haneul.dev", ["clusters", "clusters/status"], ["get", "list", "watch", "patch", "update"]),
         rule("dkos.haneul.dev", ["machines", "machines/status"], ["get", "list", "watch", "patch", "update"]),
+        # Who may join, it only reads.
+        rule("firewall.haneul.dev", ["firewallapprovals"], READ),
         rule("", ["namespaces", "services", "secrets", "configmaps", "persistentvolumes"], WRITE),
         rule("", ["persistentvolumeclaims"], WRITE),
         rule("", ["nodes"], READ),
@@ -359,6 +365,7 @@ def _api_rules() -> list[Manifest]:
     """Return what the API may do; of secrets nothing, but what the operator grants it cluster by cluster."""
     return [
         rule("dkos.haneul.dev", ["clusters", "machines"], WRITE),
+        rule("firewall.haneul.dev", ["firewallapprovals"], [*READ, "create", "delete"]),
         rule("", ["namespaces"], ["get", "create"]),
     ]
 

@@ -18,6 +18,7 @@ from haneul.kernel.errors import HaneulError
 serve_app = typer.Typer(help="Run one of the platform's own programs (inside its image).", hidden=True)
 
 _DATABASE = "sqlite+aiosqlite:////data/haneul.db"
+_DEFINITIONS = Path("/opt/haneul/cilium/usr/share/cilium/crds")
 _KEY_FILE, _PROVIDER = Path("/data/issuer.key"), Path("/data/provider.yaml")
 
 
@@ -51,8 +52,12 @@ def operator(
     kubeconfig: Annotated[Path | None, typer.Option(help="Kubeconfig; by default the pod's own account.")] = None,
     issuer: Annotated[str, typer.Option(help="Issuer URL that tenants' API servers shall trust.")] = "",
     issuer_authority: Annotated[Path | None, typer.Option(help="Certificate authority of the issuer.")] = None,
+    gateway: Annotated[Path | None, typer.Option(help="Network namespace of a gateway to keep rules on.")] = None,
+    guarded: Annotated[list[str] | None, typer.Option(help="Network behind the gateway; may be repeated.")] = None,
+    cilium_definitions: Annotated[Path, typer.Option(help="Folder with Cilium's resource definitions.")] = _DEFINITIONS,
 ) -> None:
     """Run the DKOS operator."""
+    from haneul.app.firewall_gate import GatewaySettings  # noqa: PLC0415
     from haneul.app.images import cluster_images  # noqa: PLC0415
     from haneul.app.operator import Operator, OperatorSettings  # noqa: PLC0415
     from haneul.components.table import image_reference  # noqa: PLC0415
@@ -67,8 +72,10 @@ def operator(
         images=cluster_images(),
         pause_image=image_reference("pause"),
         outside_address=outside_address,
+        cilium_definitions=cilium_definitions,
         health="http://0.0.0.0:8080/healthz",
         trust=trust,
+        gateway=None if gateway is None else GatewaySettings(gateway, tuple(guarded or ())),
     )
     asyncio.run(Operator(settings).run())
 
@@ -141,6 +148,7 @@ def api(
     from haneul.dkos.adapters.kube_clusters import KubeClusters  # noqa: PLC0415
     from haneul.dkos.adapters.kube_events import KubeEvents  # noqa: PLC0415
     from haneul.dkos.adapters.kube_machines import KubeKeys, KubeMachines  # noqa: PLC0415
+    from haneul.firewall.adapters.kube_approvals import KubeApprovals  # noqa: PLC0415
     from haneul.identity.issuer.assembly import IssuerSettings  # noqa: PLC0415
     from haneul.identity.issuer.relying import read_provider  # noqa: PLC0415
     from haneul.kernel.clock import SystemClock  # noqa: PLC0415
@@ -159,6 +167,7 @@ def api(
         keys=KubeKeys(client),
         authorities=KubeAuthorities(client),
         events=KubeEvents(client),
+        board=KubeApprovals(client),
         reserved=loaded(reserved.read_text()),
         clock=clock,
         version=version(),

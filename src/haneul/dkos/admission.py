@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from haneul.dkos.control_plane import NODE_CIDR_BITS
+from haneul.dkos.external_resources import check_external_resources
 from haneul.dkos.hibernation import SLEEPING_PROVIDERS
 from haneul.dkos.machines import LONGEST_MACHINE_NAME, Machine
 from haneul.dkos.model import (
@@ -140,6 +141,8 @@ def check_shape(spec: ClusterSpec) -> None:
                 hint=f"ask for fewer nodes; each takes a /{NODE_CIDR_BITS} of the range, which cannot grow later",
             )
     _check_sleep(spec)
+    for pool in spec.node_pools:
+        check_external_resources(pool)
     settings = spec.settings
     if settings.node_monitor_grace_seconds < 4 * settings.node_status_update_seconds:
         raise InvalidInputError(

@@ -14,7 +14,7 @@ import structlog
 from haneul.dkos.draining import Drainer, mark, marked_since, pods_left, release
 from haneul.dkos.model import Cluster, NodeProviderName
 from haneul.dkos.node_changes import Change, NodeView, Step, next_changes, progress
-from haneul.dkos.node_plan import node_state
+from haneul.dkos.node_plan import may_run_pods, node_state
 from haneul.dkos.ports import NodeAnnouncement, NodeProvider, ProvidedNode
 from haneul.kernel.clock import Clock
 from haneul.kernel.kube import NODES, KubeClient, Manifest
@@ -42,12 +42,21 @@ class NodeChanger:
         announced: Mapping[str, NodeAnnouncement],
         provided: Sequence[ProvidedNode],
         nodes: Sequence[Manifest],
+        barred: Mapping[str, str] | None = None,
     ) -> str:
-        """Bring the nodes one step closer to what is announced; return in words what is under way, or nothing."""
+        """Bring the nodes one step closer to what is announced; return in words what is under way, or nothing.
+
+        A ``barred`` node that runs pods leaves like one that no pool wants; its machine is made anew after that.
+        """
         machines = {machine.name: machine for machine in provided}
         objects = {node["metadata"]["name"]: node for node in nodes}
+        leave = {name for name in barred or () if may_run_pods(machines.get(name), objects.get(name))}
+        announced = {name: node for name, node in announced.items() if name not in leave}
         views = {
-            name: self._view(cluster, name, announced.get(name), machines.get(name), objects.get(name))
+            name: replace(
+                self._view(cluster, name, announced.get(name), machines.get(name), objects.get(name)),
+                barred=name in (barred or ()) and name not in leave,
+            )
             for name in sorted({*announced, *machines, *objects})
         }
         changes = next_changes(tuple(views.values()), self._clock.now())

@@ -24,6 +24,7 @@ from haneul.dkos.control_plane import labels
 from haneul.dkos.credentials import decode, node_kubeconfig, operator_access, secret_manifest
 from haneul.dkos.door import Door
 from haneul.dkos.events import Look, Tell, credentials_renewed, told
+from haneul.dkos.gate_keeping import GateKeeping
 from haneul.dkos.hibernation import Level
 from haneul.dkos.joining import AnnouncedNode
 from haneul.dkos.masters import MadeMasters, Masters
@@ -36,12 +37,13 @@ from haneul.dkos.model import (
     NodePool,
     NodeProviderName,
     Phase,
+    cluster_from_resource,
     project_namespace,
 )
 from haneul.dkos.node_files import node_files
 from haneul.dkos.node_plan import NodePlan, node_statuses, plan_nodes, what_matters
 from haneul.dkos.pace import IDLE, Pace, is_settled
-from haneul.dkos.ports import NodeAnnouncement, NodeProvider, ProvidedNode, SpecWriter
+from haneul.dkos.ports import JoinGate, NodeAnnouncement, NodeProvider, ProvidedNode, SpecWriter
 from haneul.dkos.rotating import AuthorityRotation
 from haneul.dkos.signing import NodeSigner
 from haneul.dkos.sleeping import Sleeping
@@ -88,6 +90,7 @@ class ClusterController:
         tell: Tell,
         turns: Turns,
         cilium_definitions: Sequence[Manifest] = (),
+        gate: JoinGate,
     ) -> None:
         """``cilium_definitions`` are what Cilium's operator would define: one after the other, a second each."""
         self._management = management
@@ -98,6 +101,7 @@ class ClusterController:
         self._pause_image = pause_image
         self._clock = clock
         self._tell = tell
+        self._gate = GateKeeping(gate, read=self._read, observe=self._observe, clock=clock)
         self._turns = turns
         self._cilium_definitions = cilium_definitions
         self._uid = ""
@@ -177,7 +181,9 @@ class ClusterController:
         if not problem and None in (cluster.spec.network.pods, cluster.spec.network.services):
             problem = "the spec names no ranges; create clusters through the platform's API, which allocates them"
         if problem:
-            return await self._report(cluster, Observation(problem=problem))
+            status = await self._report(cluster, Observation(problem=problem))
+            await self._gate.close(cluster)
+            return status
         if await self._sleeping.follow_schedule(cluster, now):
             return cluster.status
         if cluster.spec.hibernation.asleep:
@@ -200,25 +206,25 @@ class ClusterController:
             provided = await self._observe(cluster)
         # Before its door is open, the waker would hold this connection too, and the look with it.
         api_answers, message = await self._reach_tenant(cluster, made, now) if is_open else (False, "")
-        nodes: Sequence[Manifest] = ()
+        tenant = self._tenant if api_answers else None
         plan = plan_nodes(cluster, provided, ())
+        nodes, barred = await self._look_at_gate(tenant, cluster, plan, provided)
         change = ""
-        if api_answers and self._tenant is not None:
-            nodes = await self._tenant.list(NODES)
-            await self._serve_tenant(self._tenant, cluster, made, plan, provided, nodes, tokens)
-            change = await self._changer.look(self._tenant, cluster, announced, provided, nodes)
+        if tenant is not None:
+            await self._serve_tenant(tenant, cluster, made, plan, provided, nodes, tokens, barred)
+            change = await self._changer.look(tenant, cluster, announced, provided, nodes, barred)
         rotation = await self._rotation.look(
             cluster,
             made,
-            self._tenant if api_answers else None,
-            waiting_nodes=self._nodes_of_other_eras(plan, provided, made.keyring.machine_era),
+            tenant,
+            waiting_nodes=self._nodes_of_other_eras(plan, provided, made.keyring.machine_era, barred),
         )
         seen = Observation(
             masters=masters,
             api_answers=api_answers,
             api_message=message,
             # Masters that are down say nothing of nodes, which go on without them.
-            nodes=node_statuses(plan, provided, nodes)
+            nodes=node_statuses(plan, provided, nodes, barred)
             if api_answers or waking or not cluster.status.nodes
             else cluster.status.nodes,
             wanted_nodes=cluster.spec.node_count,
@@ -293,6 +299,8 @@ class ClusterController:
         if rest.level < Level.NODES:
             await self._disconnect()
             self._listens = False
+            # No node of it is there any more, and its addresses may be others' soon.
+            await self._gate.close(cluster)
         if rest.status.phase is Phase.ASLEEP:
             self._rest()
         status = await self._write(cluster, Look(rest.status, at=now))
@@ -373,6 +381,26 @@ class ClusterController:
                     group.create_task(self._providers[node.pool.provider].ensure(cluster, node))
         return not announced.keys() <= machines.keys()
 
+    async def _look_at_gate(
+        self, tenant: KubeClient | None, cluster: Cluster, plan: NodePlan, provided: Sequence[ProvidedNode]
+    ) -> tuple[Sequence[Manifest], Mapping[str, str]]:
+        """Return the cluster's Node objects, and what bars each gated node.
+
+        The gate looks whatever the tenant's API server does: a cluster that does not answer keeps no way open.
+        """
+        try:
+            nodes = None if tenant is None else await tenant.list(NODES)
+        except HaneulError:
+            await self._gate.look(cluster, plan, provided, None)
+            raise
+        return nodes or (), await self._gate.look(cluster, plan, provided, nodes)
+
+    async def _read(self, cluster: Cluster) -> Cluster | None:
+        """Return the cluster as it is asked for now, if it is still the same one."""
+        found = await self._management.get(CLUSTERS, cluster.name, project_namespace(cluster.project))
+        current = None if found is None else cluster_from_resource(found)
+        return current if current is not None and current.uid == cluster.uid else None
+
     async def _observe(self, cluster: Cluster) -> list[ProvidedNode]:
         found: list[ProvidedNode] = []
         for provider in self._providers.values():
@@ -390,7 +418,9 @@ class ClusterController:
             self._tenant = await self._tenant_stack.enter_async_context(self._connect(access))
             self._tenant_until = now + _CLIENT_LIFE
             tell = functools.partial(self._tell, cluster)
-            self._signer = NodeSigner(authority=made.keyring.request_signer, clock=self._clock, tell=tell)
+            self._signer = NodeSigner(
+                authority=made.keyring.request_signer, clock=self._clock, tell=tell, bars=self._gate.bars
+            )
         try:
             await self._tenant.raw_get("/readyz")
         except HaneulError as error:
@@ -435,6 +465,7 @@ class ClusterController:
         provided: Sequence[ProvidedNode],
         nodes: Sequence[Manifest],
         tokens: Mapping[str, str],
+        barred: Mapping[str, str],
     ) -> None:
         """Put into the tenant's cluster what its nodes and people need."""
         await self._apply_base(tenant, cluster, made)
@@ -444,6 +475,7 @@ class ClusterController:
                 name,
                 f"system:bootstrap:{tokens[name].split('.')[0]}",
                 machines[name].address if name in machines else "",
+                barred.get(name, ""),
             )
             for name in plan.keep
         }
@@ -496,13 +528,18 @@ class ClusterController:
             await tenant.apply(SECRETS, tenant_objects.bootstrap_token(token, name, self._clock.now()))
             self._base_done.add(key)
 
-    def _nodes_of_other_eras(self, plan: NodePlan, provided: Sequence[ProvidedNode], era: int) -> list[str]:
-        """Return the wanted nodes whose machine is not made for this era, or has not joined since it was."""
+    def _nodes_of_other_eras(
+        self, plan: NodePlan, provided: Sequence[ProvidedNode], era: int, barred: Mapping[str, str]
+    ) -> list[str]:
+        """Return the wanted nodes whose machine is not made for this era, or has not joined since it was.
+
+        Nobody waits for those that are barred from joining: they hold nothing that was signed.
+        """
         machines = {machine.name: machine for machine in provided if machine.era == era and machine.running}
         return [
             name
             for name in sorted(plan.keep)
-            if name not in machines or self._joined.get(name) != machines[name].instance
+            if name not in machines or (self._joined.get(name) != machines[name].instance and name not in barred)
         ]
 
     async def _has_joined(self, tenant: KubeClient, name: str, machine: ProvidedNode) -> bool:

@@ -49,6 +49,9 @@ class Reason(StrEnum):
     CREDENTIALS_RENEWED = "CredentialsRenewed"
     NODE_CERTIFICATE_SIGNED = "NodeCertificateSigned"
     NODE_CERTIFICATE_REFUSED = "NodeCertificateRefused"
+    NODE_AWAITS_APPROVAL = "NodeAwaitsApproval"
+    NODE_APPROVED = "NodeApproved"
+    NODE_APPROVAL_ENDED = "NodeApprovalEnded"
     NODE_READY = "NodeReady"
     NODE_NOT_READY = "NodeNotReady"
     NODE_REPLACED = "NodeReplaced"
@@ -96,6 +99,17 @@ MEANINGS: Final[Mapping[Reason, tuple[EventType, str, str]]] = {
         _W,
         "somebody asked for a node's certificate and did not get it",
         "the message names who asked; if nobody should have, take their rights, or the node, away",
+    ),
+    Reason.NODE_AWAITS_APPROVAL: (
+        _W,
+        "a node gets no certificate until a firewall approver lets it reach its pool's external resources",
+        "[ask a firewall approver](../howto/approve-firewall-access.md)",
+    ),
+    Reason.NODE_APPROVED: (_N, "firewall approvers let a node reach all that its pool names, so it joins", ""),
+    Reason.NODE_APPROVAL_ENDED: (
+        _W,
+        "a node that runs pods may no longer reach an external resource, so it is emptied and taken out",
+        "ask the firewall approver; a changed external resource needs new approvals",
     ),
     Reason.NODE_READY: (_N, "a node runs pods", ""),
     Reason.NODE_NOT_READY: (_W, "a node that ran pods does not", "wait a minute; then look at the node"),
@@ -299,6 +313,7 @@ def _node_events(before: ClusterStatus, after: ClusterStatus) -> Iterator[Event]
     known = {node.name: node for node in before.nodes}
     for node in after.nodes:
         was_ready = node.name in known and known[node.name].ready
+        yield from _approval_events(known.get(node.name, NodeStatus(name=node.name, pool=node.pool)), node)
         if node.ready and not was_ready:
             yield event(Reason.NODE_READY, f"node {node.name} is ready")
         elif was_ready and not node.ready and after.phase not in _ASLEEP:
@@ -308,6 +323,17 @@ def _node_events(before: ClusterStatus, after: ClusterStatus) -> Iterator[Event]
         return
     for name in sorted(known.keys() - {node.name for node in after.nodes}):
         yield event(Reason.NODE_DROPPED, f"node {name} is taken out: no pool wants it any more")
+
+
+def _approval_events(before: NodeStatus, after: NodeStatus) -> Iterator[Event]:
+    place = f"node {after.name} at {after.address}"
+    if after.barred and after.ready:
+        if not before.barred:
+            yield event(Reason.NODE_APPROVAL_ENDED, f"{place} is taken out, for it {after.barred}")
+    elif after.barred and (after.barred, after.address) != (before.barred, before.address):
+        yield event(Reason.NODE_AWAITS_APPROVAL, f"{place} {after.barred}")
+    elif before.barred and not after.barred and after.address:
+        yield event(Reason.NODE_APPROVED, f"{place} may reach all that its pool names")
 
 
 def _why(node: NodeStatus) -> str:

@@ -18,8 +18,8 @@ from pydantic.alias_generators import to_camel
 from haneul.dkos.cluster_store import ClusterEvent
 from haneul.dkos.event_log import EventRecord
 from haneul.dkos.model import Cluster, ClusterSpec
-from haneul.dkos.ports import Access, Caller
-from haneul.dkos.service import ClusterService
+from haneul.dkos.ports import Access, Caller, PoolAskers
+from haneul.dkos.service import Asking, ClusterService
 from haneul.kernel.errors import HaneulError
 from haneul.kernel.http import decode_continue, encode_continue
 
@@ -80,10 +80,15 @@ class ClusterAccessToken(_Value):
     expires: datetime
 
 
-def clusters_router(service: ClusterService, access: Access, *, heartbeat_seconds: float) -> APIRouter:
+def clusters_router(
+    service: ClusterService, access: Access, askers: PoolAskers, *, heartbeat_seconds: float
+) -> APIRouter:
     """Return the routes for clusters. While a watch is silent it shows every ``heartbeat_seconds`` that it lives."""
     router = APIRouter(prefix="/projects/{project}/clusters", tags=["clusters"])
     signed_in = Annotated[Caller, Depends(access.caller)]
+
+    def asking(caller: Caller, project: str, name: str) -> Asking:
+        return lambda pools: askers.note(caller, project, name, pools)
 
     @router.get("", response_model=ClusterPage)
     async def list_clusters(
@@ -112,7 +117,13 @@ def clusters_router(service: ClusterService, access: Access, *, heartbeat_second
     @router.post("", status_code=201)
     async def create_cluster(project: str, body: NewCluster, request: Request, caller: signed_in) -> Cluster:
         await access.change(caller, project)
-        cluster = await service.create(project, body.name, body.spec, confirm=lambda: access.change(caller, project))
+        cluster = await service.create(
+            project,
+            body.name,
+            body.spec,
+            asking=asking(caller, project, body.name),
+            confirm=lambda: access.change(caller, project),
+        )
         await access.record(request, caller, "cluster.create", body.name, project)
         return cluster
 
@@ -126,7 +137,7 @@ def clusters_router(service: ClusterService, access: Access, *, heartbeat_second
         project: str, name: str, patch: Annotated[dict[str, Any], Body()], request: Request, caller: signed_in
     ) -> Cluster:
         await access.change(caller, project)
-        cluster = await service.change(project, name, patch, now=access.now())
+        cluster = await service.change(project, name, patch, now=access.now(), asking=asking(caller, project, name))
         await access.record(request, caller, "cluster.change", f"{name} {json.dumps(patch)}"[:200], project)
         return cluster
 

@@ -37,19 +37,24 @@ _SERVING_USAGES: Final = (
 
 @dataclass(frozen=True)
 class AnnouncedNode:
-    """A node that may join: its name, the user name of its bootstrap token, and its address once it is known."""
+    """A node that may join: its name, the user name of its bootstrap token, and its address once it is known.
+
+    ``barred`` says what has to happen before it gets any certificate, such as a firewall approver's decision.
+    """
 
     name: str
     bootstrap_user: str
     address: str
+    barred: str = ""
 
 
 @dataclass(frozen=True)
 class Grant:
-    """The request is right; ``profile`` is what the certificate says."""
+    """The request of ``node`` is right; ``profile`` is what the certificate says."""
 
     profile: LeafProfile
     reason: str
+    node: str
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ class Refusal:
 
 @dataclass(frozen=True)
 class NotYet:
-    """The request may become right: its node's address is not known yet."""
+    """The request may become right: its node's address is not known yet, or the node is barred."""
 
     reason: str
 
@@ -83,9 +88,10 @@ def decide(request: Manifest, announced: Mapping[str, AnnouncedNode]) -> Grant |
     node = announced.get(name)
     if node is None:
         return Refusal(f"no pool of this cluster announced a node named {name}")
-    if spec["signerName"] == CLIENT_SIGNER:
-        return _decide_client(spec, asked, node)
-    return _decide_serving(spec, asked, node)
+    client = spec["signerName"] == CLIENT_SIGNER
+    decision = _decide_client(spec, asked, node) if client else _decide_serving(spec, asked, node)
+    # Renewals too: a node whose approval was taken back gets no new certificate either.
+    return NotYet(node.barred) if isinstance(decision, Grant) and node.barred else decision
 
 
 @dataclass(frozen=True)
@@ -137,7 +143,7 @@ def _decide_client(spec: Manifest, asked: _Asked, node: AnnouncedNode) -> Grant 
     if spec.get("username") not in (node.bootstrap_user, f"system:node:{node.name}"):
         return Refusal("the request was not made with the credential that was announced for this node")
     profile = LeafProfile(f"system:node:{node.name}", ("system:nodes",), client=True)
-    return Grant(profile, "the node was announced by a pool of this cluster")
+    return Grant(profile, "the node was announced by a pool of this cluster", node.name)
 
 
 def _decide_serving(spec: Manifest, asked: _Asked, node: AnnouncedNode) -> Grant | Refusal | NotYet:
@@ -153,7 +159,7 @@ def _decide_serving(spec: Manifest, asked: _Asked, node: AnnouncedNode) -> Grant
     if set(addresses) != {node.address}:
         return Refusal(f"the addresses {', '.join(addresses)} are not the announced {node.address}")
     profile = LeafProfile(f"system:node:{node.name}", ("system:nodes",), names, addresses, server=True)
-    return Grant(profile, "the addresses are the announced node's")
+    return Grant(profile, "the addresses are the announced node's", node.name)
 
 
 def _node_name(asked: _Asked) -> str | None:

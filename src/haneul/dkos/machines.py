@@ -61,7 +61,9 @@ class MachineSpec(_Value):
     """How a machine is reached and known."""
 
     address: Annotated[str, AfterValidator(_host_address)] = Field(
-        description="An IPv4 address of the machine itself; other nodes reach it there too."
+        description="An IPv4 address of the machine itself; other nodes reach it there too.",
+        # What was approved for a node at an address is not for another machine.
+        json_schema_extra={"x-kubernetes-validations": [{"rule": "self == oldSelf", "message": "it never changes"}]},
     )
     port: int = Field(default=22, ge=1, le=65535, description="Port of its SSH server.")
     user: Annotated[str, AfterValidator(_user)] = Field(

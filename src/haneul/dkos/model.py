@@ -8,6 +8,7 @@ The custom resource's schema is generated from them (:mod:`haneul.dkos.schema`).
 from __future__ import annotations
 
 import ipaddress
+import re
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Final
@@ -29,10 +30,14 @@ VERSIONS: Final = ("1.37.2",)
 #: Names become parts of DNS labels and namespaces together with the project's name.
 LONGEST_CLUSTER_NAME: Final = 30
 LONGEST_POOL_NAME: Final = 20
+LONGEST_RESOURCE_NAME: Final = 40
 MOST_NODES: Final = 64
+MOST_EXTERNAL_RESOURCES: Final = 16
 MOST_SLEEP_RULES: Final = 8
 #: When nothing was ever asked for by hand.
 NEVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
+PORT_PATTERN: Final = "^[0-9]{1,5}(-[0-9]{1,5})?/(tcp|udp)$"
+_PORT: Final = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?/(tcp|udp)")
 
 
 class _Model(BaseModel):
@@ -78,6 +83,43 @@ class NodeProviderName(StrEnum):
     SSH = "ssh"
 
 
+def _resource_name(text: str) -> str:
+    try:
+        return parse_label(text, what="name of an external resource", longest=LONGEST_RESOURCE_NAME)
+    except InvalidInputError as error:
+        raise ValueError(f"{error.detail}: {error.hint}") from error
+
+
+def _port(text: str) -> str:
+    match = _PORT.fullmatch(text)
+    first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+    if match is None or not 1 <= first <= last <= 65535:
+        raise ValueError(f"{text!r} is no port: write '5432/tcp', '53/udp' or '8000-8010/tcp'")
+    return f"{first}/{match[3]}" if first == last else f"{first}-{last}/{match[3]}"
+
+
+#: A port or a range of ports with its protocol, such as ``5432/tcp`` or ``8000-8010/tcp``.
+PortText = Annotated[str, AfterValidator(_port), Field(json_schema_extra={"pattern": PORT_PATTERN})]
+
+
+class ExternalResource(_Model):
+    """Something outside of the platform that lets in only addresses which a person has registered."""
+
+    name: Annotated[str, AfterValidator(_resource_name)] = Field(
+        description=f"A DNS label of at most {LONGEST_RESOURCE_NAME} characters, unique in the pool.",
+        json_schema_extra={"pattern": LABEL_PATTERN, "maxLength": LONGEST_RESOURCE_NAME},
+    )
+    addresses: tuple[Cidr, ...] = Field(
+        min_length=1, max_length=32, description="Where it is: IPv4 addresses, and networks of at least /16."
+    )
+    ports: tuple[PortText, ...] = Field(
+        min_length=1, max_length=32, description="What is used there, such as `5432/tcp` or `8000-8010/udp`."
+    )
+    reason: str = Field(
+        min_length=1, max_length=500, description="Why the nodes need it; the firewall approver reads this."
+    )
+
+
 class Network(_Model):
     """The cluster's network. Ranges left out are allocated from the platform's pools, without overlap."""
 
@@ -104,6 +146,11 @@ class NodePool(_Model):
     )
     cpu: float = Field(default=2.0, gt=0, le=256, description="Cores of each sandbox node.")
     memory_mib: int = Field(default=2048, ge=256, le=1 << 20, description="Memory of each sandbox node, in MiB.")
+    external_resources: tuple[ExternalResource, ...] = Field(
+        default=(),
+        max_length=MOST_EXTERNAL_RESOURCES,
+        description="What its nodes reach behind firewalls; each node joins when a firewall approver let it reach all.",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -301,6 +348,9 @@ class NodeStatus(_Model):
     address: str = Field(default="", description="Where its provider sees it.")
     ready: bool = Field(default=False, description="Whether it runs pods.")
     message: str = Field(default="", description="What it waits for.")
+    barred: str = Field(
+        default="", description="What has to happen before it may join: a firewall approver's decision."
+    )
 
 
 class ClusterStatus(_Model):

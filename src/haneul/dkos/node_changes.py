@@ -18,8 +18,9 @@ is outdated and ready                                 marked, drained and replac
 ====================================================  ===============================================================
 
 So at most one wanted node is down by our own doing, a changed node that does not become ready stops the rest, and what
-is broken is mended first, whatever the others do. A mark is an annotation of the Node object, so whoever looks next
-sees what was begun.
+is broken is mended first, whatever the others do. A node that may not join until a person lets it in holds up its own
+pool, whose nodes would wait one after the other, and no other pool. A mark is an annotation of the Node object, so
+whoever looks next sees what was begun.
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ class NodeView:
     #: Its machine is made from what it should be made from.
     current: bool = True
     marked: datetime | None = None
+    #: It may not join until a person lets it in.
+    barred: bool = False
     #: What it waits for, in words.
     message: str = ""
 
@@ -156,23 +159,32 @@ def _mend(broken: Sequence[NodeView], wanted: Sequence[NodeView], now: datetime)
     first = min(broken, key=lambda view: (view.marked is None, view.marked or now, view.name), default=None)
     if first is None:
         return []
-    under_way = any(view.marked is not None and not view.ready for view in wanted if view is not first)
+    under_way = any(view.marked is not None and not view.ready for view in _beside(first, wanted))
     return [] if first.marked is None and under_way else [_next(first, now)]
 
 
 def _roll(outdated: Sequence[NodeView], wanted: Sequence[NodeView], now: datetime, *, calm: bool) -> list[Change]:
     """The marked one goes on while all others are well, else it is released; if none is marked, the first is begun."""
-    ordered = sorted(outdated, key=lambda view: (view.marked is None, view.marked or now, view.name))
+    held = {view.pool for view in wanted if view.barred}
+    ordered = sorted(
+        (view for view in outdated if view.marked is not None or view.pool not in held),
+        key=lambda view: (view.marked is None, view.marked or now, view.name),
+    )
     if not ordered:
         return []
     first, rest = ordered[0], ordered[1:]
     changes = [Change(view.name, Step.RELEASE) for view in rest if view.marked is not None]
-    others = [view for view in wanted if view is not first]
+    others = _beside(first, wanted)
     if calm and all(view.ready for view in others) and not any(view.marked for view in others):
         changes.append(_next(first, now))
     elif first.marked is not None:
         changes.append(Change(first.name, Step.RELEASE))
     return changes
+
+
+def _beside(first: NodeView, wanted: Sequence[NodeView]) -> list[NodeView]:
+    """Return the wanted nodes that count when one is to be changed."""
+    return [view for view in wanted if view is not first and not (view.barred and view.pool != first.pool)]
 
 
 def _next(view: NodeView, now: datetime) -> Change:

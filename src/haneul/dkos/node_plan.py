@@ -33,19 +33,34 @@ def plan_nodes(cluster: Cluster, provided: Sequence[ProvidedNode], registered: S
 
 
 def node_statuses(
-    plan: NodePlan, provided: Sequence[ProvidedNode], nodes: Sequence[Manifest]
+    plan: NodePlan,
+    provided: Sequence[ProvidedNode],
+    nodes: Sequence[Manifest],
+    barred: Mapping[str, str] | None = None,
 ) -> tuple[NodeStatus, ...]:
-    """Return the status of every wanted node, from its machine and its Node object."""
+    """Return the status of every wanted node, from its machine, its Node object and what it is still barred from."""
     machines = {node.name: node for node in provided}
     objects = {node["metadata"]["name"]: node for node in nodes}
-    return tuple(_status(name, pool, machines.get(name), objects.get(name)) for name, pool in sorted(plan.keep.items()))
+    return tuple(
+        _status(name, pool, machines.get(name), objects.get(name), (barred or {}).get(name, ""))
+        for name, pool in sorted(plan.keep.items())
+    )
 
 
-def _status(name: str, pool: NodePool, machine: ProvidedNode | None, node: Manifest | None) -> NodeStatus:
+def _status(name: str, pool: NodePool, machine: ProvidedNode | None, node: Manifest | None, barred: str) -> NodeStatus:
     state, message = node_state(machine, node)
     address = machine.address if machine else ""
     ready = state is NodeState.READY
-    return NodeStatus(name=name, pool=pool.name, address=address, ready=ready, message=message)
+    if barred and machine is not None and machine.running:
+        message = barred
+    return NodeStatus(
+        name=name,
+        pool=pool.name,
+        address=address,
+        ready=ready,
+        message=message,
+        barred=barred if address else "",
+    )
 
 
 class NodeState(Enum):
@@ -82,3 +97,8 @@ def node_state(machine: ProvidedNode | None, node: Manifest | None) -> tuple[Nod
     if ready["status"] == "True":
         return NodeState.READY, ""
     return NodeState.NOT_READY, ready["message"]
+
+
+def may_run_pods(machine: ProvidedNode | None, node: Manifest | None) -> bool:
+    """Say whether a machine has joined, so that pods may run on it."""
+    return node_state(machine, node)[0] is not NodeState.EMPTY

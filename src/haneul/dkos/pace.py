@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from haneul.dkos.model import ClusterStatus, ConditionType, Phase
+from haneul.dkos.states import WAITS_FOR_APPROVER
 
 QUICK: Final = 0.2
 LAST: Final = 5.0
@@ -32,7 +33,7 @@ class Pace:
         """Return how many seconds to wait after a look that ended at the monotonic moment ``now``."""
         if status != self._seen:
             self._seen, self._changed_at, self._wait = status, now, QUICK
-        if is_settled(status) or _is_refused(status):
+        if is_settled(status) or _only_a_person_goes_on(status):
             return IDLE
         if status.phase in _QUICK_PHASES and now - self._changed_at < CREATION_SECONDS:
             return QUICK
@@ -46,5 +47,10 @@ def is_settled(status: ClusterStatus) -> bool:
     return all(condition.status == "True" for condition in status.conditions)
 
 
-def _is_refused(status: ClusterStatus) -> bool:
-    return any(entry.type is ConditionType.ACCEPTED and entry.status == "False" for entry in status.conditions)
+def _only_a_person_goes_on(status: ClusterStatus) -> bool:
+    """The spec is refused, or all that is missing is an approval, which wakes the controller."""
+    missing = [entry for entry in status.conditions if entry.status != "True"]
+    approver = {ConditionType.NETWORK_READY, ConditionType.NODES_READY}
+    return any(entry.type is ConditionType.ACCEPTED for entry in missing) or (
+        {entry.type for entry in missing} <= approver and any(entry.reason == WAITS_FOR_APPROVER for entry in missing)
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -82,6 +83,39 @@ class SpecWriter(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class GatedNode:
+    """A node as the join gate needs it: where it is, and whether pods may run on it already.
+
+    Without a pool it is on its way out.
+    """
+
+    name: str
+    pool: NodePool | None
+    address: str
+    joined: bool = False
+
+
+class JoinGate(Protocol):
+    """Bars nodes whose pools name external resources until a person has let each of them in. Never lets by default."""
+
+    async def look(self, cluster: Cluster, nodes: Sequence[GatedNode]) -> Mapping[str, str]:
+        """Return what bars each gated node, in words and by name; nothing for one that may join.
+
+        ``nodes`` are all of the cluster's gated nodes and those that leave. When this returns, the firewall lets
+        through those that may join, and nothing of the cluster's but them and those that have joined and are to leave.
+        """
+        ...
+
+    async def bars(self, cluster: Cluster, node: GatedNode) -> str:
+        """Return what bars one node at this moment; asked right before its certificate is signed."""
+        ...
+
+    async def leave(self, cluster: Cluster) -> None:
+        """Let the firewall forget a cluster that is gone."""
+        ...
+
+
 class Caller(Protocol):
     """Who is behind a request."""
 
@@ -128,6 +162,14 @@ class Access(Protocol):
 
     def now(self) -> datetime:
         """Return the moment."""
+        ...
+
+
+class PoolAskers(Protocol):
+    """Keeps who asked for which gated pool, so that nobody lets in what they asked for themselves."""
+
+    async def note(self, caller: Caller, project: str, cluster: str, pools: Sequence[NodePool]) -> None:
+        """Write down, before it is done, that the caller asks for these pools as they are here."""
         ...
 
 

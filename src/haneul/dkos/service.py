@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from pydantic import ValidationError
 
-from haneul.dkos.admission import TakenRange, admit, admit_change, admit_machines
+from haneul.dkos.admission import TakenRange, admit, admit_change, admit_machines, check_shape
 from haneul.dkos.cluster_store import ClusterEvent, ClusterStore, Confirm, certain, not_found
 from haneul.dkos.event_log import EventLog, EventRecord
+from haneul.dkos.external_resources import newly_asked
 from haneul.dkos.hibernation import sleep_waits_for
 from haneul.dkos.machine_store import MachineStore
 from haneul.dkos.machines import Machine
-from haneul.dkos.model import LONGEST_CLUSTER_NAME, AuthoritiesRequest, Cluster, ClusterSpec, ConditionType, Phase
+from haneul.dkos.model import (
+    LONGEST_CLUSTER_NAME,
+    AuthoritiesRequest,
+    Cluster,
+    ClusterSpec,
+    ConditionType,
+    NodePool,
+    Phase,
+)
 from haneul.dkos.ports import ClusterTokens
 from haneul.dkos.shared_watch import SharedWatches
 from haneul.dkos.states import OLD_TRUSTED
@@ -25,6 +34,9 @@ from haneul.kernel.names import parse_label
 from haneul.kernel.pki import KeyPair, LeafProfile, sign_request
 
 _CREDENTIAL_LIFE = timedelta(hours=1)
+
+#: Writes down who asks for gated pools; awaited before what was asked for is done, and never after it.
+Asking = Callable[[Sequence[NodePool]], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -101,12 +113,18 @@ class ClusterService:
             raise not_found(project, name) from error
         return await self._store.get(project, name)
 
-    async def create(self, project: str, name: str, spec: ClusterSpec, *, confirm: Confirm = certain) -> Cluster:
+    async def create(
+        self, project: str, name: str, spec: ClusterSpec, *, asking: Asking, confirm: Confirm = certain
+    ) -> Cluster:
         """Ask for a cluster; everything that is wrong with the request is said before anything is made.
 
-        ``confirm`` is asked once more whether the project is there, when nobody can delete it any more.
+        ``asking`` is told first which gated pools are asked for. ``confirm`` is asked once more whether the project is
+        there, when nobody can delete it any more.
         """
+        parse_label(name, what="cluster name", longest=LONGEST_CLUSTER_NAME)
+        check_shape(spec)
         machines = await self._machines_for(project, spec)
+        await asking(newly_asked((), spec.node_pools))
 
         def decide(others: Sequence[Cluster]) -> ClusterSpec:
             admitted = admit(name, spec, project=project, others=others, reserved=self._reserved)
@@ -117,8 +135,11 @@ class ClusterService:
         self._changed()
         return cluster
 
-    async def change(self, project: str, name: str, patch: dict[str, Any], *, now: datetime) -> Cluster:
-        """Merge ``patch`` (RFC 7396) into a cluster's spec; asking for sleep or waking counts from ``now``."""
+    async def change(self, project: str, name: str, patch: dict[str, Any], *, now: datetime, asking: Asking) -> Cluster:
+        """Merge ``patch`` (RFC 7396) into a cluster's spec; asking for sleep or waking counts from ``now``.
+
+        ``asking`` is told first which gated pools change.
+        """
         cluster = await self._changeable(project, name)
         before = cluster.spec.model_dump(mode="json", by_alias=True, exclude_none=True)
         try:
@@ -138,6 +159,7 @@ class ClusterService:
             machines, others = await self._machines_for(project, after), await self._store.list(project)
             admit_machines(after, project=project, name=name, others=others, machines=machines)
         if after != cluster.spec:
+            await asking(newly_asked(cluster.spec.node_pools, after.node_pools))
             cluster = await self._store.replace_spec(cluster, after)
             self._changed()
         return cluster
@@ -148,7 +170,11 @@ class ClusterService:
         Raises ConflictError while it is in the middle of something, QuotaExceededError if there is no room to wake it.
         """
         word = {"asleep": asleep, "asked": now.isoformat()}
-        return await self.change(project, name, {"hibernation": word}, now=now)
+
+        async def no_pool_changes(_: Sequence[NodePool]) -> None:
+            """Note nobody: sleep asks for nothing that a pool did not ask for before."""
+
+        return await self.change(project, name, {"hibernation": word}, now=now, asking=no_pool_changes)
 
     async def request_look(self, project: str, name: str, *, now: datetime) -> Cluster:
         """Ask for a look that begins after this; a status may be of before the platform stood still, or older."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
 
@@ -17,13 +17,22 @@ from haneul.kernel.pki import KeyPair, sign_request
 _log = structlog.get_logger(__name__)
 
 
-class NodeSigner:
-    """Signs for the nodes that were announced last. Requests that may become right are kept and tried again."""
+#: Says, at this very moment, what bars a node from a certificate; nothing if nothing does.
+Bars = Callable[[str], Awaitable[str]]
 
-    def __init__(self, *, authority: KeyPair, clock: Clock, tell: Callable[[Event], None]) -> None:
+
+class NodeSigner:
+    """Signs for the nodes that were announced last. Requests that may become right are kept and tried again.
+
+    An announcement may be as old as the last look. So right before a signature ``bars`` is asked once more: what was
+    taken back a moment ago, and a machine that was replaced since, count.
+    """
+
+    def __init__(self, *, authority: KeyPair, clock: Clock, tell: Callable[[Event], None], bars: Bars) -> None:
         self._authority = authority
         self._clock = clock
         self._tell = tell
+        self._bars = bars
         # Nobody knows yet who may join: until the first announcement, requests wait instead of being refused for good.
         self._announced: Mapping[str, AnnouncedNode] | None = None
         self._waiting: dict[str, Manifest] = {}
@@ -68,6 +77,9 @@ class NodeSigner:
                 _log.warning("node certificate refused", request=name, reason=decision.reason)
                 await self._write_condition(client, name, "Denied", decision.reason)
                 self._tell(certificate_refused(request["spec"].get("username", ""), decision.reason))
+            elif await self._bars(decision.node):
+                self._answered.discard(name)
+                self._waiting[name] = request
             else:
                 await self._grant(client, request, decision)
         except BaseException as error:
@@ -91,7 +103,10 @@ class NodeSigner:
             now=self._clock.now(),
             life=NODE_CERTIFICATE_LIFE,
         )
-        await self._write_condition(client, name, "Approved", grant.reason)
+        # A tenant's own approval signs nothing, but Kubernetes does not let it be changed, so it stays as it is.
+        conditions = request.get("status", {}).get("conditions", [])
+        if not any(entry["type"] == "Approved" for entry in conditions):
+            await self._write_condition(client, name, "Approved", grant.reason)
         encoded = base64.b64encode(certificate).decode()
         await client.patch(CERTIFICATE_REQUESTS, name, {"status": {"certificate": encoded}}, subresource="status")
         _log.info("node certificate signed", request=name, node=grant.profile.common_name)

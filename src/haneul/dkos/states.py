@@ -26,6 +26,9 @@ from haneul.dkos.rotation import Step, Verdict
 #: The reason of the condition AuthoritiesCurrent while nothing is left to do but to wait.
 OLD_TRUSTED: Final = "OldAuthoritiesTrusted"
 
+#: The reason of the condition of nodes while all that is missing is a firewall approver's decision.
+WAITS_FOR_APPROVER: Final = "WaitsForApprover"
+
 
 @dataclass(frozen=True)
 class MasterState:
@@ -159,7 +162,7 @@ def _verdicts(seen: Observation) -> list[tuple[ConditionType, bool, str, str]]:
         (
             ConditionType.NODES_READY,
             all_nodes,
-            "NodesReady" if all_nodes else ("NodesChanging" if seen.change else "NodesJoining"),
+            _nodes_reason(absent, all_nodes=all_nodes, changing=bool(seen.change)),
             seen.change or ("" if all_nodes else joining),
         ),
         (ConditionType.AUTHORITIES_CURRENT, *_authorities_verdict(seen.rotation)),
@@ -190,6 +193,12 @@ def _authorities_verdict(rotation: Verdict) -> tuple[bool, str, str]:
 def _turn(seen: Observation) -> str:
     others = "another cluster starts" if seen.starting_before == 1 else f"{seen.starting_before} other clusters start"
     return f"its turn: {others} before it" if seen.starting_before else ""
+
+
+def _nodes_reason(absent: Sequence[NodeStatus], *, all_nodes: bool, changing: bool) -> str:
+    if all_nodes or changing:
+        return "NodesReady" if all_nodes else "NodesChanging"
+    return WAITS_FOR_APPROVER if absent and all(node.barred for node in absent) else "NodesJoining"
 
 
 def _condition(

@@ -19,6 +19,7 @@ from haneul.dkos.event_log import MemoryEvents
 from haneul.dkos.machine_store import MemoryMachines
 from haneul.dkos.model import Cluster
 from haneul.dkos.service import ClientAuthority
+from haneul.firewall.adapters.memory import MemoryApprovals
 from haneul.identity.audit import AuditLog
 from haneul.identity.issuer.assembly import IssuerSettings
 from haneul.identity.secrets import SecretHasher
@@ -66,6 +67,7 @@ class Api:
         clock: VirtualClock,
         admin: str,
         database: str,
+        board: MemoryApprovals,
     ) -> None:
         self.app = app
         self.database = database
@@ -73,6 +75,7 @@ class Api:
         self.machines = machines
         self.events = events
         self.clock = clock
+        self.board = board
         self._transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
         self.tokens = {"admin": admin}
 
@@ -104,6 +107,7 @@ async def running_api(folder: Path, *, clusters_trust_issuer: bool = False) -> A
     """Run the application with the people admin, alice and bob, and alice's project ``shop``."""
     clock = VirtualClock(START)
     store, machines, events = MemoryClusters(clock), MemoryMachines(), MemoryEvents()
+    board = MemoryApprovals()
     database = f"sqlite+aiosqlite:///{folder}/haneul.db"
     engine = open_database(database)
     app = create_api(
@@ -115,6 +119,7 @@ async def running_api(folder: Path, *, clusters_trust_issuer: bool = False) -> A
         authorities=Authorities(),
         events=events,
         reserved=RESERVED,
+        board=board,
         clock=clock,
         version="test",
         heartbeat_seconds=HEARTBEAT,
@@ -125,7 +130,7 @@ async def running_api(folder: Path, *, clusters_trust_issuer: bool = False) -> A
         admin = await Identity(
             engine, audit=AuditLog(engine, clock=clock), hasher=SecretHasher(clock), clock=clock
         ).bootstrap_admin(now=clock.now())
-        api = Api(app, store, machines, events, clock, admin.secret, database)
+        api = Api(app, store, machines, events, clock, admin.secret, database, board)
         await api.add("alice")
         await api.add("bob")
         await api.call("alice", "POST", "/projects", {"name": "shop"}, status=201)

@@ -240,6 +240,9 @@ async def test_the_description_of_the_api_is_whole(api: Api) -> None:
         ("POST", f"{cluster}/token"),
         *{("PATCH", path) for path in (person, cluster)},
         *{("GET", path) for path in ("/quota", f"{project}/quota", "/usage")},
+        *{(method, f"{person}/roles/{{role}}") for method in ("PUT", "DELETE")},
+        *{("GET", f"/firewall/{path}") for path in ("requests", "requests/{identity}", "history", "export")},
+        *{("POST", f"/firewall/requests/{{identity}}/{verb}") for verb in ("approve", "deny", "revoke")},
         *{("PUT", path) for path in ("/quota", f"{project}/quota", f"{project}/members/{{person}}")},
         *{
             ("DELETE", path)
@@ -266,6 +269,11 @@ async def test_no_route_answers_strangers_and_none_whom_nothing_was_granted(api:
         where = re.sub(r"{(\w+)}", lambda match: {"project": "shop", "role": "admin"}.get(match[1], "alice"), path)
         assert (await api.send("", method, where)).status_code == 401, (method, path)
         if (path, method) in {("/whoami", "get"), ("/projects", "get"), ("/projects", "post"), ("/usage", "get")}:
+            continue
+        if (path, method) in {(f"/firewall/{what}", "get") for what in ("requests", "history", "export")}:
+            # Lists of what one may see, which for bob is nothing.
+            listed = (await api.send("bob", method, where)).json()
+            assert (listed if path == "/firewall/export" else listed["items"]) == []
             continue
         # What everybody may see who is signed in, and what is not there for bob.
         seen = {("/groups", "get"): 200, ("/quota", "get"): 200, ("/groups/{name}/members", "get"): 404}

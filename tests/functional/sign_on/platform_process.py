@@ -19,6 +19,7 @@ from haneul.app.api import MIGRATIONS, create_api
 from haneul.dkos.cluster_store import MemoryClusters
 from haneul.dkos.event_log import MemoryEvents
 from haneul.dkos.machine_store import MemoryMachines
+from haneul.firewall.adapters.memory import MemoryApprovals
 from haneul.identity.audit import AuditLog
 from haneul.identity.issuer.assembly import IssuerSettings
 from haneul.identity.issuer.relying import ProviderSettings
@@ -55,6 +56,7 @@ async def main(folder: Path, provider: Path | None) -> None:
             keys=machines,
             authorities=Authorities(),
             events=MemoryEvents(),
+            board=MemoryApprovals(),
             reserved=[],
             clock=clock,
             version="test",

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from haneul.app.firewall_gate import FirewallJoinGate
 from haneul.dkos.adapters.kube_clusters import KubeClusters
 from haneul.dkos.adapters.memory_nodes import MemoryNodes
 from haneul.dkos.control_plane import Images, labels
@@ -47,6 +48,8 @@ from haneul.dkos.rotation import Step
 from haneul.dkos.states import waits_on
 from haneul.dkos.teardown import tear_down
 from haneul.dkos.turns import Turns
+from haneul.firewall.adapters.memory import MemoryApprovals, MemoryFirewall
+from haneul.firewall.gatekeeper import Gatekeeper
 from haneul.kernel.clock import SystemClock, VirtualClock
 from haneul.kernel.errors import DeadlineExceededError, UnavailableError
 from haneul.kernel.kube import (
@@ -178,6 +181,8 @@ class World:
     #: Of the controller that was started last.
     management_wire: Wire = field(init=False)
     turns: Turns = field(default_factory=Turns)
+    approvals: MemoryApprovals = field(default_factory=MemoryApprovals)
+    firewall: MemoryFirewall = field(default_factory=MemoryFirewall)
 
     def __post_init__(self) -> None:
         self.management = MemoryKubeClient(clock=self.clock)
@@ -223,6 +228,7 @@ class World:
             clock=self.clock,
             tell=lambda _, event: self.told.append(event),
             turns=self.turns,
+            gate=FirewallJoinGate(Gatekeeper(self.approvals, self.firewall)),
         )
         try:
             yield controller

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import ipaddress
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -278,3 +279,17 @@ def test_no_change_of_a_byte_makes_the_decision_fail_or_wider(data: st.DataObjec
 
 
 _SERVING_CSR = pem(alternatives=names(["default-0"], ["192.0.2.7"]))
+
+
+@pytest.mark.parametrize("user", [NODE.bootstrap_user, "system:node:default-0"])
+def test_a_barred_node_gets_neither_its_first_certificate_nor_a_renewal(user: str) -> None:
+    barred = replace(NODE, barred="waits for a firewall approver: db-prod 10.1.2.3:5432")
+    decision = decide(request(pem(), user=user), {NODE.name: barred})
+    assert decision == NotYet(barred.barred)
+    # What is wrong stays wrong.
+    assert isinstance(decide(request(pem(), user="system:admin"), {NODE.name: barred}), Refusal)
+
+
+def test_a_barred_node_gets_no_serving_certificate() -> None:
+    asked = serving(pem(alternatives=names(["default-0"], ["192.0.2.7"])))
+    assert isinstance(decide(asked, {NODE.name: replace(NODE, barred="waits")}), NotYet)

@@ -19,6 +19,7 @@ WELL = NodeView("a-0", "a", NodeState.READY)
 OLD = replace(WELL, current=False)
 MARKED = replace(OLD, marked=NOW)
 REPLACED = replace(WELL, state=NodeState.EMPTY, marked=NOW, message="joining again")
+BARRED = replace(WELL, state=NodeState.EMPTY, barred=True, joined=False)
 LEAVING = NodeView("a-0", "", NodeState.READY)
 
 
@@ -56,6 +57,13 @@ def named(*views: NodeView) -> tuple[NodeView, ...]:
         ),
         # On a node that never joined runs nothing: nothing needs to move.
         ((OLD, replace(OLD, state=NodeState.EMPTY, joined=False)), NOW, {1: Step.REPLACE}),
+        # A node that nobody let in yet holds up its own pool, and no other.
+        ((OLD, BARRED), NOW, {}),
+        ((MARKED, BARRED), NOW, {0: Step.RELEASE}),
+        ((OLD, replace(BARRED, pool="b")), NOW, {0: Step.MARK}),
+        ((OLD, replace(BARRED, pool="b"), replace(OLD, pool="b")), NOW, {0: Step.MARK}),
+        ((replace(OLD, pool="b"), replace(BARRED, pool="b"), OLD), NOW, {2: Step.MARK}),
+        ((replace(OLD, state=NodeState.NOT_READY), replace(BARRED, pool="b", marked=NOW)), NOW, {0: Step.MARK}),
         # A change that was taken back before it was carried out.
         ((replace(MARKED, current=True), WELL), NOW, {0: Step.RELEASE}),
         # Out of those that go, no pod moves to the next; they are emptied in turn, and all are gone in time.

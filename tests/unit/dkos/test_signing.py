@@ -25,6 +25,10 @@ from haneul.kernel.pki import KeyPair, issue_authority
 ADDRESS = "192.0.2.7"
 
 
+async def barred_by_nothing(_: str) -> str:
+    return ""
+
+
 class FailingOnce(MemoryKubeClient):
     """Does not answer the next patch."""
 
@@ -56,7 +60,7 @@ def told() -> list[Event]:
 
 @pytest.fixture
 def signer(authority: KeyPair, clock: VirtualClock, told: list[Event]) -> NodeSigner:
-    return NodeSigner(authority=authority, clock=clock, tell=told.append)
+    return NodeSigner(authority=authority, clock=clock, tell=told.append, bars=barred_by_nothing)
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""Where approvals lie, and the firewalls that are told of them."""
