@@ -10,7 +10,6 @@ from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Annotated, TextIO
 
-import structlog
 import typer
 
 serve_app = typer.Typer(help="Run one of the platform's own programs (inside its image).", hidden=True)
@@ -30,6 +29,8 @@ def version() -> str:
 
 def configure_logs(file: TextIO | None = None) -> None:
     """Write one JSON object a line, with time and level, to standard output or ``file``."""
+    import structlog  # noqa: PLC0415
+
     logging.basicConfig(level=logging.WARNING)
     structlog.configure(
         logger_factory=structlog.PrintLoggerFactory(file),

@@ -16,15 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock
 
 from haneul.cli.client import ApiClient
+from haneul.cli.locked import locked
 from haneul.kernel.errors import ConflictError
 from haneul.kernel.files import write_atomically
 
 # Certificates live an hour, tokens half a minute.
 _SPARE_OF_CERTIFICATES = timedelta(minutes=10)
 _SPARE_OF_TOKENS = timedelta(seconds=5)
+_LOCK_SECONDS = 30.0
 
 
 def default_path() -> Path:
@@ -70,7 +71,7 @@ def entries(project: str, name: str, *, server: str, authority: str) -> dict[str
 def merge_into(path: Path, new: dict[str, Any]) -> None:
     """Put the entries of ``new`` into the file, keeping all others; concurrent callers wait for each other."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f"{path.name}.lock"), timeout=30):
+    with locked(path, seconds=_LOCK_SECONDS):
         kept: dict[str, Any] = (yaml.safe_load(path.read_text()) if path.exists() else None) or {}
         merged = {"apiVersion": "v1", "kind": "Config", **kept, "current-context": new["current-context"]}
         for section in ("clusters", "users", "contexts"):
@@ -85,7 +86,7 @@ def remove_from(path: Path, project: str, name: str) -> None:
     if not path.exists():
         return
     context = f"{project}/{name}"
-    with FileLock(path.with_name(f"{path.name}.lock"), timeout=30):
+    with locked(path, seconds=_LOCK_SECONDS):
         kept: dict[str, Any] = yaml.safe_load(path.read_text()) or {}
         for section in ("clusters", "users", "contexts"):
             kept[section] = [entry for entry in kept.get(section) or [] if entry["name"] != context]

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import httpx2
-from filelock import FileLock
 
+from haneul.cli.locked import locked
 from haneul.kernel.errors import HaneulError, UnauthenticatedError, UnavailableError
 from haneul.kernel.files import write_atomically
 
@@ -144,7 +144,7 @@ class SessionFile:
         """Return an access token that lives for a while, renewed if need be."""
         tokens = self.read()
         if not _lives(tokens):
-            with FileLock(self._path.with_name(f"{self._path.name}.lock"), timeout=_LOCK_SECONDS):
+            with locked(self._path, seconds=_LOCK_SECONDS):
                 # Another command may have renewed it meanwhile.
                 tokens = self.read()
                 if not _lives(tokens):

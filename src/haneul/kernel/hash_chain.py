@@ -69,9 +69,9 @@ def verify(records: Iterable[Mapping[str, Any]], *, anchors: Iterable[Anchor] = 
 
 
 def _fault(record: Mapping[str, Any], last: Anchor, wanted: Mapping[int, str]) -> str:
-    number = record.get("id")
-    if number != last.id + 1:
-        return f"record {last.id + 1} is missing: after {last.id} comes {number}"
+    number = last.id + 1
+    if record.get("id") != number:
+        return f"record {number} is missing: after {last.id} comes {record.get('id')}"
     try:
         expected = record_hash(record)
     except (TypeError, UnicodeEncodeError) as error:
@@ -80,6 +80,6 @@ def _fault(record: Mapping[str, Any], last: Anchor, wanted: Mapping[int, str]) -
         return f"record {number} was changed: its hash is not that of what it says"
     if record.get("previous") != last.hash:
         return f"record {number} does not follow record {last.id}: one of them was replaced"
-    if wanted.get(last.id + 1, expected) != expected:
+    if wanted.get(number, expected) != expected:
         return f"record {number} is not the one that an anchor was noted for: the chain was written anew"
     return ""
