@@ -14,6 +14,7 @@ from haneul.app.demo import deploy_workload
 from haneul.app.installation import Installation
 from haneul.cli.context import Contexts
 from haneul.kernel.clock import SystemClock
+from haneul.kernel.errors import DeadlineExceededError
 from haneul.kernel.kube import NODES, PODS, SERVICES
 from haneul.kernel.waiting import wait_for
 from tests.e2e.tenants import PROJECT, cluster, kubectl, tenant
@@ -88,9 +89,23 @@ async def _pods_meet(installation: Installation) -> None:
     targets += [f"{service['spec']['clusterIP']}:80", f"{kubernetes['spec']['clusterIP']}:443"]
     for pod in pods:
         for target in targets:
-            arguments = ("exec", pod["metadata"]["name"], "--", "/agnhost", "connect", "--timeout=3s", target)
-            status, output = await kubectl(installation, NAME, *arguments)
-            assert status == 0, f"{pod['metadata']['name']} → {target}: {output}"
+            await _reaches(installation, pod["metadata"]["name"], target)
+
+
+async def _reaches(installation: Installation, pod: str, target: str) -> None:
+    said = ""
+
+    async def connects() -> bool:
+        nonlocal said
+        arguments = ("exec", pod, "--", "/agnhost", "connect", "--timeout=3s", target)
+        status, said = await kubectl(installation, NAME, *arguments)
+        return status == 0
+
+    # A machine learns the way to another one's pods a moment after that has joined.
+    try:
+        await wait_for(connects, what=f"{pod} to reach {target}", timeout=30, clock=CLOCK)
+    except DeadlineExceededError as error:
+        raise AssertionError(f"{pod} → {target}: {said}") from error
 
 
 async def _pods_are_on(name: str, node: str) -> None:
