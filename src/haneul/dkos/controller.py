@@ -301,6 +301,8 @@ class ClusterController:
             self._listens = False
             # No node of it is there any more, and its addresses may be others' soon.
             await self._gate.close(cluster)
+        else:
+            await self._gate.look(cluster, plan_nodes(cluster, (), ()), await self._observe(cluster), None)
         if rest.status.phase is Phase.ASLEEP:
             self._rest()
         status = await self._write(cluster, Look(rest.status, at=now))

@@ -17,7 +17,7 @@ from cryptography.x509.oid import NameOID
 from haneul.dkos.control_plane import Images
 from haneul.dkos.controller import ClusterController
 from haneul.dkos.credentials import decode
-from haneul.dkos.model import CLUSTERS, Cluster, ClusterStatus, ExternalResource, NodePool, project_namespace
+from haneul.dkos.model import CLUSTERS, Cluster, ClusterStatus, ExternalResource, NodePool, Phase, project_namespace
 from haneul.dkos.pace import IDLE, Pace
 from haneul.firewall.model import Approval, Resource, Rule, Way, rule_of
 from haneul.kernel.clock import VirtualClock
@@ -220,6 +220,25 @@ async def test_a_revoked_node_is_cordoned_emptied_removed_and_then_its_way_close
         assert not await world.has_certificate(like)
         assert next(node.message for node in status.nodes if node.name == "gated-0") == WAITS
         assert "NodeApprovalEnded" in [event.reason.value for event in world.told]
+
+
+async def test_a_cluster_that_sleeps_holds_no_way_open(world: Gated, native: Cluster) -> None:
+    like = gated(native)
+    async with world.running(like) as controller:
+        way = await world.way(like)
+        await world.approvals.publish(approval(way, world.clock.now()))
+        await world.look(controller, like)
+        status = await world.look(controller, like)
+        assert status.phase is Phase.READY
+        assert await world.firewall.opened(way.uid) == {rule_of(way).key}
+        spec = (await world.cluster(like)).spec
+        word = spec.hibernation.model_copy(update={"asleep": True, "asked": world.clock.now()})
+        await world.ask(like.model_copy(update={"spec": spec.model_copy(update={"hibernation": word})}))
+        for _ in range(30):
+            status = await controller.reconcile(await world.cluster(like))
+            await world.move(await world.cluster(like))
+        assert status.phase is Phase.ASLEEP
+        assert await world.firewall.opened(way.uid) == frozenset()
 
 
 async def test_a_changed_resource_takes_the_node_out(world: Gated, native: Cluster) -> None:
