@@ -55,7 +55,13 @@ async def test_sleeping_cluster_is_woken_by_kubectl_and_has_everything_back(
         await asyncio.to_thread(haneul, "cluster", "get", name, "-p", project, "--wait")
         async with tenant(name) as kube:
             await kube.apply(
-                CONFIG_MAPS, {"metadata": {"name": "kept", "namespace": "default"}, "data": {"word": "still here"}}
+                CONFIG_MAPS,
+                {
+                    "apiVersion": "v1",
+                    "kind": "ConfigMap",
+                    "metadata": {"name": "kept", "namespace": "default"},
+                    "data": {"word": "still here"},
+                },
             )
             web = workload()
             web["spec"]["replicas"] = 1
