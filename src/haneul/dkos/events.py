@@ -108,7 +108,7 @@ MEANINGS: Final[Mapping[Reason, tuple[EventType, str, str]]] = {
     Reason.NODE_APPROVED: (_N, "firewall approvers let a node reach all that its pool names, so it joins", ""),
     Reason.NODE_APPROVAL_ENDED: (
         _W,
-        "a node that runs pods may no longer reach an external resource, so it is emptied and taken out",
+        "a node that was let through may no longer reach an external resource, so it is emptied and taken out",
         "ask the firewall approver; a changed external resource needs new approvals",
     ),
     Reason.NODE_READY: (_N, "a node runs pods", ""),
@@ -327,10 +327,9 @@ def _node_events(before: ClusterStatus, after: ClusterStatus) -> Iterator[Event]
 
 def _approval_events(before: NodeStatus, after: NodeStatus) -> Iterator[Event]:
     place = f"node {after.name} at {after.address}"
-    if after.barred and after.ready:
-        if not before.barred:
-            yield event(Reason.NODE_APPROVAL_ENDED, f"{place} is taken out, for it {after.barred}")
-    elif after.barred and (after.barred, after.address) != (before.barred, before.address):
+    if after.barred and not before.barred and after.address == before.address:
+        yield event(Reason.NODE_APPROVAL_ENDED, f"{place} is taken out, for it {after.barred}")
+    elif after.barred and not after.ready and (after.barred, after.address) != (before.barred, before.address):
         yield event(Reason.NODE_AWAITS_APPROVAL, f"{place} {after.barred}")
     elif before.barred and not after.barred and after.address:
         yield event(Reason.NODE_APPROVED, f"{place} may reach all that its pool names")

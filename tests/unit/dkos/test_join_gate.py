@@ -17,7 +17,17 @@ from cryptography.x509.oid import NameOID
 from haneul.dkos.control_plane import Images
 from haneul.dkos.controller import ClusterController
 from haneul.dkos.credentials import decode
-from haneul.dkos.model import CLUSTERS, Cluster, ClusterStatus, ExternalResource, NodePool, Phase, project_namespace
+from haneul.dkos.events import Look, told
+from haneul.dkos.model import (
+    CLUSTERS,
+    Cluster,
+    ClusterStatus,
+    ExternalResource,
+    NodePool,
+    NodeStatus,
+    Phase,
+    project_namespace,
+)
 from haneul.dkos.pace import IDLE, Pace
 from haneul.firewall.model import Approval, Resource, Rule, Way, rule_of
 from haneul.kernel.clock import VirtualClock
@@ -366,3 +376,17 @@ async def test_whoever_goes_on_after_an_end_at_any_call_lets_in_nobody_unapprove
             assert ("gated-0" in await world.registered()) is not withdrawn
             assert not await world.has_certificate(like, "gated-1")
             assert await world.firewall.opened(way.uid) == (frozenset() if withdrawn else {rule_of(way).key})
+
+
+def test_the_end_of_an_approval_is_told_of_a_node_that_is_not_ready_yet(native: Cluster) -> None:
+    def seen(barred: str, address: str = "10.0.0.9") -> Look:
+        node = NodeStatus(name="gated-0", pool="gated", address=address, barred=barred)
+        return Look(native.status.model_copy(update={"nodes": (node,)}))
+
+    def reasons(before: Look, after: Look) -> list[str]:
+        return [event.reason.value for event in told(before, after)]
+
+    assert reasons(seen(""), seen(WAITS)) == ["NodeApprovalEnded"]
+    assert reasons(seen(WAITS), seen(WAITS)) == []
+    assert reasons(seen("", address=""), seen(WAITS)) == ["NodeAwaitsApproval"]
+    assert reasons(seen(WAITS), seen("")) == ["NodeApproved"]
