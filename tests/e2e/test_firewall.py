@@ -165,7 +165,7 @@ async def test_a_person_lets_a_node_through_a_real_gateway_and_takes_that_back(
         {"name": "open", "count": 1, "memoryMib": 1024},
         {"name": "gated", "count": 1, "memoryMib": 1024, "externalResources": [RESOURCE]},
     ]
-    with _client(asker) as developer, _client(approver) as carol:
+    with _client(asker) as developer, _client(approver) as carol, Contexts.default().client() as administrator:
         body = {"name": NAME, "spec": {"nodePools": pools}}
         await asyncio.to_thread(developer.post, f"/projects/{project}/clusters", body)
         try:
@@ -183,7 +183,7 @@ async def test_a_person_lets_a_node_through_a_real_gateway_and_takes_that_back(
             way = request["way"]
             decision = {"address": way["address"], "resource": "db-prod", "why": "an end-to-end test"}
             path = f"/firewall/requests/{request['id']}"
-            for client in (developer, Contexts.default().client()):
+            for client in (developer, administrator):
                 with pytest.raises(ForbiddenError):
                     await asyncio.to_thread(client.post, f"{path}/approve", decision)
             async with installation.lifecycle.client() as management:
