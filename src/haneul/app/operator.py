@@ -49,6 +49,7 @@ from haneul.kernel.kube_http import HttpKubeClient
 _log = structlog.get_logger(__name__)
 _BACKOFF_FIRST, _BACKOFF_LAST = 0.5, 30.0
 _RELEASE_SECONDS = 60.0
+_LOOK_SECONDS = 2.0
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
@@ -147,6 +148,9 @@ class Operator:
             settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=CLUSTERS.group)
             settings.posting.enabled = False
             settings.watching.server_timeout = 240
+            # A look that is under way when its cluster is deleted ends in a moment. kopf would see that only after the
+            # backoff of the cancellation, and the teardown would wait for half a minute.
+            settings.background.instant_exit_timeout = _LOOK_SECONDS
             settings.batching.worker_limit = None
 
         @kopf.on.login(registry=registry)

@@ -214,7 +214,7 @@ async def test_what_is_not_confirmed_is_not_created_and_leaves_no_claim(stores: 
 
 async def _delete(stores: Stores, name: str) -> None:
     assert (await stores.one.delete(stores.project, name)).deleting
-    async with asyncio.timeout(90):
+    async with asyncio.timeout(30):
         while True:
             try:
                 await stores.two.get(stores.project, name)
