@@ -13,7 +13,7 @@ from typing import Any
 from haneul.app.demo import cluster_access
 from haneul.app.installation import Installation
 from haneul.cli.context import Contexts
-from haneul.kernel.kube import CONFIG_MAPS, NAMESPACES, PERSISTENT_VOLUMES
+from haneul.kernel.kube import CONFIG_MAPS, NAMESPACES, PERSISTENT_VOLUMES, PODS, SERVICES, KubeClient
 from haneul.kernel.kube_http import HttpKubeClient
 from tests.support import haneul
 
@@ -84,3 +84,20 @@ async def kubectl(installation: Installation, name: str, *arguments: str) -> tup
             process.kill()
         raise
     return process.returncode or 0, output.decode()
+
+
+async def connect(installation: Installation, name: str, pod: str, target: str, *, seconds: int) -> tuple[int, str]:
+    """Open a connection to ``address:port`` from a pod of a cluster; return status, 0 if it came about, and output."""
+    return await kubectl(installation, name, "exec", pod, "--", "/agnhost", "connect", f"--timeout={seconds}s", target)
+
+
+async def to_meet(kube: KubeClient) -> tuple[list[str], list[str]]:
+    """Return the workload's pods, on two nodes, and what each reaches: all of them, their service and the API."""
+    pods = [pod for pod in await kube.list(PODS, "default") if pod["metadata"]["labels"].get("app") == "web"]
+    service = await kube.get(SERVICES, "web", "default")
+    kubernetes = await kube.get(SERVICES, "kubernetes", "default")
+    assert service is not None and kubernetes is not None
+    assert len({pod["spec"]["nodeName"] for pod in pods}) == 2
+    targets = [f"{pod['status']['podIP']}:8080" for pod in pods]
+    targets += [f"{service['spec']['clusterIP']}:80", f"{kubernetes['spec']['clusterIP']}:443"]
+    return [pod["metadata"]["name"] for pod in pods], targets

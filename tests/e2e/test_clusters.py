@@ -31,7 +31,7 @@ from haneul.kernel.kube import (
 from haneul.kernel.pki import new_private_key
 from haneul.kernel.process import run
 from haneul.kernel.waiting import wait_for
-from tests.e2e.tenants import PROJECT, cluster, happened, kubectl, remains_of, tenant
+from tests.e2e.tenants import PROJECT, cluster, connect, happened, remains_of, tenant, to_meet
 from tests.support import haneul
 
 pytestmark = pytest.mark.e2e
@@ -51,18 +51,11 @@ async def test_every_pod_reaches_every_pod_and_the_api(
     name = request.getfixturevalue(network)
     await deploy(name)
     async with tenant(name) as kube:
-        pods = [pod for pod in await kube.list(PODS, "default") if pod["metadata"]["labels"].get("app") == "web"]
-        service = await kube.get(SERVICES, "web", "default")
-        kubernetes = await kube.get(SERVICES, "kubernetes", "default")
-    assert service is not None and kubernetes is not None
-    assert len({pod["spec"]["nodeName"] for pod in pods}) == 2
-    targets = [f"{pod['status']['podIP']}:8080" for pod in pods]
-    targets += [f"{service['spec']['clusterIP']}:80", f"{kubernetes['spec']['clusterIP']}:443"]
+        pods, targets = await to_meet(kube)
     for pod in pods:
         for target in targets:
-            arguments = ("exec", pod["metadata"]["name"], "--", "/agnhost", "connect", "--timeout=3s", target)
-            status, output = await kubectl(installation, name, *arguments)
-            assert status == 0, f"{pod['metadata']['name']} → {target}: {output}"
+            status, output = await connect(installation, name, pod, target, seconds=3)
+            assert status == 0, f"{pod} → {target}: {output}"
 
 
 async def test_a_tenant_reaches_no_other_and_not_the_platform(shop: str, lab: str, installation: Installation) -> None:
@@ -79,8 +72,7 @@ async def test_a_tenant_reaches_no_other_and_not_the_platform(shop: str, lab: st
     forbidden += [f"{etcd['spec']['clusterIP']}:2379", f"{own_etcd['spec']['clusterIP']}:2379"]
     forbidden += [f"{installation.settings.address}:6443", f"{installation.settings.address}:7443"]
     for target in forbidden:
-        arguments = ("exec", pod["metadata"]["name"], "--", "/agnhost", "connect", "--timeout=2s", target)
-        status, output = await kubectl(installation, shop, *arguments)
+        status, output = await connect(installation, shop, pod["metadata"]["name"], target, seconds=2)
         assert status != 0, f"{target} answers a tenant's pod: {output}"
 
 

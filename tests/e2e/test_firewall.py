@@ -26,7 +26,7 @@ from haneul.kernel.clock import SystemClock
 from haneul.kernel.errors import ForbiddenError
 from haneul.kernel.kube import CERTIFICATE_REQUESTS, DEPLOYMENTS, NODES, PODS, KubeApiError, Manifest
 from haneul.kernel.waiting import wait_for
-from tests.e2e.tenants import happened, kubectl, tenant
+from tests.e2e.tenants import connect, happened, tenant
 from tests.namespaces import cable, inside, ip, listener, namespace
 from tests.support import HANEUL, haneul
 
@@ -139,8 +139,8 @@ async def _pod(node: str) -> None:
 
 
 async def _reaches(installation: Installation, node: str) -> bool:
-    arguments = ("exec", f"probe-{node}", "--", "/agnhost", "connect", "--timeout=2s", f"{DATABASE}:5432")
-    return (await kubectl(installation, NAME, *arguments))[0] == 0
+    status, _ = await connect(installation, NAME, f"probe-{node}", f"{DATABASE}:5432", seconds=2)
+    return status == 0
 
 
 async def _approving_it_oneself_does_nothing() -> None:

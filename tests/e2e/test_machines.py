@@ -15,9 +15,9 @@ from haneul.app.installation import Installation
 from haneul.cli.context import Contexts
 from haneul.kernel.clock import SystemClock
 from haneul.kernel.errors import DeadlineExceededError
-from haneul.kernel.kube import NODES, PODS, SERVICES
+from haneul.kernel.kube import NODES, PODS
 from haneul.kernel.waiting import wait_for
-from tests.e2e.tenants import PROJECT, cluster, kubectl, tenant
+from tests.e2e.tenants import PROJECT, cluster, connect, tenant, to_meet
 from tests.machines import machines, ports_of_host
 from tests.support import haneul
 
@@ -79,17 +79,11 @@ async def _pods_meet(installation: Installation) -> None:
         await deploy_workload(client, NAME, CLOCK, project=PROJECT)
     async with tenant(NAME) as kube:
         nodes = await kube.list(NODES)
-        pods = [pod for pod in await kube.list(PODS, "default") if pod["metadata"]["labels"].get("app") == "web"]
-        service = await kube.get(SERVICES, "web", "default")
-        kubernetes = await kube.get(SERVICES, "kubernetes", "default")
-    assert service is not None and kubernetes is not None
+        pods, targets = await to_meet(kube)
     assert {node["metadata"]["labels"]["dkos.haneul.dev/preset"] for node in nodes} == {"pm"}
-    assert len({pod["spec"]["nodeName"] for pod in pods}) == 2
-    targets = [f"{pod['status']['podIP']}:8080" for pod in pods]
-    targets += [f"{service['spec']['clusterIP']}:80", f"{kubernetes['spec']['clusterIP']}:443"]
     for pod in pods:
         for target in targets:
-            await _reaches(installation, pod["metadata"]["name"], target)
+            await _reaches(installation, pod, target)
 
 
 async def _reaches(installation: Installation, pod: str, target: str) -> None:
@@ -97,8 +91,7 @@ async def _reaches(installation: Installation, pod: str, target: str) -> None:
 
     async def connects() -> bool:
         nonlocal said
-        arguments = ("exec", pod, "--", "/agnhost", "connect", "--timeout=3s", target)
-        status, said = await kubectl(installation, NAME, *arguments)
+        status, said = await connect(installation, NAME, pod, target, seconds=3)
         return status == 0
 
     # A machine learns the way to another one's pods a moment after that has joined.
