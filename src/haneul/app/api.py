@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -99,9 +99,11 @@ class ProjectAccess:
         if not _known(caller).admin:
             raise ForbiddenError("this is for platform administrators", hint="ask one of them")
 
-    async def record(self, request: Request, caller: AnyCaller, action: str, target: str, project: str) -> None:
-        """Record a change."""
-        await self._gate.record(request, _known(caller), action, target, project)
+    def recording(
+        self, request: Request, caller: AnyCaller, action: str, target: str, project: str
+    ) -> AbstractAsyncContextManager[None]:
+        """Record a change and how it went."""
+        return self._gate.recording(request, _known(caller), action, target, project)
 
     def now(self) -> datetime:
         """Return the moment."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -156,8 +157,10 @@ class Access(Protocol):
         """Let through who administers the platform."""
         ...
 
-    async def record(self, request: Request, caller: Caller, action: str, target: str, project: str) -> None:
-        """Record a change."""
+    def recording(
+        self, request: Request, caller: Caller, action: str, target: str, project: str
+    ) -> AbstractAsyncContextManager[None]:
+        """Record a change: that it is asked for, before the block is entered, and at its end how it went."""
         ...
 
     def now(self) -> datetime:
