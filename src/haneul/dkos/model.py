@@ -191,7 +191,7 @@ class Settings(_Model):
     )
     max_pods_per_node: int = Field(default=110, ge=1, le=250, description="Pods on one node at most.")
     audit_log_days: int = Field(
-        default=7,
+        default=30,
         ge=1,
         le=90,
         description="Days that the API server keeps audit files; their size is bounded in any case.",
