@@ -229,6 +229,7 @@ class World:
             tell=lambda _, event: self.told.append(event),
             turns=self.turns,
             gate=FirewallJoinGate(Gatekeeper(self.approvals, self.firewall)),
+            examiner=ClusterExaminer(management, self.looks, clock=self.clock),
         )
         try:
             yield controller
