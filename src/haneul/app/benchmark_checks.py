@@ -1,19 +1,16 @@
-"""Checks against the benchmark, put together: the ports of DKOS and of compliance on each other, and the host's check."""
+"""Checks of clusters against the benchmark, put together: the ports of DKOS and of compliance on each other."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import structlog
 from fastapi import Request
 
-from haneul.app.installation import Installation
 from haneul.compliance.benchmark import evaluate, findings
 from haneul.compliance.gather import TenantPlace, gather_tenant
-from haneul.compliance.gather_host import HostPlaces, gather_management
 from haneul.compliance.model import Look, Report
 from haneul.compliance.ports import LookStore
 from haneul.dkos.control_plane import labels
@@ -22,13 +19,12 @@ from haneul.dkos.ports import NodeAnnouncement
 from haneul.dkos.service import ClusterService
 from haneul.identity.gate import Gate
 from haneul.identity.model import Role
-from haneul.kernel.clock import Clock, SystemClock
+from haneul.kernel.clock import Clock
 from haneul.kernel.errors import HaneulError
 from haneul.kernel.kube import KubeClient
 
 _log = structlog.get_logger(__name__)
 _EXAMINATION_SECONDS: Final = 30.0
-_UNIT: Final = Path("/etc/systemd/system/haneul-kubelet.service")
 
 
 class ClusterExaminer:
@@ -89,19 +85,3 @@ class MembersMayExamine:
     async def look(self, request: Request, project: str) -> None:
         """Let viewers through."""
         await self._gate.require(await self._gate.caller(request), project, Role.VIEWER)
-
-
-async def check_management(installation: Installation) -> dict[str, Any]:
-    """Return the report of the management cluster, seen from this host, as plain data."""
-    settings = installation.settings
-    places = HostPlaces(
-        name=settings.host_name,
-        state=settings.state,
-        definitions=(_UNIT, settings.state / "services" / "kubelet.conf"),
-        unit=_UNIT,
-    )
-    async with installation.lifecycle.client() as client:
-        snapshot = await gather_management(client, places)
-    items = findings("management", evaluate(snapshot))
-    report = Report(subject="the management cluster", examined=SystemClock().now(), items=items)
-    return report.model_dump(mode="json", by_alias=True)

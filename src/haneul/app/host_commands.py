@@ -170,8 +170,8 @@ def check_platform(results: Results = None, output: Output = Format.TABLE) -> No
         haneul check platform --only fail --only warn -o wide
     """
     _need_root()
-    from haneul.app.benchmark_checks import check_management  # noqa: PLC0415
     from haneul.app.installation import this_host  # noqa: PLC0415
+    from haneul.app.platform_check import check_management  # noqa: PLC0415
 
     async def look() -> dict[str, Any]:
         return await check_management(await this_host())

@@ -40,15 +40,15 @@ _MANIFEST: Final = "made by 'haneul up'; run it again, or give the file back to 
 
 def _files() -> tuple[Item, ...]:
     manifests = (
-        ("API server", "the API server's manifest"),
-        ("controller manager", "the controller manager's manifest"),
-        ("scheduler", "the scheduler's manifest"),
+        ("the API server", "the API server's manifest"),
+        ("the controller manager", "the controller manager's manifest"),
+        ("the scheduler", "the scheduler's manifest"),
         ("etcd", "etcd's manifest"),
     )
     found = []
     for place, (name, what) in enumerate(manifests):
-        modes = (f"1.1.{2 * place + 1}", f"Only root may read or write the {name}'s static pod manifest")
-        owner = (f"1.1.{2 * place + 2}", f"The {name}'s static pod manifest belongs to root")
+        modes = (f"1.1.{2 * place + 1}", f"Only root may read or write the static pod manifest of {name}")
+        owner = (f"1.1.{2 * place + 2}", f"The static pod manifest of {name} belongs to root")
         found.append(item(*modes, file_modes(what, 0o600), _MANIFEST, tenant=_PODS))
         found.append(item(*owner, file_owners(what), _MANIFEST, tenant=_PODS))
     return tuple(found)
@@ -79,9 +79,9 @@ def _role(pod: Any) -> str:
 
 
 def _anonymous() -> Probe:
-    allowed = {*HEALTH_PATHS, JOIN_PATH}
-
     def judge(snapshot: Snapshot) -> Verdict:
+        allowed = {*HEALTH_PATHS, *([JOIN_PATH] if snapshot.kind == "management" else [])}
+
         def one(flags: Any) -> Verdict:
             if "authentication-config" not in flags:
                 value = flags.get("anonymous-auth", "not set, which is true")

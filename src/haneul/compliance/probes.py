@@ -74,7 +74,7 @@ def flags_set(program: str, *names: str) -> Probe:
     """Ask that flags are set."""
     return on_flags(
         program,
-        f"the flags {' and '.join(f'--{name}' for name in names)} of {program}",
+        f"the flag{'s' if len(names) > 1 else ''} {' and '.join(f'--{name}' for name in names)} of {program}",
         lambda flags: judged(all(flags.get(name) for name in names), "; ".join(shown(flags, name) for name in names)),
     )
 

@@ -12,8 +12,9 @@ from haneul.compliance.snapshot import Kind
 _HEAD: Final = f"""# Our clusters and the CIS Kubernetes Benchmark
 
 `haneul check cluster` and `haneul check platform` hold a tenant's cluster and the management cluster against every item
-of the {BENCHMARK}. Numbers are the benchmark's; words are ours, and where a check asks for something else than the
-benchmark's own commands do, it says what. [How to check a cluster](../howto/check-a-cluster.md).
+of the {BENCHMARK}. Numbers are the benchmark's; words are ours, and where a check asks for
+something else than the benchmark's own commands do, it says what. [How to check a
+cluster](../howto/check-a-cluster.md).
 
 | result | meaning |
 | --- | --- |
