@@ -37,6 +37,7 @@ from haneul.kernel.kube import (
     Manifest,
     resource_of,
 )
+from haneul.kernel.kube_manifests import cluster_role, rule
 from haneul.kernel.kube_memory import MemoryKubeClient
 
 NOW = datetime(2026, 11, 24, 9, 0, tzinfo=UTC)
@@ -45,6 +46,16 @@ IMAGES = Images("etcd", "apiserver", "manager", "scheduler", "toolbox", "node", 
 ISSUER = IssuerTrust("https://192.0.2.10:7443/oidc", "authority")
 #: What fails whatever a cluster's network and nodes are, as long as people have certificates.
 ALWAYS = {"1.2.11", "1.2.19", "1.3.7", "1.4.2", "3.1.1", "4.2.7"}
+
+
+_MARK = {"kubernetes.io/bootstrapping": "rbac-defaults"}
+#: Roles that Kubernetes brings, as far as this test is about them.
+BUILT_IN = (
+    cluster_role("cluster-admin", [rule("*", ["*"], ["*"])], _MARK),
+    cluster_role("edit", [rule("", ["secrets", "pods", "serviceaccounts/token"], ["get", "list", "create"])], _MARK),
+    cluster_role("view", [rule("", ["pods"], ["get", "list"])], _MARK),
+    cluster_role("system:kubelet-api-admin", [rule("", ["nodes/proxy"], ["*"])], _MARK),
+)
 
 
 class Tenant(MemoryKubeClient):
@@ -130,6 +141,8 @@ async def tenant_of(cluster: Cluster) -> Tenant:
         await client.apply(NAMESPACES, {"metadata": {"name": name}})
     for manifest in tenant_objects.base_objects(cluster, ENDPOINTS):
         await put(client, manifest)
+    for role in BUILT_IN:
+        await put(client, role)
     await client.apply(SERVICES, {"metadata": {"name": "kubernetes", "namespace": "default"}, "spec": {}})
     await put(client, tenant_objects.bootstrap_token("abcdef.0123456789abcdef", node.name, NOW))
     await client.apply(NODES, {"metadata": {"name": node.name}})
@@ -171,7 +184,9 @@ async def test_a_cluster_fails_what_is_known_and_nothing_else(
     assert [one.id for one in found.values() if "could not be seen" in one.seen] == []
     assert found["1.2.1"].result is Result.PASS and "/livez" in found["1.2.1"].seen
     assert found["2.7"].result is Result.PASS
-    assert found["5.1.10"].result is Result.PASS and "haneul:kubelet-clients" in found["5.1.10"].seen
+    assert found["5.1.10"].result is Result.PASS
+    assert found["5.1.10"].seen == "besides Kubernetes itself only haneul:kubelet-clients, haneul:owners"
+    assert "haneul:developers" in found["5.1.2"].seen and "haneul:viewers" not in found["5.1.2"].seen
 
 
 async def test_every_reason_of_a_tenant_s_cluster_is_still_one() -> None:
