@@ -35,9 +35,7 @@ class ClusterExaminer:
         self._looks = looks
         self._clock = clock
 
-    async def examine(
-        self, cluster: Cluster, nodes: Mapping[str, NodeAnnouncement], tenant: KubeClient | None
-    ) -> None:
+    async def examine(self, cluster: Cluster, nodes: Mapping[str, NodeAnnouncement], tenant: KubeClient | None) -> None:
         """Examine a cluster; who waits for what could not be kept waits until their deadline."""
         place = TenantPlace(
             masters=cluster.masters_namespace,

@@ -86,9 +86,7 @@ class Operator:
         self._recorder = EventRecorder(KubeEvents(self._management), clock=self._clock)
         backend = firewall_backend(settings.gateway, self._management)
         self._gate = FirewallJoinGate(Gatekeeper(KubeApprovals(self._management), backend))
-        self._examiner = ClusterExaminer(
-            self._management, KubeLooks(self._management, EXAMINATION), clock=self._clock
-        )
+        self._examiner = ClusterExaminer(self._management, KubeLooks(self._management, EXAMINATION), clock=self._clock)
         self._controllers: dict[str, ClusterController] = {}
         self._specs = KubeClusters(self._management, clock=self._clock)
         self._wakers = Wakers()

@@ -124,9 +124,7 @@ def show_report(report: dict[str, Any], results: list[Shown] | None, output: For
     )
     bad = [item["id"] for item in items if item["result"] == "fail" and not item["reason"]]
     if bad:
-        raise ItemsFailError(
-            f"{report['subject']} fails {', '.join(bad)}", hint="'-o wide' shows how to mend them"
-        )
+        raise ItemsFailError(f"{report['subject']} fails {', '.join(bad)}", hint="'-o wide' shows how to mend them")
 
 
 def _report(client: ApiClient, path: str) -> dict[str, Any] | None:

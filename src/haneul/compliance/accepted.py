@@ -27,23 +27,41 @@ _NAMES: Final = (
 ACCEPTED: Final[Mapping[tuple[Kind, str], str]] = {
     ("management", "1.1.12"): "kubeadm runs etcd as root; the folders are for root alone, and on tenants' side for the "
     "one user of all masters, each of which mounts its own folder only",
-    ("management", "1.2.5"): "the kubelets of hosts serve certificates that they signed themselves, as kubeadm has them; "
+    (
+        "management",
+        "1.2.5",
+    ): "the kubelets of hosts serve certificates that they signed themselves, as kubeadm has them; "
     "the API server reaches them on the hosts' own network",
-    ("management", "1.2.11"): "no image of the management cluster comes from a registry: all were built on the host, so "
+    (
+        "management",
+        "1.2.11",
+    ): "no image of the management cluster comes from a registry: all were built on the host, so "
     "there is nothing to pull",
-    ("management", "1.2.30"): "the operator's framework reads its token when it starts; it would lose the API every hour",
+    (
+        "management",
+        "1.2.30",
+    ): "the operator's framework reads its token when it starts; it would lose the API every hour",
     ("management", "4.1.1"): "systemd shows every unit to everybody, whatever the file's mode, and warns of units that "
     "are not readable; the unit names files and holds no secret",
     ("management", "4.2.7"): _NAMES,
     ("management", "4.2.9"): "kubeadm's kubelets sign their own serving certificates; see 1.2.5",
-    ("management", "4.2.15"): "pods, hosts and probes reach the kubelet from all of the cluster's addresses; it answers "
+    (
+        "management",
+        "4.2.15",
+    ): "pods, hosts and probes reach the kubelet from all of the cluster's addresses; it answers "
     "nobody without a certificate or a token",
     ("tenant", "1.2.11"): _IMAGES,
-    ("tenant", "1.2.19"): "audit files lie in a volume of 64 MiB, so that two hundred clusters fit on a host: eleven files "
+    (
+        "tenant",
+        "1.2.19",
+    ): "audit files lie in a volume of 64 MiB, so that two hundred clusters fit on a host: eleven files "
     "of five megabytes",
     ("tenant", "1.3.7"): _PROBED,
     ("tenant", "1.4.2"): _PROBED,
-    ("tenant", "3.1.1"): "people's certificates end after an hour and are made for their role alone; where clusters trust "
+    (
+        "tenant",
+        "3.1.1",
+    ): "people's certificates end after an hour and are made for their role alone; where clusters trust "
     "the platform's issuer, people get tokens of half a minute instead",
     ("tenant", "4.2.6"): "kube-proxy and flannel have nftables of their own; on somebody else's machine nothing may be "
     "added to its packet chains",

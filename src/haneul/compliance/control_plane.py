@@ -286,9 +286,7 @@ ITEMS: Final[tuple[Item, ...]] = (
     ),
     item("1.2.12", "Pods get accounts by rule", flag_lacks(_API, _OFF, "ServiceAccount"), _RENDERED),
     item("1.2.13", "Nothing is made in namespaces that end", flag_lacks(_API, _OFF, "NamespaceLifecycle"), _RENDERED),
-    item(
-        "1.2.14", "A kubelet changes its own objects only", flag_lists(_API, _PLUGINS, "NodeRestriction"), _RENDERED
-    ),
+    item("1.2.14", "A kubelet changes its own objects only", flag_lists(_API, _PLUGINS, "NodeRestriction"), _RENDERED),
     item("1.2.15", "The API server offers no profiles", flag_is(_API, "profiling", "false"), _RENDERED),
     item("1.2.16", "The API server writes an audit log", flags_set(_API, "audit-log-path"), _RENDERED),
     item(
@@ -338,7 +336,9 @@ ITEMS: Final[tuple[Item, ...]] = (
     ),
     item("1.2.25", "Client certificates are verified", flags_set(_API, "client-ca-file"), _RENDERED),
     item("1.2.26", "The API server verifies etcd's certificate", flags_set(_API, "etcd-cafile"), _RENDERED),
-    item("1.2.27", "Secrets are encrypted before etcd has them", flags_set(_API, "encryption-provider-config"), _RENDERED),
+    item(
+        "1.2.27", "Secrets are encrypted before etcd has them", flags_set(_API, "encryption-provider-config"), _RENDERED
+    ),
     item("1.2.28", "Secrets are encrypted well", _providers(), _RENDERED),
     item("1.2.29", "The API server speaks strong ciphers only", strong_ciphers(_API), _RENDERED),
     item(
@@ -381,6 +381,9 @@ ITEMS: Final[tuple[Item, ...]] = (
     ),
     item("1.4.1", "The scheduler offers no profiles", _scheduler_profiling(), _RENDERED),
     item(
-        "1.4.2", "The scheduler listens to its own host only", flag_is(_SCHEDULER, "bind-address", "127.0.0.1"), _RENDERED
+        "1.4.2",
+        "The scheduler listens to its own host only",
+        flag_is(_SCHEDULER, "bind-address", "127.0.0.1"),
+        _RENDERED,
     ),
 )

@@ -38,7 +38,10 @@ ITEMS: Final[tuple[Item, ...]] = (
         _RENDERED,
     ),
     item(
-        "2.5", "etcd's members ask each other for certificates", flag_is(_ETCD, "peer-client-cert-auth", "true"), _RENDERED
+        "2.5",
+        "etcd's members ask each other for certificates",
+        flag_is(_ETCD, "peer-client-cert-auth", "true"),
+        _RENDERED,
     ),
     item(
         "2.6",

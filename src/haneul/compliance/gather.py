@@ -80,7 +80,9 @@ async def gather_tenant(management: KubeClient, tenant: KubeClient | None, place
         group.create_task(found.have(["masters", *_PROGRAMS], _masters(found, management, place.masters, "")))
         group.create_task(found.have(["machines"], _machines(found, management, place.nodes)))
         group.create_task(
-            found.have(["authentication", "audit-policy", "scheduler"], _configurations(found, management, place.masters))
+            found.have(
+                ["authentication", "audit-policy", "scheduler"], _configurations(found, management, place.masters)
+            )
         )
         group.create_task(
             found.have(["encryption-providers", "authorities"], _secrets(found, management, place.masters))

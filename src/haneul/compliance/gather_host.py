@@ -127,9 +127,7 @@ def _seen(paths: Iterable[Path]) -> tuple[FileSeen, ...]:
             status = path.stat()
         except OSError:
             continue
-        found.append(
-            FileSeen(str(path), stat.S_IMODE(status.st_mode), _user(status.st_uid), _group(status.st_gid))
-        )
+        found.append(FileSeen(str(path), stat.S_IMODE(status.st_mode), _user(status.st_uid), _group(status.st_gid)))
     return tuple(found)
 
 

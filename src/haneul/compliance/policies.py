@@ -274,7 +274,10 @@ _WRITES: Final = ("create", "update", "patch", "delete")
 ITEMS: Final[tuple[Item, ...]] = (
     item("5.1.1", "Only who must may do everything", _administrators(), _REVIEW),
     item(
-        "5.1.2", "Few may read Secrets", _holders("read Secrets", Right(("get", "list", "watch"), "", "secrets")), _REVIEW
+        "5.1.2",
+        "Few may read Secrets",
+        _holders("read Secrets", Right(("get", "list", "watch"), "", "secrets")),
+        _REVIEW,
     ),
     item("5.1.3", "Roles say what they allow, not '*'", _wildcards(), "name groups, resources and verbs"),
     item("5.1.4", "Few may make pods", _holders("make pods", Right(("create",), "", "pods")), _REVIEW),
@@ -357,7 +360,12 @@ ITEMS: Final[tuple[Item, ...]] = (
         _admission("let processes get more rights", pods.escalates, "restricted"),
         _LEVEL,
     ),
-    item("5.2.7", "No container runs as root", _admission("be able to run as root", pods.may_be_root, "restricted"), _LEVEL),
+    item(
+        "5.2.7",
+        "No container runs as root",
+        _admission("be able to run as root", pods.may_be_root, "restricted"),
+        _LEVEL,
+    ),
     item(
         "5.2.8",
         "No container makes packets of its own",
@@ -407,7 +415,9 @@ ITEMS: Final[tuple[Item, ...]] = (
         ),
         "mount the Secret as a file",
     ),
-    item("5.4.2", "It was weighed whether secrets belong elsewhere", _outside_store(), "use a store outside the cluster"),
+    item(
+        "5.4.2", "It was weighed whether secrets belong elsewhere", _outside_store(), "use a store outside the cluster"
+    ),
     item("5.5.1", "Images come from who is trusted", _provenance(), "have admission verify signatures"),
     item("5.6.1", "Namespaces set bounds", _boundaries(), "give each application a namespace"),
     item("5.6.2", "System calls of pods are filtered", _filtered(), "set seccompProfile to RuntimeDefault"),

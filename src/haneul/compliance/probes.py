@@ -126,7 +126,10 @@ def ciphers_judged(oldest: str, suites: Sequence[str]) -> Verdict:
 def file_modes(what: str, most: int) -> Probe:
     """Ask that no file has a permission beyond ``most``."""
     return _on_files(
-        what, f"permissions of {what}: {most:o} at most", lambda seen: not seen.mode & ~most, lambda seen: f"{seen.mode:o}"
+        what,
+        f"permissions of {what}: {most:o} at most",
+        lambda seen: not seen.mode & ~most,
+        lambda seen: f"{seen.mode:o}",
     )
 
 

@@ -219,9 +219,7 @@ ITEMS: Final[tuple[Item, ...]] = (
         kubelet("authorization.mode", lambda value: value not in (None, "AlwaysAllow")),
         _NODES,
     ),
-    item(
-        "4.2.3", "The kubelet verifies its clients", kubelet("authentication.x509.clientCAFile", bool), _NODES
-    ),
+    item("4.2.3", "The kubelet verifies its clients", kubelet("authentication.x509.clientCAFile", bool), _NODES),
     item(
         "4.2.4",
         "The kubelet has no port without authentication",

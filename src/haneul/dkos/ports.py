@@ -120,9 +120,7 @@ class JoinGate(Protocol):
 class Examiner(Protocol):
     """Examines clusters against rules of its own, and keeps what it found where the platform's API reads it."""
 
-    async def examine(
-        self, cluster: Cluster, nodes: Mapping[str, NodeAnnouncement], tenant: KubeClient | None
-    ) -> None:
+    async def examine(self, cluster: Cluster, nodes: Mapping[str, NodeAnnouncement], tenant: KubeClient | None) -> None:
         """Examine a cluster; ``tenant`` is its own API, if that answers. Takes half a minute at most; raises nothing.
 
         What could not be found out, or kept, is the examiner's to tell: it holds nothing else up.

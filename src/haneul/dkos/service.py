@@ -17,8 +17,8 @@ from haneul.dkos.hibernation import sleep_waits_for
 from haneul.dkos.machine_store import MachineStore
 from haneul.dkos.machines import Machine
 from haneul.dkos.model import (
-    LONGEST_CLUSTER_NAME,
     EXAMINATION_MARK,
+    LONGEST_CLUSTER_NAME,
     SLEEP_PHASES,
     AuthoritiesRequest,
     Cluster,

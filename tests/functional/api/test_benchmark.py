@@ -69,7 +69,9 @@ async def test_what_is_no_cluster_is_not_checked(api: Api) -> None:
 async def test_a_sleeping_cluster_is_to_be_woken_first(api: Api) -> None:
     await made(api)
     cluster = await api.store.get("shop", "web")
-    api.store._keep("modified", cluster.model_copy(update={"status": cluster.status.model_copy(update={"phase": Phase.ASLEEP})}))
+    api.store._keep(
+        "modified", cluster.model_copy(update={"status": cluster.status.model_copy(update={"phase": Phase.ASLEEP})})
+    )
     refused = await api.call("alice", "POST", BENCHMARK, status=409)
     assert refused["hint"] == "'haneul cluster wake web', then ask again"
     assert (await api.call("alice", "GET", WEB))["lookRequested"] == ""

@@ -160,5 +160,3 @@ def test_csv_has_every_column(capsys: pytest.CaptureFixture[str]) -> None:
     report = {"subject": "web", "benchmark": "B", "items": [item]}
     check.show_report(report, None, Format.CSV)
     assert capsys.readouterr().out.splitlines() == ["ITEM,RESULT,ASKS,CHECKED,MEND,REASON,SEEN", "1.2.1,pass,t,h,,,s"]
-
-

@@ -16,14 +16,15 @@ from haneul.compliance.adapters.memory_looks import MemoryLooks
 from haneul.compliance.benchmark import findings, unexplained
 from haneul.compliance.model import Finding, Result
 from haneul.dkos import control_plane, tenant_objects
+from haneul.dkos.adapters.sandbox_nodes import node_manifests
 from haneul.dkos.authentication import IssuerTrust
 from haneul.dkos.control_plane import Images
-from haneul.dkos.adapters.sandbox_nodes import node_manifests
 from haneul.dkos.credentials import Endpoints, component_data, component_profiles, secret_manifest
-from haneul.dkos.keyring import Keyring, Record, new_authorities
+from haneul.dkos.keyring import Keyring, new_authorities
 from haneul.dkos.model import Cluster, ClusterSpec, ClusterStatus, Network, NetworkPlugin, NodePool, NodeProviderName
 from haneul.dkos.node_files import node_files
 from haneul.dkos.ports import NodeAnnouncement
+from haneul.dkos.rotation import Record
 from haneul.kernel.clock import VirtualClock
 from haneul.kernel.errors import UnavailableError
 from haneul.kernel.kube import (
@@ -265,5 +266,3 @@ async def test_what_cannot_be_kept_holds_nothing_up() -> None:
     examiner = ClusterExaminer(await management_of(cluster), looks, clock=VirtualClock(NOW))
     await examiner.examine(cluster, {}, await tenant_of(cluster))
     assert await looks.read(cluster.masters_namespace) is None
-
-

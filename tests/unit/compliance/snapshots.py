@@ -237,9 +237,7 @@ def kubelet(**changes: Any) -> Break:
 def kubelet_flags(**changes: str) -> Break:
     """Start the kubelet with flags."""
     named = {name.replace("_", "-"): value for name, value in changes.items()}
-    return lambda snapshot: replace(
-        snapshot, kubelets=tuple(replace(one, flags=named) for one in snapshot.kubelets)
-    )
+    return lambda snapshot: replace(snapshot, kubelets=tuple(replace(one, flags=named) for one in snapshot.kubelets))
 
 
 def objects(plural: str, *manifests: Manifest) -> Break:

@@ -54,8 +54,8 @@ def machine(bits: int) -> Break:
     return objects("machines", {"metadata": {"name": "node-0-0"}, "spec": {"volumes": [volume]}})
 
 
-def _manifests() -> dict[str, tuple[Break, Result]]:
-    found: dict[str, tuple[Break, Result]] = {}
+def _manifests() -> dict[str | tuple[Kind, str], tuple[Break, Result]]:
+    found: dict[str | tuple[Kind, str], tuple[Break, Result]] = {}
     whats = (
         "the API server's manifest",
         "the controller manager's manifest",
@@ -124,7 +124,7 @@ BREAKS: dict[str | tuple[Kind, str], tuple[Break, Result]] = {
     "1.3.4": (flags(MANAGER, service_account_private_key_file=None), FAIL),
     "1.3.5": (flags(MANAGER, root_ca_file=None), FAIL),
     "1.3.6": (flags(MANAGER, feature_gates="A=true,RotateKubeletServerCertificate=false"), FAIL),
-    "1.3.7": (flags(MANAGER, bind_address="0.0.0.0"), FAIL),
+    "1.3.7": (flags(MANAGER, bind_address="192.0.2.1"), FAIL),
     "1.4.1": (document("scheduler", {"enableProfiling": True}), FAIL),
     "1.4.2": (flags(SCHEDULER, bind_address=None), FAIL),
     "2.1": (flags(ETCD, cert_file=None), FAIL),
@@ -168,7 +168,7 @@ BREAKS: dict[str | tuple[Kind, str], tuple[Break, Result]] = {
     "4.2.13": (kubelet(podPidsLimit=-1), FAIL),
     "4.2.14": (kubelet(seccompDefault=None), FAIL),
     "4.2.15": (document("kubelet-unit", "[Service]\n"), FAIL),
-    "4.3.1": (document("kube-proxy", {"metricsBindAddress": "0.0.0.0:10249"}), FAIL),
+    "4.3.1": (document("kube-proxy", {"metricsBindAddress": "192.0.2.1:10249"}), FAIL),
     "5.1.1": (objects("clusterrolebindings", binding("b", "cluster-admin", group("ops"))), WARN),
     "5.1.2": (right("list", "", "secrets"), WARN),
     "5.1.3": (objects("clusterroles", cluster_role("all", [{"verbs": ["*"]}], {})), WARN),
@@ -221,6 +221,12 @@ CHECKED = [
 ]
 
 
+def before_breaking(kind: Kind, number: str) -> Snapshot:
+    """A snapshot on which an item passes."""
+    change = BEFORE.get((kind, number))
+    return change(good(kind)) if change else good(kind)
+
+
 def outcome(snapshot: Snapshot, number: str) -> Outcome:
     return next(entry for entry in evaluate(snapshot) if entry.id == number)
 
@@ -243,7 +249,7 @@ def test_every_item_says_what_it_asks_and_how_to_mend_it_in_a_table_s_cell() -> 
 
 @pytest.mark.parametrize(("kind", "item"), CHECKED)
 def test_an_item_tells_a_broken_cluster_from_a_good_one(kind: Kind, item: Item) -> None:
-    before = BEFORE.get((kind, item.id), lambda snapshot: snapshot)(good(kind))
+    before = before_breaking(kind, item.id)
     well = outcome(before, item.id)
     if (kind, item.id) in FOR_A_PERSON:
         assert well.result is WARN
@@ -288,7 +294,7 @@ def test_only_what_can_fail_has_a_reason_to() -> None:
         item = next(item for item in ITEMS if item.id == number)
         assert not isinstance(item.probes[kind], str), "an item that does not apply needs no reason"
         assert reason and "|" not in reason
-        assert outcome(broken(BEFORE.get((kind, number), lambda s: s)(good(kind))), number).result is FAIL
+        assert outcome(broken(before_breaking(kind, number)), number).result is FAIL
 
 
 def test_a_reason_is_given_with_a_failure_and_never_makes_it_pass() -> None:
@@ -405,5 +411,3 @@ def test_a_cluster_without_kube_proxy_is_not_asked_for_it() -> None:
 
 def test_a_host_without_systemd_knows_no_address_filter() -> None:
     assert outcome(document("kubelet-unit", None)(good("management")), "4.2.15").result is Result.NOT_APPLICABLE
-
-

@@ -186,7 +186,7 @@ class World:
     turns: Turns = field(default_factory=Turns)
     approvals: MemoryApprovals = field(default_factory=MemoryApprovals)
     firewall: MemoryFirewall = field(default_factory=MemoryFirewall)
-    looks: MemoryLooks = field(default_factory=MemoryLooks)
+    examinations: MemoryLooks = field(default_factory=MemoryLooks)
 
     def __post_init__(self) -> None:
         self.management = MemoryKubeClient(clock=self.clock)
@@ -233,7 +233,7 @@ class World:
             tell=lambda _, event: self.told.append(event),
             turns=self.turns,
             gate=FirewallJoinGate(Gatekeeper(self.approvals, self.firewall)),
-            examiner=ClusterExaminer(management, self.looks, clock=self.clock),
+            examiner=ClusterExaminer(management, self.examinations, clock=self.clock),
         )
         try:
             yield controller
@@ -446,15 +446,15 @@ async def test_a_cluster_is_examined_once_for_each_request_and_never_unasked(wor
     async with world.controller() as controller:
         await world.settle(controller, native)
         await controller.reconcile(await store.request_look(native.project, native.name, "a plain look"))
-        assert await world.looks.read(native.masters_namespace) is None
+        assert await world.examinations.read(native.masters_namespace) is None
         asked = await store.request_look(native.project, native.name, f"first{EXAMINATION_MARK}")
         await controller.reconcile(asked)
-        look = await world.looks.read(native.masters_namespace)
+        look = await world.examinations.read(native.masters_namespace)
         assert look is not None
         assert look.asked == asked.look_requested
         world.clock.advance(5)
         await controller.reconcile(await world.cluster(native))
-        assert await world.looks.read(native.masters_namespace) == look
+        assert await world.examinations.read(native.masters_namespace) == look
 
 
 async def test_a_silent_cluster_is_examined_as_far_as_its_masters_go(world: World, native: Cluster) -> None:
@@ -464,7 +464,7 @@ async def test_a_silent_cluster_is_examined_as_far_as_its_masters_go(world: Worl
         world.wire.cut = True
         store = KubeClusters(world.management, clock=world.clock)
         await controller.reconcile(await store.request_look(native.project, native.name, f"now{EXAMINATION_MARK}"))
-        look = await world.looks.read(native.masters_namespace)
+        look = await world.examinations.read(native.masters_namespace)
         assert look is not None
         seen = {outcome.id: outcome.seen for outcome in look.outcomes}
         assert seen["5.1.1"].endswith("the cluster's API server does not answer")
