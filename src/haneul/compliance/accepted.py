@@ -16,12 +16,12 @@ _IMAGES: Final = (
     "start pods from images that no registry has"
 )
 _PROBED: Final = (
-    "the kubelet of the host probes it at the pod's address, so it listens there; the network namespace is the pod's own, "
-    "the network policies of its namespace let nobody in, and it answers health checks only without a certificate"
+    "the kubelet of the host probes it at the pod's address, so it listens there; the network namespace is the pod's "
+    "own, the network policies of its namespace let nobody in, and it answers health checks only without a certificate"
 )
 _NAMES: Final = (
-    "the platform names nodes, not their hosts: certificates are signed for exactly these names and addresses, which is "
-    "what the item is about"
+    "the platform names nodes, not their hosts: certificates are signed for exactly these names and addresses, which "
+    "is what the item is about"
 )
 
 ACCEPTED: Final[Mapping[tuple[Kind, str], str]] = {

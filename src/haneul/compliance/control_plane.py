@@ -34,7 +34,7 @@ _ELSEWHERE: Final = "it is a file of the management cluster's hosts, where 'hane
 _NO_ADMIN: Final = (
     "no file has such a credential: people and the operator get certificates or tokens that end within the hour"
 )
-_SECRET_OWNER: Final = "it is mounted from a Secret: the kubelet makes it root's, and nobody can choose another owner"
+_MOUNTED_OWNER: Final = "it is mounted from a Secret: the kubelet makes it root's, and nobody can choose another owner"
 _MANIFEST: Final = "made by 'haneul up'; run it again, or give the file back to root with mode 600"
 
 
@@ -201,7 +201,7 @@ ITEMS: Final[tuple[Item, ...]] = (
         "The scheduler's credential belongs to root",
         file_owners("scheduler's credential"),
         "chown root:root the named file",
-        tenant=_SECRET_OWNER,
+        tenant=_MOUNTED_OWNER,
     ),
     item(
         "1.1.17",
@@ -215,14 +215,14 @@ ITEMS: Final[tuple[Item, ...]] = (
         "The controller manager's credential belongs to root",
         file_owners("controller manager's credential"),
         "chown root:root the named file",
-        tenant=_SECRET_OWNER,
+        tenant=_MOUNTED_OWNER,
     ),
     item(
         "1.1.19",
         "The folder of certificates and keys belongs to root",
         file_owners("certificates and keys"),
         "chown root:root the named files",
-        tenant=_SECRET_OWNER,
+        tenant=_MOUNTED_OWNER,
     ),
     item(
         "1.1.20",

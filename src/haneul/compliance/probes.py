@@ -1,4 +1,4 @@
-"""Kinds of probes that many items share: a program's flags, a file's mode and owner, a kubelet's configuration. Pure."""
+"""Kinds of probes that many items share: a program's flags, a file's mode and owner, a kubelet's settings. Pure."""
 
 from __future__ import annotations
 

@@ -281,8 +281,8 @@ ITEMS: Final[tuple[Item, ...]] = (
         "Only named addresses reach the kubelet",
         _address_filter(),
         "filter the kubelet's port in the network",
-        tenant="nodes run their kubelet under runit, which filters no addresses; of node pods, the management cluster's "
-        "network policies let only the cluster's own parts in",
+        tenant="nodes run their kubelet under runit, which filters no addresses; of node pods, the management "
+        "cluster's network policies let only the cluster's own parts in",
     ),
     item(
         "4.3.1",

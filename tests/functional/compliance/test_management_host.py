@@ -24,7 +24,7 @@ from haneul.management.runtime import kubelet_configuration
 from haneul.management.settings import ManagementSettings
 from tests.functional.compliance.test_rendered_clusters import Tenant
 
-#: What kubeadm gives its programs besides what it is told (kubeadm's documentation, "kubeadm init phase control-plane").
+#: What kubeadm gives its programs besides what it is told (its documentation, "kubeadm init phase control-plane").
 KUBEADM = {
     "kube-apiserver": [
         "--authorization-mode=Node,RBAC",
