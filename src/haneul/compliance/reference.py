@@ -26,9 +26,10 @@ cluster](../howto/check-a-cluster.md).
 A command ends with 0 if no item fails without a reason, with 12 if one does.
 
 What is decided on is gathered first. Of a tenant's cluster: the flags of the masters' pods as the management cluster
-has them, the files that they mount and that are no secrets, the names of encryption providers, digests of authorities, and
-from the cluster's own API its rights, namespaces, pods, policies and the kubelets' configuration in effect (of fifty
-nodes at most). Of the management cluster: the same, and modes and owners of the host's files on which the command runs.
+has them, the files that they mount and that are no secrets, the names of encryption providers, digests of authorities,
+and from the cluster's own API its rights, namespaces, pods, policies and the kubelets' configuration in effect (of
+fifty nodes at most). Of the management cluster: the same, and modes and owners of the files of the host on which the
+command runs.
 """
 
 

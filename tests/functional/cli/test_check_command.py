@@ -23,7 +23,10 @@ from haneul.compliance.model import Look
 from haneul.compliance.snapshot import Snapshot
 from haneul.kernel.errors import DeadlineExceededError, HostNotReadyError, NotFoundError
 from tests.functional.api.application import START, Api, running_api
-from tests.unit.compliance.snapshots import flags, good
+from tests.unit.compliance.snapshots import document, flags, good
+
+#: A cluster that fails nothing, not even for a reason.
+GOOD = document("network", "cilium")(good("tenant"))
 
 
 class Shell:
@@ -31,7 +34,7 @@ class Shell:
 
     def __init__(self, api: Api) -> None:
         self.api = api
-        self.snapshot = good("tenant")
+        self.snapshot = GOOD
 
     async def operate(self) -> None:
         """Answer whatever is asked for, as the operator does."""
@@ -88,7 +91,7 @@ async def test_json_and_yaml_are_the_whole_report(shell: Shell) -> None:
 
 
 async def test_a_failure_without_a_reason_ends_the_command_with_twelve(shell: Shell) -> None:
-    result = await shell.checked("--only", "fail", snapshot=flags("kube-apiserver", profiling="true")(good("tenant")))
+    result = await shell.checked("--only", "fail", snapshot=flags("kube-apiserver", profiling="true")(GOOD))
     assert isinstance(result.exception, check.ItemsFailError)
     assert result.exception.exit_code == 12
     assert "1.2.15" in result.exception.detail
@@ -97,7 +100,7 @@ async def test_a_failure_without_a_reason_ends_the_command_with_twelve(shell: Sh
 
 
 async def test_a_failure_with_a_reason_is_shown_with_it_and_ends_well(shell: Shell) -> None:
-    snapshot = flags("kube-controller-manager", bind_address=None)(good("tenant"))
+    snapshot = flags("kube-controller-manager", bind_address=None)(GOOD)
     result = await shell.checked("--only", "fail", "-o", "wide", snapshot=snapshot)
     assert result.exit_code == 0, result.output
     heading, line = result.stdout.splitlines()
@@ -113,7 +116,7 @@ async def test_only_chosen_results_are_shown(shell: Shell) -> None:
 
 async def test_an_older_report_is_no_answer(shell: Shell) -> None:
     await shell.api.looks.write(
-        "cluster-shop-web", {}, Look(asked="2026-01-01", examined=START, outcomes=evaluate(good("tenant")))
+        "cluster-shop-web", {}, Look(asked="2026-01-01", examined=START, outcomes=evaluate(GOOD))
     )
     result = await shell.run("cluster", "web", "-p", "shop", "--timeout", "0.3")
     assert isinstance(result.exception, DeadlineExceededError)
@@ -138,9 +141,7 @@ async def test_a_request_that_another_one_displaced_is_made_again(
             asked.append(cluster.look_requested)
             shell.api.clock.advance(1)
         await asyncio.sleep(0.01)
-    await shell.api.looks.write(
-        "cluster-shop-web", {}, Look(asked=asked[-1], examined=START, outcomes=evaluate(good("tenant")))
-    )
+    await shell.api.looks.write("cluster-shop-web", {}, Look(asked=asked[-1], examined=START, outcomes=evaluate(GOOD)))
     assert (await waiting)["asked"] == asked[-1]
 
 

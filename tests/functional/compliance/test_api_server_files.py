@@ -151,7 +151,7 @@ def test_a_service_claims_no_addresses_outside(server: ApiServer) -> None:
     spec = {"ports": [{"port": 80}], "externalIPs": ["192.0.2.1"]}
     refused = server.ask(f"{NAMESPACES}/default/services", {"metadata": {"name": "thief"}, "spec": spec})
     assert refused.status_code == 403
-    assert "externalIPs" in refused.text
+    assert "external IPs is denied by admission control" in refused.text
 
 
 def test_a_flood_of_events_is_refused_and_the_rest_goes_on(server: ApiServer) -> None:
