@@ -17,7 +17,12 @@ from haneul.dkos.credentials import Endpoints
 from haneul.dkos.model import Cluster, Settings
 from haneul.kernel.documents import to_yaml
 from haneul.kernel.kube import Manifest
-from haneul.kernel.kube_manifests import hardened_container, hardened_pod
+from haneul.kernel.kube_manifests import (
+    STRONG_CIPHERS,
+    admission_configuration,
+    hardened_container,
+    hardened_pod,
+)
 
 USER: Final = 65532
 CLUSTER_LABEL: Final = "dkos.haneul.dev/cluster"
@@ -174,7 +179,11 @@ def hosts_of(volume: Manifest) -> list[str]:
 def configurations(cluster: Cluster, trust: IssuerTrust | None = None) -> dict[str, Manifest]:
     """Return the configuration files that are no secrets, by the component that reads them."""
     data = {
-        "kube-apiserver": {"audit.yaml": _audit_policy(), "authentication.yaml": authentication(cluster, trust)},
+        "kube-apiserver": {
+            "admission.yaml": to_yaml(admission_configuration()),
+            "audit.yaml": _audit_policy(),
+            "authentication.yaml": authentication(cluster, trust),
+        },
         "kube-scheduler": {"scheduler.yaml": _scheduling()},
     }
     return {
@@ -313,6 +322,7 @@ def apiserver(
         "tls-cert-file": f"{_PEM}/server.crt",
         "tls-private-key-file": f"{_PEM}/server.key",
         "tls-min-version": "VersionTLS12",
+        "tls-cipher-suites": ",".join(STRONG_CIPHERS),
         "kubelet-client-certificate": f"{_PEM}/kubelet-client.crt",
         "kubelet-client-key": f"{_PEM}/kubelet-client.key",
         "kubelet-certificate-authority": f"{_PEM}/ca.crt",
@@ -327,17 +337,20 @@ def apiserver(
         "service-account-issuer": "https://kubernetes.default.svc",
         "service-account-key-file": f"{_PEM}/service-account.pub",
         "service-account-signing-key-file": f"{_PEM}/service-account.key",
+        "service-account-extend-token-expiration": "false",
         "authorization-mode": "Node,RBAC",
         "authentication-config": "/etc/haneul/config/authentication.yaml",
-        "enable-admission-plugins": "NodeRestriction",
+        "enable-admission-plugins": "NodeRestriction,DenyServiceExternalIPs,EventRateLimit",
+        "admission-control-config-file": "/etc/haneul/config/admission.yaml",
         "default-not-ready-toleration-seconds": str(settings.pod_eviction_seconds),
         "default-unreachable-toleration-seconds": str(settings.pod_eviction_seconds),
         "enable-bootstrap-token-auth": "true",
         "encryption-provider-config": f"{_PEM}/encryption.yaml",
         "audit-policy-file": "/etc/haneul/config/audit.yaml",
         "audit-log-path": "/var/log/audit/audit.log",
-        "audit-log-maxsize": "10",
-        "audit-log-maxbackup": "4",
+        # Eleven files of five megabytes, in a volume of 64.
+        "audit-log-maxsize": "5",
+        "audit-log-maxbackup": "10",
         "audit-log-maxage": str(settings.audit_log_days),
         "profiling": "false",
         "max-requests-inflight": str(reading),
@@ -400,6 +413,7 @@ def controller_manager(cluster: Cluster, images: Images, digests: Mapping[str, s
         "leader-elect": "false",
         "kube-api-qps": "300",
         "kube-api-burst": "600",
+        "terminated-pod-gc-threshold": "1000",
         "profiling": "false",
         **_feature_gates(settings),
     }

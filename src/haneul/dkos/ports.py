@@ -11,6 +11,7 @@ from typing import Protocol
 from starlette.requests import Request
 
 from haneul.dkos.model import Cluster, ClusterSpec, NodePool
+from haneul.kernel.kube import KubeClient
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,17 @@ class JoinGate(Protocol):
 
     async def leave(self, cluster: Cluster) -> None:
         """Let the firewall forget a cluster that is gone."""
+        ...
+
+
+class Examiner(Protocol):
+    """Examines clusters against rules of its own, and keeps what it found where the platform's API reads it."""
+
+    async def examine(self, cluster: Cluster, nodes: Mapping[str, NodeAnnouncement], tenant: KubeClient | None) -> None:
+        """Examine a cluster; ``tenant`` is its own API, if that answers. Takes half a minute at most; raises nothing.
+
+        What could not be found out, or kept, is the examiner's to tell: it holds nothing else up.
+        """
         ...
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from haneul.host.services import HostService
+from haneul.kernel.kube_manifests import STRONG_CIPHERS
 from haneul.management.settings import ManagementSettings
 
 KUBELET_CONFIGURATION = Path("/var/lib/kubelet/config.yaml")
@@ -57,6 +58,10 @@ def kubelet_configuration(settings: ManagementSettings) -> dict[str, Any]:
         "maxPods": 600,
         # No pod, and a sandbox node is one, may take the host's process ids from all others.
         "podPidsLimit": 16384,
+        # What names no filter of system calls gets the runtime's.
+        "seccompDefault": True,
+        "tlsMinVersion": "VersionTLS12",
+        "tlsCipherSuites": list(STRONG_CIPHERS),
         "serializeImagePulls": False,
         "rotateCertificates": True,
         "kubeAPIQPS": 100,

@@ -256,6 +256,7 @@ async def test_the_description_of_the_api_is_whole(api: Api) -> None:
         *{("DELETE", path) for path in (groups, robot, f"{robot}/tokens/{{token}}")},
         *{("GET", path) for path in ("/version", "/whoami", "/people", "/projects", "/audit", cluster)},
         *{("GET", path) for path in (f"{person}/tokens", f"{project}/members", f"{project}/clusters")},
+        *{(method, f"{cluster}/benchmark") for method in ("GET", "POST")},
         ("GET", f"{cluster}/events"),
         *{("POST", path) for path in ("/people", "/projects", f"{person}/tokens", f"{project}/clusters")},
         *{("POST", f"{cluster}/{action}") for action in ("credentials", "hibernate", "look", "wake")},
