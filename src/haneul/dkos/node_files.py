@@ -84,6 +84,12 @@ def _kubelet(cluster: Cluster, pool: NodePool) -> dict[str, Any]:
         "containerLogMaxFiles": 3,
         "shutdownGracePeriod": "0s",
         "readOnlyPort": 0,
+        # What helps who debugs a node also shows its own files and memory to whoever may call it.
+        "enableSystemLogHandler": False,
+        "enableProfilingHandler": False,
+        "enableDebugFlagsHandler": False,
+        # A container that asks for no seccomp profile gets the runtime's.
+        "seccompDefault": True,
     }
     if pool.provider is NodeProviderName.SSH:
         # The machine's packet tables may be somebody else's; kube-proxy has tables of its own and needs no chain here.
