@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from haneul.host.services import HostService
+from haneul.management.node_runtime import HANDLER, specification_file
 from haneul.management.settings import ManagementSettings
 
 KUBELET_CONFIGURATION = Path("/var/lib/kubelet/config.yaml")
@@ -38,6 +39,11 @@ conf_dir = "{settings.state}/cni/net.d"
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
 runtime_type = "io.containerd.runc.v2"
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
+SystemdCgroup = {str(settings.systemd).lower()}
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.{HANDLER}]
+runtime_type = "io.containerd.runc.v2"
+base_runtime_spec = "{specification_file(settings)}"
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.{HANDLER}.options]
 SystemdCgroup = {str(settings.systemd).lower()}
 """
 
