@@ -58,8 +58,8 @@ VOLUMES: Final = (
 EXTENSION_GROUPS: Final = ("custom.metrics.k8s.io", "external.metrics.k8s.io", "metrics.k8s.io")
 
 _HINT: Final = (
-    "Hint: sandbox nodes share their host's kernel with other tenants. Take this out of the pod, or run it in a "
-    "cluster on machines of your own (provider: ssh)."
+    "Hint: sandbox nodes share their host's kernel with other tenants. Do without, or use a cluster on machines of "
+    "your own (provider: ssh)."
 )
 
 
@@ -97,14 +97,13 @@ def built_in_apis() -> list[Manifest]:
     Whoever answers for pods tells a kubelet what to run, past every other policy; whoever answers for certificate
     requests tells DKOS who asks. Groups without a dot and below ``k8s.io`` belong to Kubernetes.
     """
-    extension = ", ".join(f"'{name}'" for name in EXTENSION_GROUPS)
     group = "object.spec.?group.orValue('')"
     return _policy(
         "haneul-built-in-apis",
         [{"apiGroups": ["apiregistration.k8s.io"], "resources": ["apiservices"]}],
         [
             {
-                "expression": f"!has(object.spec.service) || {group} in [{extension}] || "
+                "expression": f"!has(object.spec.service) || {group} in {list(EXTENSION_GROUPS)} || "
                 f"({group}.contains('.') && !{group}.endsWith('.k8s.io') && {group} != 'k8s.io')",
                 "message": "no other server may answer for an API group of Kubernetes itself. Hint: give the "
                 "extension API a group of your own, such as metrics.example.com.",
@@ -174,11 +173,11 @@ _CONTAINER_PROBLEMS: Final = (
     ("sets procMount", "!(c.?securityContext.?procMount.orValue('') in ['', 'Default'])"),
     (
         "asks for a seccomp profile other than RuntimeDefault",
-        "!(c.?securityContext.?seccompProfile.?type.orValue('RuntimeDefault') in ['RuntimeDefault'])",
+        "!(c.?securityContext.?seccompProfile.?type.orValue('RuntimeDefault') == 'RuntimeDefault')",
     ),
     (
         "asks for an AppArmor profile other than RuntimeDefault",
-        "!(c.?securityContext.?appArmorProfile.?type.orValue('RuntimeDefault') in ['RuntimeDefault'])",
+        "!(c.?securityContext.?appArmorProfile.?type.orValue('RuntimeDefault') == 'RuntimeDefault')",
     ),
     (
         "sets SELinux options",
@@ -206,11 +205,11 @@ _POD_PROBLEMS: Final = (
     ("it uses the node's inter-process communication", "variables.spec.?hostIPC.orValue(false)"),
     (
         "it asks for a seccomp profile other than RuntimeDefault",
-        "!(variables.spec.?securityContext.?seccompProfile.?type.orValue('RuntimeDefault') in ['RuntimeDefault'])",
+        "!(variables.spec.?securityContext.?seccompProfile.?type.orValue('RuntimeDefault') == 'RuntimeDefault')",
     ),
     (
         "it asks for an AppArmor profile other than RuntimeDefault",
-        "!(variables.spec.?securityContext.?appArmorProfile.?type.orValue('RuntimeDefault') in ['RuntimeDefault']) || "
+        "!(variables.spec.?securityContext.?appArmorProfile.?type.orValue('RuntimeDefault') == 'RuntimeDefault') || "
         "variables.annotations.exists(k, k.startsWith('container.apparmor.security.beta.kubernetes.io/') && "
         "!(variables.annotations[k] in ['', 'runtime/default']))",
     ),
@@ -236,11 +235,11 @@ def _pod_variables(spec: str, metadata: str) -> list[Manifest]:
             for words, condition in _CONTAINER_PROBLEMS
         ),
     ]
-    names = ", ".join(f"'{name}'" for name in CAPABILITIES)
     return [
         {"name": "spec", "expression": spec},
         {"name": "annotations", "expression": f"{metadata}.?annotations.orValue({{}})"},
-        {"name": "capabilities", "expression": f"[{names}]"},
+        # A list of Python's words is one of CEL's.
+        {"name": "capabilities", "expression": str(list(CAPABILITIES))},
         {"name": "selinuxTypes", "expression": "['', 'container_t', 'container_init_t', 'container_kvm_t']"},
         {
             "name": "containers",

@@ -63,6 +63,8 @@ def test_hook_refuses_a_state_without_a_process_and_leaves_the_host_s_root_alone
         return subprocess.run([str(HOOK)], input=state, capture_output=True, text=True, timeout=30, check=False)
 
     assert run('{"status": "creating"}').returncode != 0
-    # This process has the users of the host, so nothing changes hands.
+    if Path("/proc/1/uid_map").read_text().split()[:2] != ["0", "0"]:
+        pytest.skip("the first process has other users than the host")
+    # That has the users of the host, so nothing changes hands.
     done = run('{"ociVersion": "1.2.0", "id": "x", "pid": 1, "bundle": "/x"}')
     assert done.returncode == 0, done.stderr

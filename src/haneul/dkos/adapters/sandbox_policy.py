@@ -108,8 +108,8 @@ def _shape(image: str) -> Iterable[tuple[str, str]]:
         "has(object.spec.automountServiceAccountToken) && !object.spec.automountServiceAccountToken",
     )
     yield "a node pod is not privileged", "!variables.security.?privileged.orValue(false)"
-    shared = f"[{', '.join(f"'{name}'" for name in CAPABILITIES)}]"
-    more = f"[{', '.join(f"'{name}'" for name in BPF_CAPABILITIES)}]"
+    # A list of Python's words is one of CEL's.
+    shared, more = list(CAPABILITIES), list(BPF_CAPABILITIES)
     yield (
         "a node pod has the capabilities of a node and no others",
         "variables.security.?capabilities.?drop.orValue([]) == ['ALL'] && "
