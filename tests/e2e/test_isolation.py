@@ -28,7 +28,7 @@ pytestmark = pytest.mark.e2e
 CLOCK = SystemClock()
 BOTH = pytest.mark.parametrize("network", ["shop", "lab"])
 #: The device that the host's root file system is on.
-DISK = os.stat("/").st_dev
+DISK = Path("/").stat().st_dev
 DISK_NUMBERS = f"{os.major(DISK)} {os.minor(DISK)}"
 
 

@@ -63,7 +63,7 @@ _CAPABILITIES: Final[tuple[tuple[str, Severity, str], ...]] = (
 _CONTROLLERS: Final = ("cpu", "memory", "pids", "cpuset")
 #: 5.10 is the oldest kernel on which the pinned Cilium runs (its documentation, "System Requirements").
 _OLDEST_KERNEL: Final = (5, 10)
-#: Since 6.3 file systems in memory can be mounted for users of a pod's own (Kubernetes documentation "User Namespaces").
+#: Since 6.3, memory file systems can be mounted for users of a pod's own (Kubernetes documentation "User Namespaces").
 _MAPPING_KERNEL: Final = (6, 3)
 #: tcx (6.6) attaches programs by links, which vanish with their pins and survive upgrades without a gap.
 _GOOD_KERNEL: Final = (6, 6)
