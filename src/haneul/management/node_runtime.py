@@ -58,8 +58,15 @@ def seccomp_profile(machine: str, *, bpf: bool) -> str:
 
 
 def base_specification(default: str, hook: Path) -> str:
-    """Return what containers of the runtime are made from: containerd's ``default`` with the hook."""
+    """Return what containers of the runtime are made from: containerd's ``default`` with the hook.
+
+    Without a base, containerd's part for Kubernetes takes away what its default brings for people at a terminal; what
+    a base brings, it keeps.
+    """
     specification = json.loads(default)
+    for name in ("apparmorProfile", "noNewPrivileges", "rlimits"):
+        specification["process"].pop(name, None)
+    specification.get("linux", {}).pop("seccomp", None)
     hooks = [{"path": str(hook), "args": [hook.name], "timeout": _HOOK_SECONDS}]
     specification["hooks"] = {"createRuntime": hooks}
     return json.dumps(specification, sort_keys=True)

@@ -6,6 +6,7 @@ import json
 import stat
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,8 +41,10 @@ def test_older_system_calls_of_the_same_processor_are_no_way_around() -> None:
 
 
 def test_runtime_differs_from_the_usual_one_by_the_hook_alone() -> None:
-    default = {"ociVersion": "1.2.0", "process": {"cwd": "/"}}
-    made = json.loads(base_specification(json.dumps(default), Path("/state/hook")))
+    default: dict[str, Any] = {"ociVersion": "1.2.0", "process": {"cwd": "/"}, "linux": {"cgroupsPath": "/x"}}
+    terminal = {"rlimits": [{"type": "RLIMIT_NOFILE", "hard": 1024, "soft": 1024}], "noNewPrivileges": True}
+    given = {**default, "process": {**default["process"], **terminal}}
+    made = json.loads(base_specification(json.dumps(given), Path("/state/hook")))
     (hook,) = made.pop("hooks").pop("createRuntime")
     assert made == default
     assert hook["path"] == "/state/hook" and hook["timeout"] > 0
