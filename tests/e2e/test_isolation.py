@@ -42,7 +42,7 @@ def a_pod(name: str, **fields: Any) -> Manifest:
         "securityContext": fields.pop("securityContext", {}),
         "volumeMounts": [{"name": volume["name"], "mountPath": "/extra"} for volume in fields.get("volumes", [])],
     }
-    spec = {"containers": [container], "terminationGracePeriodSeconds": 0, **fields}
+    spec = {"containers": [container], "terminationGracePeriodSeconds": 0, "dnsPolicy": "Default", **fields}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "default"}, "spec": spec}
 
 
@@ -60,11 +60,11 @@ async def running(kube: KubeClient, manifest: Manifest) -> AsyncIterator[str]:
         return await kube.get(PODS, name, "default") is None
 
     try:
-        await wait_for(runs, what=f"pod {name} to run", timeout=60, clock=CLOCK)
+        await wait_for(runs, what=f"pod {name} to run", timeout=180, clock=CLOCK)
         yield name
     finally:
         await kube.delete(PODS, name, "default")
-        await wait_for(gone, what=f"pod {name} to be gone", timeout=60, clock=CLOCK)
+        await wait_for(gone, what=f"pod {name} to be gone", timeout=120, clock=CLOCK)
 
 
 async def as_platform(installation: Installation, *arguments: str) -> tuple[int, str]:
@@ -140,7 +140,7 @@ TRIED_IN_A_POD = {
     "mount a process file system": "mkdir -p /mnt; mount -t proc proc /mnt",
     "set what runs at a crash": "echo '|/bin/true' > /proc/sys/kernel/core_pattern",
     "restart the machine": "echo b > /proc/sysrq-trigger",
-    "write to the kernel's objects": "echo 1 > /sys/kernel/profiling || touch /sys/fs/cgroup/x",
+    "write to the kernel's objects": "echo 1 > /sys/kernel/profiling",
     "load a module": "touch /m.ko; insmod /m.ko",
     "set the clock": "date -s 2001-01-01",
     "read the kernel's messages": "dmesg",
@@ -187,19 +187,20 @@ async def test_kubelet_shows_no_files_of_its_node(
 #: What root tries in a node, besides; coreutils, util-linux and kmod are there.
 TRIED_IN_A_NODE = {
     "read the disk": f"mknod /tmp/disk b {DISK_NUMBERS} && dd if=/tmp/disk of=/dev/null bs=4096 count=1",
-    "mount the disk": f"mknod /tmp/disk2 b {DISK_NUMBERS}; mkdir -p /mnt/x; mount -t ext4 /tmp/disk2 /mnt/x",
     "load a module": "touch /tmp/m.ko; insmod /tmp/m.ko",
     "swap": "truncate -s 1M /tmp/swap; chmod 600 /tmp/swap; mkswap -q /tmp/swap; swapon /tmp/swap",
     "set the clock": "date -s 2001-01-01",
     "read the kernel's messages": "dmesg --syslog",
     "find devices": "ls /dev/vd* /dev/sd* /dev/nvme* /dev/dm-* /dev/mem /dev/loop0 2>/dev/null | grep .",
     "find the kernel's log": "head -c 1 /dev/kmsg | grep .",
-    "find the host's processes": "cat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep -e etcd -e haneul.app",
+    "find the host's processes": "cat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep -e '[e]tcd ' -e '[h]aneul.app'",
     "find the host's files": "grep -e ' /var/lib/haneul' -e ' /etc/kubernetes' /proc/self/mountinfo",
     "read an account of the management cluster": "ls /var/run/secrets/kubernetes.io",
 }
 #: And where it has users of its own.
 TRIED_BY_NOBODY = {
+    "mount the disk": f"mknod /tmp/disk2 b {DISK_NUMBERS}; mkdir -p /mnt/x; mount -t ext4 /tmp/disk2 /mnt/x",
+    "mount all devices": "mkdir -p /mnt/x; mount -t devtmpfs dev /mnt/x",
     "set what runs at a crash": "echo '|/bin/true' > /proc/sys/kernel/core_pattern",
     "restart the machine": "echo b > /proc/sysrq-trigger",
     "make a device": "mknod /tmp/n c 1 3",
