@@ -142,7 +142,7 @@ TRIED_IN_A_POD = {
     "restart the machine": "echo b > /proc/sysrq-trigger",
     "write to the kernel's objects": "echo 1 > /sys/kernel/profiling",
     "load a module": "touch /m.ko; insmod /m.ko",
-    "set the clock": "date -s 2001-01-01",
+    "set the clock": "date -s 2001-01-01 >/dev/null 2>&1; date +%Y | grep 2001",
     "read the kernel's messages": "dmesg",
     "find the runtime": "test -e /run/containerd/containerd.sock",
     "find the node's credential": "cat /var/lib/kubelet/kubeconfig",
@@ -189,12 +189,12 @@ TRIED_IN_A_NODE = {
     "read the disk": f"mknod /tmp/disk b {DISK_NUMBERS} && dd if=/tmp/disk of=/dev/null bs=4096 count=1",
     "load a module": "touch /tmp/m.ko; insmod /tmp/m.ko",
     "swap": "truncate -s 1M /tmp/swap; chmod 600 /tmp/swap; mkswap -q /tmp/swap; swapon /tmp/swap",
-    "set the clock": "date -s 2001-01-01",
+    "set the clock": "date -s 2001-01-01 >/dev/null 2>&1; date +%Y | grep 2001",
     "read the kernel's messages": "dmesg --syslog",
     "find devices": "ls /dev/vd* /dev/sd* /dev/nvme* /dev/dm-* /dev/mem /dev/loop0 2>/dev/null | grep .",
     "find the kernel's log": "head -c 1 /dev/kmsg | grep .",
     "find the host's processes": "cat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep -e '[e]tcd ' -e '[h]aneul.app'",
-    "find the host's files": "grep -e ' /var/lib/haneul' -e ' /etc/kubernetes' /proc/self/mountinfo",
+    "find the host's files": "ls /var/lib/haneul || ls /etc/kubernetes/manifests",
     "read an account of the management cluster": "ls /var/run/secrets/kubernetes.io",
 }
 #: And where it has users of its own.
