@@ -204,8 +204,8 @@ TRIED_BY_NOBODY = {
     "set what runs at a crash": "echo '|/bin/true' > /proc/sys/kernel/core_pattern",
     "restart the machine": "echo b > /proc/sysrq-trigger",
     "make a device": "mknod /tmp/n c 1 3",
-    "raise its own memory": "echo $((1 << 40)) > /sys/fs/cgroup/memory/memory.limit_in_bytes || "
-    "echo max > /sys/fs/cgroup/memory.max",
+    "raise its own memory": "limit=/sys/fs/cgroup/memory/memory.limit_in_bytes; "
+    "[ -e $limit ] || limit=/sys/fs/cgroup/memory.max; echo $((1 << 40)) > $limit",
     "allow itself devices": "echo 'a *:* rwm' > /sys/fs/cgroup/devices/devices.allow",
     "set a priority": "echo -1000 > /proc/self/oom_score_adj",
     "raise how many files the machine opens": "echo 1 > /proc/sys/fs/file-max",
