@@ -235,7 +235,8 @@ def test_node_makes_no_privileged_pod_for_itself(server: ApiServer) -> None:
         "uid": made.json()["metadata"]["uid"],
         "controller": True,
     }
-    for name, security, status in (("mirror", {}, 201), ("mirror-2", {"privileged": True}, 403)):
+    cases: list[tuple[str, dict[str, Any], int]] = [("mirror", {}, 201), ("mirror-2", {"privileged": True}, 403)]
+    for name, security, status in cases:
         pod = a_mirror_pod(name, **security)
         pod["metadata"]["ownerReferences"] = [owner]
         answer = server.ask(PODS, who=NODE, body=pod)
