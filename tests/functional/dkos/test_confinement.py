@@ -258,7 +258,8 @@ def test_changes_of_a_pod_are_judged_too(server: ApiServer) -> None:
         )
 
     assert debug("plain").status_code == 200
-    for number, security in enumerate(({"privileged": True}, {"capabilities": {"add": ["SYS_PTRACE"]}})):
+    bold: list[dict[str, Any]] = [{"privileged": True}, {"capabilities": {"add": ["SYS_PTRACE"]}}]
+    for number, security in enumerate(bold):
         answer = debug(f"debug-{number}", **security)
         assert answer.status_code == 403 and f"container debug-{number}" in answer.json()["message"], answer.text
     image = {"spec": {"containers": [{"name": "main", "image": "example.com/main:2"}]}}
