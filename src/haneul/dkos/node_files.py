@@ -89,6 +89,10 @@ def _kubelet(cluster: Cluster, pool: NodePool) -> dict[str, Any]:
         "tlsCipherSuites": list(STRONG_CIPHERS),
         # No pod takes the process ids of all others; what names no filter of system calls gets the runtime's.
         "podPidsLimit": 4096,
+        # What helps who debugs a node also shows its own files and memory to whoever may call it.
+        "enableSystemLogHandler": False,
+        "enableProfilingHandler": False,
+        "enableDebugFlagsHandler": False,
         "seccompDefault": True,
     }
     if pool.provider is NodeProviderName.SSH:

@@ -147,8 +147,8 @@ def anonymous_access(paths: Sequence[str]) -> Manifest:
     }
 
 
-def admission_configuration() -> Manifest:
-    """Return an API server's configuration of admission plugins: how many events it takes a second.
+def admission_configuration(*more: Manifest) -> Manifest:
+    """Return an API server's configuration of admission plugins: ``more``, and how many events it takes a second.
 
     Far more than a healthy cluster tells, so that only a flood is refused; see Kubernetes documentation "Admission
     Control in Kubernetes", section "EventRateLimit".
@@ -157,6 +157,7 @@ def admission_configuration() -> Manifest:
         "apiVersion": "apiserver.config.k8s.io/v1",
         "kind": "AdmissionConfiguration",
         "plugins": [
+            *more,
             {
                 "name": "EventRateLimit",
                 "configuration": {
@@ -167,6 +168,6 @@ def admission_configuration() -> Manifest:
                         {"type": "Namespace", "qps": 100, "burst": 500, "cacheSize": 512},
                     ],
                 },
-            }
+            },
         ],
     }

@@ -9,6 +9,7 @@ from typing import Any
 
 from haneul.host.services import HostService
 from haneul.kernel.kube_manifests import STRONG_CIPHERS
+from haneul.management.node_runtime import HANDLER, specification_file
 from haneul.management.settings import ManagementSettings
 
 KUBELET_CONFIGURATION = Path("/var/lib/kubelet/config.yaml")
@@ -39,6 +40,11 @@ conf_dir = "{settings.state}/cni/net.d"
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
 runtime_type = "io.containerd.runc.v2"
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
+SystemdCgroup = {str(settings.systemd).lower()}
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.{HANDLER}]
+runtime_type = "io.containerd.runc.v2"
+base_runtime_spec = "{specification_file(settings)}"
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.{HANDLER}.options]
 SystemdCgroup = {str(settings.systemd).lower()}
 """
 
