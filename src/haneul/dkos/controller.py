@@ -495,10 +495,10 @@ class ClusterController:
                 await tenant.apply(resource_of(manifest), manifest)
                 self._base_done.add(key)
 
-        inputs = (cluster.spec.network.plugin, cluster.spec.outside, made.endpoints)
+        inputs = (cluster.spec.network.plugin, cluster.spec.outside, cluster.spec.announces_itself, made.endpoints)
         if self._base_applied == inputs:
-            if cluster.spec.outside:
-                await self._keep_way_in(tenant, made)
+            if not cluster.spec.announces_itself:
+                await self._keep_way_in(tenant, cluster, made)
             return
         cilium = cluster.spec.network.plugin is NetworkPlugin.CILIUM
         async with asyncio.TaskGroup() as group:
@@ -508,9 +508,9 @@ class ClusterController:
                 group.create_task(apply(manifest))
         self._base_applied = inputs
 
-    async def _keep_way_in(self, tenant: KubeClient, made: MadeMasters) -> None:
-        """An API server of before the cluster's first machines may still have announced itself, as it was told to."""
-        wanted = tenant_objects.kubernetes_endpoint(made.endpoints)
+    async def _keep_way_in(self, tenant: KubeClient, cluster: Cluster, made: MadeMasters) -> None:
+        """An API server of before may still have announced itself, as it was told to, or taken that back."""
+        wanted = tenant_objects.kubernetes_endpoint(cluster, made.endpoints)
         found = await tenant.get(ENDPOINT_SLICES, wanted["metadata"]["name"], wanted["metadata"]["namespace"])
         if found is None or any(found.get(field) != wanted[field] for field in ("endpoints", "ports")):
             await tenant.apply(ENDPOINT_SLICES, wanted)

@@ -18,6 +18,7 @@ from haneul.dkos.model import (
     ClusterStatus,
     Condition,
     ConditionType,
+    MasterStatus,
     NodeStatus,
     Phase,
 )
@@ -40,8 +41,11 @@ class MasterState:
     #: How often its programs were started again, and how they ended the last time.
     restarts: int = 0
     ended: str = ""
-    #: Where its pod that is ready is reached.
+    #: Where a pod of it that is ready is reached.
     address: str = ""
+    #: All its pods, and how many of them can be counted on.
+    pods: tuple[MasterStatus, ...] = ()
+    working: int = 0
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,8 @@ class Observation:
     authorities_expire: datetime | None = None
     #: Which nodes are being changed or removed, in words; nothing if all are made from what they should be.
     change: str = ""
+    #: Which masters join or leave, in words; nothing if there are as many as there should be.
+    masters_change: str = ""
 
 
 def status_of(cluster: Cluster, seen: Observation, now: datetime) -> ClusterStatus:
@@ -79,6 +85,7 @@ def status_of(cluster: Cluster, seen: Observation, now: datetime) -> ClusterStat
         version=cluster.spec.version,
         pods=cluster.spec.network.pods or "",
         services=cluster.spec.network.services or "",
+        masters=tuple(pod for master in seen.masters for pod in master.pods),
         nodes=seen.nodes,
         conditions=conditions,
         authorities_expire=seen.authorities_expire or cluster.status.authorities_expire,
@@ -103,6 +110,7 @@ def sleeping_status(cluster: Cluster, step: SleepStep, note: str, now: datetime)
             "phase": Phase.ASLEEP if step.asleep else Phase.HIBERNATING,
             "observed_generation": cluster.generation,
             "look_answered": cluster.look_requested,
+            "masters": (),
             "nodes": tuple(node.model_copy(update=resting) for node in cluster.status.nodes),
             "conditions": conditions,
         }
@@ -131,7 +139,7 @@ def _verdicts(seen: Observation) -> list[tuple[ConditionType, bool, str, str]]:
     nodes = ", ".join(f"{node.name} ({node.message})" if node.message else node.name for node in absent)
     ready_nodes = len(seen.nodes) - len(absent)
     joining = f"{ready_nodes} of {seen.wanted_nodes} nodes ready; waiting for {nodes or 'the others to be made'}"
-    masters_ready = bool(seen.masters) and not waiting
+    masters_ready = bool(seen.masters) and not waiting and not seen.masters_change
     all_nodes = not absent and len(seen.nodes) == seen.wanted_nodes and not seen.change
     network = all_nodes or ready_nodes > 0
     return [
@@ -144,8 +152,10 @@ def _verdicts(seen: Observation) -> list[tuple[ConditionType, bool, str, str]]:
         (
             ConditionType.CONTROL_PLANE_READY,
             masters_ready,
-            "MastersReady" if masters_ready else "MastersStarting",
-            "" if masters_ready else f"waiting for {masters or _turn(seen) or 'the masters to be made'}",
+            "MastersReady" if masters_ready else ("MastersChanging" if seen.masters_change else "MastersStarting"),
+            ""
+            if masters_ready
+            else seen.masters_change or f"waiting for {masters or _turn(seen) or 'the masters to be made'}",
         ),
         (
             ConditionType.API_ANSWERS,
@@ -232,6 +242,7 @@ def _milestones(cluster: Cluster, seen: Observation, now: datetime) -> dict[str,
         "api": seen.api_answers,
         "node": any(node.ready for node in seen.nodes),
         "ready": seen.api_answers
+        and not seen.masters_change
         and all(master.ready for master in seen.masters)
         and len(seen.nodes) == seen.wanted_nodes
         and all(node.ready for node in seen.nodes),
