@@ -23,6 +23,7 @@ from haneul.dkos.changing import NodeChanger
 from haneul.dkos.control_plane import labels
 from haneul.dkos.credentials import decode, node_kubeconfig, operator_access, secret_manifest
 from haneul.dkos.door import Door
+from haneul.dkos.etcd_changing import MemberChanger
 from haneul.dkos.events import Look, Tell, credentials_renewed, told
 from haneul.dkos.gate_keeping import GateKeeping
 from haneul.dkos.hibernation import Level
@@ -47,7 +48,7 @@ from haneul.dkos.ports import JoinGate, NodeAnnouncement, NodeProvider, Provided
 from haneul.dkos.rotating import AuthorityRotation
 from haneul.dkos.signing import NodeSigner
 from haneul.dkos.sleeping import Sleeping
-from haneul.dkos.states import Observation, has_answered, status_of
+from haneul.dkos.states import MasterState, Observation, has_answered, status_of
 from haneul.dkos.turns import Turns
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import HaneulError
@@ -89,6 +90,7 @@ class ClusterController:
         clock: Clock,
         tell: Tell,
         turns: Turns,
+        members: MemberChanger,
         cilium_definitions: Sequence[Manifest] = (),
         gate: JoinGate,
     ) -> None:
@@ -103,6 +105,7 @@ class ClusterController:
         self._tell = tell
         self._gate = GateKeeping(gate, read=self._read, observe=self._observe, clock=clock)
         self._turns = turns
+        self._members = members
         self._cilium_definitions = cilium_definitions
         self._uid = ""
         self._begun = False
@@ -199,6 +202,7 @@ class ClusterController:
         is_open = not waking or await self._sleeping.open(cluster, made, masters)
         for component in made.renewed:
             self._tell(cluster, credentials_renewed(component))
+        masters_change = await self._change_masters(cluster, made, masters)
         tokens = await self._tokens(cluster)
         announced = self._announcements(cluster, made, tokens)
         provided = await self._observe(cluster)
@@ -232,8 +236,20 @@ class ClusterController:
             rotation=rotation,
             authorities_expire=made.keyring.expires,
             change=change,
+            masters_change=masters_change,
         )
         return await self._report(cluster, seen, provided)
+
+    async def _change_masters(self, cluster: Cluster, made: MadeMasters, masters: Sequence[MasterState]) -> str:
+        """Bring the etcd members closer to what is asked for, once the cluster answers; return what is under way."""
+        if not has_answered(cluster.status):
+            return ""
+        try:
+            return await self._members.look(cluster, made, masters, self._tell)
+        except HaneulError as error:
+            # What else there is to do for the cluster does not wait for its etcd; the next look tries again.
+            _log.warning("etcd members not changed", cluster=cluster.uid, error=str(error))
+            return f"changing the etcd members is tried again: {error.detail}"
 
     async def _clusters_before(self, cluster: Cluster) -> int:
         """Return how many clusters are to start before this one; none once it has begun or has answered."""

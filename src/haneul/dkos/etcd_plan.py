@@ -188,7 +188,9 @@ def _finish_leaving(look: _Look) -> Decision | None:
             continue
         name = member_name(index)
         if member is None:
-            if slot.state not in (SlotState.LEAVING, *JOINING):
+            if slot.state in JOINING:
+                return Decision(Action(Kind.LEAVE, index, slot.member), f"{name} begins to join anew")
+            if slot.state is not SlotState.LEAVING:
                 return Decision(words=f"{name} is not in etcd's member list, though its data is there; look at its log")
             kind = Kind.STOP if place.occupied else Kind.WIPE
             return Decision(Action(kind, index), f"the data of {name} is being deleted")
