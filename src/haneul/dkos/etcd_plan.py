@@ -107,6 +107,7 @@ class Decision:
 
 
 DONE: Final = Decision()
+NO_MAJORITY: Final = "waiting for a majority of the etcd members to answer"
 
 
 def plan(seen: Seen) -> Decision:
@@ -115,7 +116,7 @@ def plan(seen: Seen) -> Decision:
         return DONE
     membership = seen.membership
     if membership is None:
-        return Decision(words="waiting for a majority of the etcd members to answer")
+        return Decision(words=NO_MAJORITY)
     look = _Look(seen, membership)
     for step in (_finish_leaving, _claim_strays, _give_up_lost, _fill, _shrink):
         decision = step(look)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
+from haneul.dkos.etcd_plan import NO_MAJORITY
 from haneul.dkos.hibernation import Step as SleepStep
 from haneul.dkos.model import (
     SLEEP_PHASES,
@@ -26,6 +27,10 @@ from haneul.dkos.rotation import Step, Verdict
 
 #: The reason of the condition AuthoritiesCurrent while nothing is left to do but to wait.
 OLD_TRUSTED: Final = "OldAuthoritiesTrusted"
+
+#: Reasons of the condition ControlPlaneReady: pods are not all ready; etcd's members cannot agree to anything.
+MASTERS_STARTING: Final = "MastersStarting"
+NO_ETCD_MAJORITY: Final = "NoEtcdMajority"
 
 #: The reason of the condition of nodes while all that is missing is a firewall approver's decision.
 WAITS_FOR_APPROVER: Final = "WaitsForApprover"
@@ -152,7 +157,7 @@ def _verdicts(seen: Observation) -> list[tuple[ConditionType, bool, str, str]]:
         (
             ConditionType.CONTROL_PLANE_READY,
             masters_ready,
-            "MastersReady" if masters_ready else ("MastersChanging" if seen.masters_change else "MastersStarting"),
+            "MastersReady" if masters_ready else _masters_reason(seen),
             ""
             if masters_ready
             else seen.masters_change or f"waiting for {masters or _turn(seen) or 'the masters to be made'}",
@@ -198,6 +203,12 @@ def _authorities_verdict(rotation: Verdict) -> tuple[bool, str, str]:
     reason, doing = _ROTATION_STEPS[rotation.step]
     waiting = f"; waiting for {rotation.waits_on}" if rotation.waits_on else ""
     return False, reason, f"{doing}{waiting}"
+
+
+def _masters_reason(seen: Observation) -> str:
+    if seen.masters_change == NO_MAJORITY:
+        return NO_ETCD_MAJORITY
+    return "MastersChanging" if seen.masters_change else MASTERS_STARTING
 
 
 def _turn(seen: Observation) -> str:
