@@ -48,13 +48,17 @@ def _wanted(cluster: dict[str, Any]) -> int:
     return sum(pool["count"] for pool in cluster["spec"]["nodePools"])
 
 
+def _masters(cluster: dict[str, Any]) -> str:
+    version, count = str(cluster["status"]["version"]), cluster["spec"]["masters"]
+    return version if count == 1 or not version else f"{count} x {version}"
+
+
 _COLUMNS = [
     Column("NAME", lambda c: c["name"]),
     Column("PHASE", _phase),
     Column("SINCE", _since, wide=True),
     Column("VERSION", lambda c: c["spec"]["version"]),
-    Column("MASTERS", lambda c: c["status"]["version"], wide=True),
-    Column("OF MASTERS", lambda c: str(c["spec"]["masters"]), wide=True),
+    Column("MASTERS", _masters, wide=True),
     Column("NETWORK", lambda c: c["spec"]["network"]["plugin"]),
     Column("NODES", lambda c: f"{sum(n['ready'] for n in c['status']['nodes'])}/{_wanted(c)}"),
     Column("CPU", lambda c: f"{_of_nodes(c, 'cpu'):g}", wide=True),
