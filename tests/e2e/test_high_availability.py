@@ -11,6 +11,7 @@ import base64
 import contextlib
 import shutil
 import ssl
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -130,9 +131,7 @@ async def masters(installation: Installation, role: str) -> dict[str, Manifest]:
 
 
 async def settled() -> None:
-    await asyncio.to_thread(
-        haneul, "cluster", "get", NAME, "--wait", "--timeout", "900", "-p", PROJECT, timeout=960
-    )
+    await asyncio.to_thread(haneul, "cluster", "get", NAME, "--wait", "--timeout", "900", "-p", PROJECT, timeout=960)
 
 
 @pytest.fixture(scope="module")
@@ -212,7 +211,7 @@ async def test_from_three_to_one_and_back_nothing_is_lost(workload: str, install
             haneul, "cluster", "scale", NAME, "--masters", "3", "--timeout", "900", "-p", PROJECT, timeout=960
         )
     # Who has one master only begins to be able to lose no request.
-    print(f"from one to three: {probe.ledger}; {probe.said[:3]}")
+    sys.stdout.write(f"from one to three: {probe.ledger}; {probe.said[:3]}\n")
     assert ledger.failed == 0, ledger
     async with tenant(NAME) as kube:
         found = await kube.get(CONFIG_MAPS, "kept", "default")
@@ -238,7 +237,7 @@ async def test_one_that_is_killed_is_got_over(workload: str, installation: Insta
             return len(ready) == 3 and pods[victim]["metadata"]["uid"] not in uids
 
         await wait_for(whole, what=f"three of {role} again", timeout=300, clock=CLOCK, interval=1)
-    print(f"{role} killed: {probe.ledger}; {probe.said[:3]}; {ledger}")
+    sys.stdout.write(f"{role} killed: {probe.ledger}; {probe.said[:3]}; {ledger}\n")
     assert ledger.failed == 0, ledger
     assert probe.ledger.longest_gap < 30
     await settled()

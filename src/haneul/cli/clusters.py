@@ -193,7 +193,10 @@ def get(
             Column("MESSAGE", lambda c: c["message"]),
         ]
         show(cluster["status"]["conditions"], conditions, output)
-        for entries, columns in ((cluster["status"]["masters"], _MASTER_COLUMNS), (cluster["status"]["nodes"], _NODE_COLUMNS)):
+        for entries, columns in (
+            (cluster["status"]["masters"], _MASTER_COLUMNS),
+            (cluster["status"]["nodes"], _NODE_COLUMNS),
+        ):
             if entries:
                 print()  # noqa: T201 - between two tables
                 show(entries, columns, output)

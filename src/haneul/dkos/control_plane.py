@@ -82,7 +82,8 @@ def services(cluster: Cluster, slots: Sequence[Slot] = (Slot(0),)) -> list[Manif
     """Return the services of the places for etcd members, by their numbers, and last the API server's.
 
     Each etcd member has an address of its own that outlives its pods, so that nothing in a control plane needs DNS.
-    Clients reach it there only while it votes: one that does not would refuse them. The API server is reached from outside at a port of every management host. Its address is published before the
+    Clients reach it there only while it votes: one that does not would refuse them.
+    The API server is reached from outside at a port of every management host. Its address is published before the
     kubelet, which looks once a second, has seen that it is ready, until the cluster was ready once: so long everything
     waits for it and an answer that comes too early harms nobody.
     """

@@ -68,36 +68,42 @@ def component_profiles(endpoints: Endpoints, *, cilium: bool) -> dict[str, dict[
     operators = {
         "cilium-operator": {"client": LeafProfile("haneul:cilium-operator", ("haneul:cilium-operators",), client=True)}
     }
-    return (operators if cilium else {}) | members | {
-        "kube-apiserver": {
-            "server": LeafProfile(
-                "kube-apiserver",
-                (),
-                (
-                    "kubernetes",
-                    "kubernetes.default",
-                    "kubernetes.default.svc",
-                    "localhost",
+    return (
+        (operators if cilium else {})
+        | members
+        | {
+            "kube-apiserver": {
+                "server": LeafProfile(
+                    "kube-apiserver",
+                    (),
+                    (
+                        "kubernetes",
+                        "kubernetes.default",
+                        "kubernetes.default.svc",
+                        "localhost",
+                    ),
+                    (
+                        "127.0.0.1",
+                        endpoints.service_address,
+                        endpoints.kubernetes_service_address,
+                        endpoints.outside_address,
+                    ),
+                    server=True,
                 ),
-                (
-                    "127.0.0.1",
-                    endpoints.service_address,
-                    endpoints.kubernetes_service_address,
-                    endpoints.outside_address,
-                ),
-                server=True,
-            ),
-            "etcd-client": LeafProfile("kube-apiserver", client=True),
-            "kubelet-client": LeafProfile("haneul:kube-apiserver", ("haneul:kubelet-clients",), client=True),
-            "front-proxy-client": LeafProfile("front-proxy-client", client=True),
-        },
-        "kube-controller-manager": {"client": LeafProfile("system:kube-controller-manager", client=True)},
-        "kube-scheduler": {"client": LeafProfile("system:kube-scheduler", client=True)},
-    }
+                "etcd-client": LeafProfile("kube-apiserver", client=True),
+                "kubelet-client": LeafProfile("haneul:kube-apiserver", ("haneul:kubelet-clients",), client=True),
+                "front-proxy-client": LeafProfile("front-proxy-client", client=True),
+            },
+            "kube-controller-manager": {"client": LeafProfile("system:kube-controller-manager", client=True)},
+            "kube-scheduler": {"client": LeafProfile("system:kube-scheduler", client=True)},
+        }
+    )
 
 
 _ISSUERS = {("kube-apiserver", "etcd-client"): "etcd", ("kube-apiserver", "front-proxy-client"): "front-proxy"}
-_ISSUERS |= {(component_name(index), name): "etcd" for index in range(MOST_MEMBERS) for name in ("server", "peer-client")}
+_ISSUERS |= {
+    (component_name(index), name): "etcd" for index in range(MOST_MEMBERS) for name in ("server", "peer-client")
+}
 _MEMBERS: Final = frozenset(component_name(index) for index in range(MOST_MEMBERS))
 #: With this, members that joined call the others. It names no address: a member that began alone compares those that
 #: it is called with to where it is called from, which is a pod's and not its Service's.

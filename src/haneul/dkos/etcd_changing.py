@@ -24,6 +24,7 @@ from haneul.dkos.etcd_rolling import is_made
 from haneul.dkos.etcd_slots import (
     CLIENT_PORT,
     JOINING,
+    MOST_MEMBERS,
     PEER_PORT,
     Slot,
     SlotState,
@@ -157,7 +158,7 @@ class MemberChanger:
                 await self._client.delete(STATEFUL_SETS, component_name(index), cluster.masters_namespace)
                 return f"waiting for {member_name(index)} to end"
             case Kind.WIPE:
-                if not await self._wipe(cluster, seen.places[index]):
+                if not await self._wipe(cluster, seen.places[index], made.slots):
                     return f"waiting for the data of {member_name(index)} to be deleted"
                 tell(cluster, member_left(index))
             case kind:
@@ -171,7 +172,7 @@ class MemberChanger:
         self._masters.look_again()
         return ""
 
-    async def _wipe(self, cluster: Cluster, place: Place) -> bool:
+    async def _wipe(self, cluster: Cluster, place: Place, slots: Sequence[Slot]) -> bool:
         """Delete a place's data and all that was made for it; say whether that is done."""
         index, slot = place.index, place.slot
         if slot is None:
@@ -186,19 +187,19 @@ class MemberChanger:
                     await self._client.delete(JOBS, name, namespace)
                 return False
         await self._client.delete(JOBS, name, namespace)
-        if index and cluster.spec.masters == 1:
-            await self._clear(cluster, index)
+        if cluster.spec.masters == 1 and not any(slot.index not in (0, index) for slot in slots):
+            await self._clear(cluster)
         await self._masters.volumes.release(cluster, index)
         self._masters.forget()
         return True
 
-    async def _clear(self, cluster: Cluster, index: int) -> None:
-        """Delete what several masters had beside their data; before the volume, by which the place is known."""
+    async def _clear(self, cluster: Cluster) -> None:
+        """Delete what several masters had beside their data; before the last volume, by which they are known."""
         namespace = cluster.masters_namespace
         await asyncio.gather(
-            self._client.delete(SERVICES, member_name(index), namespace),
-            self._client.delete(SECRETS, component_name(index), namespace),
             *(self._client.delete(POD_DISRUPTION_BUDGETS, role, namespace) for role in BUDGETED),
+            *(self._client.delete(SERVICES, member_name(index), namespace) for index in range(1, MOST_MEMBERS)),
+            *(self._client.delete(SECRETS, component_name(index), namespace) for index in range(1, MOST_MEMBERS)),
         )
 
 

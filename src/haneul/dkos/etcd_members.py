@@ -88,7 +88,10 @@ def _shape(made: Manifest, slot: Slot, endpoints: Endpoints, others: Collection[
         "election-timeout": "1000",
     }
     if index:
-        changed |= {"peer-client-cert-file": f"{_PEM}/peer-client.crt", "peer-client-key-file": f"{_PEM}/peer-client.key"}
+        changed |= {
+            "peer-client-cert-file": f"{_PEM}/peer-client.crt",
+            "peer-client-key-file": f"{_PEM}/peer-client.key",
+        }
     spec = made["spec"]["template"]["spec"]
     spec["terminationGracePeriodSeconds"] = _GRACE_SECONDS
     container = spec["containers"][0]
@@ -114,4 +117,3 @@ def _move(made: Manifest, cluster: Cluster, index: int) -> None:
     for mount in pod["spec"]["containers"][0]["volumeMounts"]:
         if mount["name"] == "data":
             mount["subPath"] = f"{cluster.uid}/{member_name(index)}"
-

@@ -1,8 +1,8 @@
 """What is next until a cluster's etcd has the wanted members, one action at a time. Pure.
 
 What is seen goes in: the places, the member list as a majority of etcd agrees on it, how the pods are. Out comes the
-one next action, or what is waited for. Nothing is remembered, so whoever comes after a killed operator goes on; doing an
-action twice does no harm.
+one next action, or what is waited for. Nothing is remembered, so whoever comes after a killed operator goes on; doing
+an action twice does no harm.
 
 A place comes to vote through these states (:class:`~haneul.dkos.etcd_slots.SlotState`)::
 
@@ -184,27 +184,36 @@ class _Look:
 
 def _finish_leaving(look: _Look) -> Decision | None:
     for index, place in look.places.items():
-        slot, member = place.slot, look.members.get(index)
-        if slot is None or slot.state is SlotState.EMPTY:
+        member = look.members.get(index)
+        if place.slot is None or place.slot.state is SlotState.EMPTY:
             continue
-        name = member_name(index)
         if member is None:
-            if slot.state in JOINING:
-                return Decision(Action(Kind.LEAVE, index, slot.member), f"{name} begins to join anew")
-            if slot.state is not SlotState.LEAVING:
-                return Decision(words=f"{name} is not in etcd's member list, though its data is there; look at its log")
-            kind = Kind.STOP if place.occupied else Kind.WIPE
-            return Decision(Action(kind, index), f"the data of {name} is being deleted")
-        if slot.state is not SlotState.LEAVING:
-            continue
-        if not look.may_lose(member):
-            if place.healthy and not place.lost:
-                return Decision(Action(Kind.PUBLISH, index, slot.member), f"{name} is needed and stays")
-            return Decision(words=f"{name} leaves as soon as the others work")
-        if member.id == look.membership.leader:
-            return _transfer(look, index)
-        return Decision(Action(Kind.REMOVE, index, member.id), f"{name} leaves")
+            return _clear_away(place, place.slot)
+        if place.slot.state is SlotState.LEAVING:
+            return _leave(look, place, place.slot, member)
     return None
+
+
+def _clear_away(place: Place, slot: Slot) -> Decision:
+    """What is there of a member that etcd does not know."""
+    index, name = place.index, member_name(place.index)
+    if slot.state in JOINING:
+        return Decision(Action(Kind.LEAVE, index, slot.member), f"{name} begins to join anew")
+    if slot.state is not SlotState.LEAVING:
+        return Decision(words=f"{name} is not in etcd's member list, though its data is there; look at its log")
+    kind = Kind.STOP if place.occupied else Kind.WIPE
+    return Decision(Action(kind, index), f"the data of {name} is being deleted")
+
+
+def _leave(look: _Look, place: Place, slot: Slot, member: Member) -> Decision:
+    index, name = place.index, member_name(place.index)
+    if not look.may_lose(member):
+        if place.healthy and not place.lost:
+            return Decision(Action(Kind.PUBLISH, index, slot.member), f"{name} is needed and stays")
+        return Decision(words=f"{name} leaves as soon as the others work")
+    if member.id == look.membership.leader:
+        return _transfer(look, index)
+    return Decision(Action(Kind.REMOVE, index, member.id), f"{name} leaves")
 
 
 def _transfer(look: _Look, away: int) -> Decision:
@@ -267,18 +276,21 @@ def _join(look: _Look, place: Place) -> Decision | None:
         return None
     if slot.state is SlotState.EMPTY:
         return Decision(Action(Kind.ADD, index), f"{name} joins")
-    member = look.members[index]
+    return _learn(look, place, slot, look.members[index])
+
+
+def _learn(look: _Look, place: Place, slot: Slot, member: Member) -> Decision:
+    index, name = place.index, member_name(place.index)
+    kind, words = None, "waiting for the others to work"
     if slot.state is SlotState.LEARNING:
-        if member.started:
-            return Decision(Action(Kind.SETTLE, index, slot.member), f"{name} joins: it has got its data")
-        return Decision(words=f"{name} joins: waiting for it to start")
-    if not place.runs:
-        return Decision(words=f"{name} joins: waiting for it to start again")
-    if not member.learner:
-        return Decision(Action(Kind.PUBLISH, index, slot.member), f"{name} joins: it votes")
-    if look.may_promote():
-        return Decision(Action(Kind.PROMOTE, index, slot.member), f"{name} joins: it catches up")
-    return Decision(words=f"{name} joins: waiting for the others to work")
+        kind, words = (Kind.SETTLE, "it has got its data") if member.started else (None, "waiting for it to start")
+    elif not place.runs:
+        words = "waiting for it to start again"
+    elif not member.learner:
+        kind, words = Kind.PUBLISH, "it votes"
+    elif look.may_promote():
+        kind, words = Kind.PROMOTE, "it catches up"
+    return Decision(Action(kind, index, slot.member) if kind else None, f"{name} joins: {words}")
 
 
 def _shrink(look: _Look) -> Decision | None:

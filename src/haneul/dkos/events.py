@@ -94,7 +94,11 @@ MEANINGS: Final[Mapping[Reason, tuple[EventType, str, str]]] = {
         "a master's program needed more memory than it may have, and was started again",
         "keep fewer objects in the cluster, or split it in two",
     ),
-    Reason.MEMBER_JOINED: (_N, "an etcd member has all data and votes; it comes with more masters, or for a lost one", ""),
+    Reason.MEMBER_JOINED: (
+        _N,
+        "an etcd member has all data and votes; it comes with more masters, or for a lost one",
+        "",
+    ),
     Reason.MEMBER_LEFT: (_N, "an etcd member is gone, with its copy of the data; the others have all of it", ""),
     Reason.MEMBER_LOST: (
         _W,

