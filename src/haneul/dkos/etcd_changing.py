@@ -87,7 +87,7 @@ class MemberChanger:
         works = etcd is not None and etcd.ready
         if is_settled(wanted, made.slots) and (wanted == 1 or works):
             # A member that is alone is not replaced: nobody has its data. It costs no call, nor do three that work.
-            return ""
+            return "the etcd members are changed, one after the other" if made.rolling and wanted > 1 else ""
         access = etcd_access(made.keyring, gateways(made), self._clock.now())
         seen = await self._see(cluster, made)
         if plan(seen) == DONE:

@@ -18,8 +18,11 @@ from haneul.dkos.model import Cluster
 from haneul.kernel.kube import Manifest
 
 
-def network_policies(cluster: Cluster, trust: IssuerTrust | None = None) -> list[Manifest]:
-    """Return all policies of a cluster's two namespaces. The API server also reaches an issuer that it trusts."""
+def network_policies(cluster: Cluster, trust: IssuerTrust | None = None, *, several: bool = False) -> list[Manifest]:
+    """Return all policies of a cluster's two namespaces. The API server also reaches an issuer that it trusts.
+
+    Of ``several`` etcd members, some of which join or leave, the operator reaches those that vote.
+    """
     own_nodes = {
         "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": cluster.nodes_namespace}},
         "podSelector": {"matchLabels": {CLUSTER_LABEL: cluster.uid}},
@@ -40,11 +43,11 @@ def network_policies(cluster: Cluster, trust: IssuerTrust | None = None) -> list
             masters,
             "etcd",
             labels(cluster, "etcd"),
-            # The operator changes the members.
             ingress=[
                 _from([own_apiserver], CLIENT_PORT),
                 _from([own_etcd], PEER_PORT),
-                *(_from([_operator()], port) for port in (CLIENT_PORT, GATEWAY_PORT)),
+                # Of an etcd with one member, the operator has nothing to ask.
+                *(_from([_operator()], port) for port in ((CLIENT_PORT, GATEWAY_PORT) if several else ())),
             ],
             egress=[_to([own_etcd], 2380)],
         ),

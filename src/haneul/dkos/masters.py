@@ -70,6 +70,8 @@ class MadeMasters:
     slots: tuple[Slot, ...] = (Slot(0),)
     #: What the etcd members are made from, by their places; of a member that is alone nobody asks.
     templates: Mapping[int, str] = field(default_factory=dict)
+    #: Whether one of several etcd members is changed, or waits for that.
+    rolling: bool = False
 
 
 class Masters:
@@ -135,7 +137,9 @@ class Masters:
         if inputs != self._rendered_for or self._rolling:
             self._digests = await self._programs(cluster, endpoints, digests, level, slots, rest=rest)
             self._rendered_for = inputs
-        made = MadeMasters(endpoints, keyring, self._digests, slots=slots, templates=self._templates)
+        made = MadeMasters(
+            endpoints, keyring, self._digests, slots=slots, templates=self._templates, rolling=self._rolling
+        )
         self._made, self._made_for = None if self._rolling else made, wanted
         self._fresh_until = now + _FRESH_SECONDS
         return replace(made, renewed=renewed)
@@ -153,7 +157,9 @@ class Masters:
         """Apply what runs, and what bounds it; return what the pods are made from, by component."""
         configurations = control_plane.configurations(cluster, self._trust)
         role, binding = _signing_rights(cluster)
-        await self._apply([*configurations.values(), *isolation.network_policies(cluster, self._trust), role])
+        several = in_play(cluster.spec.masters, slots) > 1
+        policies = isolation.network_policies(cluster, self._trust, several=several)
+        await self._apply([*configurations.values(), *policies, role])
         # A role is bound only once it is there.
         await self._apply([binding])
         digests = dict(credentials)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from haneul.dkos import isolation
 from haneul.dkos.admission import admit_masters
 from haneul.dkos.control_plane import Images
 from haneul.dkos.credentials import Endpoints
@@ -428,3 +429,16 @@ def test_fewer_masters_are_refused_without_a_majority(native: Cluster, now: date
         admit_masters(seen(1), native.spec)
     with pytest.raises(ConflictError, match="no majority"):
         admit_masters(seen(1, "waiting for a majority of the etcd members to answer"), native.spec)
+
+
+def test_the_operator_reaches_etcd_only_where_members_may_change(native: Cluster) -> None:
+    def callers(*, several: bool) -> set[tuple[str, int]]:
+        policies = isolation.network_policies(native, several=several)
+        spec = next(one["spec"] for one in policies if one["metadata"]["name"] == "etcd")
+        return {
+            (next(iter(peer["podSelector"]["matchLabels"].values())), entry["ports"][0]["port"])
+            for entry in spec["ingress"]
+            for peer in entry["from"]
+        }
+
+    assert callers(several=True) - callers(several=False) == {("haneul-operator", 2379), ("haneul-operator", 2382)}
