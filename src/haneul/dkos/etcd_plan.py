@@ -296,8 +296,8 @@ def _learn(look: _Look, place: Place, slot: Slot, member: Member) -> Decision:
 def _shrink(look: _Look) -> Decision | None:
     """Take out what is too much, the last first, once nobody uses it and the first place has all data and leads."""
     for index in range(MOST_MEMBERS - 1, look.seen.wanted - 1, -1):
-        place = look.places[index]
-        if place.slot is None:
+        place = look.places.get(index)
+        if place is None or place.slot is None:
             continue
         member, name = look.members.get(index), member_name(index)
         if member is not None and not member.learner:
