@@ -78,7 +78,7 @@ class MortalClient(MemoryKubeClient):
     deaths: random.Random | None = None
 
     async def _mortal(self, write: Writes) -> Any:
-        fate = self.deaths.choice(["before", "after", "", ""]) if self.deaths else ""
+        fate = self.deaths.choice(["before", "after", *[""] * 14]) if self.deaths else ""
         if fate == "before":
             raise Killed
         result = await write()
