@@ -23,6 +23,7 @@ import yaml
 from haneul.app.benchmark_checks import ClusterExaminer
 from haneul.app.firewall_gate import FirewallJoinGate, GatewaySettings, firewall_backend
 from haneul.compliance.adapters.kube_looks import KubeLooks
+from haneul.dkos.adapters.etcd_http import HttpEtcdMembers
 from haneul.dkos.adapters.kube_clusters import KubeClusters
 from haneul.dkos.adapters.kube_events import KubeEvents
 from haneul.dkos.adapters.kube_machines import KubeKeys, KubeMachines
@@ -34,6 +35,7 @@ from haneul.dkos.authentication import IssuerTrust
 from haneul.dkos.control_plane import CLUSTER_LABEL, Images
 from haneul.dkos.controller import ClusterController
 from haneul.dkos.door import Door, Wakers, watch_requests
+from haneul.dkos.etcd_changing import MemberChanger
 from haneul.dkos.event_recorder import EventRecorder
 from haneul.dkos.events import teardown_failed
 from haneul.dkos.masters import EXAMINATION, Masters
@@ -197,15 +199,24 @@ class Operator:
     @contextlib.asynccontextmanager
     async def _controller(self, uid: str) -> AsyncIterator[ClusterController]:
         settings = self._settings
+        masters = Masters(
+            self._management,
+            images=settings.images,
+            outside_address=settings.outside_address,
+            data=settings.data,
+            clock=self._clock,
+            trust=settings.trust,
+        )
         controller = ClusterController(
             management=self._management,
-            masters=Masters(
+            masters=masters,
+            members=MemberChanger(
                 self._management,
-                images=settings.images,
-                outside_address=settings.outside_address,
+                masters,
+                connect=HttpEtcdMembers,
+                toolbox=settings.images.toolbox,
                 data=settings.data,
                 clock=self._clock,
-                trust=settings.trust,
             ),
             providers={
                 NodeProviderName.SANDBOX: SandboxNodes(self._management, settings.images),

@@ -349,6 +349,7 @@ def _operator_rules() -> list[Manifest]:
         rule("apps", ["deployments", "statefulsets"], WRITE),
         rule("batch", ["jobs"], WRITE),
         rule("networking.k8s.io", ["networkpolicies"], WRITE),
+        rule("policy", ["poddisruptionbudgets"], WRITE),
         rule("discovery.k8s.io", ["endpointslices"], WRITE),
         rule("rbac.authorization.k8s.io", ["roles", "rolebindings"], WRITE),
         rule("rbac.authorization.k8s.io", ["roles"], ["bind"], names=["credential-signer"]),

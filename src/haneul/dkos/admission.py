@@ -23,9 +23,11 @@ from haneul.dkos.model import (
     VERSIONS,
     Cluster,
     ClusterSpec,
+    ConditionType,
     NetworkPlugin,
     NodeProviderName,
 )
+from haneul.dkos.states import MASTERS_STARTING, NO_ETCD_MAJORITY
 from haneul.kernel.errors import ConflictError, InvalidInputError
 from haneul.kernel.names import parse_label
 
@@ -122,6 +124,27 @@ def admit_change(before: ClusterSpec, after: ClusterSpec) -> None:
         raise InvalidInputError(
             "authorities are not replaced by a change of the spec",
             hint="an owner of the project asks for it: 'haneul cluster rotate-authorities NAME'",
+        )
+
+
+def admit_masters(cluster: Cluster, after: ClusterSpec) -> None:
+    """Raise ConflictError if a cluster's masters cannot become fewer now, as it was seen last.
+
+    What all etcd members agreed to is handed over by a majority of them, so there has to be one. A cluster that sleeps
+    has its data, and changes when it wakes; one that is in the middle of becoming more goes back.
+    """
+    if after.masters >= cluster.spec.masters:
+        return
+    condition = next((c for c in cluster.status.conditions if c.type is ConditionType.CONTROL_PLANE_READY), None)
+    if condition is None or condition.status == "True":
+        return
+    working = sum(master.ready for master in cluster.status.masters if master.role == "etcd")
+    stands = condition.reason == MASTERS_STARTING and "ready" in cluster.status.milestones
+    if condition.reason == NO_ETCD_MAJORITY or (stands and working <= cluster.spec.masters // 2):
+        raise ConflictError(
+            f"{cluster.name} has no majority of its etcd members: {working} of {cluster.spec.masters} work, and what "
+            "they agreed to could be lost",
+            hint=f"'haneul cluster get {cluster.name}' shows what they wait for; ask again when two work",
         )
 
 

@@ -23,6 +23,7 @@ from haneul.dkos.changing import NodeChanger
 from haneul.dkos.control_plane import labels
 from haneul.dkos.credentials import decode, node_kubeconfig, operator_access, secret_manifest
 from haneul.dkos.door import Door
+from haneul.dkos.etcd_changing import MemberChanger
 from haneul.dkos.events import Look, Tell, credentials_renewed, told
 from haneul.dkos.gate_keeping import GateKeeping
 from haneul.dkos.hibernation import Level
@@ -47,7 +48,7 @@ from haneul.dkos.ports import Examiner, JoinGate, NodeAnnouncement, NodeProvider
 from haneul.dkos.rotating import AuthorityRotation
 from haneul.dkos.signing import NodeSigner
 from haneul.dkos.sleeping import Sleeping
-from haneul.dkos.states import Observation, has_answered, status_of
+from haneul.dkos.states import MasterState, Observation, has_answered, status_of
 from haneul.dkos.turns import Turns
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import HaneulError
@@ -89,6 +90,7 @@ class ClusterController:
         clock: Clock,
         tell: Tell,
         turns: Turns,
+        members: MemberChanger,
         cilium_definitions: Sequence[Manifest] = (),
         gate: JoinGate,
         examiner: Examiner,
@@ -105,6 +107,7 @@ class ClusterController:
         self._gate = GateKeeping(gate, read=self._read, observe=self._observe, clock=clock)
         self._examiner = examiner
         self._turns = turns
+        self._members = members
         self._cilium_definitions = cilium_definitions
         self._uid = ""
         self._begun = False
@@ -201,6 +204,7 @@ class ClusterController:
         is_open = not waking or await self._sleeping.open(cluster, made, masters)
         for component in made.renewed:
             self._tell(cluster, credentials_renewed(component))
+        masters_change = await self._change_masters(cluster, made, masters)
         tokens = await self._tokens(cluster)
         announced = self._announcements(cluster, made, tokens)
         provided = await self._observe(cluster)
@@ -236,8 +240,20 @@ class ClusterController:
             rotation=rotation,
             authorities_expire=made.keyring.expires,
             change=change,
+            masters_change=masters_change,
         )
         return await self._report(cluster, seen, provided)
+
+    async def _change_masters(self, cluster: Cluster, made: MadeMasters, masters: Sequence[MasterState]) -> str:
+        """Bring the etcd members closer to what is asked for, once the cluster answers; return what is under way."""
+        if not has_answered(cluster.status):
+            return ""
+        try:
+            return await self._members.look(cluster, made, masters, self._tell)
+        except HaneulError as error:
+            # What else there is to do for the cluster does not wait for its etcd; the next look tries again.
+            _log.warning("etcd members not changed", cluster=cluster.uid, error=str(error))
+            return f"changing the etcd members is tried again: {error.detail}"
 
     async def _clusters_before(self, cluster: Cluster) -> int:
         """Return how many clusters are to start before this one; none once it has begun or has answered."""
@@ -499,10 +515,10 @@ class ClusterController:
                 await tenant.apply(resource_of(manifest), manifest)
                 self._base_done.add(key)
 
-        inputs = (cluster.spec.network.plugin, cluster.spec.outside, made.endpoints)
+        inputs = (cluster.spec.network.plugin, cluster.spec.outside, cluster.spec.announces_itself, made.endpoints)
         if self._base_applied == inputs:
-            if cluster.spec.outside:
-                await self._keep_way_in(tenant, made)
+            if not cluster.spec.announces_itself:
+                await self._keep_way_in(tenant, cluster, made)
             return
         cilium = cluster.spec.network.plugin is NetworkPlugin.CILIUM
         async with asyncio.TaskGroup() as group:
@@ -512,9 +528,9 @@ class ClusterController:
                 group.create_task(apply(manifest))
         self._base_applied = inputs
 
-    async def _keep_way_in(self, tenant: KubeClient, made: MadeMasters) -> None:
-        """An API server of before the cluster's first machines may still have announced itself, as it was told to."""
-        wanted = tenant_objects.kubernetes_endpoint(made.endpoints)
+    async def _keep_way_in(self, tenant: KubeClient, cluster: Cluster, made: MadeMasters) -> None:
+        """An API server of before may still have announced itself, as it was told to, or taken that back."""
+        wanted = tenant_objects.kubernetes_endpoint(cluster, made.endpoints)
         found = await tenant.get(ENDPOINT_SLICES, wanted["metadata"]["name"], wanted["metadata"]["namespace"])
         if found is None or any(found.get(field) != wanted[field] for field in ("endpoints", "ports")):
             await tenant.apply(ENDPOINT_SLICES, wanted)

@@ -44,6 +44,9 @@ class Reason(StrEnum):
     MASTER_FAILING = "MasterFailing"
     MASTER_RESTARTED = "MasterRestarted"
     MASTER_OUT_OF_MEMORY = "MasterOutOfMemory"
+    MEMBER_JOINED = "MemberJoined"
+    MEMBER_LEFT = "MemberLeft"
+    MEMBER_LOST = "MemberLost"
     API_ANSWERS = "ApiAnswers"
     API_SILENT = "ApiSilent"
     CREDENTIALS_RENEWED = "CredentialsRenewed"
@@ -90,6 +93,18 @@ MEANINGS: Final[Mapping[Reason, tuple[EventType, str, str]]] = {
         _W,
         "a master's program needed more memory than it may have, and was started again",
         "keep fewer objects in the cluster, or split it in two",
+    ),
+    Reason.MEMBER_JOINED: (
+        _N,
+        "an etcd member has all data and votes; it comes with more masters, or for a lost one",
+        "",
+    ),
+    Reason.MEMBER_LEFT: (_N, "an etcd member is gone, with its copy of the data; the others have all of it", ""),
+    Reason.MEMBER_LOST: (
+        _W,
+        "an etcd member's host is gone, or it has not worked for three minutes on a host that does; a new one is made "
+        "in its place, from the others",
+        "look after the host's disk if it happens again",
     ),
     Reason.API_ANSWERS: (_N, "the cluster's API server answers", ""),
     Reason.API_SILENT: (_W, "the API server answered and does so no more; nodes and pods go on", "look at the masters"),
@@ -200,6 +215,24 @@ def told(before: Look, after: Look) -> list[Event]:
 def credentials_renewed(component: str) -> Event:
     """Return the event for a master that got fresh certificates in place of kept ones."""
     return event(Reason.CREDENTIALS_RENEWED, f"{component} got new certificates and restarts with them")
+
+
+_NUMBERS: Final = ("first", "second", "third")
+
+
+def member_joined(place: int, members: int) -> Event:
+    """Return the event for an etcd member that votes from now on, as one of so many."""
+    return event(Reason.MEMBER_JOINED, f"the {_NUMBERS[place]} etcd member joined; {members} vote now")
+
+
+def member_left(place: int) -> Event:
+    """Return the event for an etcd member that is gone with its data."""
+    return event(Reason.MEMBER_LEFT, f"the {_NUMBERS[place]} etcd member left, and its copy of the data is deleted")
+
+
+def member_lost(place: int, why: str) -> Event:
+    """Return the event for an etcd member whose data is given up."""
+    return event(Reason.MEMBER_LOST, f"the {_NUMBERS[place]} etcd member is replaced: {why}")
 
 
 def certificate_signed(node: str, *, serving: bool) -> Event:

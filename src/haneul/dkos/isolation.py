@@ -13,12 +13,16 @@ from typing import Any
 from haneul.dkos.authentication import IssuerTrust
 from haneul.dkos.control_plane import CLUSTER_LABEL, ROLE_LABEL, labels
 from haneul.dkos.door import NODE_PORTS, WAKER_NAMESPACE
+from haneul.dkos.etcd_slots import CLIENT_PORT, GATEWAY_PORT, PEER_PORT
 from haneul.dkos.model import Cluster
 from haneul.kernel.kube import Manifest
 
 
-def network_policies(cluster: Cluster, trust: IssuerTrust | None = None) -> list[Manifest]:
-    """Return all policies of a cluster's two namespaces. The API server also reaches an issuer that it trusts."""
+def network_policies(cluster: Cluster, trust: IssuerTrust | None = None, *, several: bool = False) -> list[Manifest]:
+    """Return all policies of a cluster's two namespaces. The API server also reaches an issuer that it trusts.
+
+    Of ``several`` etcd members, some of which join or leave, the operator reaches those that vote.
+    """
     own_nodes = {
         "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": cluster.nodes_namespace}},
         "podSelector": {"matchLabels": {CLUSTER_LABEL: cluster.uid}},
@@ -39,7 +43,12 @@ def network_policies(cluster: Cluster, trust: IssuerTrust | None = None) -> list
             masters,
             "etcd",
             labels(cluster, "etcd"),
-            ingress=[_from([own_apiserver], 2379), _from([own_etcd], 2380)],
+            ingress=[
+                _from([own_apiserver], CLIENT_PORT),
+                _from([own_etcd], PEER_PORT),
+                # Of an etcd with one member, the operator has nothing to ask.
+                *(_from([_operator()], port) for port in ((CLIENT_PORT, GATEWAY_PORT) if several else ())),
+            ],
             egress=[_to([own_etcd], 2380)],
         ),
         _policy(
@@ -98,6 +107,13 @@ def waker_policies(marks: Mapping[str, str]) -> list[Manifest]:
             "spec": {"endpointSelector": {}, "egress": [{"toEntities": ["kube-apiserver"]}]},
         },
     ]
+
+
+def _operator() -> dict[str, Any]:
+    return {
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "haneul-system"}},
+        "podSelector": {"matchLabels": {"app.kubernetes.io/name": "haneul-operator"}},
+    }
 
 
 def _issuer(trust: IssuerTrust | None) -> list[Any]:

@@ -11,7 +11,7 @@ import ipaddress
 import re
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
@@ -274,6 +274,9 @@ class ClusterSpec(_Model):
     """What a cluster is asked to be."""
 
     version: str = Field(default=VERSIONS[0], description="The version of Kubernetes.")
+    masters: Literal[1, 3] = Field(
+        default=1, description="How many masters it has; with 3 its API answers through changes and the loss of one."
+    )
     network: Network = Field(default=Network(), description="The network; it cannot change later.")
     node_pools: tuple[NodePool, ...] = Field(
         default=(NodePool(),), description=f"The nodes, at most {MOST_NODES} in all pools together."
@@ -298,6 +301,19 @@ class ClusterSpec(_Model):
     def outside(self) -> bool:
         """Say whether the nodes are outside the management cluster, and so reach the API server from there."""
         return any(pool.provider is NodeProviderName.SSH for pool in self.node_pools)
+
+    @property
+    def highly_available(self) -> bool:
+        """Say whether the cluster has more than one master."""
+        return self.masters > 1
+
+    @property
+    def announces_itself(self) -> bool:
+        """Say whether the API server says by itself where pods reach it.
+
+        Several at one address would each take that back when they end.
+        """
+        return not self.outside and not self.highly_available
 
 
 class Phase(StrEnum):
@@ -353,6 +369,16 @@ class NodeStatus(_Model):
     )
 
 
+class MasterStatus(_Model):
+    """One pod of the masters as the operator sees it."""
+
+    name: str = Field(description="The pod's name.")
+    role: str = Field(description="Which program it runs.")
+    host: str = Field(default="", description="The management host that it runs on.")
+    ready: bool = Field(default=False, description="Whether it serves.")
+    message: str = Field(default="", description="What it waits for.")
+
+
 class ClusterStatus(_Model):
     """What is seen of a cluster."""
 
@@ -365,6 +391,9 @@ class ClusterStatus(_Model):
     version: str = Field(default="", description="The version of Kubernetes.")
     pods: str = Field(default="", description="The range of the pods' addresses.")
     services: str = Field(default="", description="The range of the services' addresses.")
+    masters: tuple[MasterStatus, ...] = Field(
+        default=(), description="Every pod of the masters; empty while the cluster sleeps."
+    )
     nodes: tuple[NodeStatus, ...] = Field(default=(), description="Every node that a pool wants.")
     conditions: tuple[Condition, ...] = Field(default=(), description="How far the cluster has come.")
     authorities_expire: datetime | None = Field(

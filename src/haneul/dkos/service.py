@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from pydantic import ValidationError
 
-from haneul.dkos.admission import TakenRange, admit, admit_change, admit_machines, check_shape
+from haneul.dkos.admission import TakenRange, admit, admit_change, admit_machines, admit_masters, check_shape
 from haneul.dkos.cluster_store import ClusterEvent, ClusterStore, Confirm, certain, not_found
 from haneul.dkos.event_log import EventLog, EventRecord
 from haneul.dkos.external_resources import newly_asked
@@ -157,6 +157,7 @@ class ClusterService:
                 f"{name} cannot fall asleep now: {doing}",
                 hint=f"'haneul cluster get {name} --wait' waits for it; then ask again",
             )
+        admit_masters(cluster, after)
         if after.machines:
             machines, others = await self._machines_for(project, after), await self._store.list(project)
             admit_machines(after, project=project, name=name, others=others, machines=machines)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
+from haneul.dkos.etcd_plan import NO_MAJORITY
 from haneul.dkos.hibernation import Step as SleepStep
 from haneul.dkos.model import (
     SLEEP_PHASES,
@@ -18,6 +19,7 @@ from haneul.dkos.model import (
     ClusterStatus,
     Condition,
     ConditionType,
+    MasterStatus,
     NodeStatus,
     Phase,
 )
@@ -25,6 +27,10 @@ from haneul.dkos.rotation import Step, Verdict
 
 #: The reason of the condition AuthoritiesCurrent while nothing is left to do but to wait.
 OLD_TRUSTED: Final = "OldAuthoritiesTrusted"
+
+#: Reasons of the condition ControlPlaneReady: pods are not all ready; etcd's members cannot agree to anything.
+MASTERS_STARTING: Final = "MastersStarting"
+NO_ETCD_MAJORITY: Final = "NoEtcdMajority"
 
 #: The reason of the condition of nodes while all that is missing is a firewall approver's decision.
 WAITS_FOR_APPROVER: Final = "WaitsForApprover"
@@ -40,8 +46,11 @@ class MasterState:
     #: How often its programs were started again, and how they ended the last time.
     restarts: int = 0
     ended: str = ""
-    #: Where its pod that is ready is reached.
+    #: Where a pod of it that is ready is reached.
     address: str = ""
+    #: All its pods, and how many of them can be counted on.
+    pods: tuple[MasterStatus, ...] = ()
+    working: int = 0
 
 
 @dataclass(frozen=True)
@@ -62,6 +71,8 @@ class Observation:
     authorities_expire: datetime | None = None
     #: Which nodes are being changed or removed, in words; nothing if all are made from what they should be.
     change: str = ""
+    #: Which masters join or leave, in words; nothing if there are as many as there should be.
+    masters_change: str = ""
 
 
 def status_of(cluster: Cluster, seen: Observation, now: datetime) -> ClusterStatus:
@@ -79,6 +90,7 @@ def status_of(cluster: Cluster, seen: Observation, now: datetime) -> ClusterStat
         version=cluster.spec.version,
         pods=cluster.spec.network.pods or "",
         services=cluster.spec.network.services or "",
+        masters=tuple(pod for master in seen.masters for pod in master.pods),
         nodes=seen.nodes,
         conditions=conditions,
         authorities_expire=seen.authorities_expire or cluster.status.authorities_expire,
@@ -103,6 +115,7 @@ def sleeping_status(cluster: Cluster, step: SleepStep, note: str, now: datetime)
             "phase": Phase.ASLEEP if step.asleep else Phase.HIBERNATING,
             "observed_generation": cluster.generation,
             "look_answered": cluster.look_requested,
+            "masters": (),
             "nodes": tuple(node.model_copy(update=resting) for node in cluster.status.nodes),
             "conditions": conditions,
         }
@@ -131,7 +144,7 @@ def _verdicts(seen: Observation) -> list[tuple[ConditionType, bool, str, str]]:
     nodes = ", ".join(f"{node.name} ({node.message})" if node.message else node.name for node in absent)
     ready_nodes = len(seen.nodes) - len(absent)
     joining = f"{ready_nodes} of {seen.wanted_nodes} nodes ready; waiting for {nodes or 'the others to be made'}"
-    masters_ready = bool(seen.masters) and not waiting
+    masters_ready = bool(seen.masters) and not waiting and not seen.masters_change
     all_nodes = not absent and len(seen.nodes) == seen.wanted_nodes and not seen.change
     network = all_nodes or ready_nodes > 0
     return [
@@ -144,8 +157,10 @@ def _verdicts(seen: Observation) -> list[tuple[ConditionType, bool, str, str]]:
         (
             ConditionType.CONTROL_PLANE_READY,
             masters_ready,
-            "MastersReady" if masters_ready else "MastersStarting",
-            "" if masters_ready else f"waiting for {masters or _turn(seen) or 'the masters to be made'}",
+            "MastersReady" if masters_ready else _masters_reason(seen),
+            ""
+            if masters_ready
+            else seen.masters_change or f"waiting for {masters or _turn(seen) or 'the masters to be made'}",
         ),
         (
             ConditionType.API_ANSWERS,
@@ -190,6 +205,12 @@ def _authorities_verdict(rotation: Verdict) -> tuple[bool, str, str]:
     return False, reason, f"{doing}{waiting}"
 
 
+def _masters_reason(seen: Observation) -> str:
+    if seen.masters_change == NO_MAJORITY:
+        return NO_ETCD_MAJORITY
+    return "MastersChanging" if seen.masters_change else MASTERS_STARTING
+
+
 def _turn(seen: Observation) -> str:
     others = "another cluster starts" if seen.starting_before == 1 else f"{seen.starting_before} other clusters start"
     return f"its turn: {others} before it" if seen.starting_before else ""
@@ -232,6 +253,7 @@ def _milestones(cluster: Cluster, seen: Observation, now: datetime) -> dict[str,
         "api": seen.api_answers,
         "node": any(node.ready for node in seen.nodes),
         "ready": seen.api_answers
+        and not seen.masters_change
         and all(master.ready for master in seen.masters)
         and len(seen.nodes) == seen.wanted_nodes
         and all(node.ready for node in seen.nodes),

@@ -25,11 +25,13 @@ from haneul.app.benchmark_checks import ClusterExaminer
 from haneul.app.firewall_gate import FirewallJoinGate
 from haneul.compliance.adapters.memory_looks import MemoryLooks
 from haneul.dkos.adapters.kube_clusters import KubeClusters
+from haneul.dkos.adapters.memory_etcd import MemoryEtcd
 from haneul.dkos.adapters.memory_nodes import MemoryNodes
 from haneul.dkos.control_plane import Images, labels
 from haneul.dkos.controller import ClusterController, new_bootstrap_token
 from haneul.dkos.credentials import decode
 from haneul.dkos.door import WAKER_NAMESPACE, Door, Wakers
+from haneul.dkos.etcd_changing import MemberChanger
 from haneul.dkos.events import Event
 from haneul.dkos.keyring import Keyring, keyring_from
 from haneul.dkos.masters import Masters
@@ -89,6 +91,7 @@ KINDS: tuple[Resource, ...] = (NAMESPACES, NODES, PODS, SECRETS, SERVICES, CONFI
 KINDS += (PERSISTENT_VOLUME_CLAIMS, DEPLOYMENTS, STATEFUL_SETS, NETWORK_POLICIES, ROLES, ROLE_BINDINGS)
 KINDS += (CLUSTER_ROLES, CLUSTER_ROLE_BINDINGS, LEASES, CERTIFICATE_REQUESTS, CLUSTERS, ENDPOINT_SLICES)
 READY = {"conditions": [{"type": "Ready", "status": "True"}], "containerStatuses": [{"state": {"running": {}}}]}
+STARTED = {**READY, "containerStatuses": [{"started": True, "state": {"running": {}}}]}
 
 
 class Calls:
@@ -184,6 +187,7 @@ class World:
     #: Of the controller that was started last.
     management_wire: Wire = field(init=False)
     turns: Turns = field(default_factory=Turns)
+    etcd: MemoryEtcd = field(default_factory=MemoryEtcd)
     approvals: MemoryApprovals = field(default_factory=MemoryApprovals)
     firewall: MemoryFirewall = field(default_factory=MemoryFirewall)
     examinations: MemoryLooks = field(default_factory=MemoryLooks)
@@ -219,10 +223,17 @@ class World:
         def connect(_: KubeAccess) -> Wire:
             return self.wire
 
+        masters = Masters(management, images=self.images, outside_address="192.0.2.10", data="/data", clock=self.clock)
         controller = ClusterController(
             management=management,
-            masters=Masters(
-                management, images=self.images, outside_address="192.0.2.10", data="/data", clock=self.clock
+            masters=masters,
+            members=MemberChanger(
+                management,
+                masters,
+                connect=self.etcd.connect,
+                toolbox=self.images.toolbox,
+                data="/data",
+                clock=self.clock,
             ),
             providers={NodeProviderName.SANDBOX: self.nodes, NodeProviderName.SSH: self.metal},
             door=Door(management, self.wakers),
@@ -257,16 +268,27 @@ class World:
 
     async def _start(self, program: Manifest) -> None:
         metadata, template = program["metadata"], program["spec"]["template"]["metadata"]
-        where = {"name": f"{metadata['name']}-0", "namespace": metadata["namespace"]}
-        if not program["spec"]["replicas"]:
-            await self.management.delete(PODS, where["name"], where["namespace"])
+        namespace, wanted = metadata["namespace"], program["spec"]["replicas"]
+        for number in range(wanted, wanted + 3):
+            await self.management.delete(PODS, f"{metadata['name']}-{number}", namespace)
+        for number in range(wanted):
+            name = f"{metadata['name']}-{number}"
+            await self.management.apply(
+                PODS, {"metadata": {"name": name, "namespace": namespace, "labels": template["labels"]}}
+            )
+            await self.management.patch(
+                PODS, name, {"status": self.pod_status(program)}, namespace, subresource="status"
+            )
+        if not wanted:
             return
-        await self.management.apply(PODS, {"metadata": {**where, "labels": template["labels"]}})
-        await self.management.patch(PODS, where["name"], {"status": READY}, where["namespace"], subresource="status")
-        seen = {"observedGeneration": metadata["generation"], "replicas": 1, "updatedReplicas": 1, "readyReplicas": 1}
+        seen = dict.fromkeys(("replicas", "updatedReplicas", "readyReplicas"), wanted)
+        status = {"status": seen | {"observedGeneration": metadata["generation"]}}
         resource = STATEFUL_SETS if program["kind"] == "StatefulSet" else DEPLOYMENTS
-        where = {"name": metadata["name"], "namespace": metadata["namespace"]}
-        await self.management.patch(resource, where["name"], {"status": seen}, where["namespace"], subresource="status")
+        await self.management.patch(resource, metadata["name"], status, namespace, subresource="status")
+
+    def pod_status(self, program: Manifest) -> Manifest:
+        """Return the status of a program's pods."""
+        return STARTED
 
     async def _spread_roots(self, cluster: Cluster) -> None:
         """Do what a tenant's controller manager does: each namespace gets what its pods trust the API server by."""

@@ -11,8 +11,9 @@ import pytest
 
 from haneul.dkos.control_plane import CLUSTER_LABEL, ROLE_LABEL, Images, Placement, volume
 from haneul.dkos.credentials import decode
+from haneul.dkos.etcd_volumes import choose_host
 from haneul.dkos.hibernation import Level
-from haneul.dkos.masters import CLIENT_AUTHORITY, Masters, choose_host
+from haneul.dkos.masters import CLIENT_AUTHORITY, Masters
 from haneul.dkos.model import Cluster
 from haneul.kernel.clock import VirtualClock
 from haneul.kernel.kube import (
