@@ -270,6 +270,20 @@ class AuthoritiesRequest(_Model):
     )
 
 
+class RestoreRequest(_Model):
+    """Which state of a backup the cluster is brought to; the platform's action `restore` sets it."""
+
+    number: int = Field(default=0, ge=0, description="A higher number than that of the last restore asks for one.")
+    source: str = Field(
+        default="", max_length=64, description="The uid of the cluster whose backup it is; by default its own."
+    )
+    revision: int = Field(default=0, ge=0, description="The revision of its etcd, unless a moment is named.")
+    moment: AwareDatetime = Field(default=NEVER, description="The last state before this moment.")
+    least: int = Field(
+        default=0, ge=0, description="A revision that the backup had reached by then; with less, a part of it is gone."
+    )
+
+
 class ClusterSpec(_Model):
     """What a cluster is asked to be."""
 
@@ -282,6 +296,9 @@ class ClusterSpec(_Model):
     hibernation: Hibernation = Field(default=Hibernation(), description="Whether and when the cluster sleeps.")
     authorities: AuthoritiesRequest = Field(
         default=AuthoritiesRequest(), description="Asks for new certificate authorities; `rotate-authorities` sets it."
+    )
+    restore: RestoreRequest = Field(
+        default=RestoreRequest(), description="Asks for a state of a backup; `restore` sets it."
     )
 
     @property
@@ -311,6 +328,7 @@ class Phase(StrEnum):
     HIBERNATING = "Hibernating"
     ASLEEP = "Asleep"
     WAKING = "Waking"
+    RESTORING = "Restoring"
     DELETING = "Deleting"
 
 
@@ -319,10 +337,11 @@ SLEEP_PHASES: Final = frozenset({Phase.HIBERNATING, Phase.ASLEEP, Phase.WAKING})
 
 
 class ConditionType(StrEnum):
-    """The conditions of a cluster, in the order in which they come true; of one that sleeps only the first two."""
+    """The conditions of a cluster, in the order in which they come true; of one that sleeps or is restored two."""
 
     ACCEPTED = "Accepted"
     HIBERNATED = "Hibernated"
+    RESTORED = "Restored"
     CONTROL_PLANE_READY = "ControlPlaneReady"
     API_ANSWERS = "ApiAnswers"
     NETWORK_READY = "NetworkReady"
@@ -353,6 +372,63 @@ class NodeStatus(_Model):
     )
 
 
+class BackupState(StrEnum):
+    """A backup in one word."""
+
+    STARTING = "Starting"
+    CURRENT = "Current"
+    BEHIND = "Behind"
+    UNPROVEN = "Unproven"
+    PAUSED = "Paused"
+
+
+class BackupStatus(_Model):
+    """How a cluster's backup stands."""
+
+    state: BackupState = Field(
+        default=BackupState.STARTING,
+        description="`Current`, `Behind` while etcd or the store does not answer, `Unproven` after a drill that failed, "
+        "`Paused` while the cluster sleeps, `Starting` before the first snapshot.",
+    )
+    message: str = Field(default="", description="What is wrong.")
+    as_of: datetime = Field(default=NEVER, description="When all this was seen.")
+    complete_until: datetime = Field(
+        default=NEVER, description="What the cluster acknowledged before this moment is in the backup."
+    )
+    lag_seconds: float = Field(default=0.0, description="The most by which it was behind lately, in seconds.")
+    revision: int = Field(default=0, description="The last revision of etcd in it.")
+    restorable_since: datetime | None = Field(default=None, description="The first moment that can be restored.")
+    snapshots: int = Field(default=0, description="How many snapshots there are.")
+    size: int = Field(default=0, description="Its size in bytes.")
+    proven_at: datetime | None = Field(default=None, description="When a drill restored it last.")
+    drill_seconds: float = Field(default=0.0, description="How long that took.")
+
+
+class RestoreState(StrEnum):
+    """How far a restore is: prepared beside what runs, put in its place, done; or given up, with nothing changed."""
+
+    NONE = "None"
+    PREPARED = "Prepared"
+    PLACED = "Placed"
+    DONE = "Done"
+    FAILED = "Failed"
+
+
+class RestoreStatus(_Model):
+    """The restore that was asked for last."""
+
+    number: int = Field(default=0, description="Its number; see `spec.restore`.")
+    state: RestoreState = Field(
+        default=RestoreState.NONE,
+        description="`Prepared` beside what runs, `Placed` where etcd takes it, `Done`, or `Failed` with nothing changed.",
+    )
+    began: datetime = Field(default=NEVER, description="When it began.")
+    revision: int = Field(default=0, description="The revision that was restored.")
+    keys: int = Field(default=0, description="How many keys of etcd that state has.")
+    prepare_seconds: float = Field(default=0.0, description="How long the data took to make, beside what ran.")
+    message: str = Field(default="", description="Why it failed.")
+
+
 class ClusterStatus(_Model):
     """What is seen of a cluster."""
 
@@ -370,6 +446,8 @@ class ClusterStatus(_Model):
     authorities_expire: datetime | None = Field(
         default=None, description="When the first of the cluster's authorities ends; new ones are made a year before."
     )
+    backup: BackupStatus | None = Field(default=None, description="How its backup stands.")
+    restore: RestoreStatus = Field(default=RestoreStatus(), description="The restore that was asked for last.")
     milestones: dict[str, float] = Field(
         default_factory=dict, description="Seconds from creation until first reached: `api`, `node`, `ready`."
     )
