@@ -19,6 +19,7 @@ serve_app = typer.Typer(help="Run one of the platform's own programs (inside its
 
 _DATABASE = "sqlite+aiosqlite:////data/haneul.db"
 _DEFINITIONS = Path("/opt/haneul/cilium/usr/share/cilium/crds")
+_REPLAY = Path("/usr/bin/etcd-replay")
 _KEY_FILE, _PROVIDER = Path("/data/issuer.key"), Path("/data/provider.yaml")
 
 
@@ -118,6 +119,57 @@ def waker(
                     await waker.close()
 
     asyncio.run(work())
+
+
+@serve_app.command()
+def backup(
+    alive_port: Annotated[int, typer.Option(help="Port that is open while it works.")] = 8080,
+    snapshot_minutes: Annotated[float, typer.Option(help="Minutes between two snapshots of a cluster.")] = 60,
+    keep_hours: Annotated[int, typer.Option(help="Hours of which every state is kept.")] = 24,
+    keep_days: Annotated[int, typer.Option(help="Days of which one snapshot each is kept.")] = 7,
+    keep_deleted_days: Annotated[int, typer.Option(help="Days that a deleted cluster's backup is kept.")] = 7,
+) -> None:
+    """Back up the etcd of every cluster."""
+    from datetime import timedelta  # noqa: PLC0415
+
+    from haneul.app.backup_programs import WorkerFolders, run_worker  # noqa: PLC0415
+    from haneul.dkos.backup.archiver import Schedule  # noqa: PLC0415
+    from haneul.dkos.backup.timeline import Retention  # noqa: PLC0415
+    from haneul.kernel.kube_http import access_in_cluster  # noqa: PLC0415
+
+    configure_logs()
+    days = timedelta(days=keep_days)
+    retention = Retention(timedelta(hours=keep_hours), days, timedelta(days=keep_deleted_days))
+    schedule = Schedule(snapshot_every=timedelta(minutes=snapshot_minutes), retention=retention)
+    asyncio.run(
+        run_worker(access_in_cluster(), WorkerFolders(), replay=_REPLAY, schedule=schedule, port=alive_port)
+    )
+
+
+@serve_app.command()
+def restore(
+    step: Annotated[str, typer.Argument(help="prepare, place or clear.")],
+    number: Annotated[int, typer.Option(help="The restore's number.")],
+    peer_url: Annotated[str, typer.Option(help="URL of the etcd member for its peers.")],
+    token: Annotated[str, typer.Option(help="A word that no other etcd of the cluster had.")],
+    revision: Annotated[int, typer.Option(help="The revision that is wanted.")] = 0,
+    least: Annotated[int, typer.Option(help="A revision that the backup is known to reach.")] = 0,
+    moment: Annotated[str, typer.Option(help="The moment before which the last state is wanted.")] = "",
+    as_new: Annotated[bool, typer.Option(help="Leave out what is of the old cluster's nodes and masters.")] = False,
+    message: Annotated[Path, typer.Option(help="File for what is to be told of it.")] = Path("/dev/termination-log"),
+) -> None:
+    """Do one step of a restore on the files of an etcd."""
+    from datetime import datetime  # noqa: PLC0415
+
+    from haneul.app.backup_programs import RestoreFolders, RestoreStep, run_restore, told  # noqa: PLC0415
+    from haneul.kernel.clock import SystemClock  # noqa: PLC0415
+
+    configure_logs()
+    wanted = RestoreStep(
+        number, peer_url, token, revision, least, datetime.fromisoformat(moment) if moment else None, as_new
+    )
+    said = asyncio.run(run_restore(step, wanted, RestoreFolders(), replay=_REPLAY, clock=SystemClock()))
+    message.write_text(told(said))
 
 
 @serve_app.command()

@@ -423,6 +423,7 @@ class RestoreStatus(_Model):
         description="`Prepared` beside what runs, `Placed` where etcd takes it, `Done`, or `Failed` with nothing changed.",
     )
     began: datetime = Field(default=NEVER, description="When it began.")
+    placed: datetime = Field(default=NEVER, description="When the data was put in place.")
     revision: int = Field(default=0, description="The revision that was restored.")
     keys: int = Field(default=0, description="How many keys of etcd that state has.")
     prepare_seconds: float = Field(default=0.0, description="How long the data took to make, beside what ran.")
@@ -478,6 +479,25 @@ class Cluster(_Model):
     def nodes_namespace(self) -> str:
         """Return the management namespace of the cluster's sandbox nodes."""
         return f"nodes-{self.project}-{self.name}"
+
+
+    @property
+    def restore_is_due(self) -> bool:
+        """Say whether a restore that was asked for comes before everything else: its data is not in place yet."""
+        request, seen = self.spec.restore, self.status.restore
+        if not request.number:
+            return False
+        if seen.number != request.number:
+            return True
+        # A new cluster without its data is none; one that was there goes on with what it had.
+        return seen.state in (RestoreState.NONE, RestoreState.PREPARED) or (
+            seen.state is RestoreState.FAILED and bool(request.source)
+        )
+
+    @property
+    def is_restoring(self) -> bool:
+        """Say whether a restore is not over yet."""
+        return self.restore_is_due or self.status.restore.state is RestoreState.PLACED
 
 
 #: The annotation in which a look is asked for.

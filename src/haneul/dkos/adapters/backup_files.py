@@ -10,13 +10,14 @@ import asyncio
 import contextlib
 import os
 import secrets
-from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from haneul.dkos.backup.names import Entry
 from haneul.kernel.errors import InvalidInputError, NotFoundError, UnavailableError
 
+_T = TypeVar("_T")
 _PIECE: Final = 1 << 20
 _UNFINISHED: Final = ".unfinished-"
 
@@ -42,15 +43,15 @@ class FileBackups:
         temporary = path.with_name(f"{_UNFINISHED}{secrets.token_hex(8)}")
         size = 0
         try:
-            descriptor = await asyncio.to_thread(self._begin, temporary)
+            descriptor = await _to_the_end(self._begin, temporary)
             try:
                 async for part in content:
-                    await asyncio.to_thread(_write, descriptor, part)
+                    await _to_the_end(_write, descriptor, part)
                     size += len(part)
-                await asyncio.to_thread(os.fsync, descriptor)
+                await _to_the_end(os.fsync, descriptor)
             finally:
                 os.close(descriptor)
-            await asyncio.to_thread(_name, temporary, path)
+            await _to_the_end(_name, temporary, path)
         except OSError as error:
             _forget(temporary)
             raise UnavailableError(
@@ -123,6 +124,16 @@ class FileBackups:
         for path in reversed(missing):
             path.mkdir(mode=0o700, exist_ok=True)
             _sync_folder(path.parent)
+
+
+async def _to_the_end(work: Callable[..., _T], *arguments: object) -> _T:
+    """Do something in a thread; who is cancelled meanwhile waits for it, for it uses what is closed or deleted next."""
+    task = asyncio.ensure_future(asyncio.to_thread(work, *arguments))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        raise
 
 
 def _write(descriptor: int, part: bytes) -> None:
