@@ -56,6 +56,9 @@ def operator(
     gateway: Annotated[Path | None, typer.Option(help="Network namespace of a gateway to keep rules on.")] = None,
     guarded: Annotated[list[str] | None, typer.Option(help="Network behind the gateway; may be repeated.")] = None,
     cilium_definitions: Annotated[Path, typer.Option(help="Folder with Cilium's resource definitions.")] = _DEFINITIONS,
+    clusters: Annotated[str, typer.Option(help="Folder of clusters' data on the hosts.")] = "/var/lib/haneul/clusters",
+    backups: Annotated[str, typer.Option(help="Folder of backups on the hosts.")] = "/var/lib/haneul/backups",
+    platform_image: Annotated[str, typer.Option(help="Reference of the image that restores run.")] = "",
 ) -> None:
     """Run the DKOS operator."""
     from haneul.app.firewall_gate import GatewaySettings  # noqa: PLC0415
@@ -76,6 +79,9 @@ def operator(
         cilium_definitions=cilium_definitions,
         health="http://0.0.0.0:8080/healthz",
         trust=trust,
+        data=clusters,
+        backups=backups,
+        platform_image=platform_image or image_reference("platform"),
         gateway=None if gateway is None else GatewaySettings(gateway, tuple(guarded or ())),
     )
     asyncio.run(Operator(settings).run())
@@ -197,6 +203,7 @@ def api(
     from haneul.app.server import DrainingServer  # noqa: PLC0415
     from haneul.app.serving_certificate import ServingCertificate  # noqa: PLC0415
     from haneul.dkos.adapters.kube_authorities import KubeAuthorities  # noqa: PLC0415
+    from haneul.dkos.adapters.kube_backups import KubeBackups  # noqa: PLC0415
     from haneul.dkos.adapters.kube_clusters import KubeClusters  # noqa: PLC0415
     from haneul.dkos.adapters.kube_events import KubeEvents  # noqa: PLC0415
     from haneul.dkos.adapters.kube_machines import KubeKeys, KubeMachines  # noqa: PLC0415
@@ -220,6 +227,7 @@ def api(
         authorities=KubeAuthorities(client),
         events=KubeEvents(client),
         board=KubeApprovals(client),
+        backups=KubeBackups(client),
         reserved=loaded(reserved.read_text()),
         clock=clock,
         version=version(),

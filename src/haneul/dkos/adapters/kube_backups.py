@@ -42,15 +42,25 @@ class KubeBackups:
         """Show a catalogue."""
         await self._client.apply(CONFIG_MAPS, config_map_of(catalogue))
 
+    async def of(self, uid: str) -> Catalogue | None:
+        """Return a cluster's catalogue."""
+        return await self.shown(uid)
+
+    async def of_project(self, project: str) -> Sequence[Catalogue]:
+        """Return all catalogues of a project."""
+        found = await self._client.list(CONFIG_MAPS, NAMESPACE, labels=RECORD_LABELS)
+        catalogues = [catalogue for entry in found if (catalogue := catalogue_from(entry)) is not None]
+        return [catalogue for catalogue in catalogues if catalogue.project == project]
+
+    async def withdraw(self, project: str) -> None:
+        """Delete the catalogues of a project's deleted clusters; the worker deletes what has none."""
+        for catalogue in await self.of_project(project):
+            await self._client.delete(CONFIG_MAPS, record_name(catalogue.uid), NAMESPACE)
+
     async def shown(self, uid: str) -> Catalogue | None:
         """Return the catalogue that is shown of a cluster."""
         found = await self._client.get(CONFIG_MAPS, record_name(uid), NAMESPACE)
         return None if found is None else catalogue_from(found)
-
-    async def all(self) -> Sequence[Catalogue]:
-        """Return all catalogues."""
-        found = await self._client.list(CONFIG_MAPS, NAMESPACE, labels=RECORD_LABELS)
-        return [catalogue for entry in found if (catalogue := catalogue_from(entry)) is not None]
 
     async def forget(self, uid: str) -> None:
         """Delete a cluster's catalogue, then its record."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -92,6 +91,9 @@ class BackupWorker:
         if kept is not None and kept.record == record and not kept.task.done():
             return
         await self.forget(record.uid)
+        if record.standing is Standing.DELETED:
+            # What its archiver told last is older than that.
+            self._unpublished.pop(record.uid, None)
         work = {Standing.FOLLOWED: self._follow, Standing.ASLEEP: self._pause, Standing.DELETED: self._keep}
         task = asyncio.create_task(self._guarded(record, work[record.standing]))
         self._followed[record.uid] = _Followed(record, task)
@@ -143,14 +145,24 @@ class BackupWorker:
         )
 
     async def _keep(self, record: Record) -> None:
-        """Keep a deleted cluster's backup until its time has come, then delete it and the record."""
+        """Keep a deleted cluster's backup until its time has come, then delete it and the record.
+
+        Its time has come too when somebody took its catalogue away.
+        """
         deleted = record.deleted or self._clock.now()
         expires = deleted + self._schedule.retention.deleted
-        shown = await self._board.shown(record.uid) or await self._looked_up(record)
-        words = {"state": BackupState.PAUSED, "message": "the cluster was deleted", "lag_seconds": 0.0}
-        self._publish(shown.model_copy(update={**words, "deleted": deleted, "expires": expires}))
         while self._clock.now() < expires:
-            await self._clock.sleep(min(_LOOK_SECONDS, (expires - self._clock.now()).total_seconds()))
+            try:
+                shown = await self._board.shown(record.uid)
+                if shown is None:
+                    break
+                if shown.deleted is None:
+                    words = {"state": BackupState.PAUSED, "message": "the cluster was deleted", "lag_seconds": 0.0}
+                    ended = shown.model_copy(update={**words, "deleted": deleted, "expires": expires})
+                    await self._board.publish(ended)
+            except HaneulError as error:
+                _log.warning("a deleted cluster's backup not looked at", cluster=record.uid, error=str(error))
+            await self._clock.sleep(min(_LOOK_SECONDS, max(0.0, (expires - self._clock.now()).total_seconds())))
         while True:
             try:
                 await self._objects(record).delete_all()
@@ -160,8 +172,6 @@ class BackupWorker:
                 _log.warning("a deleted cluster's backup not deleted", cluster=record.uid, error=str(error))
                 await self._clock.sleep(_LOOK_SECONDS)
             else:
-                with contextlib.suppress(KeyError):
-                    del self._unpublished[record.uid]
                 return
 
     async def _looked_up(self, record: Record) -> Catalogue:
