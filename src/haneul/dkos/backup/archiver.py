@@ -18,7 +18,6 @@ from typing import Any, Final
 import structlog
 
 from haneul.dkos.backup.catalogue import Catalogue, Proof, gap_views, snapshot_views, window_views
-from haneul.dkos.backup.errors import BackupDamagedError, BackupIncompleteError
 from haneul.dkos.backup.names import (
     Contents,
     Segment,
@@ -34,7 +33,7 @@ from haneul.dkos.backup.segments import Change, Revision, pack, unpack
 from haneul.dkos.backup.timeline import Retention, Wish, chain, outlived, up_to
 from haneul.dkos.model import NEVER, BackupState
 from haneul.kernel.clock import Clock
-from haneul.kernel.errors import HaneulError, UnavailableError
+from haneul.kernel.errors import BackupDamagedError, BackupIncompleteError, HaneulError, UnavailableError
 
 _log = structlog.get_logger(__name__)
 

@@ -6,11 +6,10 @@ import json
 from collections.abc import AsyncIterable, AsyncIterator
 from typing import Any
 
-from haneul.dkos.backup.errors import BackupDamagedError, BackupIncompleteError
 from haneul.dkos.backup.names import Contents, contents_of, facts_key
 from haneul.dkos.backup.ports import BackupStore
 from haneul.dkos.backup.sealing import open_sealed, seal
-from haneul.kernel.errors import NotFoundError
+from haneul.kernel.errors import BackupDamagedError, BackupIncompleteError, NotFoundError
 
 
 class SealedObjects:

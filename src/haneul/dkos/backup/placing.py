@@ -14,11 +14,11 @@ import shutil
 from pathlib import Path
 from typing import Final
 
-from haneul.dkos.backup.errors import BackupIncompleteError
 from haneul.dkos.backup.objects import SealedObjects
 from haneul.dkos.backup.replaying import Alteration, Made, Member, Replayer
 from haneul.dkos.backup.timeline import Wish, stretch_for
 from haneul.kernel.files import write_atomically
+from haneul.kernel.errors import BackupIncompleteError
 
 LIVE: Final = "member-data"
 _MARK: Final = "restored"

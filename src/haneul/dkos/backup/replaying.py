@@ -14,11 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from haneul.dkos.backup.errors import BackupDamagedError, BackupIncompleteError
 from haneul.dkos.backup.names import Segment, milliseconds
 from haneul.dkos.backup.objects import SealedObjects
 from haneul.dkos.backup.timeline import Stretch, Wish
-from haneul.kernel.errors import CommandFailedError
+from haneul.kernel.errors import BackupDamagedError, BackupIncompleteError, CommandFailedError
 from haneul.kernel.process import run
 
 _SECONDS: Final = 1800.0

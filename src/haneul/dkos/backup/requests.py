@@ -8,7 +8,6 @@ from datetime import datetime
 from pydantic import ValidationError
 
 from haneul.dkos.backup.catalogue import Catalogue
-from haneul.dkos.backup.errors import BackupIncompleteError
 from haneul.dkos.model import (
     NEVER,
     AuthoritiesRequest,
@@ -18,7 +17,7 @@ from haneul.dkos.model import (
     NodeProviderName,
     RestoreRequest,
 )
-from haneul.kernel.errors import ConflictError, InvalidInputError
+from haneul.kernel.errors import BackupIncompleteError, ConflictError, InvalidInputError
 
 
 @dataclass(frozen=True)

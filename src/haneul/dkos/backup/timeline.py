@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from haneul.dkos.backup.errors import BackupIncompleteError
 from haneul.dkos.backup.names import Contents, Segment, Snapshot, milliseconds, moment_of
+from haneul.kernel.errors import BackupIncompleteError
 
 _HINT: Final = "'haneul cluster backup list NAME' shows what can be restored"
 _DAY: Final = 24 * 3600 * 1000
