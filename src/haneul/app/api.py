@@ -147,16 +147,17 @@ class ClustersInProject:
     async def closed(self, project: str) -> AsyncIterator[list[str]]:
         """Let no cluster be created meanwhile; yield the project's clusters and machines in words.
 
-        With the project, its quota, the backups of clusters that it had, and the key to its machines end. The key goes first: were it left behind, by a
-        process that ended in between, the next project of the name would have it.
+        With the project, its quota, the backups of clusters that it had, and the key to its machines end. Backups and
+        key go first: were they left behind, by a process that ended in between, the next project of the name would
+        have them.
         """
         async with self._store.closed(project) as clusters:
             machines = await self._machines.list(project)
             things = [f"cluster {cluster.name}" for cluster in clusters] + [f"machine {one.name}" for one in machines]
             if not things:
+                await self._backups.withdraw(project)
                 await self._machines.forget(project)
             yield things
-            await self._backups.withdraw(project)
             await self._quotas.set_quota(project, QuotaLimits())
             await self._machines.forget(project)
 

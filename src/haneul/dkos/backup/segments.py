@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from haneul.dkos.backup.errors import BackupDamagedError
+from haneul.kernel.errors import BackupDamagedError
 
 
 @dataclass(frozen=True)
