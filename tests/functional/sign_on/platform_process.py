@@ -16,6 +16,7 @@ import uvicorn
 import yaml
 
 from haneul.app.api import MIGRATIONS, create_api
+from haneul.dkos.adapters.backup_board import MemoryCatalogues
 from haneul.dkos.cluster_store import MemoryClusters
 from haneul.dkos.event_log import MemoryEvents
 from haneul.dkos.machine_store import MemoryMachines
@@ -57,6 +58,7 @@ async def main(folder: Path, provider: Path | None) -> None:
             authorities=Authorities(),
             events=MemoryEvents(),
             board=MemoryApprovals(),
+            backups=MemoryCatalogues(),
             reserved=[],
             clock=clock,
             version="test",

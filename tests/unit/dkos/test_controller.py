@@ -24,6 +24,8 @@ from cryptography.x509.oid import NameOID
 from haneul.app.firewall_gate import FirewallJoinGate
 from haneul.dkos.adapters.kube_clusters import KubeClusters
 from haneul.dkos.adapters.memory_nodes import MemoryNodes
+from haneul.dkos.backup.record import NAMESPACE as BACKUP_NAMESPACE
+from haneul.dkos.backup.recording import BackupRecords
 from haneul.dkos.control_plane import Images, labels
 from haneul.dkos.controller import ClusterController, new_bootstrap_token
 from haneul.dkos.credentials import decode
@@ -33,6 +35,7 @@ from haneul.dkos.keyring import Keyring, keyring_from
 from haneul.dkos.masters import Masters
 from haneul.dkos.model import (
     CLUSTERS,
+    BackupStatus,
     Cluster,
     ClusterStatus,
     ConditionType,
@@ -44,6 +47,7 @@ from haneul.dkos.model import (
 )
 from haneul.dkos.node_changes import DRAIN_LIFE
 from haneul.dkos.ports import NodeAnnouncement
+from haneul.dkos.restoring import RestoreSettings
 from haneul.dkos.rotation import Step
 from haneul.dkos.states import waits_on
 from haneul.dkos.teardown import tear_down
@@ -183,6 +187,7 @@ class World:
     turns: Turns = field(default_factory=Turns)
     approvals: MemoryApprovals = field(default_factory=MemoryApprovals)
     firewall: MemoryFirewall = field(default_factory=MemoryFirewall)
+    backups: dict[str, BackupStatus] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.management = MemoryKubeClient(clock=self.clock)
@@ -193,7 +198,7 @@ class World:
 
     async def ask(self, cluster: Cluster) -> None:
         """Bring the cluster's resource into the management cluster, with all that is there before it."""
-        for name in (project_namespace(cluster.project), "haneul-system", WAKER_NAMESPACE):
+        for name in (project_namespace(cluster.project), "haneul-system", WAKER_NAMESPACE, BACKUP_NAMESPACE):
             await self.management.apply(NAMESPACES, {"metadata": {"name": name}})
         await self.management.apply(NODES, {"metadata": {"name": "host-a"}})
         await self.management.patch(NODES, "host-a", {"status": {"capacity": {"cpu": "1"}}}, subresource="status")
@@ -229,6 +234,9 @@ class World:
             tell=lambda _, event: self.told.append(event),
             turns=self.turns,
             gate=FirewallJoinGate(Gatekeeper(self.approvals, self.firewall)),
+            records=BackupRecords(management, clock=self.clock),
+            restore=RestoreSettings("haneul.local/platform:v1", "/data", "/backups"),
+            backup=self.backups.get,
         )
         try:
             yield controller
