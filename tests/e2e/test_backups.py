@@ -45,7 +45,8 @@ async def complete_after(name: str, moment: datetime) -> dict[str, Any]:
     async def seen() -> dict[str, Any] | None:
         found = await asyncio.to_thread(backup, name)
         proofs = [one["proof"] for one in found.get("snapshots", [])]
-        is_complete = found and datetime.fromisoformat(found["completeUntil"]) >= moment
+        windows = found.get("windows", [])
+        is_complete = bool(windows) and datetime.fromisoformat(windows[-1]["end"]) >= moment
         return found if is_complete and any(proofs) else None
 
     return await wait_for(seen, what=f"the backup of {name}", timeout=120, clock=CLOCK)

@@ -20,10 +20,12 @@ import structlog
 from haneul.dkos.backup.catalogue import Catalogue, Proof, gap_views, snapshot_views, window_views
 from haneul.dkos.backup.names import (
     Contents,
+    Mark,
     Segment,
     Snapshot,
     facts_key,
     generation_name,
+    mark_key,
     milliseconds,
 )
 from haneul.dkos.backup.objects import SealedObjects
@@ -42,6 +44,7 @@ _BACKOFF_FIRST, _BACKOFF_LAST = 0.5, 10.0
 #: How much may wait for the store, in bytes of keys and values, before no more is read from etcd.
 _MOST_WAITING: Final = 32 << 20
 _KNOWN_LEASES: Final = 4096
+_MARK_MILLISECONDS: Final = 4000
 _TELL_EVERY: Final = timedelta(seconds=15)
 
 
@@ -91,6 +94,7 @@ class Archiver:
         self._publish = publish
         self._contents = Contents()
         self._proofs: dict[tuple[str, int], Proof] = {}
+        self._marks: dict[str, Mark] = {}
         self._generation = ""
         self._position_found: _Position | None = None
         self._waiting: list[Revision] = []
@@ -141,6 +145,7 @@ class Archiver:
         await keep_facts(self._objects, self._facts)
         self._contents = await self._objects.contents()
         await self._read_proofs()
+        await self._read_marks()
         self._waiting, self._waiting_size = [], 0
         position = None if self._fresh else await self._position(identity)
         if position is None:
@@ -235,6 +240,7 @@ class Archiver:
             await self._wait_for(identity.revision)
             await self._flush()
             self._complete_until = asked
+            await self._mark(asked, identity.revision)
             self._worst_lag = max(self._worst_lag, (self._clock.now() - asked).total_seconds())
             self._tell(self._state, self._problem)
             if pump.done():
@@ -274,6 +280,14 @@ class Archiver:
         async with self._news:
             self._stored = last.number
             self._news.notify_all()
+
+    async def _mark(self, asked: datetime, revision: int) -> None:
+        """Write down every few seconds until when the generation is complete: silence alone would not say it."""
+        before = self._marks.get(self._generation)
+        if before is None or milliseconds(asked) - before.complete >= _MARK_MILLISECONDS:
+            mark = Mark(milliseconds(asked), revision)
+            await self._objects.put_mark(self._generation, mark)
+            self._marks[self._generation] = mark
 
     async def _take_snapshot(self) -> None:
         """Take a snapshot, and prove that it, and everything since the one before, can be restored."""
@@ -368,7 +382,11 @@ class Archiver:
         await self._delete([part.key for part in parts])
 
     async def _clean(self) -> None:
+        before = set(self._contents.generations)
         await self._delete(outlived(self._contents, self._schedule.retention, self._clock.now()))
+        for generation in before - set(self._contents.generations):
+            await self._objects.delete(mark_key(self._objects.cluster, generation))
+            self._marks.pop(generation, None)
 
     async def _delete(self, keys: list[str] | tuple[str, ...]) -> None:
         gone = set(keys)
@@ -391,6 +409,13 @@ class Archiver:
                 with contextlib.suppress(HaneulError, ValueError):
                     self._proofs[place] = Proof.model_validate(await self._objects.read_document(snapshot.proof_key))
 
+    async def _read_marks(self) -> None:
+        self._marks = {}
+        for generation in self._contents.generations:
+            with contextlib.suppress(HaneulError):
+                if mark := await self._objects.mark(generation):
+                    self._marks[generation] = mark
+
     def _tell(self, state: BackupState, message: str) -> None:
         """Publish what there is, when it is something else or some seconds have passed."""
         now, until = self._clock.now(), self._complete_until
@@ -400,7 +425,7 @@ class Archiver:
         if about == self._told and now < self._tell_again:
             return
         self._told, self._tell_again = about, now + _TELL_EVERY
-        catalogue = catalogue_of(self._facts, self._contents, self._proofs).model_copy(
+        catalogue = catalogue_of(self._facts, self._contents, self._proofs, self._marks).model_copy(
             update={
                 "state": state,
                 "message": message,
@@ -425,7 +450,10 @@ async def keep_facts(objects: SealedObjects, facts: dict[str, Any]) -> None:
 
 
 def catalogue_of(
-    facts: dict[str, Any], contents: Contents, proofs: dict[tuple[str, int], Proof]
+    facts: dict[str, Any],
+    contents: Contents,
+    proofs: dict[tuple[str, int], Proof],
+    marks: dict[str, Mark],
 ) -> Catalogue:
     """Return what there is of a backup, but for how far it is just now."""
     return Catalogue(
@@ -434,7 +462,7 @@ def catalogue_of(
         name=facts["name"],
         size=contents.size,
         snapshots=snapshot_views(contents, proofs),
-        windows=window_views(contents),
+        windows=window_views(contents, marks),
         gaps=gap_views(contents),
         spec=facts["spec"],
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from haneul.dkos.backup.names import Contents, Snapshot, moment_of
+from haneul.dkos.backup.names import Contents, Mark, Snapshot, moment_of
 from haneul.dkos.backup.timeline import Window, gaps, windows
 from haneul.dkos.model import NEVER, BackupState, BackupStatus
 
@@ -115,13 +116,13 @@ def snapshot_views(contents: Contents, proofs: dict[tuple[str, int], Proof]) -> 
     return tuple(view(one) for one in sorted(contents.snapshots, key=lambda one: (one.generation, one.revision)))
 
 
-def window_views(contents: Contents) -> tuple[WindowView, ...]:
+def window_views(contents: Contents, marks: Mapping[str, Mark]) -> tuple[WindowView, ...]:
     """Return from when to when every state can be restored."""
 
     def view(window: Window) -> WindowView:
         return WindowView(begin=window.begin, end=window.end, first=window.first, last=window.last)
 
-    return tuple(map(view, windows(contents)))
+    return tuple(map(view, windows(contents, marks)))
 
 
 def gap_views(contents: Contents) -> tuple[Gap, ...]:

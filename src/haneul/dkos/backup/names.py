@@ -8,6 +8,7 @@ names, so that a list of names is a catalogue, and a name that is missing is see
     <cluster's uid>/<began>-<etcd's cluster>/snapshot-<revision>-<taken>
     <cluster's uid>/<began>-<etcd's cluster>/segment-<first revision>-<last revision>-<first event>-<last event>
     <cluster's uid>/<began>-<etcd's cluster>/proof-<revision>           what a drill on that snapshot found
+    <cluster's uid>/<began>-<etcd's cluster>/mark                       until when it is complete, and which revision that is
 
 Revisions are numbers of 19 digits, moments are milliseconds since 1970 of 13 digits.
 """
@@ -46,6 +47,19 @@ def facts_key(cluster: str) -> str:
 def generation_name(began: datetime, etcd: int) -> str:
     """Return a generation's name; ``etcd`` is the number that etcd gave itself as a cluster of members."""
     return f"{milliseconds(began):013d}-{etcd:016x}"
+
+
+def mark_key(cluster: str, generation: str) -> str:
+    """Return the name of the object that says until when a generation is complete."""
+    return f"{cluster}/{generation}/mark"
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Until which moment (in milliseconds) a generation is complete, and the revision that etcd had then."""
+
+    complete: int
+    revision: int
 
 
 @dataclass(frozen=True, order=True)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterable, AsyncIterator
+from dataclasses import asdict
 from typing import Any
 
-from haneul.dkos.backup.names import Contents, contents_of, facts_key
+from haneul.dkos.backup.names import Contents, Mark, contents_of, facts_key, mark_key
 from haneul.dkos.backup.ports import BackupStore
 from haneul.dkos.backup.sealing import open_sealed, seal
 from haneul.kernel.errors import BackupDamagedError, BackupIncompleteError, NotFoundError
@@ -59,6 +60,18 @@ class SealedObjects:
         """Return what is known of the cluster itself."""
         found: dict[str, Any] = await self.read_document(facts_key(self.cluster))
         return found
+
+    async def mark(self, generation: str) -> Mark | None:
+        """Return until when a generation is complete, if that was written down."""
+        try:
+            found = await self.read_document(mark_key(self.cluster, generation))
+            return Mark(found["complete"], found["revision"])
+        except BackupIncompleteError:
+            return None
+
+    async def put_mark(self, generation: str, mark: Mark) -> None:
+        """Write down until when a generation is complete."""
+        await self.put_document(mark_key(self.cluster, generation), asdict(mark))
 
     async def contents(self) -> Contents:
         """Return what there is, by name."""

@@ -16,7 +16,7 @@ from typing import Final
 
 from haneul.dkos.backup.objects import SealedObjects
 from haneul.dkos.backup.replaying import Alteration, Made, Member, Replayer
-from haneul.dkos.backup.timeline import Wish, stretch_for
+from haneul.dkos.backup.timeline import Wish, at_least, stretch_for
 from haneul.kernel.files import write_atomically
 from haneul.kernel.errors import BackupIncompleteError
 
@@ -49,7 +49,10 @@ async def prepare(
     unfinished = folder / f"restoring-{number}"
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
-        stretch = stretch_for(await objects.contents(), wish)
+        contents = await objects.contents()
+        stretch = stretch_for(contents, wish)
+        wish = at_least(wish, await objects.mark(stretch.snapshot.generation))
+        stretch = stretch_for(contents, wish)
         facts = await objects.facts()
         made = await replayer.restore(
             objects,

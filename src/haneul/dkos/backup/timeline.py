@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Final
 
-from haneul.dkos.backup.names import Contents, Segment, Snapshot, milliseconds, moment_of
+from haneul.dkos.backup.names import Contents, Mark, Segment, Snapshot, milliseconds, moment_of
 from haneul.kernel.errors import BackupIncompleteError
 
 _HINT: Final = "'haneul cluster backup list NAME' shows what can be restored"
@@ -102,6 +103,13 @@ def stretch_for(contents: Contents, wish: Wish) -> Stretch:
     return Stretch(snapshot, tuple(segment for segment in whole.segments if segment.begin <= limit))
 
 
+def at_least(wish: Wish, mark: Mark | None) -> Wish:
+    """Return the wish with what its generation had reached by that moment, as the generation's own mark says."""
+    if mark is None or wish.moment is None or milliseconds(wish.moment) < mark.complete:
+        return wish
+    return replace(wish, least=max(wish.least, mark.revision))
+
+
 def _snapshot_for(contents: Contents, wish: Wish) -> Snapshot:
     limit = None if wish.moment is None else milliseconds(wish.moment)
     fitting = [
@@ -127,8 +135,11 @@ def _snapshot_for(contents: Contents, wish: Wish) -> Snapshot:
     return newest
 
 
-def windows(contents: Contents) -> tuple[Window, ...]:
-    """Return from when to when every state can be restored, oldest first."""
+def windows(contents: Contents, marks: Mapping[str, Mark] = MappingProxyType({})) -> tuple[Window, ...]:
+    """Return from when to when every state can be restored, oldest first; ``marks`` by generation.
+
+    Nothing comes for a while when nothing happens; until its mark, the last state of a generation holds.
+    """
     found: list[Window] = []
     for snapshot in contents.snapshots:
         whole = chain(snapshot, contents.segments)
@@ -136,6 +147,9 @@ def windows(contents: Contents) -> tuple[Window, ...]:
         last = found[-1] if found else None
         if last is not None and last.generation == snapshot.generation and snapshot.revision <= last.last:
             continue
+        mark = marks.get(snapshot.generation)
+        if mark is not None and mark.revision <= whole.reaches:
+            end = max(end, mark.complete)
         begin, end = min(snapshot.taken, end), max(snapshot.taken, end)
         found.append(
             Window(snapshot.generation, moment_of(begin), moment_of(end), snapshot.revision, whole.reaches)

@@ -176,7 +176,7 @@ class BackupWorker:
 
     async def _looked_up(self, record: Record) -> Catalogue:
         contents = await self._objects(record).contents()
-        catalogue = catalogue_of(record.facts, contents, {})
+        catalogue = catalogue_of(record.facts, contents, {}, {})
         ends = [segment.end for segment in contents.segments]
         reached = max((segment.last for segment in contents.segments), default=0)
         update = {"as_of": self._clock.now(), "revision": reached}
