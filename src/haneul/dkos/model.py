@@ -277,8 +277,10 @@ class RestoreRequest(_Model):
     source: str = Field(
         default="", max_length=64, description="The uid of the cluster whose backup it is; by default its own."
     )
-    revision: int = Field(default=0, ge=0, description="The revision of its etcd, unless a moment is named.")
-    moment: AwareDatetime = Field(default=NEVER, description="The last state before this moment.")
+    revision: int = Field(default=0, ge=0, description="The revision of its etcd that is wanted.")
+    moment: AwareDatetime = Field(
+        default=NEVER, description="The last state before this moment; without it and `revision` the newest state."
+    )
     least: int = Field(
         default=0, ge=0, description="A revision that the backup had reached by then; with less, a part of it is gone."
     )

@@ -128,7 +128,7 @@ func main() {
 		})
 	}
 	if err == nil && *start {
-		made.Served, err = serve(*options.output, *options.work, *options.name, *options.peer, *options.token)
+		made.Served, err = serve(*options.output, *options.name, *options.peer, *options.token)
 	}
 	if err != nil {
 		fail(err)
@@ -384,7 +384,7 @@ func sized(key []byte) (*[32]byte, error) {
 }
 
 // serve starts an etcd on the data folder, reads everything from it, and ends it again.
-func serve(data, work, name, peer, token string) (string, error) {
+func serve(data, name, peer, token string) (string, error) {
 	configuration := embed.NewConfig()
 	configuration.Dir = data
 	configuration.Name = name
@@ -399,10 +399,11 @@ func serve(data, work, name, peer, token string) (string, error) {
 	}
 	configuration.AdvertisePeerUrls = []url.URL{*advertised}
 	// Nobody else can reach it: it listens at sockets in a folder of ours.
-	folder, err := filepath.Abs(work)
+	folder, err := os.MkdirTemp("", "etcd-")
 	if err != nil {
 		return "", err
 	}
+	defer os.RemoveAll(folder)
 	clients := url.URL{Scheme: "unix", Path: filepath.Join(folder, "c")}
 	configuration.ListenClientUrls = []url.URL{clients}
 	configuration.AdvertiseClientUrls = []url.URL{clients}

@@ -6,9 +6,10 @@ Streams come as one JSON object a line, ``{"result": …}`` or ``{"error": …}`
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any, Final
 
 import aiohttp
@@ -44,17 +45,20 @@ class EtcdGateway:
             if blob := result.get("blob"):
                 yield base64.b64decode(blob)
 
-    async def watch(self, revision: int) -> AsyncIterator[Batch]:
+    async def watch(self, revision: int) -> AsyncGenerator[Batch]:
         """Yield all changes from a revision on."""
         wanted = {"key": _FIRST, "range_end": _FIRST, "start_revision": str(revision)}
         # Silence is no trouble here: who reads also asks for the revision, and notices what does not come.
-        async for result in self._stream("/v3/watch", {"create_request": wanted}, silence=None):
-            if result.get("canceled"):
-                if int(result.get("compact_revision", 0)):
-                    raise WatchCompactedError
-                raise UnavailableError(f"etcd ended the watch: {result.get('cancel_reason', 'it does not say why')}")
-            if events := result.get("events"):
-                yield _batch(events)
+        stream = self._stream("/v3/watch", {"create_request": wanted}, silence=None)
+        async with contextlib.aclosing(stream) as results:
+            async for result in results:
+                if result.get("canceled"):
+                    if int(result.get("compact_revision", 0)):
+                        raise WatchCompactedError
+                    reason = result.get("cancel_reason", "it does not say why")
+                    raise UnavailableError(f"etcd ended the watch: {reason}")
+                if events := result.get("events"):
+                    yield _batch(events)
 
     async def lease_life(self, lease: str) -> int:
         """Return for how many seconds a lease was granted."""
@@ -79,7 +83,7 @@ class EtcdGateway:
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise _silent(error) from error
 
-    async def _stream(self, path: str, body: dict[str, Any], *, silence: float | None) -> AsyncIterator[dict[str, Any]]:
+    async def _stream(self, path: str, body: dict[str, Any], *, silence: float | None) -> AsyncGenerator[dict[str, Any]]:
         limit = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=silence)
         try:
             async with self._open().post(path, json=body, timeout=limit) as answer:

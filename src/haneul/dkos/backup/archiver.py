@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -29,7 +29,7 @@ from haneul.dkos.backup.names import (
     milliseconds,
 )
 from haneul.dkos.backup.objects import SealedObjects
-from haneul.dkos.backup.ports import Batch, EtcdSource, Identity, WatchCompactedError
+from haneul.dkos.backup.ports import EtcdSource, Identity, WatchCompactedError
 from haneul.dkos.backup.replaying import Member, Replayer, file_content
 from haneul.dkos.backup.segments import Change, Revision, pack, unpack
 from haneul.dkos.backup.timeline import Retention, Wish, chain, outlived, up_to
@@ -155,7 +155,8 @@ class Archiver:
             self._position_found = None
         else:
             self._generation = position.generation
-            self._received = self._stored = position.last
+            # That it is the same is known when the last one is seen again.
+            self._received, self._stored = position.last - 1, position.last
             taken = max(one.taken for one in self._contents.snapshots if one.generation == position.generation)
             age = timedelta(milliseconds=milliseconds(self._clock.now()) - taken)
             self._next_snapshot = self._clock.now() + max(timedelta(), self._schedule.snapshot_every - age)
@@ -195,13 +196,16 @@ class Archiver:
         """Read changes as they come."""
         check = self._position_found
         begin = self._received + 1 if check is None else check.last
-        async with contextlib.aclosing(_generator(self._source.watch(begin))) as changes:
+        async with contextlib.aclosing(self._source.watch(begin)) as changes:
             async for batch in changes:
                 for number, found in batch.revisions:
                     if check is not None:
                         if number != check.last or set(found) != set(check.changes):
                             raise OtherHistoryError(f"revision {number} is not what it was")
                         check = None
+                        async with self._news:
+                            self._received = number
+                            self._news.notify_all()
                         continue
                     if number != self._received + 1:
                         raise OtherHistoryError(f"revision {number} comes after {self._received}")
@@ -299,7 +303,7 @@ class Archiver:
             if is_first:
                 # Whatever it was, what comes next shall not depend on it.
                 raise OtherHistoryError(f"a drill failed: {error.detail}") from error
-        except HaneulError as error:
+        except (HaneulError, OSError) as error:
             _log.warning("no snapshot", cluster=self._objects.cluster, error=str(error))
             self._next_snapshot = self._clock.now() + timedelta(seconds=_BACKOFF_LAST)
 
@@ -474,8 +478,3 @@ def _weightiest(errors: BaseExceptionGroup[BaseException]) -> BaseException:
         found.append(_weightiest(error) if isinstance(error, BaseExceptionGroup) else error)
     order = (asyncio.CancelledError, OtherHistoryError, WatchCompactedError)
     return min(found, key=lambda error: next((n for n, kind in enumerate(order) if isinstance(error, kind)), 9))
-
-
-async def _generator(items: AsyncIterator[Batch]) -> AsyncGenerator[Batch]:
-    async for item in items:
-        yield item

@@ -70,7 +70,9 @@ def backups_router(service: ClusterService, access: Access, askers: PoolAskers) 
                 confirm=lambda: access.own(caller, project),
             )
         wanted = cluster.spec.restore
-        state = f"revision {wanted.revision}" if wanted.revision else f"moment {wanted.moment.isoformat()}"
+        state = f"revision {wanted.revision}" if wanted.revision else "the newest state"
+        if body.moment is not None:
+            state = f"moment {wanted.moment.isoformat()}"
         target = f"{name} as {cluster.name}, {state}" if body.new_name else f"{name}, {state}"
         await access.record(request, caller, "cluster.restore", target, project)
         return cluster

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -63,7 +63,7 @@ class EtcdSource(Protocol):
         """Yield the file of a snapshot."""
         ...
 
-    def watch(self, revision: int) -> AsyncIterator[Batch]:
+    def watch(self, revision: int) -> AsyncGenerator[Batch]:
         """Yield all changes from a revision on, until closed. Raises WatchCompactedError."""
         ...
 

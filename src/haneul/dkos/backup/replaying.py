@@ -105,7 +105,9 @@ class Replayer:
             snapshot, changes = work / "snapshot", work / "changes"
             await _write(objects, stretch.snapshot.key, snapshot)
             last = await write_changes(objects, stretch, wish, changes)
-            until = wish.revision if wish.moment is None else max(last, stretch.snapshot.revision)
+            until = wish.revision or stretch.reaches
+            if wish.moment is not None:
+                until = max(last, stretch.snapshot.revision)
             if until < wish.least:
                 raise BackupIncompleteError(
                     f"the backup ends with revision {until}, and revision {wish.least} was there by then", hint=_HINT

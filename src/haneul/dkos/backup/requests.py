@@ -38,11 +38,12 @@ def from_backup(catalogue: Catalogue, asked: Asked, *, number: int, source: str 
         )
     if asked.moment is not None:
         return _at(catalogue, asked.moment, number, source)
-    # What is newest is settled here: should less of it be there later, that is an error, and no older state.
-    revision = catalogue.revision if asked.revision is None else asked.revision
-    if not any(window.first <= revision <= window.last for window in catalogue.windows) and asked.revision is not None:
-        raise _not_there(catalogue, f"revision {revision}")
-    return RestoreRequest(number=number, source=source, revision=revision, least=revision)
+    if asked.revision is None:
+        # Should less be there than is known now, that is an error, and no older state.
+        return RestoreRequest(number=number, source=source, least=catalogue.revision)
+    if not any(window.first <= asked.revision <= window.last for window in catalogue.windows):
+        raise _not_there(catalogue, f"revision {asked.revision}")
+    return RestoreRequest(number=number, source=source, revision=asked.revision, least=asked.revision)
 
 
 def _at(catalogue: Catalogue, moment: datetime, number: int, source: str) -> RestoreRequest:

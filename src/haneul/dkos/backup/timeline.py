@@ -17,7 +17,7 @@ _DAY: Final = 24 * 3600 * 1000
 
 @dataclass(frozen=True)
 class Wish:
-    """What is to be restored: the state at a revision, or the last one before a moment.
+    """What is to be restored: the state at a revision, or the last one before a moment; with neither, the newest.
 
     ``least`` is a revision that the backup is known to have reached by then: if it has not, a part of it is gone.
     """
@@ -25,6 +25,11 @@ class Wish:
     revision: int = 0
     moment: datetime | None = None
     least: int = 0
+
+    @property
+    def is_newest(self) -> bool:
+        """Say whether the newest state is wanted."""
+        return not self.revision and self.moment is None
 
 
 @dataclass(frozen=True)
@@ -94,6 +99,11 @@ def up_to(snapshot: Snapshot, contents: Contents, revision: int) -> Stretch:
 def stretch_for(contents: Contents, wish: Wish) -> Stretch:
     """Return what has to be read for a wish. Raises BackupIncompleteError, saying what is not there."""
     snapshot = _snapshot_for(contents, wish)
+    if wish.is_newest:
+        # What is newest may lie behind a gap; then nothing older is given for it.
+        last = max((one.last for one in contents.segments if one.generation == snapshot.generation), default=0)
+        up_to(snapshot, contents, max(wish.least, last))
+        return chain(snapshot, contents.segments)
     if wish.moment is None:
         return up_to(snapshot, contents, max(wish.revision, wish.least))
     # Of what came by then nothing may be left out: the last segment that begins by then has to be in the chain.
@@ -105,7 +115,8 @@ def stretch_for(contents: Contents, wish: Wish) -> Stretch:
 
 def at_least(wish: Wish, mark: Mark | None) -> Wish:
     """Return the wish with what its generation had reached by that moment, as the generation's own mark says."""
-    if mark is None or wish.moment is None or milliseconds(wish.moment) < mark.complete:
+    is_later = wish.is_newest or (wish.moment is not None and mark is not None and milliseconds(wish.moment) >= mark.complete)
+    if mark is None or not is_later:
         return wish
     return replace(wish, least=max(wish.least, mark.revision))
 
@@ -115,17 +126,19 @@ def _snapshot_for(contents: Contents, wish: Wish) -> Snapshot:
     fitting = [
         snapshot
         for snapshot in contents.snapshots
-        if (snapshot.revision <= wish.revision if limit is None else snapshot.taken <= limit)
+        if wish.is_newest
+        or (snapshot.revision <= wish.revision if limit is None else snapshot.taken <= limit)
     ]
     if not fitting:
-        wanted = f"revision {wish.revision}" if wish.moment is None else f"{wish.moment:%Y-%m-%d %H:%M:%S} UTC"
+        revision = f"revision {wish.revision}" if wish.revision else "any moment"
+        wanted = revision if wish.moment is None else f"{wish.moment:%Y-%m-%d %H:%M:%S} UTC"
         first = min((snapshot.taken for snapshot in contents.snapshots), default=None)
         since = "there is no snapshot at all" if first is None else f"it begins at {moment_of(first):%Y-%m-%d %H:%M:%S}"
         raise BackupIncompleteError(f"the backup does not go back to {wanted}: {since}", hint=_HINT)
     # A later generation goes on with higher revisions, but one that began anew after a loss has lower ones: of those
     # that fit, the newest generation in which the revision can be reached counts.
     newest = max(fitting, key=lambda snapshot: (snapshot.generation, snapshot.revision))
-    if limit is not None:
+    if limit is not None or wish.is_newest:
         return newest
     for name in sorted({snapshot.generation for snapshot in fitting}, reverse=True):
         best = max((one for one in fitting if one.generation == name), key=lambda snapshot: snapshot.revision)
