@@ -108,7 +108,7 @@ async def test_data_is_made_while_all_runs_and_put_in_place_when_nothing_does(
     reasons = [event.reason.value for event in world.told]
     assert [reason for reason in reasons if reason.startswith("Restor")] == ["Restoring", "Restored"]
     # Nodes went on all the time.
-    assert [node.name for node in await world.nodes.observe(native)] == ["big-0", "default-0", "default-1"]
+    assert [node.name for node in await world.nodes.observe(await world.cluster(native))] == ["big-0", "default-0", "default-1"]
     done = len(world.done)
     async with world.controller() as controller:
         await world.settle(controller, native, 3)
@@ -187,7 +187,7 @@ async def test_failed_new_cluster_stays_without_masters(world: Workshop, native:
 
 async def test_nodes_that_the_restored_state_does_not_know_are_made_anew(world: Workshop, native: Cluster) -> None:
     await ready(world, native)
-    before = {node.name: node.instance for node in await world.nodes.observe(native)}
+    before = {node.name: node.instance for node in await world.nodes.observe(await world.cluster(native))}
     await world.wish(native, restore=RestoreRequest(number=1, revision=77))
     async with world.controller() as controller:
         while (await world.cluster(native)).status.restore.state is not RestoreState.PLACED:
@@ -198,7 +198,7 @@ async def test_nodes_that_the_restored_state_does_not_know_are_made_anew(world: 
         world.wire.cut = False
         await controller.reconcile(await world.cluster(native))
         status = await world.settle(controller, native, 8)
-    after = {node.name: node.instance for node in await world.nodes.observe(native)}
+    after = {node.name: node.instance for node in await world.nodes.observe(await world.cluster(native))}
     assert {name for name in before if before[name] != after[name]} == {"default-1"}
     assert status.phase is Phase.READY
 

@@ -66,7 +66,7 @@ class FileBackups:
         """Yield a file's bytes."""
         try:
             handle = await asyncio.to_thread(self._path(key).open, "rb")
-        except (FileNotFoundError, NotADirectoryError) as error:
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
             raise NotFoundError(f"the backup has no object {key}") from error
         with handle:
             while part := await asyncio.to_thread(handle.read, _PIECE):

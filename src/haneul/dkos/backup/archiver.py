@@ -157,8 +157,8 @@ class Archiver:
             self._generation = position.generation
             # That it is the same is known when the last one is seen again.
             self._received, self._stored = position.last - 1, position.last
-            taken = max(one.taken for one in self._contents.snapshots if one.generation == position.generation)
-            age = timedelta(milliseconds=milliseconds(self._clock.now()) - taken)
+            own = [one.taken for one in self._contents.snapshots if one.generation == position.generation]
+            age = timedelta(milliseconds=milliseconds(self._clock.now()) - max(own, default=0))
             self._next_snapshot = self._clock.now() + max(timedelta(), self._schedule.snapshot_every - age)
             self._position_found = position
         self._fresh = False
@@ -169,11 +169,13 @@ class Archiver:
         name = names[-1] if names else ""
         segments = [segment for segment in self._contents.segments if segment.generation == name]
         snapshots = [snapshot for snapshot in self._contents.snapshots if snapshot.generation == name]
-        if not segments or not snapshots or not name.endswith(f"-{identity.cluster:016x}"):
+        if not segments or not name.endswith(f"-{identity.cluster:016x}"):
             return None
-        newest = chain(max(snapshots, key=lambda one: one.revision), segments)
+        # One that ended before its first snapshot gets it now.
+        first = min(segments).first - 1
+        base = max(snapshots, key=lambda one: one.revision, default=Snapshot(self._objects.cluster, name, first, 0))
         last = max(segments, key=lambda segment: segment.last)
-        if newest.reaches != last.last or identity.revision < last.last:
+        if chain(base, segments).reaches != last.last or identity.revision < last.last:
             return None
         try:
             revisions = list(unpack(await self._objects.read_bytes(last.key), last.key))
