@@ -1,4 +1,4 @@
-"""Backups of a real cluster: its data destroyed on the disk and restored, a moment as a new cluster, drills, deletion."""
+"""Backups of a real cluster: data destroyed on the disk and restored, a moment as a new cluster, a deletion undone."""
 
 from __future__ import annotations
 

@@ -66,7 +66,9 @@ def etcd_context(access: Access) -> ssl.SSLContext:
     return context
 
 
-async def run_worker(access: KubeAccess, folders: WorkerFolders, *, replay: Path, schedule: Schedule, port: int) -> None:
+async def run_worker(
+    access: KubeAccess, folders: WorkerFolders, *, replay: Path, schedule: Schedule, port: int
+) -> None:
     """Back up all clusters until cancelled; ``port`` is open while it works."""
     clock = SystemClock()
     store = FileBackups(folders.backups)

@@ -519,8 +519,8 @@ def _waker(image: str, build: str) -> Manifest:
 def _backup_surroundings() -> list[Manifest]:
     """Return the backup worker's own namespace, account and bounds.
 
-    It reads the records there, shows catalogues, and deletes both when a deleted cluster's time has come. The platform's
-    API reads the catalogues, and takes those of a deleted project away.
+    It reads the records there, shows catalogues, and deletes both when a deleted cluster's time has come. The API
+    reads the catalogues, and takes those of a deleted project away.
     """
     # The backups' folder, and in Jobs of restores one member's data, are folders of the host.
     labels = {

@@ -147,9 +147,7 @@ def backup(
     days = timedelta(days=keep_days)
     retention = Retention(timedelta(hours=keep_hours), days, timedelta(days=keep_deleted_days))
     schedule = Schedule(snapshot_every=timedelta(minutes=snapshot_minutes), retention=retention)
-    asyncio.run(
-        run_worker(access_in_cluster(), WorkerFolders(), replay=_REPLAY, schedule=schedule, port=alive_port)
-    )
+    asyncio.run(run_worker(access_in_cluster(), WorkerFolders(), replay=_REPLAY, schedule=schedule, port=alive_port))
 
 
 @serve_app.command()

@@ -132,9 +132,9 @@ def restore(
 ) -> None:
     """Bring a cluster to a state of its backup, or make a new one from it. For owners of the project.
 
-    Without --to and --revision it is the newest state, at most five seconds old when the cluster was lost. In place, its
-    API is away for some seconds while pods go on; what was in the cluster after that state is gone from it, but stays
-    in the backup. A moment without a zone is in yours.
+    Without --to and --revision it is the newest state, at most five seconds old when the cluster was lost. In place,
+    its API is away for some seconds while pods go on; what was in the cluster after that state is gone from it, but
+    stays in the backup. A moment without a zone is in yours.
 
     Examples:
 
@@ -162,7 +162,8 @@ def restore(
         outcome = cluster["status"]["restore"]
         if outcome["number"] == cluster["spec"]["restore"]["number"] and outcome["state"] == "Failed":
             raise ConflictError(
-                f"nothing was restored: {outcome['message']}", hint=f"'haneul cluster backup list {name}' shows the rest"
+                f"nothing was restored: {outcome['message']}",
+                hint=f"'haneul cluster backup list {name}' shows the rest",
             )
 
     with contexts.client() as client:

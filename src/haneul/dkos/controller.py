@@ -47,7 +47,7 @@ from haneul.dkos.node_files import node_files
 from haneul.dkos.node_plan import NodePlan, node_statuses, plan_nodes, what_matters
 from haneul.dkos.pace import IDLE, Pace, is_settled
 from haneul.dkos.ports import JoinGate, NodeAnnouncement, NodeProvider, ProvidedNode, SpecWriter
-from haneul.dkos.restoring import Restoring, RestoreSettings
+from haneul.dkos.restoring import RestoreSettings, Restoring
 from haneul.dkos.rotating import AuthorityRotation
 from haneul.dkos.signing import NodeSigner
 from haneul.dkos.sleeping import Sleeping
@@ -200,12 +200,8 @@ class ClusterController:
             status = await self._report(cluster, Observation(problem=problem))
             await self._gate.close(cluster)
             return status
-        if cluster.restore_is_due:
-            return await self._restore(cluster, now)
-        if await self._sleeping.follow_schedule(cluster, now):
-            return cluster.status
-        if cluster.spec.hibernation.asleep:
-            return await self._sleep(cluster, now)
+        if (rest := await self._restore_or_sleep(cluster, now)) is not None:
+            return rest
         if before := await self._clusters_before(cluster):
             return await self._report(cluster, Observation(starting_before=before, nodes=cluster.status.nodes))
         masters = await self._masters.observe(cluster)
@@ -254,6 +250,14 @@ class ClusterController:
             change=change,
         )
         return await self._report(cluster, seen, provided)
+
+    async def _restore_or_sleep(self, cluster: Cluster, now: datetime) -> ClusterStatus | None:
+        """Do what comes before keeping the cluster: its data first, then its sleep; None if it is to be kept."""
+        if cluster.restore_is_due:
+            return await self._restore(cluster, now)
+        if await self._sleeping.follow_schedule(cluster, now):
+            return cluster.status
+        return await self._sleep(cluster, now) if cluster.spec.hibernation.asleep else None
 
     async def _clusters_before(self, cluster: Cluster) -> int:
         """Return how many clusters are to start before this one; none once it has begun or has answered."""

@@ -18,7 +18,6 @@ from haneul.dkos.door import NODE_PORTS, WAKER_NAMESPACE
 from haneul.dkos.model import Cluster
 from haneul.kernel.kube import Manifest
 
-
 #: The only one besides a cluster's own API server that reaches its etcd.
 _BACKUP_WORKER: Final = {
     "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": BACKUP_NAMESPACE}},

@@ -199,7 +199,7 @@ class Masters:
         return int(service["spec"]["ports"][0]["nodePort"]) if service else None
 
     async def etcd_address(self, cluster: Cluster) -> str:
-        """Return the address of the first etcd member, which outlives its pods. Raises UnavailableError before it is made."""
+        """Return the address of the etcd member, which outlives its pods. Raises UnavailableError before it is made."""
         service = await self._client.get(SERVICES, "etcd-0", cluster.masters_namespace)
         if service is None:
             raise UnavailableError(f"etcd of {_full_name(cluster)} has no address yet")

@@ -389,7 +389,7 @@ class BackupStatus(_Model):
 
     state: BackupState = Field(
         default=BackupState.STARTING,
-        description="`Current`, `Behind` while etcd or the store does not answer, `Unproven` after a drill that failed, "
+        description="`Current`, `Behind` while etcd or the store does not answer, `Unproven` after a failed drill, "
         "`Paused` while the cluster sleeps, `Starting` before the first snapshot.",
     )
     message: str = Field(default="", description="What is wrong.")
@@ -422,7 +422,7 @@ class RestoreStatus(_Model):
     number: int = Field(default=0, description="Its number; see `spec.restore`.")
     state: RestoreState = Field(
         default=RestoreState.NONE,
-        description="`Prepared` beside what runs, `Placed` where etcd takes it, `Done`, or `Failed` with nothing changed.",
+        description="`Prepared` beside what runs, `Placed` where etcd is, `Done`, or `Failed` with nothing changed.",
     )
     began: datetime = Field(default=NEVER, description="When it began.")
     placed: datetime = Field(default=NEVER, description="When the data was put in place.")
@@ -481,7 +481,6 @@ class Cluster(_Model):
     def nodes_namespace(self) -> str:
         """Return the management namespace of the cluster's sandbox nodes."""
         return f"nodes-{self.project}-{self.name}"
-
 
     @property
     def restore_is_due(self) -> bool:

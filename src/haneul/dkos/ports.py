@@ -194,5 +194,5 @@ class BackupCatalogues(Protocol):
         ...
 
     async def withdraw(self, project: str) -> None:
-        """Let the backups of a project's deleted clusters end now: the project is gone, and its name may be another's."""
+        """Let the backups of a project's deleted clusters end now: it is gone, and its name may be another's."""
         ...

@@ -56,8 +56,8 @@ spec:
 - What happened last says whether a cluster sleeps: a moment of `hibernation.schedule`, or `hibernation.asleep`, which
   counts from `hibernation.asked`. Moments before the cluster was created do not count. A rule's minute is a number.
   A cluster with machines (`ssh`) cannot sleep: Haneul does not start and end them.
-- `restore` and `authorities` are set by actions of owners, not by a change of the spec; a new cluster that names a backup
-  comes from the action `restore` alone, and may have the range of services of the one that it comes from.
+- `restore` and `authorities` are set by actions of owners, not by a change of the spec; a new cluster that names
+  a backup comes from the action `restore` alone, and has the range of services of the one that it comes from.
 - `nodeMonitorGraceSeconds` is at least four times `nodeStatusUpdateSeconds`.
 
 Every refusal comes before anything is made, with the code `invalid-input` or `conflict` ([errors](errors.md)).

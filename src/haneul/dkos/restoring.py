@@ -141,7 +141,10 @@ class Restoring:
     async def replace_lost(
         self, cluster: Cluster, wanted: Sequence[str], provided: Sequence[ProvidedNode], nodes: Sequence[Manifest]
     ) -> None:
-        """Have machines made anew whose nodes the restored state does not know: a kubelet registers only when it starts."""
+        """Have machines made anew whose nodes the restored state does not know.
+
+        A kubelet registers only when it starts.
+        """
         seen = cluster.status.restore
         if seen.state is not RestoreState.PLACED:
             return
@@ -179,7 +182,9 @@ class Restoring:
             url = f"https://{await self._masters.etcd_address(cluster)}:2380"
             await self._management.apply(JOBS, restore_job(cluster, step, hosts_of(volume)[0], url, self._settings))
             return Outcome()
-        conditions = {entry["type"] for entry in job.get("status", {}).get("conditions", []) if entry["status"] == "True"}
+        conditions = {
+            entry["type"] for entry in job.get("status", {}).get("conditions", []) if entry["status"] == "True"
+        }
         if "Failed" in conditions:
             said = await self._said(name)
             await self._management.delete(JOBS, name, NAMESPACE)
@@ -284,5 +289,8 @@ def restore_job(cluster: Cluster, step: str, host: str, peer_url: str, settings:
 
 def _secret(name: str, uid: str) -> dict[str, Any]:
     # No more of a record than restoring takes: no certificate for any etcd.
-    items = [{"key": key, "path": key} for key in ("uid", "project", "name", "standing", "key", "sealing-keys.json", "spec.json")]
+    items = [
+        {"key": key, "path": key}
+        for key in ("uid", "project", "name", "standing", "key", "sealing-keys.json", "spec.json")
+    ]
     return {"name": name, "secret": {"secretName": record_name(uid), "defaultMode": 0o440, "items": items}}

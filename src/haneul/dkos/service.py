@@ -132,9 +132,7 @@ class ClusterService:
             )
         return await self._create(project, name, spec, asking=asking, confirm=confirm)
 
-    async def _create(
-        self, project: str, name: str, spec: ClusterSpec, *, asking: Asking, confirm: Confirm
-    ) -> Cluster:
+    async def _create(self, project: str, name: str, spec: ClusterSpec, *, asking: Asking, confirm: Confirm) -> Cluster:
         parse_label(name, what="cluster name", longest=LONGEST_CLUSTER_NAME)
         check_shape(spec)
         machines = await self._machines_for(project, spec)

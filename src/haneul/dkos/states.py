@@ -241,10 +241,9 @@ def _phase(cluster: Cluster, conditions: Sequence[Condition], *, changing: bool)
         return Phase.DELETING
     if all(condition.status == "True" for condition in conditions):
         return Phase.READY
-    if cluster.status.phase in SLEEP_PHASES:
-        return Phase.WAKING
-    if cluster.status.phase is Phase.RESTORING and cluster.status.restore.state is RestoreState.PLACED:
-        return Phase.RESTORING
+    restores = cluster.status.phase is Phase.RESTORING and cluster.status.restore.state is RestoreState.PLACED
+    if restores or cluster.status.phase in SLEEP_PHASES:
+        return Phase.RESTORING if restores else Phase.WAKING
     if "ready" not in cluster.status.milestones:
         return Phase.CREATING
     if any(c.type is ConditionType.AUTHORITIES_CURRENT and c.status != "True" for c in conditions):

@@ -84,7 +84,7 @@ async def test_owners_alone_restore_and_it_is_recorded(api: Api) -> None:
     request = await wanted(api)
     assert (request["number"], request["revision"], request["source"]) == (1, 12, "")
     record = (await api.call("admin", "GET", "/audit"))["items"][0]
-    assert (record["person"], record["action"], record["target"]) == ("alice", "cluster.restore", "web, revision 12")
+    assert (record["person"], record["action"], record["object"]) == ("alice", "cluster.restore", "web, revision 12")
 
 
 async def test_without_a_wish_the_newest_state_reaches_at_least_what_was_known(api: Api) -> None:
@@ -147,7 +147,7 @@ async def test_new_cluster_from_a_backup_has_its_services_and_other_pods(api: Ap
     assert made["spec"]["restore"]["source"] == catalogue.uid
     assert made["spec"]["restore"]["revision"] == 35
     record = (await api.call("admin", "GET", "/audit"))["items"][0]
-    assert record["target"] == "web as copy, revision 35"
+    assert record["object"] == "web as copy, revision 35"
     # Nobody else shares that range, and a cluster is not made from a backup by naming one.
     taken = {"name": "thief", "spec": {"network": {"services": old["spec"]["network"]["services"]}}}
     await api.call("alice", "POST", "/projects/shop/clusters", taken, status=422)

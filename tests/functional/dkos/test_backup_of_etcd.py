@@ -13,7 +13,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from tests.functional.dkos.etcd_process import Etcd, program, running
 CLOCK = SystemClock()
 KEY = bytes(range(32))
 FACTS: dict[str, Any] = {"uid": "uid", "project": "shop", "name": "web", "spec": {}, "keys": {}}
+PLAIN = Alteration()
 QUICK = Schedule(flush_seconds=0.1, snapshot_every=timedelta(hours=1))
 
 
@@ -89,7 +90,7 @@ class Lab:
     async def contents(self) -> Contents:
         return await self.objects.contents()
 
-    async def restore(self, wish: Wish, number: int = 1, alteration: Alteration = Alteration()) -> Made | None:
+    async def restore(self, wish: Wish, number: int = 1, alteration: Alteration = PLAIN) -> Made | None:
         """Restore in place: prepare while etcd runs, end it, put the data in place, start it."""
         made = await placing.prepare(
             self.replayer,
@@ -244,7 +245,7 @@ async def test_a_worker_that_is_killed_again_and_again_leaves_no_gap(lab: Lab, t
             start_new_session=True,
         )
 
-        async def at_work(before: Contents = before) -> bool:
+        async def at_work(before: Contents = before, deaths: int = deaths) -> bool:
             now = await lab.contents()
             return now.segments != before.segments and (deaths < 2 or bool(now.snapshots))
 
@@ -463,30 +464,33 @@ async def test_a_restore_goes_on_wherever_it_was_ended(lab: Lab, monkeypatch: py
         revision = await etcd.put("/a", "wanted")
         await lab.stored(archiver, revision)
         await lab.stored(archiver, await etcd.put("/a", "later"))
-    folder, wish = etcd.folder, Wish(revision=revision)
-    steps = dict(folder=folder, number=4, member=Member("etcd-0", etcd.peer_url, "t"), alteration=Alteration())
+    folder, member = etcd.folder, Member("etcd-0", etcd.peer_url, "t")
+
+    async def prepared() -> Made | None:
+        wish = Wish(revision=revision)
+        return await placing.prepare(
+            lab.replayer, lab.objects, wish, folder=folder, number=4, member=member, alteration=PLAIN
+        )
+
     # Ended while preparing: what it left does not count.
     (folder / "restoring-4" / "member").mkdir(parents=True)
-    assert await placing.prepare(lab.replayer, lab.objects, wish, **steps) is not None
+    assert await prepared() is not None
     # Ended before it could tell.
-    assert await placing.prepare(lab.replayer, lab.objects, wish, **steps) is None
+    assert await prepared() is None
     await etcd.kill()
-    moves = 0
     real = Path.rename
+    for allowed in range(3):
+        left = iter(range(allowed))
 
-    def dying(self: Path, target: Path) -> Path:
-        nonlocal moves
-        moves += 1
-        if moves == dying_at:
-            raise KeyboardInterrupt
-        return real(self, target)
+        def dying(self: Path, target: Path, left: Iterator[int] = left) -> Path:
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            return real(self, target)
 
-    for dying_at in (1, 2, 3):
-        moves = 0
+        # Each time it comes one move further: the old data, the new data, the mark.
         with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
             patched.setattr(Path, "rename", dying)
             placing.place(folder, 4)
-            raise KeyboardInterrupt  # the third move is that of the mark, after which all is done
         names = {path.name for path in folder.iterdir()}
         assert "replaced-4" in names or "member-data" in names
     placing.place(folder, 4)
@@ -494,7 +498,7 @@ async def test_a_restore_goes_on_wherever_it_was_ended(lab: Lab, monkeypatch: py
     assert {path.name for path in folder.iterdir()} == {"etcd.log", "member-data", "replaced-4", "restored"}
     await etcd.start()
     assert (await etcd.state())["/a"][0] == "wanted"
-    assert await placing.prepare(lab.replayer, lab.objects, wish, **steps) is None
+    assert await prepared() is None
     placing.clear(folder)
     assert {path.name for path in folder.iterdir()} == {"etcd.log", "member-data", "restored"}
 

@@ -69,7 +69,9 @@ async def test_an_end_that_is_cut_off_and_pieces_in_another_order_are_noticed() 
     for length in (0, 10, head, head + piece, head + 2 * piece, len(safe) - 1):
         with pytest.raises(BackupDamagedError):
             await opened(safe[:length])
-    exchanged = safe[:head] + safe[head + piece : head + 2 * piece] + safe[head : head + piece] + safe[head + 2 * piece :]
+    exchanged = (
+        safe[:head] + safe[head + piece : head + 2 * piece] + safe[head : head + piece] + safe[head + 2 * piece :]
+    )
     for wrong in (exchanged, safe + b"\0", safe + safe[head:]):
         with pytest.raises(BackupDamagedError):
             await opened(wrong)

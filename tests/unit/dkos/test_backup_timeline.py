@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -147,14 +148,12 @@ def test_of_the_last_hours_every_state_is_kept_then_one_snapshot_a_day() -> None
     taken = hours(0, 6, 11, 30, 40, 58, 60, 71, 72)
     between = [
         segment(before.revision + 1, after.revision, (before.taken - at(0)) / 1000 + 1, (after.taken - at(0)) / 1000)
-        for before, after in zip(taken, taken[1:], strict=False)
+        for before, after in pairwise(taken)
     ]
     retention = Retention(timedelta(hours=24), timedelta(days=2), timedelta(days=1))
     gone = outlived(contents(*taken, *between), retention, BEGIN + timedelta(hours=72))
-    left = contents_of(
-        "uid", [Entry(part.key, 1) for part in (*taken, *between) if part.key not in gone]
-    )
-    # 40 is what the states from hour 48 on begin with; 30 is the last of the day before; what is older than two days goes.
+    left = contents_of("uid", [Entry(part.key, 1) for part in (*taken, *between) if part.key not in gone])
+    # With 40 the states from hour 48 on begin; 30 is the last of the day before; what is older than two days goes.
     assert [(one.revision - 1) / 100 for one in left.snapshots] == [30, 40, 58, 60, 71, 72]
     assert all(stretch_for(left, Wish(revision=revision)) for revision in range(4001, 7202, 50))
     assert not any(one.last <= 4001 for one in left.segments)

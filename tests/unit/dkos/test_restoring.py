@@ -53,7 +53,9 @@ class Workshop(World):
     async def _do(self, name: str, roles: frozenset[str]) -> None:
         step = name.rpartition("-")[2]
         self.done.append((step, roles))
-        said = {"refused": self.refuses[step]} if step in self.refuses else MADE if step == "prepare" else {"done": step}
+        said = (
+            {"refused": self.refuses[step]} if step in self.refuses else MADE if step == "prepare" else {"done": step}
+        )
         labels = {"batch.kubernetes.io/job-name": name}
         where = {"name": f"{name}-pod", "namespace": NAMESPACE}
         ended = {"containerStatuses": [{"state": {"terminated": {"message": json.dumps(said)}}}]}
@@ -86,9 +88,7 @@ async def ready(world: Workshop, like: Cluster) -> None:
 ALL = {"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"}
 
 
-async def test_data_is_made_while_all_runs_and_put_in_place_when_nothing_does(
-    world: Workshop, native: Cluster
-) -> None:
+async def test_data_is_made_while_all_runs_and_put_in_place_when_nothing_does(world: Workshop, native: Cluster) -> None:
     await ready(world, native)
     await world.wish(native, restore=RestoreRequest(number=1, revision=77, least=77))
     world.told.clear()
@@ -108,7 +108,11 @@ async def test_data_is_made_while_all_runs_and_put_in_place_when_nothing_does(
     reasons = [event.reason.value for event in world.told]
     assert [reason for reason in reasons if reason.startswith("Restor")] == ["Restoring", "Restored"]
     # Nodes went on all the time.
-    assert [node.name for node in await world.nodes.observe(await world.cluster(native))] == ["big-0", "default-0", "default-1"]
+    assert [node.name for node in await world.nodes.observe(await world.cluster(native))] == [
+        "big-0",
+        "default-0",
+        "default-1",
+    ]
     done = len(world.done)
     async with world.controller() as controller:
         await world.settle(controller, native, 3)

@@ -120,7 +120,9 @@ class FileBackups:
         return os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
 
     def _make_folder(self, folder: Path) -> None:
-        missing = [path for path in (folder, *folder.parents) if path.is_relative_to(self._folder) and not path.exists()]
+        missing = [
+            path for path in (folder, *folder.parents) if path.is_relative_to(self._folder) and not path.exists()
+        ]
         for path in reversed(missing):
             path.mkdir(mode=0o700, exist_ok=True)
             _sync_folder(path.parent)

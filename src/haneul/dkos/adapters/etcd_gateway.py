@@ -34,7 +34,7 @@ class EtcdGateway:
         self._session: aiohttp.ClientSession | None = None
 
     async def identity(self) -> Identity:
-        """Ask for the revision by a read that goes through the quorum, so that it comes after all that was acknowledged."""
+        """Ask for the revision by a read through the quorum, so that it comes after all that was acknowledged."""
         answer = await self._call("/v3/kv/range", {"key": _FIRST, "limit": "1", "keys_only": True})
         header = answer["header"]
         return Identity(int(header["cluster_id"]), int(header["revision"]))
@@ -83,7 +83,9 @@ class EtcdGateway:
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise _silent(error) from error
 
-    async def _stream(self, path: str, body: dict[str, Any], *, silence: float | None) -> AsyncGenerator[dict[str, Any]]:
+    async def _stream(
+        self, path: str, body: dict[str, Any], *, silence: float | None
+    ) -> AsyncGenerator[dict[str, Any]]:
         limit = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=silence)
         try:
             async with self._open().post(path, json=body, timeout=limit) as answer:

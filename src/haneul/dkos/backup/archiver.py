@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -54,7 +54,7 @@ class Schedule:
 
     flush_seconds: float = 1.5
     snapshot_every: timedelta = timedelta(hours=1)
-    retention: Retention = Retention()
+    retention: Retention = field(default_factory=Retention)
 
 
 class OtherHistoryError(Exception):
@@ -235,10 +235,10 @@ class Archiver:
     async def _store_all(self, pump: asyncio.Task[None], group: asyncio.TaskGroup) -> None:
         snapshot: asyncio.Task[None] | None = None
         while True:
-            if self._next_snapshot is None or self._clock.now() >= self._next_snapshot:
-                if snapshot is None or snapshot.done():
-                    self._next_snapshot = self._clock.now() + self._schedule.snapshot_every
-                    snapshot = group.create_task(self._take_snapshot())
+            is_due = self._next_snapshot is None or self._clock.now() >= self._next_snapshot
+            if is_due and (snapshot is None or snapshot.done()):
+                self._next_snapshot = self._clock.now() + self._schedule.snapshot_every
+                snapshot = group.create_task(self._take_snapshot())
             asked = self._clock.now()
             identity = await self._source.identity()
             if f"-{identity.cluster:016x}" != self._generation[-17:] or identity.revision < self._stored:
@@ -277,9 +277,7 @@ class Archiver:
         taken, self._waiting, self._waiting_size = self._waiting, [], 0
         self._room.set()
         first, last = taken[0], taken[-1]
-        segment = Segment(
-            self._objects.cluster, self._generation, first.number, last.number, first.time, last.time
-        )
+        segment = Segment(self._objects.cluster, self._generation, first.number, last.number, first.time, last.time)
         content = await asyncio.to_thread(pack, taken)
         segment = replace(segment, size=await self._objects.put_bytes(segment.key, content))
         self._contents = replace(self._contents, segments=(*self._contents.segments, segment))

@@ -22,7 +22,7 @@ class _Value(BaseModel):
 
 
 class Restore(_Value):
-    """A request for a state of a cluster's backup: the last one before a moment, a revision, or by default the newest."""
+    """A request for a state of a cluster's backup: the last before a moment, a revision's, or by default the newest."""
 
     moment: datetime | None = None
     revision: int | None = Field(default=None, ge=1)

@@ -8,7 +8,7 @@ names, so that a list of names is a catalogue, and a name that is missing is see
     <cluster's uid>/<began>-<etcd's cluster>/snapshot-<revision>-<taken>
     <cluster's uid>/<began>-<etcd's cluster>/segment-<first revision>-<last revision>-<first event>-<last event>
     <cluster's uid>/<began>-<etcd's cluster>/proof-<revision>           what a drill on that snapshot found
-    <cluster's uid>/<began>-<etcd's cluster>/mark                       until when it is complete, and which revision that is
+    <cluster's uid>/<began>-<etcd's cluster>/mark                       until when it is complete, and at which revision
 
 Revisions are numbers of 19 digits, moments are milliseconds since 1970 of 13 digits.
 """

@@ -17,8 +17,8 @@ from typing import Final
 from haneul.dkos.backup.objects import SealedObjects
 from haneul.dkos.backup.replaying import Alteration, Made, Member, Replayer
 from haneul.dkos.backup.timeline import Wish, at_least, stretch_for
-from haneul.kernel.files import write_atomically
 from haneul.kernel.errors import BackupIncompleteError
+from haneul.kernel.files import write_atomically
 
 LIVE: Final = "member-data"
 _MARK: Final = "restored"

@@ -28,7 +28,7 @@ _CATALOGUE: Final = "catalogue.json"
 
 
 class Standing(StrEnum):
-    """What the worker does for a cluster: it follows its etcd, waits until it wakes, or keeps what it has for a time."""
+    """What the worker does for a cluster: follows its etcd, waits until it wakes, or keeps what it has for a time."""
 
     FOLLOWED = "followed"
     ASLEEP = "asleep"

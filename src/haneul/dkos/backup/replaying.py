@@ -126,9 +126,7 @@ class Replayer:
             ]
             return await self._run(snapshot, work, plan, arguments)
 
-    async def _run(
-        self, snapshot: Path, work: Path, plan: Mapping[str, object], arguments: Sequence[str]
-    ) -> Made:
+    async def _run(self, snapshot: Path, work: Path, plan: Mapping[str, object], arguments: Sequence[str]) -> Made:
         scratch = work / "work"
         scratch.mkdir()
         command = [str(self._program), f"--snapshot={snapshot}", f"--work={scratch}", *arguments]

@@ -13,12 +13,12 @@ import os
 from collections.abc import AsyncIterable, AsyncIterator
 from typing import Final
 
-from haneul.kernel.errors import BackupDamagedError
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from haneul.kernel.errors import BackupDamagedError
 
 KEY_BYTES: Final = 32
 _MAGIC: Final = b"haneul-backup-1\n"

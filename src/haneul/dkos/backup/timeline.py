@@ -115,7 +115,9 @@ def stretch_for(contents: Contents, wish: Wish) -> Stretch:
 
 def at_least(wish: Wish, mark: Mark | None) -> Wish:
     """Return the wish with what its generation had reached by that moment, as the generation's own mark says."""
-    is_later = wish.is_newest or (wish.moment is not None and mark is not None and milliseconds(wish.moment) >= mark.complete)
+    is_later = wish.is_newest or (
+        wish.moment is not None and mark is not None and milliseconds(wish.moment) >= mark.complete
+    )
     if mark is None or not is_later:
         return wish
     return replace(wish, least=max(wish.least, mark.revision))
@@ -126,8 +128,7 @@ def _snapshot_for(contents: Contents, wish: Wish) -> Snapshot:
     fitting = [
         snapshot
         for snapshot in contents.snapshots
-        if wish.is_newest
-        or (snapshot.revision <= wish.revision if limit is None else snapshot.taken <= limit)
+        if wish.is_newest or (snapshot.revision <= wish.revision if limit is None else snapshot.taken <= limit)
     ]
     if not fitting:
         revision = f"revision {wish.revision}" if wish.revision else "any moment"
@@ -164,9 +165,7 @@ def windows(contents: Contents, marks: Mapping[str, Mark] = MappingProxyType({})
         if mark is not None and mark.revision <= whole.reaches:
             end = max(end, mark.complete)
         begin, end = min(snapshot.taken, end), max(snapshot.taken, end)
-        found.append(
-            Window(snapshot.generation, moment_of(begin), moment_of(end), snapshot.revision, whole.reaches)
-        )
+        found.append(Window(snapshot.generation, moment_of(begin), moment_of(end), snapshot.revision, whole.reaches))
     return tuple(found)
 
 
