@@ -152,7 +152,8 @@ def test_of_the_last_hours_every_state_is_kept_then_one_snapshot_a_day() -> None
     ]
     retention = Retention(timedelta(hours=24), timedelta(days=2), timedelta(days=1))
     gone = outlived(contents(*taken, *between), retention, BEGIN + timedelta(hours=72))
-    left = contents_of("uid", [Entry(part.key, 1) for part in (*taken, *between) if part.key not in gone])
+    keys = [*(one.key for one in taken), *(one.key for one in between)]
+    left = contents_of("uid", [Entry(key, 1) for key in keys if key not in gone])
     # With 40 the states from hour 48 on begin; 30 is the last of the day before; what is older than two days goes.
     assert [(one.revision - 1) / 100 for one in left.snapshots] == [30, 40, 58, 60, 71, 72]
     assert all(stretch_for(left, Wish(revision=revision)) for revision in range(4001, 7202, 50))

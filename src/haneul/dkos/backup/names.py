@@ -122,12 +122,13 @@ class Contents:
     @property
     def size(self) -> int:
         """Return how many bytes all of it has."""
-        return sum(part.size for part in (*self.snapshots, *self.segments))
+        return sum(one.size for one in self.snapshots) + sum(one.size for one in self.segments)
 
     @property
     def generations(self) -> tuple[str, ...]:
         """Return the names of all generations, oldest first."""
-        return tuple(sorted({part.generation for part in (*self.snapshots, *self.segments)}))
+        found = {one.generation for one in self.snapshots} | {one.generation for one in self.segments}
+        return tuple(sorted(found))
 
 
 def contents_of(cluster: str, entries: Iterable[Entry]) -> Contents:
@@ -138,8 +139,8 @@ def contents_of(cluster: str, entries: Iterable[Entry]) -> Contents:
             revision, taken = int(found["revision"]), int(found["taken"])
             snapshots.append(Snapshot(cluster, found["generation"], revision, taken, entry.size))
         elif (found := _SEGMENT.fullmatch(entry.key)) and found["cluster"] == cluster:
-            numbers = (int(found[name]) for name in ("first", "last", "begin", "end"))
-            segments.append(Segment(cluster, found["generation"], *numbers, entry.size))
+            first, last, begin, end = (int(found[name]) for name in ("first", "last", "begin", "end"))
+            segments.append(Segment(cluster, found["generation"], first, last, begin, end, entry.size))
         elif (found := _PROOF.fullmatch(entry.key)) and found["cluster"] == cluster:
             proofs.add((found["generation"], int(found["revision"])))
     return Contents(tuple(sorted(snapshots)), tuple(sorted(segments)), frozenset(proofs))
