@@ -32,6 +32,9 @@ from haneul.dkos.adapters.sandbox_nodes import SandboxNodes
 from haneul.dkos.adapters.ssh_machines import SshMachines
 from haneul.dkos.adapters.ssh_nodes import SshNodes
 from haneul.dkos.authentication import IssuerTrust
+from haneul.dkos.backup.record import NAMESPACE as BACKUP_NAMESPACE
+from haneul.dkos.backup.record import RECORD_LABELS, catalogue_from
+from haneul.dkos.backup.recording import BackupRecords
 from haneul.dkos.control_plane import CLUSTER_LABEL, Images
 from haneul.dkos.controller import ClusterController
 from haneul.dkos.door import Door, Wakers, watch_requests
@@ -39,7 +42,8 @@ from haneul.dkos.etcd_changing import MemberChanger
 from haneul.dkos.event_recorder import EventRecorder
 from haneul.dkos.events import teardown_failed
 from haneul.dkos.masters import EXAMINATION, Masters
-from haneul.dkos.model import CLUSTERS, Cluster, NodeProviderName, cluster_from_resource
+from haneul.dkos.model import CLUSTERS, BackupStatus, Cluster, NodeProviderName, cluster_from_resource
+from haneul.dkos.restoring import RestoreSettings
 from haneul.dkos.teardown import tear_down
 from haneul.dkos.tenant_objects import CILIUM_RESOURCES
 from haneul.dkos.turns import Turns
@@ -47,7 +51,7 @@ from haneul.firewall.adapters.kube_approvals import APPROVALS, CLUSTER_UID, Kube
 from haneul.firewall.gatekeeper import Gatekeeper
 from haneul.kernel.clock import SystemClock
 from haneul.kernel.errors import HaneulError, HostNotReadyError
-from haneul.kernel.kube import PODS, KubeAccess, KubeClient, Manifest, Resource
+from haneul.kernel.kube import CONFIG_MAPS, PODS, KubeAccess, KubeClient, Manifest, Resource
 from haneul.kernel.kube_http import HttpKubeClient
 
 _log = structlog.get_logger(__name__)
@@ -68,6 +72,9 @@ class OperatorSettings:
     #: Folder with Cilium's resource definitions; the operator's pod mounts it.
     cilium_definitions: Path
     data: str = "/var/lib/haneul/clusters"
+    backups: str = "/var/lib/haneul/backups"
+    #: The platform's own image, which restores run.
+    platform_image: str = ""
     #: The unpacked node image, whose files machines get; the operator's pod mounts it.
     node_tree: Path = Path("/opt/haneul/node")
     #: Where kopf answers liveness probes, such as ``http://0.0.0.0:8080/healthz``; nowhere by default.
@@ -91,6 +98,8 @@ class Operator:
         self._examiner = ClusterExaminer(self._management, KubeLooks(self._management, EXAMINATION), clock=self._clock)
         self._controllers: dict[str, ClusterController] = {}
         self._specs = KubeClusters(self._management, clock=self._clock)
+        self._records = BackupRecords(self._management, clock=self._clock)
+        self._backups: dict[str, BackupStatus] = {}
         self._wakers = Wakers()
         # Sleeping clusters that somebody asks for.
         self._requested: set[str] = set()
@@ -120,6 +129,7 @@ class Operator:
                     self._machines.watch_checks(),
                     self._wakers.run(self._management, self._wake_all),
                     watch_requests(self._management, self._note_request),
+                    self._watch_backups(),
                 )
                 beside = [group.create_task(work) for work in works]
                 await self._ssh_nodes.resume()
@@ -232,6 +242,9 @@ class Operator:
             cilium_definitions=self._cilium_definitions,
             gate=self._gate,
             examiner=self._examiner,
+            records=self._records,
+            restore=RestoreSettings(settings.platform_image, settings.data, settings.backups),
+            backup=self._backups.get,
         )
         self._controllers[uid] = controller
         if uid in self._requested:
@@ -256,10 +269,22 @@ class Operator:
                     tell=functools.partial(self._recorder.tell, cluster),
                 )
                 await self._gate.leave(cluster)
+                await self._records.end(cluster)
             except HaneulError as error:
                 self._recorder.tell(cluster, teardown_failed(error.detail))
                 raise kopf.TemporaryError(str(error), delay=2) from error
         self._locks.pop(cluster.uid, None)
+
+    async def _watch_backups(self) -> None:
+        """Keep in mind how each cluster's backup stands; controllers say so with their next look."""
+        async for event in self._management.watch(CONFIG_MAPS, BACKUP_NAMESPACE, labels=RECORD_LABELS):
+            catalogue = catalogue_from(event.object)
+            if catalogue is None:
+                continue
+            if event.type == "DELETED" or catalogue.deleted is not None:
+                self._backups.pop(catalogue.uid, None)
+            else:
+                self._backups[catalogue.uid] = catalogue.status
 
     def _lock(self, uid: str) -> asyncio.Lock:
         return self._locks.setdefault(uid, asyncio.Lock())

@@ -22,8 +22,10 @@ from haneul.components.table import image_reference
 from haneul.dkos.adapters.kube_events import READER
 from haneul.dkos.adapters.kube_machines import KEYS_NAMESPACE
 from haneul.dkos.adapters.sandbox_policy import node_pod_policy, runtime_class
+from haneul.dkos.backup.record import NAMESPACE as BACKUP_NAMESPACE
+from haneul.dkos.backup.record import WORKER_NAME as BACKUP_NAME
 from haneul.dkos.door import WAKER_NAME, WAKER_NAMESPACE
-from haneul.dkos.isolation import waker_policies
+from haneul.dkos.isolation import backup_policies, waker_policies
 from haneul.dkos.schema import custom_resource_definition, machine_resource_definition
 from haneul.firewall.schema import custom_resource_definition as approvals_definition
 from haneul.firewall.schema import writer_policy
@@ -90,6 +92,11 @@ class PlatformFiles:
         """Return the folder of the API's database."""
         return self.state / "platform"
 
+    @property
+    def backups(self) -> Path:
+        """Return the folder of all clusters' backups."""
+        return self.state / "backups"
+
 
 class Platform:
     """Installs the platform's services; every step may be repeated."""
@@ -110,8 +117,9 @@ class Platform:
                 stage.note(name)
                 await self._lifecycle.containers.load_image(name)
         with progress.stage("start the platform", expected_seconds=10) as stage:
-            self.files.database.mkdir(mode=0o700, exist_ok=True)
-            os.chown(self.files.database, _USER, _USER)
+            for folder in (self.files.database, self.files.backups):
+                folder.mkdir(mode=0o700, exist_ok=True)
+                os.chown(folder, _USER, _USER)
             build = self._store.image_archive("platform").stem
             manifests = platform_manifests(
                 settings=self._settings,
@@ -127,6 +135,7 @@ class Platform:
                     ("haneul-operator", NAMESPACE),
                     ("haneul-api", NAMESPACE),
                     (WAKER_NAME, WAKER_NAMESPACE),
+                    (BACKUP_NAME, BACKUP_NAMESPACE),
                 ):
                     stage.note(name)
                     await self._wait_for(client, name, namespace)
@@ -161,6 +170,7 @@ class Platform:
                 found = [
                     *await client.list(DEPLOYMENTS, NAMESPACE),
                     *await client.list(DEPLOYMENTS, WAKER_NAMESPACE),
+                    *await client.list(DEPLOYMENTS, BACKUP_NAMESPACE),
                 ]
         except (HaneulError, FileNotFoundError):
             return []
@@ -302,6 +312,8 @@ def platform_manifests(
         },
         *_waker_surroundings(),
         _waker(image, build),
+        *_backup_surroundings(),
+        _backup(settings, image, build),
         _operator(settings, image, build),
         _api(settings, image, build),
     ]
@@ -394,7 +406,7 @@ def _keys_rights() -> list[Manifest]:
 
 def _operator(settings: ManagementSettings, image: str, build: str) -> Manifest:
     container = {
-        **_container(image, ["serve", "operator", f"--outside-address={settings.address}", *_trust(settings)]),
+        **_container(image, _operator_arguments(settings, image)),
         "readinessProbe": {"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 2, "timeoutSeconds": 5},
         "livenessProbe": {
             "httpGet": {"path": "/healthz", "port": 8080},
@@ -418,6 +430,11 @@ def _operator(settings: ManagementSettings, image: str, build: str) -> Manifest:
     # What machines get is what sandbox nodes run: the files of the node image.
     node = {"name": "node", "image": {"reference": image_reference("node"), "pullPolicy": "IfNotPresent"}}
     return _deployment("haneul-operator", container, [scratch, cilium, authority, node], build)
+
+
+def _operator_arguments(settings: ManagementSettings, image: str) -> list[str]:
+    folders = [f"--clusters={settings.clusters}", f"--backups={settings.state}/backups", f"--platform-image={image}"]
+    return ["serve", "operator", f"--outside-address={settings.address}", *folders, *_trust(settings)]
 
 
 def _issuer(settings: ManagementSettings) -> str:
@@ -500,6 +517,62 @@ def _waker(image: str, build: str) -> Manifest:
     deployment = _deployment(WAKER_NAME, container, [], build, namespace=WAKER_NAMESPACE)
     # What it holds is lost with it, so the next one stands before it goes; two at once disturb nobody.
     deployment["spec"]["strategy"] = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+    return deployment
+
+
+def _backup_surroundings() -> list[Manifest]:
+    """Return the backup worker's own namespace, account and bounds.
+
+    It reads the records there, shows catalogues, and deletes both when a deleted cluster's time has come. The API
+    reads the catalogues, and takes those of a deleted project away.
+    """
+    # The backups' folder, and in Jobs of restores one member's data, are folders of the host.
+    labels = {
+        **_LABELS,
+        "pod-security.kubernetes.io/enforce": "privileged",
+        "pod-security.kubernetes.io/warn": "baseline",
+    }
+    metadata = {"name": BACKUP_NAME, "namespace": BACKUP_NAMESPACE, "labels": _LABELS}
+    worker = [
+        rule("", ["secrets"], [*READ, "delete"]),
+        rule("", ["configmaps"], WRITE),
+    ]
+    api = [rule("", ["configmaps"], [*READ, "delete"])]
+    reader = account("haneul-api", NAMESPACE)
+    return [
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": BACKUP_NAMESPACE, "labels": labels}},
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata},
+        *rights_in_namespace("records", BACKUP_NAMESPACE, worker, account(BACKUP_NAME, BACKUP_NAMESPACE), _LABELS),
+        *rights_in_namespace("catalogues", BACKUP_NAMESPACE, api, reader, _LABELS),
+        *backup_policies(_LABELS),
+    ]
+
+
+def _backup(settings: ManagementSettings, image: str, build: str) -> Manifest:
+    container = {
+        **_container(image, ["serve", "backup", f"--alive-port={_WAKER_ALIVE_PORT}"]),
+        "readinessProbe": {"tcpSocket": {"port": _WAKER_ALIVE_PORT}, "periodSeconds": 2, "timeoutSeconds": 5},
+        "livenessProbe": {
+            "tcpSocket": {"port": _WAKER_ALIVE_PORT},
+            "periodSeconds": 15,
+            "failureThreshold": 6,
+            "timeoutSeconds": 10,
+        },
+        "volumeMounts": [
+            {"name": "backups", "mountPath": "/backups"},
+            {"name": "scratch", "mountPath": "/scratch"},
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - for an instant it holds a key
+        ],
+        # Drills, of which there is one at a time, have an etcd of their own.
+        "resources": {"requests": {"cpu": "20m", "memory": "96Mi"}, "limits": {"memory": "1536Mi"}},
+    }
+    volumes = [
+        {"name": "backups", "hostPath": {"path": f"{settings.state}/backups", "type": "Directory"}},
+        {"name": "scratch", "emptyDir": {"sizeLimit": "12Gi"}},
+        {"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": "8Mi"}},
+    ]
+    deployment = _deployment(BACKUP_NAME, container, volumes, build, namespace=BACKUP_NAMESPACE)
+    deployment["spec"]["template"]["spec"]["nodeSelector"] = {"kubernetes.io/hostname": settings.host_name}
     return deployment
 
 

@@ -12,12 +12,15 @@ import yaml
 
 from haneul.cli import cluster_events
 from haneul.cli import kubeconfig as kube
+from haneul.cli.backups import backup_app, restore
 from haneul.cli.context import Contexts
 from haneul.cli.output import Column, Format, age, say, show
 from haneul.cli.waiting import describe, wait_asleep, wait_awake, wait_gone, wait_ready
 from haneul.kernel.errors import InvalidInputError
 
 cluster_app = typer.Typer(help="Kubernetes clusters with masters of their own.", no_args_is_help=True)
+cluster_app.add_typer(backup_app, name="backup")
+cluster_app.command()(restore)
 node_app = typer.Typer(help="The nodes of a cluster.", no_args_is_help=True)
 
 Project = Annotated[str | None, typer.Option("--project", "-p", help="Project; by default the one in use.")]
@@ -38,6 +41,17 @@ def _since(cluster: dict[str, Any]) -> str:
         return ""
     missing = [entry for entry in conditions if entry["status"] != "True"]
     return age((missing or [max(conditions, key=lambda entry: entry["lastTransitionTime"])])[0]["lastTransitionTime"])
+
+
+def _backup(cluster: dict[str, Any]) -> str:
+    """Return how the backup stands: how old it is if it is not current, how far behind if it is."""
+    backup = cluster["status"].get("backup")
+    if backup is None:
+        return "none"
+    if backup["state"] in ("Current", "Unproven"):
+        return f"{backup['state']}, lag {backup['lagSeconds']:.1f}s"
+    complete = backup["completeUntil"]
+    return f"{backup['state']}, {age(complete)} old" if not complete.startswith("1970") else str(backup["state"])
 
 
 def _of_nodes(cluster: dict[str, Any], what: str) -> float:
@@ -67,6 +81,7 @@ _COLUMNS = [
     Column("AGE", lambda c: age(c["created"])),
     Column("PODS", lambda c: c["status"]["pods"], wide=True),
     Column("SERVICES", lambda c: c["status"]["services"], wide=True),
+    Column("BACKUP", _backup, wide=True),
     Column("WAITS ON", describe, wide=True),
 ]
 
@@ -193,8 +208,10 @@ def get(
             Column("MESSAGE", lambda c: c["message"]),
         ]
         show(cluster["status"]["conditions"], conditions, output)
+        backup = cluster["status"].get("backup")
         for entries, columns in (
             (cluster["status"]["masters"], _MASTER_COLUMNS),
+            ([backup] if backup else [], _BACKUP_COLUMNS),
             (cluster["status"]["nodes"], _NODE_COLUMNS),
         ):
             if entries:
@@ -472,6 +489,14 @@ _MASTER_COLUMNS = [
     Column("READY", lambda m: "yes" if m["ready"] else "no"),
     Column("HOST", lambda m: m["host"]),
     Column("MESSAGE", lambda m: m["message"]),
+]
+_BACKUP_COLUMNS = [
+    Column("BACKUP", lambda b: b["state"]),
+    Column("COMPLETE", lambda b: f"until {age(b['completeUntil'])} ago"),
+    Column("LAG", lambda b: f"{b['lagSeconds']:.1f}s"),
+    Column("RESTORABLE", lambda b: f"since {age(b['restorableSince'])} ago" if b["restorableSince"] else ""),
+    Column("DRILL", lambda b: f"{b['drillSeconds']:.1f}s, {age(b['provenAt'])} ago" if b["provenAt"] else "not yet"),
+    Column("MESSAGE", lambda b: b["message"]),
 ]
 _NODE_COLUMNS = [
     Column("NODE", lambda n: n["name"]),

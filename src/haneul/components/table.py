@@ -70,8 +70,9 @@ COMPONENTS: Final[tuple[GoComponent, ...]] = (
             Program("etcd", "./cmd/etcd"),
             Program("etcdctl", "go.etcd.io/etcd/etcdctl/v3"),
             Program("etcdutl", "go.etcd.io/etcd/etcdutl/v3"),
+            Program("etcd-replay", "./cmd/etcd-replay"),
         ),
-        estimate=30,
+        estimate=35,
     ),
     GoComponent("pause", "1.0.0", "", "Apache-2.0", (Program("pause", "."),), estimate=3),
     GoComponent("await-connection", "1.0.0", "", "Apache-2.0", (Program("await-connection", "."),), estimate=3),
@@ -189,6 +190,8 @@ IMAGES: Final[tuple[Image, ...]] = (
     Image(
         "platform",
         "0.1.0",
+        # What restores clusters from their backups, and proves that it can.
+        programs=("etcd-replay",),
         packages=("ca-certificates", "python3"),
         project=True,
         estimate=60,

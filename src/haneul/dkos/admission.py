@@ -48,6 +48,8 @@ class TakenRange:
     network: ipaddress.IPv4Network
     owner: str
     inside: bool = False
+    #: Whether it is a cluster's range of services.
+    services: bool = False
 
 
 def admit(
@@ -75,6 +77,11 @@ def admit(
     taken = [*reserved, *_taken_by(others)]
     pods = _given(spec.network.pods, "pods", taken, _POD_POOL, _POD_BITS)
     taken.append(TakenRange(pods, "this cluster's pods"))
+    if spec.restore.source:
+        # Objects of a restored cluster hold addresses of its services, so it has the range that it had. Only nodes of
+        # one cluster ever see these addresses; they lead nowhere else.
+        own = str(spec.network.services)
+        taken = [entry for entry in taken if not (entry.services and str(entry.network) == own)]
     services = _given(spec.network.services, "services", taken, _SERVICE_POOL, _SERVICE_BITS)
     network = spec.network.model_copy(update={"pods": str(pods), "services": str(services)})
     return spec.model_copy(update={"network": network})
@@ -119,6 +126,11 @@ def admit_change(before: ClusterSpec, after: ClusterSpec) -> None:
     if after.network != before.network:
         raise InvalidInputError(
             "the network of a cluster cannot change once it is made", hint="create another cluster and move there"
+        )
+    if after.restore != before.restore:
+        raise InvalidInputError(
+            "a restore is not asked for by a change of the spec",
+            hint="an owner of the project asks for it: 'haneul cluster restore NAME'",
         )
     if after.authorities != before.authorities:
         raise InvalidInputError(
@@ -240,7 +252,8 @@ def _taken_by(clusters: Iterable[Cluster]) -> list[TakenRange]:
         network = cluster.spec.network
         for use, text in (("pods", network.pods), ("services", network.services)):
             if text is not None:
-                taken.append(TakenRange(_Range(text), f"the {use} of cluster {cluster.name} of {cluster.project}"))
+                owner = f"the {use} of cluster {cluster.name} of {cluster.project}"
+                taken.append(TakenRange(_Range(text), owner, services=use == "services"))
     return taken
 
 

@@ -19,6 +19,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from haneul.dkos import tenant_objects
+from haneul.dkos.backup.recording import BackupRecords
 from haneul.dkos.changing import NodeChanger
 from haneul.dkos.control_plane import labels
 from haneul.dkos.credentials import decode, node_kubeconfig, operator_access, secret_manifest
@@ -32,12 +33,14 @@ from haneul.dkos.masters import MadeMasters, Masters
 from haneul.dkos.model import (
     CLUSTERS,
     SLEEP_PHASES,
+    BackupStatus,
     Cluster,
     ClusterStatus,
     NetworkPlugin,
     NodePool,
     NodeProviderName,
     Phase,
+    RestoreState,
     cluster_from_resource,
     project_namespace,
 )
@@ -45,6 +48,7 @@ from haneul.dkos.node_files import node_files
 from haneul.dkos.node_plan import NodePlan, node_statuses, plan_nodes, what_matters
 from haneul.dkos.pace import IDLE, Pace, is_settled
 from haneul.dkos.ports import Examiner, JoinGate, NodeAnnouncement, NodeProvider, ProvidedNode, SpecWriter
+from haneul.dkos.restoring import RestoreSettings, Restoring
 from haneul.dkos.rotating import AuthorityRotation
 from haneul.dkos.signing import NodeSigner
 from haneul.dkos.sleeping import Sleeping
@@ -70,6 +74,7 @@ _log = structlog.get_logger(__name__)
 _TOKENS = "bootstrap-tokens"
 _RESYNC = timedelta(minutes=10)
 _CLIENT_LIFE = timedelta(minutes=30)
+_BACKUP_EVERY = timedelta(minutes=1)
 
 ClientFactory = Callable[[KubeAccess], contextlib.AbstractAsyncContextManager[KubeClient]]
 
@@ -94,12 +99,23 @@ class ClusterController:
         cilium_definitions: Sequence[Manifest] = (),
         gate: JoinGate,
         examiner: Examiner,
+        records: BackupRecords,
+        restore: RestoreSettings,
+        backup: Callable[[str], BackupStatus | None] = lambda _: None,
     ) -> None:
-        """``cilium_definitions`` are what Cilium's operator would define: one after the other, a second each."""
+        """``cilium_definitions`` are what Cilium's operator would define: one after the other, a second each.
+
+        ``backup`` says how the backup of the cluster with a uid stands.
+        """
         self._management = management
         self._masters = masters
         self._providers = providers
         self._sleeping = Sleeping(management, masters=masters, providers=providers, door=door, specs=specs, tell=tell)
+        self._records = records
+        self._backup = backup
+        self._restoring = Restoring(
+            management, masters=masters, providers=providers, records=records, settings=restore, tell=tell
+        )
         self._connect = connect
         self._pause_image = pause_image
         self._clock = clock
@@ -189,10 +205,8 @@ class ClusterController:
             status = await self._report(cluster, Observation(problem=problem))
             await self._gate.close(cluster)
             return status
-        if await self._sleeping.follow_schedule(cluster, now):
-            return cluster.status
-        if cluster.spec.hibernation.asleep:
-            return await self._sleep(cluster, now)
+        if (rest := await self._restore_or_sleep(cluster, now)) is not None:
+            return rest
         if before := await self._clusters_before(cluster):
             return await self._report(cluster, Observation(starting_before=before, nodes=cluster.status.nodes))
         masters = await self._masters.observe(cluster)
@@ -217,6 +231,8 @@ class ClusterController:
         nodes, barred = await self._look_at_gate(tenant, cluster, plan, provided)
         change = ""
         if tenant is not None:
+            await self._records.follow(cluster, made)
+            await self._restoring.replace_lost(cluster, list(plan.keep), provided, nodes)
             await self._serve_tenant(tenant, cluster, made, plan, provided, nodes, tokens, barred)
             change = await self._changer.look(tenant, cluster, announced, provided, nodes, barred)
         rotation = await self._rotation.look(
@@ -255,6 +271,14 @@ class ClusterController:
             _log.warning("etcd members not changed", cluster=cluster.uid, error=str(error))
             return f"changing the etcd members is tried again: {error.detail}"
 
+    async def _restore_or_sleep(self, cluster: Cluster, now: datetime) -> ClusterStatus | None:
+        """Do what comes before keeping the cluster: its data first, then its sleep; None if it is to be kept."""
+        if cluster.restore_is_due:
+            return await self._restore(cluster, now)
+        if await self._sleeping.follow_schedule(cluster, now):
+            return cluster.status
+        return await self._sleep(cluster, now) if cluster.spec.hibernation.asleep else None
+
     async def _clusters_before(self, cluster: Cluster) -> int:
         """Return how many clusters are to start before this one; none once it has begun or has answered."""
         self._uid = cluster.uid
@@ -285,11 +309,14 @@ class ClusterController:
         if status.phase is Phase.READY and cluster.status.phase in SLEEP_PHASES:
             # Before it is said to be ready: whoever goes on after this process ended looks at the phase.
             await self._sleeping.awake(cluster)
+        if status.phase is Phase.READY:
+            status = await self._restoring.settle(cluster, status)
         machines = {one.name: one.instance for one in provided}
         return await self._write(cluster, Look(status, seen.masters, machines, now))
 
     async def _write(self, cluster: Cluster, look: Look) -> ClusterStatus:
         """Write the status down if it changed, and tell what changed."""
+        look = replace(look, status=_with_backup(look.status, self._backup(cluster.uid)))
         if look.status != cluster.status:
             body = look.status.model_dump(mode="json", by_alias=True)
             namespace = project_namespace(cluster.project)
@@ -301,10 +328,22 @@ class ClusterController:
         """Make everything again at this look, in case somebody else changed it; hold nothing that can be read again."""
         self._masters.forget()
         self._sleeping.forget()
+        self._records.forget(self._uid)
         self._base_done.clear()
         self._base_applied = ()
         self._tokens_kept, self._tokens_until = {}, 0.0
         self._announced = None
+
+    async def _restore(self, cluster: Cluster, now: datetime) -> ClusterStatus:
+        """Bring a restore one step further; what was known of the cluster's API is of the state before."""
+        self._turns.done(cluster.uid)
+        status = await self._restoring.look(cluster, now)
+        if status.restore.state in (RestoreState.PREPARED, RestoreState.PLACED):
+            await self._disconnect()
+            self._forget()
+            self._joined.clear()
+            self._listens = False
+        return await self._write(cluster, Look(status, at=now))
 
     async def _sleep(self, cluster: Cluster, now: datetime) -> ClusterStatus:
         """Bring the cluster one step closer to sleep, or leave it asleep."""
@@ -324,6 +363,7 @@ class ClusterController:
         else:
             await self._gate.look(cluster, plan_nodes(cluster, (), ()), await self._observe(cluster), None)
         if rest.status.phase is Phase.ASLEEP:
+            await self._records.rest(cluster)
             self._rest()
         status = await self._write(cluster, Look(rest.status, at=now))
         # Only now: what a look that failed was about is still to be looked at.
@@ -569,6 +609,18 @@ class ClusterController:
         lease = await tenant.get(LEASES, name, "kube-node-lease")
         renewed = (lease or {}).get("spec", {}).get("renewTime")
         return bool(renewed and machine.started and datetime.fromisoformat(renewed) > machine.started)
+
+
+def _with_backup(status: ClusterStatus, backup: BackupStatus | None) -> ClusterStatus:
+    """Return the status with what is known of the backup; of what changes all the time, once a minute at most."""
+    before = status.backup
+    if backup is None or backup == before:
+        return status
+    if before is not None and backup.as_of - before.as_of < _BACKUP_EVERY:
+        moving = ("as_of", "complete_until", "lag_seconds", "revision", "size", "restorable_since")
+        if backup == before.model_copy(update={name: getattr(backup, name) for name in moving}):
+            return status
+    return status.model_copy(update={"backup": backup})
 
 
 def _server(made: MadeMasters, pool: NodePool) -> str:

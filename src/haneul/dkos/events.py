@@ -67,6 +67,9 @@ class Reason(StrEnum):
     WAKE_REQUESTED = "WakeRequested"
     WAKE_REFUSED = "WakeRefused"
     WAKING = "Waking"
+    RESTORING = "Restoring"
+    RESTORED = "Restored"
+    RESTORE_FAILED = "RestoreFailed"
     STILL_WAITING = "StillWaiting"
     DELETING = "Deleting"
     TEARDOWN_WAITS = "TeardownWaits"
@@ -151,6 +154,13 @@ MEANINGS: Final[Mapping[Reason, tuple[EventType, str, str]]] = {
         "let another cluster sleep or make it smaller, or have the quota raised; then `haneul cluster wake`",
     ),
     Reason.WAKING: (_N, "the cluster wakes", ""),
+    Reason.RESTORING: (_N, "somebody asked for a state of the cluster's backup, and its data is being made", ""),
+    Reason.RESTORED: (_N, "the cluster is ready on restored data, and what was replaced is deleted", ""),
+    Reason.RESTORE_FAILED: (
+        _W,
+        "the backup cannot give what was asked for; nothing was changed",
+        "[restore another moment](../howto/restore-a-cluster.md)",
+    ),
     Reason.STILL_WAITING: (
         _W,
         "the cluster waits for the same for one, five or thirty minutes",
@@ -264,6 +274,21 @@ def sleep_waits(what: str) -> Event:
 def wake_refused(why: str) -> Event:
     """Return the event for a cluster that may not wake."""
     return event(Reason.WAKE_REFUSED, f"the cluster stays asleep: {why}")
+
+
+def restore_began() -> Event:
+    """Return the event of a restore that was asked for."""
+    return event(Reason.RESTORING, "the data is being made from the backup, beside what runs")
+
+
+def restored(revision: int) -> Event:
+    """Return the event of a restore that is done."""
+    return event(Reason.RESTORED, f"the cluster has the state of revision {revision} of its backup")
+
+
+def restore_failed(why: str) -> Event:
+    """Return the event of a restore that was given up."""
+    return event(Reason.RESTORE_FAILED, f"nothing was restored: {why}")
 
 
 def teardown_waits(what: str) -> Event:

@@ -34,6 +34,7 @@ from haneul.dkos.model import Cluster, MasterStatus, NetworkPlugin
 from haneul.dkos.rotation import Record, Step
 from haneul.dkos.states import MasterState
 from haneul.kernel.clock import Clock
+from haneul.kernel.errors import UnavailableError
 from haneul.kernel.kube import (
     DEPLOYMENTS,
     PODS,
@@ -265,6 +266,13 @@ class Masters:
         """Return the port at which the API server is reached from outside; None if it has no service yet."""
         service = await self._client.get(SERVICES, "kube-apiserver", cluster.masters_namespace)
         return int(service["spec"]["ports"][0]["nodePort"]) if service else None
+
+    async def etcd_address(self, cluster: Cluster) -> str:
+        """Return the address of the first etcd member, which outlives its pods. Raises UnavailableError before that."""
+        service = await self._client.get(SERVICES, "etcd-0", cluster.masters_namespace)
+        if service is None:
+            raise UnavailableError(f"etcd of {_full_name(cluster)} has no address yet")
+        return str(service["spec"]["clusterIP"])
 
     async def _endpoints(self, cluster: Cluster, slots: Sequence[Slot]) -> Endpoints:
         *etcd, api = await asyncio.gather(

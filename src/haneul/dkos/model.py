@@ -270,6 +270,22 @@ class AuthoritiesRequest(_Model):
     )
 
 
+class RestoreRequest(_Model):
+    """Which state of a backup the cluster is brought to; the platform's action `restore` sets it."""
+
+    number: int = Field(default=0, ge=0, description="A higher number than that of the last restore asks for one.")
+    source: str = Field(
+        default="", max_length=64, description="The uid of the cluster whose backup it is; by default its own."
+    )
+    revision: int = Field(default=0, ge=0, description="The revision of its etcd that is wanted.")
+    moment: AwareDatetime = Field(
+        default=NEVER, description="The last state before this moment; without it and `revision` the newest state."
+    )
+    least: int = Field(
+        default=0, ge=0, description="A revision that the backup had reached by then; with less, a part of it is gone."
+    )
+
+
 class ClusterSpec(_Model):
     """What a cluster is asked to be."""
 
@@ -285,6 +301,9 @@ class ClusterSpec(_Model):
     hibernation: Hibernation = Field(default=Hibernation(), description="Whether and when the cluster sleeps.")
     authorities: AuthoritiesRequest = Field(
         default=AuthoritiesRequest(), description="Asks for new certificate authorities; `rotate-authorities` sets it."
+    )
+    restore: RestoreRequest = Field(
+        default=RestoreRequest(), description="Asks for a state of a backup; `restore` sets it."
     )
 
     @property
@@ -327,6 +346,7 @@ class Phase(StrEnum):
     HIBERNATING = "Hibernating"
     ASLEEP = "Asleep"
     WAKING = "Waking"
+    RESTORING = "Restoring"
     DELETING = "Deleting"
 
 
@@ -335,10 +355,11 @@ SLEEP_PHASES: Final = frozenset({Phase.HIBERNATING, Phase.ASLEEP, Phase.WAKING})
 
 
 class ConditionType(StrEnum):
-    """The conditions of a cluster, in the order in which they come true; of one that sleeps only the first two."""
+    """The conditions of a cluster, in the order in which they come true; of one that sleeps or is restored two."""
 
     ACCEPTED = "Accepted"
     HIBERNATED = "Hibernated"
+    RESTORED = "Restored"
     CONTROL_PLANE_READY = "ControlPlaneReady"
     API_ANSWERS = "ApiAnswers"
     NETWORK_READY = "NetworkReady"
@@ -379,6 +400,64 @@ class MasterStatus(_Model):
     message: str = Field(default="", description="What it waits for.")
 
 
+class BackupState(StrEnum):
+    """A backup in one word."""
+
+    STARTING = "Starting"
+    CURRENT = "Current"
+    BEHIND = "Behind"
+    UNPROVEN = "Unproven"
+    PAUSED = "Paused"
+
+
+class BackupStatus(_Model):
+    """How a cluster's backup stands."""
+
+    state: BackupState = Field(
+        default=BackupState.STARTING,
+        description="`Current`, `Behind` while etcd or the store does not answer, `Unproven` after a failed drill, "
+        "`Paused` while the cluster sleeps, `Starting` before the first snapshot.",
+    )
+    message: str = Field(default="", description="What is wrong.")
+    as_of: datetime = Field(default=NEVER, description="When all this was seen.")
+    complete_until: datetime = Field(
+        default=NEVER, description="What the cluster acknowledged before this moment is in the backup."
+    )
+    lag_seconds: float = Field(default=0.0, description="The most by which it was behind lately, in seconds.")
+    revision: int = Field(default=0, description="The last revision of etcd in it.")
+    restorable_since: datetime | None = Field(default=None, description="The first moment that can be restored.")
+    snapshots: int = Field(default=0, description="How many snapshots there are.")
+    size: int = Field(default=0, description="Its size in bytes.")
+    proven_at: datetime | None = Field(default=None, description="When a drill restored it last.")
+    drill_seconds: float = Field(default=0.0, description="How long that took.")
+
+
+class RestoreState(StrEnum):
+    """How far a restore is: prepared beside what runs, put in its place, done; or given up, with nothing changed."""
+
+    NONE = "None"
+    PREPARED = "Prepared"
+    PLACED = "Placed"
+    DONE = "Done"
+    FAILED = "Failed"
+
+
+class RestoreStatus(_Model):
+    """The restore that was asked for last."""
+
+    number: int = Field(default=0, description="Its number; see `spec.restore`.")
+    state: RestoreState = Field(
+        default=RestoreState.NONE,
+        description="`Prepared` beside what runs, `Placed` where etcd is, `Done`, or `Failed` with nothing changed.",
+    )
+    began: datetime = Field(default=NEVER, description="When it began.")
+    placed: datetime = Field(default=NEVER, description="When the data was put in place.")
+    revision: int = Field(default=0, description="The revision that was restored.")
+    keys: int = Field(default=0, description="How many keys of etcd that state has.")
+    prepare_seconds: float = Field(default=0.0, description="How long the data took to make, beside what ran.")
+    message: str = Field(default="", description="Why it failed.")
+
+
 class ClusterStatus(_Model):
     """What is seen of a cluster."""
 
@@ -399,6 +478,8 @@ class ClusterStatus(_Model):
     authorities_expire: datetime | None = Field(
         default=None, description="When the first of the cluster's authorities ends; new ones are made a year before."
     )
+    backup: BackupStatus | None = Field(default=None, description="How its backup stands.")
+    restore: RestoreStatus = Field(default=RestoreStatus(), description="The restore that was asked for last.")
     milestones: dict[str, float] = Field(
         default_factory=dict, description="Seconds from creation until first reached: `api`, `node`, `ready`."
     )
@@ -435,6 +516,24 @@ class Cluster(_Model):
     def nodes_namespace(self) -> str:
         """Return the management namespace of the cluster's sandbox nodes."""
         return f"nodes-{self.project}-{self.name}"
+
+    @property
+    def restore_is_due(self) -> bool:
+        """Say whether a restore that was asked for comes before everything else: its data is not in place yet."""
+        request, seen = self.spec.restore, self.status.restore
+        if not request.number:
+            return False
+        if seen.number != request.number:
+            return True
+        # A new cluster without its data is none; one that was there goes on with what it had.
+        return seen.state in (RestoreState.NONE, RestoreState.PREPARED) or (
+            seen.state is RestoreState.FAILED and bool(request.source)
+        )
+
+    @property
+    def is_restoring(self) -> bool:
+        """Say whether a restore is not over yet."""
+        return self.restore_is_due or self.status.restore.state is RestoreState.PLACED
 
 
 #: How a request for a look ends that asks for an examination too.

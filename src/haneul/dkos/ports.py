@@ -10,6 +10,7 @@ from typing import Protocol
 
 from starlette.requests import Request
 
+from haneul.dkos.backup.catalogue import Catalogue
 from haneul.dkos.model import Cluster, ClusterSpec, NodePool
 from haneul.kernel.kube import KubeClient
 
@@ -193,4 +194,20 @@ class AddressUse(Protocol):
 
     async def of(self, project: str) -> int:
         """Return the number of addresses."""
+        ...
+
+
+class BackupCatalogues(Protocol):
+    """What is known of the backups of all clusters, also of deleted ones."""
+
+    async def of(self, uid: str) -> Catalogue | None:
+        """Return a cluster's."""
+        ...
+
+    async def of_project(self, project: str) -> Sequence[Catalogue]:
+        """Return all of a project."""
+        ...
+
+    async def withdraw(self, project: str) -> None:
+        """Let the backups of a project's deleted clusters end now: it is gone, and its name may be another's."""
         ...

@@ -56,6 +56,8 @@ spec:
 - What happened last says whether a cluster sleeps: a moment of `hibernation.schedule`, or `hibernation.asleep`, which
   counts from `hibernation.asked`. Moments before the cluster was created do not count. A rule's minute is a number.
   A cluster with machines (`ssh`) cannot sleep: Haneul does not start and end them.
+- `restore` and `authorities` are set by actions of owners, not by a change of the spec; a new cluster that names
+  a backup comes from the action `restore` alone, and has the range of services of the one that it comes from.
 - `nodeMonitorGraceSeconds` is at least four times `nodeStatusUpdateSeconds`.
 
 Every refusal comes before anything is made, with the code `invalid-input` or `conflict` ([errors](errors.md)).
@@ -70,6 +72,7 @@ They come true in this order; the first that is not true says what the cluster w
 | --- | --- | --- |
 | `Accepted` | the spec can be carried out | `SpecRefused` |
 | `Hibernated` | nothing of it runs; in place of all below, from when it falls asleep until it wakes | `PodsEnding`… |
+| `Restored` | its data was put in place; in place of all below, until then | `Preparing`, `Placing`… |
 | `ControlPlaneReady` | every master's pod is ready | `MastersStarting` |
 | `ApiAnswers` | the API server answers the operator | `ApiSilent` |
 | `NetworkReady` | at least one node is ready, which takes a working network | `NoNodeReady` |
@@ -88,6 +91,7 @@ They come true in this order; the first that is not true says what the cluster w
 | `Hibernating` | it falls asleep |
 | `Asleep` | nothing of it runs; it is kept |
 | `Waking` | it is being started again, and has not been ready since |
+| `Restoring` | a state of its backup is put in place, and it has not been ready on it |
 | `Deleting` | it is being torn down |
 """
 

@@ -22,6 +22,8 @@ from haneul.dkos.model import (
     MasterStatus,
     NodeStatus,
     Phase,
+    RestoreState,
+    RestoreStatus,
 )
 from haneul.dkos.rotation import Step, Verdict
 
@@ -94,6 +96,8 @@ def status_of(cluster: Cluster, seen: Observation, now: datetime) -> ClusterStat
         nodes=seen.nodes,
         conditions=conditions,
         authorities_expire=seen.authorities_expire or cluster.status.authorities_expire,
+        backup=cluster.status.backup,
+        restore=cluster.status.restore,
         milestones=_milestones(cluster, seen, now),
     )
 
@@ -118,6 +122,29 @@ def sleeping_status(cluster: Cluster, step: SleepStep, note: str, now: datetime)
             "masters": (),
             "nodes": tuple(node.model_copy(update=resting) for node in cluster.status.nodes),
             "conditions": conditions,
+        }
+    )
+
+
+def restoring_status(
+    cluster: Cluster, restore: RestoreStatus, reason: str, message: str, now: datetime
+) -> ClusterStatus:
+    """Return the status of a cluster whose data is being restored; the phase lasts until it is ready on it."""
+    before = {condition.type: condition for condition in cluster.status.conditions}
+    verdicts = [
+        (ConditionType.ACCEPTED, True, "SpecAccepted", ""),
+        (ConditionType.RESTORED, False, reason, message),
+    ]
+    return cluster.status.model_copy(
+        update={
+            "phase": Phase.DELETING if cluster.deleting else Phase.RESTORING,
+            "observed_generation": cluster.generation,
+            "look_answered": cluster.look_requested,
+            "conditions": tuple(
+                _condition(before.get(kind), kind, true=true, reason=why, message=words, now=now)
+                for kind, true, why, words in verdicts
+            ),
+            "restore": restore,
         }
     )
 
@@ -235,8 +262,9 @@ def _phase(cluster: Cluster, conditions: Sequence[Condition], *, changing: bool)
         return Phase.DELETING
     if all(condition.status == "True" for condition in conditions):
         return Phase.READY
-    if cluster.status.phase in SLEEP_PHASES:
-        return Phase.WAKING
+    restores = cluster.status.phase is Phase.RESTORING and cluster.status.restore.state is RestoreState.PLACED
+    if restores or cluster.status.phase in SLEEP_PHASES:
+        return Phase.RESTORING if restores else Phase.WAKING
     if "ready" not in cluster.status.milestones:
         return Phase.CREATING
     if any(c.type is ConditionType.AUTHORITIES_CURRENT and c.status != "True" for c in conditions):

@@ -27,6 +27,8 @@ from haneul.compliance.adapters.memory_looks import MemoryLooks
 from haneul.dkos.adapters.kube_clusters import KubeClusters
 from haneul.dkos.adapters.memory_etcd import MemoryEtcd
 from haneul.dkos.adapters.memory_nodes import MemoryNodes
+from haneul.dkos.backup.record import NAMESPACE as BACKUP_NAMESPACE
+from haneul.dkos.backup.recording import BackupRecords
 from haneul.dkos.control_plane import Images, labels
 from haneul.dkos.controller import ClusterController, new_bootstrap_token
 from haneul.dkos.credentials import decode
@@ -38,6 +40,7 @@ from haneul.dkos.masters import Masters
 from haneul.dkos.model import (
     CLUSTERS,
     EXAMINATION_MARK,
+    BackupStatus,
     Cluster,
     ClusterStatus,
     ConditionType,
@@ -49,6 +52,7 @@ from haneul.dkos.model import (
 )
 from haneul.dkos.node_changes import DRAIN_LIFE
 from haneul.dkos.ports import NodeAnnouncement
+from haneul.dkos.restoring import RestoreSettings
 from haneul.dkos.rotation import Step
 from haneul.dkos.states import waits_on
 from haneul.dkos.teardown import tear_down
@@ -191,6 +195,7 @@ class World:
     approvals: MemoryApprovals = field(default_factory=MemoryApprovals)
     firewall: MemoryFirewall = field(default_factory=MemoryFirewall)
     examinations: MemoryLooks = field(default_factory=MemoryLooks)
+    backups: dict[str, BackupStatus] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.management = MemoryKubeClient(clock=self.clock)
@@ -201,7 +206,7 @@ class World:
 
     async def ask(self, cluster: Cluster) -> None:
         """Bring the cluster's resource into the management cluster, with all that is there before it."""
-        for name in (project_namespace(cluster.project), "haneul-system", WAKER_NAMESPACE):
+        for name in (project_namespace(cluster.project), "haneul-system", WAKER_NAMESPACE, BACKUP_NAMESPACE):
             await self.management.apply(NAMESPACES, {"metadata": {"name": name}})
         await self.management.apply(NODES, {"metadata": {"name": "host-a"}})
         await self.management.patch(NODES, "host-a", {"status": {"capacity": {"cpu": "1"}}}, subresource="status")
@@ -245,6 +250,9 @@ class World:
             turns=self.turns,
             gate=FirewallJoinGate(Gatekeeper(self.approvals, self.firewall)),
             examiner=ClusterExaminer(management, self.examinations, clock=self.clock),
+            records=BackupRecords(management, clock=self.clock),
+            restore=RestoreSettings("haneul.local/platform:v1", "/data", "/backups"),
+            backup=self.backups.get,
         )
         try:
             yield controller
