@@ -36,6 +36,7 @@ from haneul.dkos.ports import Caller as AnyCaller
 from haneul.dkos.quota import QuotaLimits
 from haneul.dkos.quota_http import quotas_router
 from haneul.dkos.service import ClientAuthorities, ClusterService
+from haneul.dkos.upgrade_http import upgrades_router
 from haneul.firewall.http import firewall_router
 from haneul.firewall.ports import ApprovalBoard
 from haneul.firewall.record import FirewallRecord
@@ -262,6 +263,7 @@ def create_api(
         clusters_router(service, access, AskersOnRecord(ways, proxies), heartbeat_seconds=heartbeat_seconds),
         machines_router(machine_service, access),
         firewall_router(firewall, PeopleAtTheGate(gate, identity, proxies)),
+        upgrades_router(service, access),
         quotas_router(quotas, store, NoAddresses(), access),
         usage_router(record, ProjectUsageAccess(gate, identity), clock),
     ):

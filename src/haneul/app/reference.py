@@ -110,7 +110,7 @@ def _image_row(row: Image) -> str:
         parts.append("this project with its locked Python packages")
     if row.images:
         parts.append("images " + ", ".join(row.images))
-    return f"| `haneul.local/{row.name}:v{row.version}` | {'; '.join(parts)} |"
+    return f"| `haneul.local/{row.repository}:v{row.version}` | {'; '.join(parts)} |"
 
 
 def _lines(rows: list[str]) -> str:

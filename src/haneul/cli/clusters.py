@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from haneul.cli import cluster_events
+from haneul.cli import cluster_events, upgrades
 from haneul.cli import kubeconfig as kube
 from haneul.cli.context import Contexts
 from haneul.cli.output import Column, Format, age, say, show
@@ -19,6 +19,8 @@ from haneul.kernel.errors import InvalidInputError
 
 cluster_app = typer.Typer(help="Kubernetes clusters with masters of their own.", no_args_is_help=True)
 node_app = typer.Typer(help="The nodes of a cluster.", no_args_is_help=True)
+cluster_app.command()(upgrades.versions)
+cluster_app.command()(upgrades.upgrade)
 
 Project = Annotated[str | None, typer.Option("--project", "-p", help="Project; by default the one in use.")]
 Output = Annotated[Format, typer.Option("--output", "-o", help="How to show the result.")]
@@ -71,7 +73,7 @@ def create(
     name: Name,
     nodes: Annotated[int, typer.Option(help="How many nodes.")] = 1,
     network: Annotated[str, typer.Option(help="native or cilium.")] = "native",
-    version: Annotated[str | None, typer.Option(help="Kubernetes version; by default the newest.")] = None,
+    version: Annotated[str | None, typer.Option(help="Kubernetes version, of 'haneul cluster versions'; by default the newest.")] = None,
     pods: Annotated[str | None, typer.Option(help="Range for pods; by default a free one.")] = None,
     services: Annotated[str | None, typer.Option(help="Range for services; by default a free one.")] = None,
     cpu: Annotated[float, typer.Option(help="Cores of each node.")] = 2.0,
@@ -445,6 +447,7 @@ _NODE_COLUMNS = [
     Column("NODE", lambda n: n["name"]),
     Column("POOL", lambda n: n["pool"]),
     Column("READY", lambda n: "yes" if n["ready"] else "no"),
+    Column("VERSION", lambda n: n["version"]),
     Column("ADDRESS", lambda n: n["address"]),
     Column("MESSAGE", lambda n: n["message"]),
 ]

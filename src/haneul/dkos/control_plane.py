@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from haneul.dkos.authentication import IssuerTrust, authentication
@@ -39,6 +39,23 @@ class Images:
     toolbox: str
     node: str
     cilium: str
+
+    def of(self, version: str) -> Images:
+        """Return the same with what is Kubernetes' own in this version: the tags carry it, also of one not built any more.
+
+        A cluster that an earlier Haneul made stays as it is until it is upgraded.
+        """
+
+        def tagged(reference: str) -> str:
+            return f"{reference.rpartition(':')[0]}:v{version}"
+
+        return replace(
+            self,
+            apiserver=tagged(self.apiserver),
+            controller_manager=tagged(self.controller_manager),
+            scheduler=tagged(self.scheduler),
+            node=tagged(self.node),
+        )
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,10 @@ from haneul.dkos.credentials import (
 from haneul.dkos.hibernation import Level
 from haneul.dkos.keyring import Keyring, keyring_from, new_authorities
 from haneul.dkos.model import Cluster, NetworkPlugin
+from haneul.dkos.releases import parse
 from haneul.dkos.rotation import Record, Step
 from haneul.dkos.states import MasterState
+from haneul.dkos.upgrade import Part, Plan, Recorded, Stage, Verdict, Versions, next_versions
 from haneul.kernel.clock import Clock
 from haneul.kernel.kube import (
     DEPLOYMENTS,
@@ -49,6 +51,8 @@ from haneul.kernel.kube_manifests import account, rights_in_namespace, rule
 _AUTHORITIES = "authorities"
 #: For how long after a look nothing is read again, unless what is wanted changed.
 _FRESH_SECONDS = 15.0
+#: On the controller manager's Deployment: the version that nodes are made from, since they have no workload of their own.
+NODES_VERSION = "dkos.haneul.dev/nodes-version"
 #: The secret from which the platform's API signs people's short-lived certificates.
 CLIENT_AUTHORITY = "client-authority"
 
@@ -63,6 +67,9 @@ class MadeMasters:
     digests: Mapping[str, str] = field(default_factory=dict)
     #: The components that got fresh certificates in place of kept ones.
     renewed: tuple[str, ...] = ()
+    #: What nodes are to be made from, and how far the masters are on their way to what is asked for.
+    nodes_version: str = ""
+    upgrade: Verdict = field(default_factory=Verdict)
 
 
 class Masters:
@@ -90,11 +97,13 @@ class Masters:
         self._fresh_until = 0.0
         self._rendered_for: tuple[object, ...] = ()
         self._digests: dict[str, str] = {}
+        self._plan: Plan | None = None
 
     def forget(self) -> None:
         """Apply everything again at the next call, in case somebody else changed it."""
         self._applied.clear()
         self._made, self._made_for, self._rendered_for = None, (), ()
+        self._plan = None
 
     async def ensure(self, cluster: Cluster, level: Level = Level.ALL, *, rest: bool = True) -> MadeMasters:
         """Make the masters be as the spec says; does not wait until they run, or until they ended.
@@ -106,23 +115,52 @@ class Masters:
         # All that rendering takes from the cluster.
         wanted = (cluster.uid, cluster.spec, "ready" in cluster.status.milestones, level, rest)
         now = self._clock.monotonic()
-        if self._made is not None and self._made_for == wanted and now < self._fresh_until:
+        settled = self._plan is not None and self._plan.verdict.stage is Stage.DONE
+        if settled and self._made is not None and self._made_for == wanted and now < self._fresh_until:
             return self._made
         await self._apply(control_plane.namespaces(cluster))
         endpoints, keyring, _ = await asyncio.gather(
             self._endpoints(cluster), self._keyring(cluster), self._volume(cluster)
         )
         digests, renewed = await self._credentials(cluster, endpoints, keyring)
-        inputs = (*wanted, endpoints, digests)
+        plan = self._plan = await self._versions(cluster, level)
+        inputs = (*wanted, endpoints, digests, plan.versions)
         if inputs != self._rendered_for:
-            self._digests = await self._programs(cluster, endpoints, digests, level, rest=rest)
+            self._digests = await self._programs(cluster, endpoints, digests, level, plan.versions, rest=rest)
             self._rendered_for = inputs
-        self._made, self._made_for = MadeMasters(endpoints, keyring, self._digests), wanted
+        made = MadeMasters(
+            endpoints, keyring, self._digests, nodes_version=plan.versions.nodes, upgrade=plan.verdict
+        )
+        self._made, self._made_for = made, wanted
         self._fresh_until = now + _FRESH_SECONDS
         return replace(self._made, renewed=renewed)
 
+    async def _versions(self, cluster: Cluster, level: Level) -> Plan:
+        """Return what each part is to be made from. What was settled needs no look until something else is asked for.
+
+        While masters end, or come back only in part, all stays as it is.
+        """
+        known = self._plan
+        if known is not None and known.verdict.stage is Stage.DONE:
+            settled = Recorded(Part(known.versions.api, runs=True), Part(known.versions.controllers, runs=True))
+            if known == next_versions(cluster.spec, replace(settled, nodes=known.versions.nodes)):
+                return known
+        selector = f"{CLUSTER_LABEL}={cluster.uid}"
+        made = recorded(await self._client.list(DEPLOYMENTS, cluster.masters_namespace, labels=selector))
+        if level < Level.ALL and made.api.version:
+            controllers = made.controllers.version or made.api.version
+            return Plan(Versions(made.api.version, controllers, made.nodes or controllers))
+        return next_versions(cluster.spec, made)
+
     async def _programs(
-        self, cluster: Cluster, endpoints: Endpoints, credentials: dict[str, str], level: Level, *, rest: bool
+        self,
+        cluster: Cluster,
+        endpoints: Endpoints,
+        credentials: dict[str, str],
+        level: Level,
+        versions: Versions,
+        *,
+        rest: bool,
     ) -> dict[str, str]:
         """Apply what runs, and what bounds it; return what the pods are made from, by component."""
         configurations = control_plane.configurations(cluster, self._trust)
@@ -133,17 +171,17 @@ class Masters:
         digests = dict(credentials)
         for component, configuration in configurations.items():
             digests[component] += content_digest(configuration)
-        images = self._images
+        images = self._images.of(versions.api)
         programs = [
             control_plane.etcd(cluster, endpoints, images, digests, replicas=int(level >= Level.ETCD)),
             control_plane.apiserver(cluster, endpoints, images, digests, replicas=int(level >= Level.API)),
         ]
         if rest:
             replicas = int(level is Level.ALL)
-            programs += [
-                control_plane.controller_manager(cluster, images, digests, replicas=replicas),
-                control_plane.scheduler(cluster, images, digests, replicas=replicas),
-            ]
+            images = self._images.of(versions.controllers)
+            manager = control_plane.controller_manager(cluster, images, digests, replicas=replicas)
+            manager["metadata"]["annotations"] = {NODES_VERSION: versions.nodes}
+            programs += [manager, control_plane.scheduler(cluster, images, digests, replicas=replicas)]
             if cluster.spec.network.plugin is NetworkPlugin.CILIUM:
                 programs.append(control_plane.cilium_operator(cluster, endpoints, images, digests, replicas=replicas))
         await self._apply(programs)
@@ -298,6 +336,38 @@ class Masters:
                 group.create_task(apply(manifest))
 
 
+def recorded(deployments: Sequence[Manifest]) -> Recorded:
+    """Return what the masters' Deployments were made from last, and whether just that runs. Pure."""
+    by_name = {deployment["metadata"]["name"]: deployment for deployment in deployments}
+    controllers = [by_name[name] for name in ("kube-controller-manager", "kube-scheduler") if name in by_name]
+    versions = sorted(map(_version_of, controllers), key=lambda version: (parse(version) or (0, 0, 0), version))
+    annotations = by_name.get("kube-controller-manager", {}).get("metadata", {}).get("annotations") or {}
+    api = by_name.get("kube-apiserver")
+    return Recorded(
+        Part(_version_of(api), _runs(api)) if api is not None else Part(),
+        # The older one is what has still to be brought along.
+        Part(versions[0], all(map(_runs, controllers)) and len(set(versions)) == 1) if versions else Part(),
+        annotations.get(NODES_VERSION, ""),
+    )
+
+
+def _version_of(workload: Manifest) -> str:
+    image: str = workload["spec"]["template"]["spec"]["containers"][0]["image"]
+    return image.rpartition(":")[2].removeprefix("v")
+
+
+def _runs(workload: Manifest) -> bool:
+    """Say whether pods of its last template run and are ready, as many as wanted, and no others."""
+    status, wanted = workload.get("status", {}), workload["spec"]["replicas"]
+    return bool(
+        wanted
+        and status.get("observedGeneration") == workload["metadata"]["generation"]
+        and status.get("replicas", 0) == wanted
+        and status.get("updatedReplicas", 0) == wanted
+        and status.get("readyReplicas", 0) == wanted
+    )
+
+
 def choose_host(hosts: list[str], volumes: list[Manifest]) -> str:
     """Return the host that carries the fewest of the given volumes, the first by name among equals."""
     carried = dict.fromkeys(sorted(hosts), 0)
@@ -347,11 +417,17 @@ def _master_state(role: str, pods: list[Manifest]) -> MasterState:
     restarts = sum(entry.get("restartCount", 0) for entry in containers)
     ended = next((words for entry in containers if (words := _how_it_ended(entry))), "")
     for pod in pods:
-        conditions = pod.get("status", {}).get("conditions", [])
-        if any(entry["type"] == "Ready" and entry["status"] == "True" for entry in conditions):
+        if _is_ready(pod):
             address = str(pod.get("status", {}).get("podIP", ""))
-            return MasterState(role, ready=True, restarts=restarts, ended=ended, address=address)
+            others = [one for one in pods if one is not pod and "deletionTimestamp" not in one["metadata"]]
+            coming = next((_why_not_ready(one) for one in others if not _is_ready(one)), "")
+            return MasterState(role, ready=True, restarts=restarts, ended=ended, address=address, coming=coming)
     return MasterState(role, ready=False, message=_why_not_ready(pods[-1]), restarts=restarts, ended=ended)
+
+
+def _is_ready(pod: Manifest) -> bool:
+    conditions = pod.get("status", {}).get("conditions", [])
+    return any(entry["type"] == "Ready" and entry["status"] == "True" for entry in conditions)
 
 
 def _how_it_ended(container: Manifest) -> str:

@@ -26,7 +26,7 @@ async def api(native: Cluster) -> MemoryKubeClient:
 
 @pytest.fixture
 def node(native: Cluster) -> NodeAnnouncement:
-    return NodeAnnouncement("big-0", native.spec.node_pools[1], {"node.env": "A=1\n"}, b"kubeconfig", b"ca")
+    return NodeAnnouncement("big-0", native.spec.node_pools[1], {"node.env": "A=1\n"}, b"kubeconfig", b"ca", "1.37.2")
 
 
 async def start(api: MemoryKubeClient, cluster: Cluster) -> None:

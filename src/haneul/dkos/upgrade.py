@@ -1,0 +1,114 @@
+"""How a cluster comes to another version of Kubernetes: which part is made from which version next. Pure.
+
+What each part was made from last stands on its workload; so far it has come, and from there it goes on:
+
+========================================================  ===========================================================
+what is seen                                              what is made next
+========================================================  ===========================================================
+there is no API server yet                                everything from what is asked for
+Kubernetes forbids to go from its version to the asked    everything as it is
+the API server is of another version                      the API server
+it is made from the asked version, not all of it runs     nothing yet
+it runs, another master is of another version             controller manager and scheduler
+they are made from the asked version, not all runs        nothing yet
+all masters run the asked version                         the nodes, from the version that is asked for them
+========================================================  ===========================================================
+
+So no kubelet is ever newer than the API server, no controller newer than it, and what did not come up stops the rest.
+etcd is not part of it: one release serves all minors that are built. Nodes go back and forth as far as Kubernetes
+allows; masters never go back. Neighbours: :mod:`haneul.dkos.masters` reads and makes, :mod:`haneul.dkos.node_changes`
+brings the nodes along one by one, :mod:`haneul.dkos.states` says how far it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from haneul.dkos.model import ClusterSpec
+from haneul.dkos.releases import way_of_masters, way_of_nodes
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the masters: the version that it was made from last, none if never, and whether just that runs."""
+
+    version: str = ""
+    runs: bool = False
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What was made last. ``controllers`` are controller manager and scheduler, which go together."""
+
+    api: Part = Part()
+    controllers: Part = Part()
+    nodes: str = ""
+
+
+@dataclass(frozen=True)
+class Versions:
+    """The version that each part is to be made from now."""
+
+    api: str
+    controllers: str
+    nodes: str
+
+
+class Stage(StrEnum):
+    """How far the masters are."""
+
+    #: All masters are of the asked version; nodes are told to be of theirs.
+    DONE = "done"
+    API = "api"
+    CONTROLLERS = "controllers"
+    #: What is asked for cannot be: everything stays as it is.
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Where the masters stand on their way to ``asked``; ``why`` not, if they cannot go there."""
+
+    stage: Stage = Stage.DONE
+    asked: str = ""
+    before: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to make, and what there is to say of it."""
+
+    versions: Versions
+    verdict: Verdict = field(default_factory=Verdict)
+
+
+def nodes_version(spec: ClusterSpec) -> str:
+    """Return the version that is asked for the nodes."""
+    return spec.node_version or spec.version
+
+
+def next_versions(spec: ClusterSpec, made: Recorded) -> Plan:
+    """Return what every part is to be made from now."""
+    asked, before = spec.version, made.api.version
+    if not before:
+        return Plan(Versions(asked, asked, nodes_version(spec)), Verdict(asked=asked))
+    kept = Versions(before, made.controllers.version or before, made.nodes or made.controllers.version or before)
+    why = way_of_masters(before, asked) or way_of_nodes(asked, kept.nodes) or way_of_nodes(asked, nodes_version(spec))
+    if why:
+        return Plan(kept, Verdict(Stage.REFUSED, asked, before, why))
+    if before != asked:
+        return Plan(Versions(asked, kept.controllers, kept.nodes), Verdict(Stage.API, asked, before))
+    behind = made.controllers.version not in ("", asked)
+    ahead = Versions(asked, asked, kept.nodes)
+    if behind:
+        if not made.api.runs:
+            return Plan(kept, Verdict(Stage.API, asked, made.controllers.version))
+        return Plan(ahead, Verdict(Stage.CONTROLLERS, asked, made.controllers.version))
+    if made.controllers.version and kept.nodes != nodes_version(spec):
+        if not (made.api.runs and made.controllers.runs):
+            stage = Stage.CONTROLLERS if made.api.runs else Stage.API
+            return Plan(ahead, Verdict(stage, asked, kept.nodes))
+        return Plan(Versions(asked, asked, nodes_version(spec)), Verdict(asked=asked))
+    return Plan(Versions(asked, asked, nodes_version(spec)), Verdict(asked=asked))
