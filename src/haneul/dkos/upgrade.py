@@ -7,7 +7,8 @@ what is seen                                              what is made next
 ========================================================  ===========================================================
 there is no API server yet                                everything from what is asked for
 Kubernetes forbids to go from its version to the asked    everything as it is
-the API server is of another version                      the API server
+the API server is of another version than the others      first those, even if meanwhile a third is asked for
+all masters are of one version, and not of the asked one  the API server
 it is made from the asked version, not all of it runs     nothing yet
 it runs, another master is of another version             controller manager and scheduler
 they are made from the asked version, not all runs        nothing yet
@@ -98,6 +99,9 @@ def next_versions(spec: ClusterSpec, made: Recorded) -> Plan:
     why = way_of_masters(before, asked) or way_of_nodes(asked, kept.nodes) or way_of_nodes(asked, nodes_version(spec))
     if why:
         return Plan(kept, Verdict(Stage.REFUSED, asked, before, why))
+    if before != asked and made.controllers.version not in ("", before):
+        # Another version was asked for in the middle: no two minors may be between the masters, so first things first.
+        return next_versions(spec.model_copy(update={"version": before, "node_version": kept.nodes}), made)
     if before != asked:
         return Plan(Versions(asked, kept.controllers, kept.nodes), Verdict(Stage.API, asked, before))
     behind = made.controllers.version not in ("", asked)
