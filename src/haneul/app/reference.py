@@ -16,7 +16,7 @@ from typing import Final
 import haneul
 from haneul.app.command_reference import cli_page
 from haneul.components.table import COMPONENTS, IMAGES, GoComponent, Image
-from haneul.dkos.reference import cluster_events_page, cluster_spec_page
+from haneul.dkos.reference import cluster_events_page, cluster_spec_page, kubernetes_versions_page
 from haneul.kernel.errors import HaneulError
 from haneul.kernel.files import write_atomically
 
@@ -69,6 +69,7 @@ def pages() -> Mapping[str, Callable[[], str]]:
         "cluster-spec.md": cluster_spec_page,
         "components.md": components_page,
         "errors.md": errors_page,
+        "kubernetes-versions.md": kubernetes_versions_page,
     }
 
 
