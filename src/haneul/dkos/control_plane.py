@@ -500,6 +500,8 @@ def _container(
         "imagePullPolicy": "IfNotPresent",
         "args": [f"--{argument}={value}" for argument, value in arguments.items()],
         "resources": {"requests": {"cpu": cpu, "memory": memory}, "limits": {"memory": limit}},
+        # What a program said at its end is why it cannot start, for those who cannot read its log.
+        "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": hardened_container(),
     }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -51,6 +52,10 @@ from haneul.kernel.kube_manifests import account, rights_in_namespace, rule
 _AUTHORITIES = "authorities"
 #: For how long after a look nothing is read again, unless what is wanted changed.
 _FRESH_SECONDS = 15.0
+#: Characters of what a program said that people are shown.
+_LONGEST_WORDS = 300
+#: What klog writes before each message: severity, moment, thread, place; it differs each time.
+_LOG_HEADER = re.compile(r"^[IWEF]\d{4} [\d:.]+ +\d+ [^\]]*\] ")
 #: On the controller manager's Deployment: the version that nodes are made from, since they have no workload of their own.
 NODES_VERSION = "dkos.haneul.dev/nodes-version"
 #: The secret from which the platform's API signs people's short-lived certificates.
@@ -439,12 +444,19 @@ def _how_it_ended(container: Manifest) -> str:
     return "OOMKilled" if end.get("reason") == "OOMKilled" else f"exit code {end.get('exitCode', 'unknown')}"
 
 
+def _last_words(container: Manifest) -> str:
+    """Return the last line that a container's program wrote before it ended by an error; nothing if none did."""
+    said = str((container.get("lastState", {}).get("terminated") or {}).get("message", ""))
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    return _LOG_HEADER.sub("", lines[-1])[:_LONGEST_WORDS] if lines else ""
+
+
 def _why_not_ready(pod: Manifest) -> str:
     status = pod.get("status", {})
     for entry in [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]:
         waiting = entry.get("state", {}).get("waiting")
         if waiting and waiting.get("reason") not in ("PodInitializing", "ContainerCreating"):
-            return f"{waiting.get('reason')}: {waiting.get('message', '')}".rstrip(": ")
+            return f"{waiting.get('reason')}: {_last_words(entry) or waiting.get('message', '')}".rstrip(": ")
     scheduled = next((e for e in status.get("conditions", []) if e["type"] == "PodScheduled"), None)
     if scheduled is not None and scheduled["status"] == "False":
         return str(scheduled.get("message", "not scheduled"))

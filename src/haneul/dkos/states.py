@@ -213,12 +213,16 @@ def _masters_version(cluster: Cluster, seen: Observation) -> str:
     return cluster.status.version or cluster.spec.version
 
 
-#: What each stage of an upgrade waits for.
+#: What each stage of an upgrade does, in words, and for whom it waits.
 _UPGRADE_STAGES: Final[Mapping[Stage, tuple[str, tuple[str, ...]]]] = {
-    Stage.API: ("first the API server", ("kube-apiserver",)),
+    Stage.API: ("the masters come from Kubernetes {before} to {asked}, first the API server", ("kube-apiserver",)),
     Stage.CONTROLLERS: (
-        "then controller manager and scheduler",
+        "the masters come from Kubernetes {before} to {asked}, now controller manager and scheduler",
         ("kube-controller-manager", "kube-scheduler"),
+    ),
+    Stage.STARTING: (
+        "all masters become Kubernetes {asked}, the nodes come after them",
+        ("kube-apiserver", "kube-controller-manager", "kube-scheduler"),
     ),
 }
 
@@ -230,8 +234,8 @@ def _version_verdict(
     if upgrade.stage is Stage.REFUSED:
         return kind, False, UPGRADE_REFUSED, upgrade.why
     if upgrade.stage is not Stage.DONE:
-        order, roles = _UPGRADE_STAGES[upgrade.stage]
-        doing = f"the masters come from Kubernetes {upgrade.before} to {upgrade.asked}, {order}"
+        words, roles = _UPGRADE_STAGES[upgrade.stage]
+        doing = words.format(before=upgrade.before, asked=upgrade.asked)
         trouble = ", ".join(
             f"{master.role} ({said})" for master in seen.masters if master.role in roles if (said := _trouble_of(master))
         )

@@ -63,6 +63,8 @@ class Stage(StrEnum):
     DONE = "done"
     API = "api"
     CONTROLLERS = "controllers"
+    #: All masters are made from the asked version, and the nodes wait until they run.
+    STARTING = "starting"
     #: What is asked for cannot be: everything stays as it is.
     REFUSED = "refused"
 
@@ -104,15 +106,13 @@ def next_versions(spec: ClusterSpec, made: Recorded) -> Plan:
         return next_versions(spec.model_copy(update={"version": before, "node_version": kept.nodes}), made)
     if before != asked:
         return Plan(Versions(asked, kept.controllers, kept.nodes), Verdict(Stage.API, asked, before))
-    behind = made.controllers.version not in ("", asked)
     ahead = Versions(asked, asked, kept.nodes)
-    if behind:
+    if made.controllers.version not in ("", asked):
         if not made.api.runs:
             return Plan(kept, Verdict(Stage.API, asked, made.controllers.version))
         return Plan(ahead, Verdict(Stage.CONTROLLERS, asked, made.controllers.version))
     if made.controllers.version and kept.nodes != nodes_version(spec):
         if not (made.api.runs and made.controllers.runs):
-            stage = Stage.CONTROLLERS if made.api.runs else Stage.API
-            return Plan(ahead, Verdict(stage, asked, kept.nodes))
+            return Plan(ahead, Verdict(Stage.STARTING, asked, kept.nodes))
         return Plan(Versions(asked, asked, nodes_version(spec)), Verdict(asked=asked))
     return Plan(Versions(asked, asked, nodes_version(spec)), Verdict(asked=asked))

@@ -35,8 +35,8 @@ def spec(version: str = NEW, nodes: str = "") -> ClusterSpec:
         (made(OLD, OLD, OLD, api_runs=False), Versions(NEW, OLD, OLD), Stage.API),
         (made(NEW, OLD, OLD, api_runs=False), Versions(NEW, OLD, OLD), Stage.API),
         (made(NEW, OLD, OLD), Versions(NEW, NEW, OLD), Stage.CONTROLLERS),
-        (made(NEW, NEW, OLD, controllers_run=False), Versions(NEW, NEW, OLD), Stage.CONTROLLERS),
-        (made(NEW, NEW, OLD, api_runs=False), Versions(NEW, NEW, OLD), Stage.API),
+        (made(NEW, NEW, OLD, controllers_run=False), Versions(NEW, NEW, OLD), Stage.STARTING),
+        (made(NEW, NEW, OLD, api_runs=False), Versions(NEW, NEW, OLD), Stage.STARTING),
         (made(NEW, NEW, OLD), Versions(NEW, NEW, NEW), Stage.DONE),
         # Masters that restart later are no upgrade.
         (made(NEW, NEW, NEW, api_runs=False, controllers_run=False), Versions(NEW, NEW, NEW), Stage.DONE),
