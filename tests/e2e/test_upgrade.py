@@ -89,9 +89,7 @@ async def test_cluster_in_use_comes_to_the_next_minor(
         for wrong in REFUSED:
             refused = await asyncio.to_thread(haneul, "cluster", "upgrade", name, *wrong, "-p", project, check=False)
             assert refused.returncode == 2 and "hint:" in refused.stderr, wrong
-        planned = await asyncio.to_thread(
-            haneul, "cluster", "upgrade", "--all", "--to", NEW, "--dry-run", "-o", "json"
-        )
+        planned = await asyncio.to_thread(haneul, "cluster", "upgrade", "--all", "--to", NEW, "--dry-run", "-o", "json")
         (mine,) = [one for one in json.loads(planned.stdout) if (one["project"], one["name"]) == (project, name)]
         assert (mine["version"], mine["outcome"], mine["nodes"]) == (OLD, "upgrade", 2)
         assert cluster(name)["generation"] == 1
@@ -189,9 +187,7 @@ async def test_machines_come_to_the_next_minor_and_are_left_as_found(
             pin = ("--host-key", machine.fingerprint)
             await command("machine", "add", f"riser{number}", "--address", machine.address, *pin)
         try:
-            await command(
-                "cluster", "create", name, "--version", OLD, "--machine", "riser0", "--machine", "riser1"
-            )
+            await command("cluster", "create", name, "--version", OLD, "--machine", "riser0", "--machine", "riser1")
             assert kubelets(name) == [OLD, OLD]
             with Contexts.default().client() as client:
                 await deploy_workload(client, name, CLOCK, project=project)

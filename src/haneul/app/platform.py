@@ -58,7 +58,11 @@ _LABELS: Final = {"app.kubernetes.io/managed-by": "haneul", "app.kubernetes.io/p
 _IMAGES: Final = (
     "platform",
     "toolbox",
-    *(row.name for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler") for row in variants(name)[1:]),
+    *(
+        row.name
+        for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
+        for row in variants(name)[1:]
+    ),
     *(row.name for row in variants("node")),
 )
 _CERTIFICATE_LIFE: Final = timedelta(days=90)

@@ -73,7 +73,9 @@ def create(
     name: Name,
     nodes: Annotated[int, typer.Option(help="How many nodes.")] = 1,
     network: Annotated[str, typer.Option(help="native or cilium.")] = "native",
-    version: Annotated[str | None, typer.Option(help="Kubernetes version, of 'haneul cluster versions'; by default the newest.")] = None,
+    version: Annotated[
+        str | None, typer.Option(help="Kubernetes version, of 'haneul cluster versions'; by default the newest.")
+    ] = None,
     pods: Annotated[str | None, typer.Option(help="Range for pods; by default a free one.")] = None,
     services: Annotated[str | None, typer.Option(help="Range for services; by default a free one.")] = None,
     cpu: Annotated[float, typer.Option(help="Cores of each node.")] = 2.0,

@@ -60,7 +60,9 @@ def versions(output: Output = Format.TABLE) -> None:
 
 
 def upgrade(
-    name: Annotated[str | None, typer.Argument(help="Name of the cluster; without it, see --all and --project.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="Name of the cluster; without it, see --all and --project.")
+    ] = None,
     to: Annotated[str | None, typer.Option(help="The version to come to, of 'haneul cluster versions'.")] = None,
     nodes: Annotated[
         str | None, typer.Option(help="Let the nodes have this version: as the masters, or up to three minors older.")
@@ -102,7 +104,9 @@ def upgrade(
     with contexts.client() as client:
         if name is not None and not dry_run:
             owner = contexts.project(project)
-            cluster = _upgrade_one(client, owner, name, {"version": to, "nodeVersion": nodes}, wait=wait, timeout=timeout)
+            cluster = _upgrade_one(
+                client, owner, name, {"version": to, "nodeVersion": nodes}, wait=wait, timeout=timeout
+            )
             show([cluster], _CLUSTER, output, single=True)
             return
         owners = [one["name"] for one in client.get("/projects")] if everything else [contexts.project(project)]
@@ -130,7 +134,13 @@ def _upgrade_one(
     # A stop that is seen shall be one of after this was asked.
     client.post(f"{path}/look", {})
     return wait_ready(
-        client, project, name, timeout=timeout, what="upgraded", stage=f"upgrade cluster {name}", seen=_refuse_if_stopped
+        client,
+        project,
+        name,
+        timeout=timeout,
+        what="upgraded",
+        stage=f"upgrade cluster {name}",
+        seen=_refuse_if_stopped,
     )
 
 

@@ -294,9 +294,7 @@ IMAGES: Final[tuple[Image, ...]] = (
         "node-1.36",
         KUBERNETES_BEFORE,
         # A kubectl works with the minor before its own, and all else is the same.
-        programs=tuple(
-            f"{_BEFORE}/{name}" if name in ("kubelet", "kube-proxy") else name for name in _NODE_PROGRAMS
-        ),
+        programs=tuple(f"{_BEFORE}/{name}" if name in ("kubelet", "kube-proxy") else name for name in _NODE_PROGRAMS),
         packages=_NODE_PACKAGES,
         images=_NODE_IMAGES,
         estimate=30,

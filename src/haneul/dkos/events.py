@@ -364,7 +364,9 @@ def _upgrade_events(before: ClusterStatus, after: ClusterStatus) -> Iterator[Eve
     if old is not None and _true(old) and not _true(new) and new.reason != Reason.UPGRADE_REFUSED:
         yield event(Reason.UPGRADE_BEGUN, new.message.partition(":")[0])
     if before.version and after.version != before.version:
-        yield event(Reason.MASTERS_UPGRADED, f"the masters run Kubernetes {after.version}, before it was {before.version}")
+        yield event(
+            Reason.MASTERS_UPGRADED, f"the masters run Kubernetes {after.version}, before it was {before.version}"
+        )
     known = {node.name: node.version for node in before.nodes}
     for node in after.nodes:
         if known.get(node.name) and node.version and node.version != known[node.name]:
@@ -374,7 +376,9 @@ def _upgrade_events(before: ClusterStatus, after: ClusterStatus) -> Iterator[Eve
         if new.reason == reason and not again:
             yield event(reason, new.message)
     if old is not None and not _true(old) and _true(new) and old.reason != Reason.UPGRADE_REFUSED:
-        yield event(Reason.UPGRADED, f"masters and nodes run what was asked for, the masters Kubernetes {after.version}")
+        yield event(
+            Reason.UPGRADED, f"masters and nodes run what was asked for, the masters Kubernetes {after.version}"
+        )
 
 
 def _why(node: NodeStatus) -> str:

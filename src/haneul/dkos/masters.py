@@ -133,9 +133,7 @@ class Masters:
         if inputs != self._rendered_for:
             self._digests = await self._programs(cluster, endpoints, digests, level, plan.versions, rest=rest)
             self._rendered_for = inputs
-        made = MadeMasters(
-            endpoints, keyring, self._digests, nodes_version=plan.versions.nodes, upgrade=plan.verdict
-        )
+        made = MadeMasters(endpoints, keyring, self._digests, nodes_version=plan.versions.nodes, upgrade=plan.verdict)
         self._made, self._made_for = made, wanted
         self._fresh_until = now + _FRESH_SECONDS
         return replace(self._made, renewed=renewed)

@@ -237,7 +237,10 @@ def _version_verdict(
         words, roles = _UPGRADE_STAGES[upgrade.stage]
         doing = words.format(before=upgrade.before, asked=upgrade.asked)
         trouble = ", ".join(
-            f"{master.role} ({said})" for master in seen.masters if master.role in roles if (said := _trouble_of(master))
+            f"{master.role} ({said})"
+            for master in seen.masters
+            if master.role in roles
+            if (said := _trouble_of(master))
         )
         begun = before.last_transition_time if before is not None and before.status != "True" else now
         overdue = now - begun >= MASTERS_LIFE

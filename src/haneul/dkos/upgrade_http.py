@@ -77,9 +77,7 @@ def upgrades_router(service: ClusterService, access: Access) -> APIRouter:
         return UpgradeProposals(items=[_shown(one) for one in await service.proposals(project, to)])
 
     @router.post("/projects/{project}/clusters/{name}/upgrade", status_code=202)
-    async def upgrade_cluster(
-        project: str, name: str, body: Upgrade, request: Request, caller: signed_in
-    ) -> Cluster:
+    async def upgrade_cluster(project: str, name: str, body: Upgrade, request: Request, caller: signed_in) -> Cluster:
         await access.change(caller, project)
         cluster = await service.upgrade(project, name, version=body.version, node_version=body.node_version)
         nodes = f", nodes to {cluster.spec.node_version}" if cluster.spec.node_version else ""

@@ -43,9 +43,7 @@ class Proposal:
 def check_version(version: str) -> None:
     """Raise InvalidInputError for a version that is not offered."""
     if version not in VERSIONS:
-        raise InvalidInputError(
-            f"Kubernetes {version} is not built here", hint=f"choose one of {', '.join(VERSIONS)}"
-        )
+        raise InvalidInputError(f"Kubernetes {version} is not built here", hint=f"choose one of {', '.join(VERSIONS)}")
 
 
 def asked_spec(cluster: Cluster, version: str | None, node_version: str | None) -> ClusterSpec:
@@ -119,7 +117,9 @@ def propose(cluster: Cluster, version: str) -> Proposal:
     after = asked_spec(cluster, version, None)
     if cluster.deleting or cluster.spec_problem:
         outcome = Outcome.REFUSED
-        why = "it is being deleted" if cluster.deleting else f"what is stored of it is not valid: {cluster.spec_problem}"
+        why = (
+            "it is being deleted" if cluster.deleting else f"what is stored of it is not valid: {cluster.spec_problem}"
+        )
     elif (after.version, after.node_version) == (spec.version, spec.node_version):
         why = _under_way(cluster)
         outcome = Outcome.UNDER_WAY if why else Outcome.CURRENT

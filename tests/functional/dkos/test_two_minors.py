@@ -125,7 +125,7 @@ class Masters:
         if component in COMPONENT_PORTS:
             result.append(f"--secure-port={free_port()}")
             for file in [*(place / "pki").glob("kubeconfig"), *place.glob("config/*.yaml")]:
-                text = (self.folder / "originals" / component / file.name)
+                text = self.folder / "originals" / component / file.name
                 text.parent.mkdir(parents=True, exist_ok=True)
                 if not text.exists():
                     text.write_bytes(file.read_bytes())
@@ -223,9 +223,7 @@ OBJECTS: tuple[tuple[str, dict[str, Any]], ...] = (
                         "name": "v1",
                         "served": True,
                         "storage": True,
-                        "schema": {
-                            "openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-                        },
+                        "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}},
                     }
                 ],
             },
@@ -309,7 +307,9 @@ def test_newer_masters_take_over_from_older_ones_with_all_that_is_there(tmp_path
 def test_programs_say_the_version_that_they_are(version: str) -> None:
     assert {row.version for row in variants("node")} == set(COMPONENTS)
     for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy"):
-        said = subprocess.run([program(name, version), "--version"], capture_output=True, text=True, timeout=60, check=True)
+        said = subprocess.run(
+            [program(name, version), "--version"], capture_output=True, text=True, timeout=60, check=True
+        )
         assert said.stdout.strip() == f"Kubernetes v{version}"
 
 
@@ -343,6 +343,13 @@ def test_a_node_s_files_are_understood_by_both_minors(tmp_path: Path, version: s
         check=False,
     )
     assert said.returncode != 0
-    assert f"stat {tmp_path}/missing: no such file" in said.stderr or "invalid configuration" in said.stderr, said.stderr
-    for trouble in ("unknown field", "failed to validate", "unrecognized feature gate", "failed to load kubelet config"):
+    assert f"stat {tmp_path}/missing: no such file" in said.stderr or "invalid configuration" in said.stderr, (
+        said.stderr
+    )
+    for trouble in (
+        "unknown field",
+        "failed to validate",
+        "unrecognized feature gate",
+        "failed to load kubelet config",
+    ):
         assert trouble not in said.stderr

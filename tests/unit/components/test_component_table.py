@@ -76,7 +76,9 @@ def test_each_offered_version_has_all_images_of_a_cluster_made_of_its_own_progra
         for row in variants(name):
             own = [component_of(program) for program in row.programs if file_name(program).startswith("kube")]
             # A kubectl works with the minor before its own.
-            versions = {component.version for component, program in zip(own, _kube(row), strict=True) if program != "kubectl"}
+            versions = {
+                component.version for component, program in zip(own, _kube(row), strict=True) if program != "kubectl"
+            }
             assert versions == {row.version}
 
 

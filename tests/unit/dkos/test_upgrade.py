@@ -92,9 +92,7 @@ def _minor(version: str) -> int:
 
 @given(
     start=st.sampled_from(["1.34.1", "1.35.0", "1.36.5", "1.37.2"]),
-    asked=st.lists(
-        st.tuples(_KNOWN, st.one_of(st.just(""), _KNOWN), st.lists(st.booleans(), max_size=4)), max_size=8
-    ),
+    asked=st.lists(st.tuples(_KNOWN, st.one_of(st.just(""), _KNOWN), st.lists(st.booleans(), max_size=4)), max_size=8),
 )
 def test_whatever_is_asked_for_and_whenever_no_part_is_ever_newer_than_its_api_server(
     start: str, asked: list[tuple[str, str, list[bool]]]
@@ -153,7 +151,9 @@ def test_what_was_made_last_stands_on_the_workloads() -> None:
     assert recorded([deployment("cilium-operator", "1.19.1")]) == Recorded()
 
 
-@pytest.mark.parametrize("change", [{"readyReplicas": 0}, {"replicas": 2}, {"updatedReplicas": 0}, {"observedGeneration": 2}])
+@pytest.mark.parametrize(
+    "change", [{"readyReplicas": 0}, {"replicas": 2}, {"updatedReplicas": 0}, {"observedGeneration": 2}]
+)
 def test_a_rollout_is_over_when_its_pods_alone_run_and_are_ready(change: Manifest) -> None:
     api = deployment("kube-apiserver", NEW)
     assert recorded([api]).api == Part(NEW, runs=True)
