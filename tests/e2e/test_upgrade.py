@@ -21,7 +21,7 @@ from haneul.kernel.errors import HaneulError
 from haneul.kernel.kube import CONFIG_MAPS, NODES, POD_DISRUPTION_BUDGETS, PODS, SERVICES, KubeClient, Manifest
 from haneul.kernel.waiting import wait_for
 from tests.e2e.balancer import Balancer
-from tests.e2e.tenants import PROJECT, cluster, happened, tenant
+from tests.e2e.tenants import cluster, happened, tenant
 from tests.machines import machines, ports_of_host
 from tests.support import haneul
 

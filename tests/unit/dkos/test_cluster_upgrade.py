@@ -78,9 +78,8 @@ class Upgraded(Tenancy):
         """Return what API server, controller manager and scheduler were made from last."""
         found = []
         for name in (API, MANAGER, SCHEDULER):
-            made = await self.management.get(DEPLOYMENTS, name, cluster.masters_namespace)
-            assert made is not None
-            found.append(made["spec"]["template"]["spec"]["containers"][0]["image"].rpartition(":v")[2])
+            if made := await self.management.get(DEPLOYMENTS, name, cluster.masters_namespace):
+                found.append(made["spec"]["template"]["spec"]["containers"][0]["image"].rpartition(":v")[2])
         return found
 
     async def kubelets(self) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -123,7 +124,7 @@ def test_whatever_is_asked_for_and_whenever_no_part_is_ever_newer_than_its_api_s
 def test_offered_versions_are_ordered_and_each_can_be_upgraded_to_the_next() -> None:
     assert [release.version for release in RELEASES] == list(VERSIONS)
     assert not RELEASES[0].deprecated
-    for newer, older in zip(VERSIONS, VERSIONS[1:], strict=False):
+    for newer, older in itertools.pairwise(VERSIONS):
         assert is_newer(newer, older)
         assert way_of_masters(older, newer) == "" and way_of_nodes(newer, older) == ""
         assert way_of_masters(newer, older) and way_of_nodes(older, newer)

@@ -1,4 +1,4 @@
-"""Which upgrades a cluster may be asked for: everything else is refused before anything changes, and says what to do."""
+"""Which upgrades a cluster may be asked for: all else is refused before anything changes, and says what to do."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NOW = datetime(2026, 11, 1, tzinfo=UTC)
 OLD, NEW = "1.36.5", "1.37.2"
 
 
-def cluster(asked: str = OLD, /, *, nodes: str = "", **status: Any) -> Cluster:
+def cluster(asked: str = OLD, /, *, nodes_at: str = "", **status: Any) -> Cluster:
     seen = {"phase": Phase.READY, "version": asked, "milestones": {"ready": 1.0}, **status}
     return Cluster(
         project="shop",
@@ -32,7 +32,7 @@ def cluster(asked: str = OLD, /, *, nodes: str = "", **status: Any) -> Cluster:
         uid="uid",
         generation=1,
         created=NOW,
-        spec=ClusterSpec(version=asked, node_version=nodes),
+        spec=ClusterSpec(version=asked, node_version=nodes_at),
         status=ClusterStatus(**seen),
     )
 
@@ -53,7 +53,7 @@ def test_nodes_may_stay_go_back_and_come_along() -> None:
     assert asked_spec(cluster(), NEW, OLD).node_version == OLD
     check_upgrade(cluster(), asked_spec(cluster(), NEW, OLD))
     check_upgrade(cluster(NEW), asked_spec(cluster(NEW), None, OLD))
-    behind = cluster(NEW, nodes=OLD)
+    behind = cluster(NEW, nodes_at=OLD)
     assert asked_spec(behind, None, None).node_version == ""
     check_upgrade(behind, asked_spec(behind, None, None))
     assert asked_spec(behind, None, NEW).node_version == ""
@@ -119,7 +119,7 @@ def condition(reason: str, message: str) -> Condition:
 def test_a_proposal_says_what_would_come_of_it() -> None:
     assert propose(cluster(), NEW).outcome is Outcome.UPGRADE
     assert propose(cluster(NEW), NEW).outcome is Outcome.CURRENT
-    behind = cluster(NEW, nodes=OLD)
+    behind = cluster(NEW, nodes_at=OLD)
     assert (propose(behind, NEW).outcome, propose(behind, NEW).node_version) == (Outcome.UPGRADE, OLD)
     back = propose(cluster(NEW), OLD)
     assert back.outcome is Outcome.REFUSED and "cannot go back" in back.why and back.hint
