@@ -86,13 +86,7 @@ async def test_cluster_in_use_comes_to_the_next_minor(
     )
     try:
         assert (cluster(name)["status"]["version"], kubelets(name)) == (OLD, [OLD, OLD])
-        for wrong in REFUSED:
-            refused = await asyncio.to_thread(haneul, "cluster", "upgrade", name, *wrong, "-p", project, check=False)
-            assert refused.returncode == 2 and "hint:" in refused.stderr, wrong
-        planned = await asyncio.to_thread(haneul, "cluster", "upgrade", "--all", "--to", NEW, "--dry-run", "-o", "json")
-        (mine,) = [one for one in json.loads(planned.stdout) if (one["project"], one["name"]) == (project, name)]
-        assert (mine["version"], mine["outcome"], mine["nodes"]) == (OLD, "upgrade", 2)
-        assert cluster(name)["generation"] == 1
+        await _asked_for_what_cannot_be(name, project)
         with Contexts.default().client() as client:
             await deploy_workload(client, name, CLOCK, project=project)
         async with tenant(name) as kube:
@@ -138,6 +132,17 @@ async def test_cluster_in_use_comes_to_the_next_minor(
         assert (cluster(name)["status"]["version"], kubelets(name)) == (NEW, [OLD, OLD])
     finally:
         await asyncio.to_thread(haneul, "cluster", "delete", name, "-p", project, "--yes")
+
+
+async def _asked_for_what_cannot_be(name: str, project: str) -> None:
+    """Refusals and a dry run change nothing."""
+    for wrong in REFUSED:
+        refused = await asyncio.to_thread(haneul, "cluster", "upgrade", name, *wrong, "-p", project, check=False)
+        assert refused.returncode == 2 and "hint:" in refused.stderr, wrong
+    planned = await asyncio.to_thread(haneul, "cluster", "upgrade", "--all", "--to", NEW, "--dry-run", "-o", "json")
+    (mine,) = [one for one in json.loads(planned.stdout) if (one["project"], one["name"]) == (project, name)]
+    assert (mine["version"], mine["outcome"], mine["nodes"]) == (OLD, "upgrade", 2)
+    assert cluster(name)["generation"] == 1
 
 
 async def _held_by_the_budget(name: str, project: str) -> None:

@@ -43,12 +43,12 @@ class GoComponent:
 class Image:
     """An OCI image made here.
 
-    ``programs`` are copied into the build context as ``bin/<program>``, without their component's name. ``packages`` are Debian packages: when there
-    are any, the context holds ``rootfs.tar`` with a minimal Debian that has them. ``host_files`` are files of Debian
-    packages of this machine, such as a static busybox. ``project`` asks for this project's own wheel and its locked
-    requirements. ``images`` are archives that the image carries along. ``module_folders`` are folders of the module
-    cache, as ``(module, folder, name in the context)``. A ``variant_of`` another image has that one's Containerfile and
-    name, and another tag.
+    ``programs`` are copied into the build context as ``bin/<program>``, without their component's name.
+    ``packages`` are Debian packages: when there are any, the context holds ``rootfs.tar`` with a minimal Debian
+    that has them. ``host_files`` are files of Debian packages of this machine, such as a static busybox.
+    ``project`` asks for this project's own wheel and its locked requirements. ``images`` are archives that the
+    image carries along. ``module_folders`` are folders of the module cache, as ``(module, folder, name in the
+    context)``. A ``variant_of`` another image has that one's Containerfile and name, and another tag.
     """
 
     name: str

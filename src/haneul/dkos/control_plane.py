@@ -41,9 +41,9 @@ class Images:
     cilium: str
 
     def of(self, version: str) -> Images:
-        """Return the same with what is Kubernetes' own in this version: the tags carry it, also of one not built any more.
+        """Return the same with what is Kubernetes' own in this version, which the tags carry.
 
-        A cluster that an earlier Haneul made stays as it is until it is upgraded.
+        The version need not be built here: a cluster that an earlier Haneul made stays as it is until it is upgraded.
         """
 
         def tagged(reference: str) -> str:

@@ -60,7 +60,7 @@ async def mark(tenant: KubeClient, node: Manifest, now: datetime) -> None:
 
 
 async def mark_replaced(tenant: KubeClient, node: Manifest, now: datetime) -> None:
-    """Note that its machine is made anew from now on: how long that may take does not count from when it was emptied."""
+    """Note that its machine is made anew from now on, so that how long it was emptied does not count any more."""
     await tenant.patch(NODES, node["metadata"]["name"], {"metadata": {"annotations": {CHANGING: now.isoformat()}}})
 
 

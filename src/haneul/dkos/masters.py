@@ -56,7 +56,7 @@ _FRESH_SECONDS = 15.0
 _LONGEST_WORDS = 300
 #: What klog writes before each message: severity, moment, thread, place; it differs each time.
 _LOG_HEADER = re.compile(r"^[IWEF]\d{4} [\d:.]+ +\d+ [^\]]*\] ")
-#: On the controller manager's Deployment: the version that nodes are made from, since they have no workload of their own.
+#: On the controller manager's Deployment: the version that nodes are made from, as they have no workload of their own.
 NODES_VERSION = "dkos.haneul.dev/nodes-version"
 #: The secret from which the platform's API signs people's short-lived certificates.
 CLIENT_AUTHORITY = "client-authority"

@@ -20,9 +20,9 @@ is outdated and ready                                 marked, drained and replac
 So at most one wanted node is down by our own doing, a changed node that does not become ready stops the rest, and what
 is broken is mended first, whatever the others do. A ready node that changes its version of Kubernetes has no deadline:
 nobody waits for an upgrade as for a setting that is to help at once, so it stops and says what holds the pods
-(:func:`stopped`), and goes on by itself once they may move. A node that may not join until a person lets it in holds up its own
-pool, whose nodes would wait one after the other, and no other pool. A mark is an annotation of the Node object, so
-whoever looks next sees what was begun.
+(:func:`stopped`), and goes on by itself once they may move. A node that may not join until a person lets it in holds up
+its own pool, whose nodes would wait one after the other, and no other pool. A mark is an annotation of the Node object,
+so whoever looks next sees what was begun.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ They come true in this order; the first that is not true says what the cluster w
 | `NetworkReady` | at least one node is ready, which takes a working network | `NoNodeReady` |
 | `NodesReady` | the nodes are those wanted, ready and current | `NodesJoining`, `NodesChanging` |
 | `AuthoritiesCurrent` | no authorities are being replaced | [the step](../explanation/certificates.md) |
-| `VersionCurrent` | masters and nodes run the versions asked for | `UpgradingMasters`, `UpgradingNodes`, `UpgradeStopped`, `UpgradeRefused` |
+| `VersionCurrent` | masters and nodes run the versions asked for | `UpgradingNodes`, `UpgradeStopped`… |
 
 ## Phases
 
@@ -164,10 +164,11 @@ These are the rules of Kubernetes' version skew policy. Whatever breaks one is r
 | --- | --- |
 | API server | to a newer patch of its minor, or to the next minor; never back, never over a minor |
 | controller manager, scheduler | follow the API server; they are never newer, and at most one minor older |
-| nodes (kubelet, kube-proxy) | follow the masters, or have the version that `spec.nodeVersion` names: never newer than the API server, at most {KUBELET_MINORS} minors older; back and forth within that |
+| nodes | kubelet, kube-proxy: never newer than the API server, at most {KUBELET_MINORS} minors older; back and forth |
 | etcd | one release for all versions |
 
-Another version is asked for when the cluster was ready before, is awake, and its masters are where they were last sent.
+Nodes follow the masters unless `spec.nodeVersion` names another version. Another version is asked for when the cluster
+was ready before, is awake, and its masters are where they were last sent.
 [How to upgrade](../howto/upgrade-clusters.md).
 """
 

@@ -23,7 +23,7 @@ brings the nodes along one by one, :mod:`haneul.dkos.states` says how far it is.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from haneul.dkos.model import ClusterSpec
@@ -95,24 +95,29 @@ def nodes_version(spec: ClusterSpec) -> str:
 def next_versions(spec: ClusterSpec, made: Recorded) -> Plan:
     """Return what every part is to be made from now."""
     asked, before = spec.version, made.api.version
+    whole = Plan(Versions(asked, asked, nodes_version(spec)), Verdict(asked=asked))
     if not before:
-        return Plan(Versions(asked, asked, nodes_version(spec)), Verdict(asked=asked))
+        return whole
     kept = Versions(before, made.controllers.version or before, made.nodes or made.controllers.version or before)
     why = way_of_masters(before, asked) or way_of_nodes(asked, kept.nodes) or way_of_nodes(asked, nodes_version(spec))
     if why:
         return Plan(kept, Verdict(Stage.REFUSED, asked, before, why))
-    if before != asked and made.controllers.version not in ("", before):
+    if before != asked:
+        if kept.controllers == before:
+            return Plan(replace(kept, api=asked), Verdict(Stage.API, asked, before))
         # Another version was asked for in the middle: no two minors may be between the masters, so first things first.
         return next_versions(spec.model_copy(update={"version": before, "node_version": kept.nodes}), made)
-    if before != asked:
-        return Plan(Versions(asked, kept.controllers, kept.nodes), Verdict(Stage.API, asked, before))
-    ahead = Versions(asked, asked, kept.nodes)
-    if made.controllers.version not in ("", asked):
-        if not made.api.runs:
-            return Plan(kept, Verdict(Stage.API, asked, made.controllers.version))
-        return Plan(ahead, Verdict(Stage.CONTROLLERS, asked, made.controllers.version))
-    if made.controllers.version and kept.nodes != nodes_version(spec):
-        if not (made.api.runs and made.controllers.runs):
-            return Plan(ahead, Verdict(Stage.STARTING, asked, kept.nodes))
-        return Plan(Versions(asked, asked, nodes_version(spec)), Verdict(asked=asked))
-    return Plan(Versions(asked, asked, nodes_version(spec)), Verdict(asked=asked))
+    return _after_api(made, kept, whole)
+
+
+def _after_api(made: Recorded, kept: Versions, whole: Plan) -> Plan:
+    """Go on when the API server is made from the asked version; ``whole`` is what comes in the end."""
+    asked = kept.api
+    if kept.controllers != asked:
+        if made.api.runs:
+            return Plan(replace(kept, controllers=asked), Verdict(Stage.CONTROLLERS, asked, kept.controllers))
+        return Plan(kept, Verdict(Stage.API, asked, kept.controllers))
+    run = made.api.runs and made.controllers.runs
+    if made.controllers.version and kept.nodes != whole.versions.nodes and not run:
+        return Plan(kept, Verdict(Stage.STARTING, asked, kept.nodes))
+    return whole

@@ -1,4 +1,4 @@
-"""A cluster comes to another version through its controller: in order, one node after the other, stopped and gone on with.
+"""A cluster comes to another version through its controller: in order, one by one, stopped, and gone on with.
 
 The masters' programs and the machines' kubelets here say which version they are.
 """

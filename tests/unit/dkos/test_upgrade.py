@@ -1,4 +1,4 @@
-"""Which part of a cluster comes to another version when: the order, the gates between the steps, and what is refused."""
+"""Which part of a cluster comes to another version when: the order, the gates in between, and what is refused."""
 
 from __future__ import annotations
 
