@@ -235,7 +235,7 @@ THING = "/apis/example.org/v1/namespaces/default/things"
 
 def read_all(masters: Masters, version: str) -> dict[str, Any]:
     """Return what was written, as the API server of a version reads it."""
-    found = {}
+    found: dict[str, Any] = {}
     for path, body in OBJECTS:
         answer = masters.ask(version, "GET", f"{path}/{body['metadata']['name']}")
         assert answer.status_code == 200, answer.text

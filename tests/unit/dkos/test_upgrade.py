@@ -6,7 +6,7 @@ import itertools
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from haneul.dkos.masters import NODES_VERSION, recorded
@@ -91,6 +91,7 @@ def _minor(version: str) -> int:
     return numbers[1]
 
 
+@settings(deadline=None)
 @given(
     start=st.sampled_from(["1.34.1", "1.35.0", "1.36.5", "1.37.2"]),
     asked=st.lists(st.tuples(_KNOWN, st.one_of(st.just(""), _KNOWN), st.lists(st.booleans(), max_size=4)), max_size=8),
