@@ -50,7 +50,7 @@ async def test_developers_ask_for_the_next_version_and_it_is_recorded(api: Api) 
     made = await api.call("bob", "POST", UPGRADE, {"version": NEW}, status=202)
     assert (made["spec"]["version"], made["spec"]["nodeVersion"]) == (NEW, "")
     record = (await api.call("admin", "GET", "/audit"))["items"][0]
-    assert (record["person"], record["action"], record["target"]) == ("bob", "cluster.upgrade", f"web to {NEW}")
+    assert (record["person"], record["action"], record["object"]) == ("bob", "cluster.upgrade", f"web to {NEW}")
     # Asked again, nothing changes.
     before = await spec(api)
     await api.call("bob", "POST", UPGRADE, {"version": NEW}, status=202)
