@@ -41,6 +41,7 @@ from haneul.dkos.ports import Caller as AnyCaller
 from haneul.dkos.quota import QuotaLimits
 from haneul.dkos.quota_http import quotas_router
 from haneul.dkos.service import ClientAuthorities, ClusterService
+from haneul.dkos.upgrade_http import upgrades_router
 from haneul.firewall.http import firewall_router
 from haneul.firewall.ports import ApprovalBoard
 from haneul.firewall.record import FirewallRecord
@@ -279,6 +280,7 @@ def create_api(
         backups_router(service, access, askers),
         machines_router(machine_service, access),
         firewall_router(firewall, PeopleAtTheGate(gate, identity, proxies)),
+        upgrades_router(service, access),
         quotas_router(quotas, store, NoAddresses(), access),
         benchmark_router(ExaminationsOfClusters(service, looks, clock), MembersMayExamine(gate)),
         usage_router(record, ProjectUsageAccess(gate, identity), clock),

@@ -75,8 +75,8 @@ class OperatorSettings:
     backups: str = "/var/lib/haneul/backups"
     #: The platform's own image, which restores run.
     platform_image: str = ""
-    #: The unpacked node image, whose files machines get; the operator's pod mounts it.
-    node_tree: Path = Path("/opt/haneul/node")
+    #: Folder with the unpacked node images by version, whose files machines get; the operator's pod mounts them.
+    node_trees: Path = Path("/opt/haneul/nodes")
     #: Where kopf answers liveness probes, such as ``http://0.0.0.0:8080/healthz``; nowhere by default.
     health: str | None = None
     #: The platform's issuer, where tenants' API servers trust it.
@@ -111,7 +111,7 @@ class Operator:
             architecture=_ARCHITECTURES.get(platform.machine(), platform.machine()),
             clock=self._clock,
         )
-        self._pack: NodePack | None = None
+        self._packs: dict[str, NodePack] = {}
         self._packing = asyncio.Lock()
         self._ssh_nodes = SshNodes(self._machines, pack=self._node_pack, clock=self._clock)
         # A cluster is either kept or torn down, never both at once.
@@ -145,12 +145,12 @@ class Operator:
             await self._ssh_nodes.close()
             await self._management.close()
 
-    async def _node_pack(self) -> NodePack:
-        """Return the files that machines get; looked at once, when the first machine needs them."""
+    async def _node_pack(self, version: str) -> NodePack:
+        """Return the files that machines of a version get; looked at once, when the first machine needs them."""
         async with self._packing:
-            if self._pack is None:
-                self._pack = await asyncio.to_thread(pack, self._settings.node_tree)
-            return self._pack
+            if version not in self._packs:
+                self._packs[version] = await asyncio.to_thread(pack, self._settings.node_trees / version)
+            return self._packs[version]
 
     def _registry(self) -> kopf.OperatorRegistry:
         registry = kopf.OperatorRegistry()

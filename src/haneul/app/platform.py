@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from haneul.app import reserved
 from haneul.components.store import ComponentStore
-from haneul.components.table import image_reference
+from haneul.components.table import image_reference, variants
 from haneul.dkos.adapters.kube_events import READER
 from haneul.dkos.adapters.kube_machines import KEYS_NAMESPACE
 from haneul.dkos.adapters.sandbox_policy import node_pod_policy, runtime_class
@@ -57,7 +57,17 @@ API_PORT: Final = 7443
 _USER: Final = 65532
 _WAKER_ALIVE_PORT: Final = 8080
 _LABELS: Final = {"app.kubernetes.io/managed-by": "haneul", "app.kubernetes.io/part-of": "haneul"}
-_IMAGES: Final = ("platform", "toolbox", "node")
+#: What clusters of the management cluster's own version run beside it, and all that those of the older minor do.
+_IMAGES: Final = (
+    "platform",
+    "toolbox",
+    *(
+        row.name
+        for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
+        for row in variants(name)[1:]
+    ),
+    *(row.name for row in variants("node")),
+)
 _CERTIFICATE_LIFE: Final = timedelta(days=90)
 
 
@@ -112,7 +122,7 @@ class Platform:
 
     async def up(self, progress: Progress) -> None:
         """Install or update the services and wait until they serve."""
-        with progress.stage("load the platform's images", expected_seconds=12) as stage:
+        with progress.stage("load the platform's images", expected_seconds=20) as stage:
             for name in _IMAGES:
                 stage.note(name)
                 await self._lifecycle.containers.load_image(name)
@@ -405,6 +415,8 @@ def _keys_rights() -> list[Manifest]:
 
 
 def _operator(settings: ManagementSettings, image: str, build: str) -> Manifest:
+    # What machines get is what sandbox nodes run: the files of the node image.
+    nodes = variants("node")
     container = {
         **_container(image, _operator_arguments(settings, image)),
         "readinessProbe": {"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 2, "timeoutSeconds": 5},
@@ -418,7 +430,10 @@ def _operator(settings: ManagementSettings, image: str, build: str) -> Manifest:
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - for an instant it holds a key
             {"name": "cilium", "mountPath": "/opt/haneul/cilium", "readOnly": True},
             {"name": "authority", "mountPath": "/etc/haneul/authority", "readOnly": True},
-            {"name": "node", "mountPath": "/opt/haneul/node", "readOnly": True},
+            *(
+                {"name": row.name.replace(".", "-"), "mountPath": f"/opt/haneul/nodes/{row.version}", "readOnly": True}
+                for row in nodes
+            ),
         ],
         "resources": {"requests": {"cpu": "100m", "memory": "96Mi"}, "limits": {"memory": "1Gi"}},
     }
@@ -427,9 +442,14 @@ def _operator(settings: ManagementSettings, image: str, build: str) -> Manifest:
     # Upstream's resource definitions, as the release brings them.
     cilium = {"name": "cilium", "image": {"reference": image_reference("cilium"), "pullPolicy": "IfNotPresent"}}
     authority = {"name": "authority", "configMap": {"name": "platform-authority"}}
-    # What machines get is what sandbox nodes run: the files of the node image.
-    node = {"name": "node", "image": {"reference": image_reference("node"), "pullPolicy": "IfNotPresent"}}
-    return _deployment("haneul-operator", container, [scratch, cilium, authority, node], build)
+    trees = [
+        {
+            "name": row.name.replace(".", "-"),
+            "image": {"reference": image_reference(row.name), "pullPolicy": "IfNotPresent"},
+        }
+        for row in nodes
+    ]
+    return _deployment("haneul-operator", container, [scratch, cilium, authority, *trees], build)
 
 
 def _operator_arguments(settings: ManagementSettings, image: str) -> list[str]:

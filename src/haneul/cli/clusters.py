@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from haneul.cli import cluster_events
+from haneul.cli import cluster_events, upgrades
 from haneul.cli import kubeconfig as kube
 from haneul.cli.backups import backup_app, restore
 from haneul.cli.context import Contexts
@@ -22,6 +22,8 @@ cluster_app = typer.Typer(help="Kubernetes clusters with masters of their own.",
 cluster_app.add_typer(backup_app, name="backup")
 cluster_app.command()(restore)
 node_app = typer.Typer(help="The nodes of a cluster.", no_args_is_help=True)
+cluster_app.command()(upgrades.versions)
+cluster_app.command()(upgrades.upgrade)
 
 Project = Annotated[str | None, typer.Option("--project", "-p", help="Project; by default the one in use.")]
 Output = Annotated[Format, typer.Option("--output", "-o", help="How to show the result.")]
@@ -94,7 +96,9 @@ def create(
         bool, typer.Option("--ha", help="Three masters, whose API answers through changes and the loss of one.")
     ] = False,
     network: Annotated[str, typer.Option(help="native or cilium.")] = "native",
-    version: Annotated[str | None, typer.Option(help="Kubernetes version; by default the newest.")] = None,
+    version: Annotated[
+        str | None, typer.Option(help="Kubernetes version, of 'haneul cluster versions'; by default the newest.")
+    ] = None,
     pods: Annotated[str | None, typer.Option(help="Range for pods; by default a free one.")] = None,
     services: Annotated[str | None, typer.Option(help="Range for services; by default a free one.")] = None,
     cpu: Annotated[float, typer.Option(help="Cores of each node.")] = 2.0,
@@ -502,6 +506,7 @@ _NODE_COLUMNS = [
     Column("NODE", lambda n: n["name"]),
     Column("POOL", lambda n: n["pool"]),
     Column("READY", lambda n: "yes" if n["ready"] else "no"),
+    Column("VERSION", lambda n: n["version"]),
     Column("ADDRESS", lambda n: n["address"]),
     Column("MESSAGE", lambda n: n["message"]),
 ]

@@ -21,6 +21,7 @@ _STAGES = {
     "NetworkReady": "connect the first node",
     "NodesReady": "join the nodes",
     "AuthoritiesCurrent": "replace the authorities",
+    "VersionCurrent": "bring everything to the version of Kubernetes",
 }
 
 

@@ -20,7 +20,6 @@ from haneul.dkos.machines import LONGEST_MACHINE_NAME, Machine
 from haneul.dkos.model import (
     LONGEST_CLUSTER_NAME,
     MOST_NODES,
-    VERSIONS,
     Cluster,
     ClusterSpec,
     ConditionType,
@@ -28,6 +27,7 @@ from haneul.dkos.model import (
     NodeProviderName,
 )
 from haneul.dkos.states import MASTERS_STARTING, NO_ETCD_MAJORITY
+from haneul.dkos.upgrading import check_version
 from haneul.kernel.errors import ConflictError, InvalidInputError
 from haneul.kernel.names import parse_label
 
@@ -61,6 +61,11 @@ def admit(
     """
     parse_label(name, what="cluster name", longest=LONGEST_CLUSTER_NAME)
     check_shape(spec)
+    check_version(spec.version)
+    if spec.node_version not in ("", spec.version):
+        raise InvalidInputError(
+            "the nodes of a new cluster have the version of its masters", hint="leave nodeVersion out"
+        )
     if spec.hibernation.asleep:
         raise InvalidInputError(
             "a cluster cannot begin asleep",
@@ -162,10 +167,6 @@ def admit_masters(cluster: Cluster, after: ClusterSpec) -> None:
 
 def check_shape(spec: ClusterSpec) -> None:
     """Raise InvalidInputError for what is wrong with a spec by itself."""
-    if spec.version not in VERSIONS:
-        raise InvalidInputError(
-            f"Kubernetes {spec.version} is not built here", hint=f"choose one of {', '.join(VERSIONS)}"
-        )
     names = [pool.name for pool in spec.node_pools]
     if len(set(names)) != len(names):
         raise InvalidInputError("two pools have the same name", hint="give each pool a name of its own")

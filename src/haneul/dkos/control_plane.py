@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -49,6 +49,23 @@ class Images:
     toolbox: str
     node: str
     cilium: str
+
+    def of(self, version: str) -> Images:
+        """Return the same with what is Kubernetes' own in this version, which the tags carry.
+
+        The version need not be built here: a cluster that an earlier Haneul made stays as it is until it is upgraded.
+        """
+
+        def tagged(reference: str) -> str:
+            return f"{reference.rpartition(':')[0]}:v{version}"
+
+        return replace(
+            self,
+            apiserver=tagged(self.apiserver),
+            controller_manager=tagged(self.controller_manager),
+            scheduler=tagged(self.scheduler),
+            node=tagged(self.node),
+        )
 
 
 @dataclass(frozen=True)
@@ -530,6 +547,8 @@ def _container(
         "imagePullPolicy": "IfNotPresent",
         "args": [f"--{argument}={value}" for argument, value in arguments.items()],
         "resources": {"requests": {"cpu": cpu, "memory": memory}, "limits": {"memory": limit}},
+        # What a program said at its end is why it cannot start, for those who cannot read its log.
+        "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": hardened_container(),
     }
 

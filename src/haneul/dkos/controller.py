@@ -20,7 +20,7 @@ import structlog
 
 from haneul.dkos import tenant_objects
 from haneul.dkos.backup.recording import BackupRecords
-from haneul.dkos.changing import NodeChanger
+from haneul.dkos.changing import Changing, NodeChanger
 from haneul.dkos.control_plane import labels
 from haneul.dkos.credentials import decode, node_kubeconfig, operator_access, secret_manifest
 from haneul.dkos.door import Door
@@ -229,7 +229,7 @@ class ClusterController:
         tenant = self._tenant if api_answers else None
         plan = plan_nodes(cluster, provided, ())
         nodes, barred = await self._look_at_gate(tenant, cluster, plan, provided)
-        change = ""
+        change = Changing()
         if tenant is not None:
             await self._records.follow(cluster, made)
             await self._restoring.replace_lost(cluster, list(plan.keep), provided, nodes)
@@ -255,8 +255,11 @@ class ClusterController:
             endpoint=made.endpoints.outside,
             rotation=rotation,
             authorities_expire=made.keyring.expires,
-            change=change,
+            change=change.progress,
             masters_change=masters_change,
+            stopped=change.stopped,
+            upgrade=made.upgrade,
+            nodes_version=made.nodes_version,
         )
         return await self._report(cluster, seen, provided)
 
@@ -413,7 +416,7 @@ class ClusterController:
     ) -> dict[str, NodeAnnouncement]:
         """Return what the wanted nodes are made from; rendered anew only if something that goes into it changed."""
         authority = made.keyring.trusted("cluster")
-        inputs = (cluster.spec, made.endpoints, authority, made.keyring.machine_era, tokens)
+        inputs = (cluster.spec, made.endpoints, authority, made.keyring.machine_era, tokens, made.nodes_version)
         if self._announced is None or self._announced[0] != inputs:
             announced = {
                 name: NodeAnnouncement(
@@ -422,6 +425,7 @@ class ClusterController:
                     node_files(cluster, pool, name, pause_image=self._pause_image),
                     node_kubeconfig(_server(made, pool), tokens[name]),
                     authority,
+                    made.nodes_version,
                     made.keyring.machine_era,
                 )
                 for name, pool in plan_nodes(cluster, (), ()).keep.items()

@@ -59,6 +59,12 @@ class Reason(StrEnum):
     NODE_NOT_READY = "NodeNotReady"
     NODE_REPLACED = "NodeReplaced"
     NODE_DROPPED = "NodeDropped"
+    UPGRADE_BEGUN = "UpgradeBegun"
+    UPGRADE_REFUSED = "UpgradeRefused"
+    UPGRADE_STOPPED = "UpgradeStopped"
+    MASTERS_UPGRADED = "MastersUpgraded"
+    NODE_UPGRADED = "NodeUpgraded"
+    UPGRADED = "Upgraded"
     CLUSTER_READY = "ClusterReady"
     SCHEDULE_DUE = "ScheduleDue"
     SLEEP_WAITS = "SleepWaits"
@@ -133,6 +139,21 @@ MEANINGS: Final[Mapping[Reason, tuple[EventType, str, str]]] = {
     Reason.NODE_NOT_READY: (_W, "a node that ran pods does not", "wait a minute; then look at the node"),
     Reason.NODE_REPLACED: (_N, "a node has a new machine; what was on the old one's disk is gone", ""),
     Reason.NODE_DROPPED: (_N, "no pool wants the node any more, so it is taken out", ""),
+    Reason.UPGRADE_BEGUN: (_N, "the cluster begins to come to another version of Kubernetes", ""),
+    Reason.UPGRADE_REFUSED: (
+        _W,
+        "the spec asks for a version that Kubernetes does not let the cluster come to; everything stays as it is",
+        "`haneul cluster upgrade` with a version that it may come to",
+    ),
+    Reason.UPGRADE_STOPPED: (
+        _W,
+        "an upgrade does not go on by itself: masters did not become ready in five minutes, a node's pods may not "
+        "move, or a changed node does not become ready",
+        "[upgrade clusters](../howto/upgrade-clusters.md#when-an-upgrade-stops); it goes on once that is mended",
+    ),
+    Reason.MASTERS_UPGRADED: (_N, "all masters run another version of Kubernetes", ""),
+    Reason.NODE_UPGRADED: (_N, "a node runs another version of Kubernetes", ""),
+    Reason.UPGRADED: (_N, "masters and nodes run what was asked for", ""),
     Reason.CLUSTER_READY: (_N, "everything is as it was asked for", ""),
     Reason.SCHEDULE_DUE: (_N, "a moment of the cluster's schedule came, and so it falls asleep or wakes", ""),
     Reason.SLEEP_WAITS: (
@@ -217,6 +238,7 @@ def told(before: Look, after: Look) -> list[Event]:
         *_condition_events(before.status, after.status),
         *_machine_events(before.machines, after.machines),
         *_node_events(before.status, after.status),
+        *_upgrade_events(before.status, after.status),
         *_ready_events(before.status, after.status),
         *_patience_events(before, after),
     ]
@@ -391,6 +413,30 @@ def _approval_events(before: NodeStatus, after: NodeStatus) -> Iterator[Event]:
         yield event(Reason.NODE_AWAITS_APPROVAL, f"{place} {after.barred}")
     elif before.barred and not after.barred and after.address:
         yield event(Reason.NODE_APPROVED, f"{place} may reach all that its pool names")
+
+
+def _upgrade_events(before: ClusterStatus, after: ClusterStatus) -> Iterator[Event]:
+    old, new = _condition(before, ConditionType.VERSION_CURRENT), _condition(after, ConditionType.VERSION_CURRENT)
+    if new is None:
+        return
+    if old is not None and _true(old) and not _true(new) and new.reason != Reason.UPGRADE_REFUSED:
+        yield event(Reason.UPGRADE_BEGUN, new.message.partition(":")[0])
+    if before.version and after.version != before.version:
+        yield event(
+            Reason.MASTERS_UPGRADED, f"the masters run Kubernetes {after.version}, before it was {before.version}"
+        )
+    known = {node.name: node.version for node in before.nodes}
+    for node in after.nodes:
+        if known.get(node.name) and node.version and node.version != known[node.name]:
+            yield event(Reason.NODE_UPGRADED, f"node {node.name} runs Kubernetes {node.version}")
+    for reason in (Reason.UPGRADE_STOPPED, Reason.UPGRADE_REFUSED):
+        again = old is not None and (old.reason, old.message) == (new.reason, new.message)
+        if new.reason == reason and not again:
+            yield event(reason, new.message)
+    if old is not None and not _true(old) and _true(new) and old.reason != Reason.UPGRADE_REFUSED:
+        yield event(
+            Reason.UPGRADED, f"masters and nodes run what was asked for, the masters Kubernetes {after.version}"
+        )
 
 
 def _why(node: NodeStatus) -> str:

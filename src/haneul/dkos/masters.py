@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -31,8 +32,10 @@ from haneul.dkos.etcd_volumes import EtcdVolumes
 from haneul.dkos.hibernation import Level
 from haneul.dkos.keyring import Keyring, keyring_from, new_authorities
 from haneul.dkos.model import Cluster, MasterStatus, NetworkPlugin
+from haneul.dkos.releases import parse
 from haneul.dkos.rotation import Record, Step
 from haneul.dkos.states import MasterState
+from haneul.dkos.upgrade import Part, Plan, Recorded, Stage, Verdict, Versions, next_versions
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import UnavailableError
 from haneul.kernel.kube import (
@@ -53,6 +56,12 @@ _AUTHORITIES = "authorities"
 BUDGETED = ("etcd", "kube-apiserver")
 #: For how long after a look nothing is read again, unless what is wanted changed.
 _FRESH_SECONDS = 15.0
+#: Characters of what a program said that people are shown.
+_LONGEST_WORDS = 300
+#: What klog writes before each message: severity, moment, thread, place; it differs each time.
+_LOG_HEADER = re.compile(r"^[IWEF]\d{4} [\d:.]+ +\d+ [^\]]*\] ")
+#: On the controller manager's Deployment: the version that nodes are made from, as they have no workload of their own.
+NODES_VERSION = "dkos.haneul.dev/nodes-version"
 #: The secret from which the platform's API signs people's short-lived certificates.
 CLIENT_AUTHORITY = "client-authority"
 #: The ConfigMap, beside the masters, of what was found when the cluster was examined last.
@@ -75,6 +84,9 @@ class MadeMasters:
     templates: Mapping[int, str] = field(default_factory=dict)
     #: Whether one of several etcd members is changed, or waits for that.
     rolling: bool = False
+    #: What nodes are to be made from, and how far the masters are on their way to what is asked for.
+    nodes_version: str = ""
+    upgrade: Verdict = field(default_factory=Verdict)
 
 
 class Masters:
@@ -105,12 +117,14 @@ class Masters:
         self._templates: dict[int, str] = {}
         #: Whether an etcd member is not yet what it should be, so that the next call has to look again.
         self._rolling = False
+        self._plan: Plan | None = None
 
     def forget(self) -> None:
         """Apply everything again at the next call, in case somebody else changed it."""
         self._applied.clear()
         self.volumes.forget()
         self._made, self._made_for, self._rendered_for = None, (), ()
+        self._plan = None
 
     def look_again(self) -> None:
         """Read and render everything at the next call: an etcd member is not what it was."""
@@ -127,7 +141,8 @@ class Masters:
         # All that rendering takes from the cluster.
         wanted = (cluster.uid, cluster.spec, control_plane.publishes_early(cluster), level, rest)
         now = self._clock.monotonic()
-        if self._made is not None and self._made_for == wanted and now < self._fresh_until:
+        settled = self._plan is not None and self._plan.verdict.stage is Stage.DONE
+        if settled and self._made is not None and self._made_for == wanted and now < self._fresh_until:
             return self._made
         await self._apply(control_plane.namespaces(cluster))
         slots = await self.volumes.look(cluster)
@@ -136,16 +151,41 @@ class Masters:
         )
         slots = await self.volumes.look(cluster)
         digests, renewed = await self._credentials(cluster, endpoints, keyring)
-        inputs = (*wanted, endpoints, digests, slots)
+        plan = self._plan = await self._versions(cluster, level)
+        inputs = (*wanted, endpoints, digests, slots, plan.versions)
         if inputs != self._rendered_for or self._rolling:
-            self._digests = await self._programs(cluster, endpoints, digests, level, slots, rest=rest)
+            self._digests = await self._programs(cluster, endpoints, digests, level, slots, plan.versions, rest=rest)
             self._rendered_for = inputs
         made = MadeMasters(
-            endpoints, keyring, self._digests, slots=slots, templates=self._templates, rolling=self._rolling
+            endpoints,
+            keyring,
+            self._digests,
+            slots=slots,
+            templates=self._templates,
+            rolling=self._rolling,
+            nodes_version=plan.versions.nodes,
+            upgrade=plan.verdict,
         )
         self._made, self._made_for = None if self._rolling else made, wanted
         self._fresh_until = now + _FRESH_SECONDS
         return replace(made, renewed=renewed)
+
+    async def _versions(self, cluster: Cluster, level: Level) -> Plan:
+        """Return what each part is to be made from. What was settled needs no look until something else is asked for.
+
+        While masters end, or come back only in part, all stays as it is.
+        """
+        known = self._plan
+        if known is not None and known.verdict.stage is Stage.DONE:
+            settled = Recorded(Part(known.versions.api, runs=True), Part(known.versions.controllers, runs=True))
+            if known == next_versions(cluster.spec, replace(settled, nodes=known.versions.nodes)):
+                return known
+        selector = f"{CLUSTER_LABEL}={cluster.uid}"
+        made = recorded(await self._client.list(DEPLOYMENTS, cluster.masters_namespace, labels=selector))
+        if level < Level.ALL and made.api.version:
+            controllers = made.controllers.version or made.api.version
+            return Plan(Versions(made.api.version, controllers, made.nodes or controllers))
+        return next_versions(cluster.spec, made)
 
     async def _programs(
         self,
@@ -154,6 +194,7 @@ class Masters:
         credentials: dict[str, str],
         level: Level,
         slots: Sequence[Slot],
+        versions: Versions,
         *,
         rest: bool,
     ) -> dict[str, str]:
@@ -168,7 +209,7 @@ class Masters:
         digests = dict(credentials)
         for component, configuration in configurations.items():
             digests[component] += content_digest(configuration)
-        images = self._images
+        images = self._images.of(versions.api)
         spread = is_spread(cluster.spec.masters, slots)
         etcd = await self._etcd(cluster, endpoints, digests, slots, replicas=int(level >= Level.ETCD))
         servers = cluster.spec.masters if spread else 1
@@ -179,10 +220,10 @@ class Masters:
         ]
         if rest:
             replicas = (high_availability.CONTROLLERS if spread else 1) * (level is Level.ALL)
-            programs += [
-                control_plane.controller_manager(cluster, images, digests, replicas=replicas),
-                control_plane.scheduler(cluster, images, digests, replicas=replicas),
-            ]
+            images = self._images.of(versions.controllers)
+            manager = control_plane.controller_manager(cluster, images, digests, replicas=replicas)
+            manager["metadata"]["annotations"] = {NODES_VERSION: versions.nodes}
+            programs += [manager, control_plane.scheduler(cluster, images, digests, replicas=replicas)]
             if cluster.spec.network.plugin is NetworkPlugin.CILIUM:
                 programs.append(control_plane.cilium_operator(cluster, endpoints, images, digests, replicas=replicas))
         await self._apply(programs)
@@ -364,6 +405,42 @@ def _disruption_budgets(cluster: Cluster) -> list[Manifest]:
     ]
 
 
+def recorded(deployments: Sequence[Manifest]) -> Recorded:
+    """Return what the masters' Deployments were made from last, and whether just that runs. Pure."""
+    by_name = {deployment["metadata"]["name"]: deployment for deployment in deployments}
+    controllers = [by_name[name] for name in ("kube-controller-manager", "kube-scheduler") if name in by_name]
+    versions = sorted(map(_version_of, controllers), key=lambda version: (parse(version) or (0, 0, 0), version))
+    annotations = by_name.get("kube-controller-manager", {}).get("metadata", {}).get("annotations") or {}
+    api = by_name.get("kube-apiserver")
+    return Recorded(
+        Part(_version_of(api), _runs(api)) if api is not None else Part(),
+        # The older one is what has still to be brought along.
+        Part(versions[0], all(map(_runs, controllers)) and len(set(versions)) == 1) if versions else Part(),
+        annotations.get(NODES_VERSION, ""),
+    )
+
+
+def _version_of(workload: Manifest) -> str:
+    image: str = workload["spec"]["template"]["spec"]["containers"][0]["image"]
+    return image.rpartition(":")[2].removeprefix("v")
+
+
+def _runs(workload: Manifest) -> bool:
+    """Say whether pods of its last template run and are ready, as many as wanted, and no others.
+
+    An API server that ends may still serve for a while, and a newer controller shall not find it.
+    """
+    status, wanted = workload.get("status", {}), workload["spec"]["replicas"]
+    return bool(
+        wanted
+        and status.get("observedGeneration") == workload["metadata"]["generation"]
+        and status.get("replicas", 0) == wanted
+        and status.get("updatedReplicas", 0) == wanted
+        and status.get("readyReplicas", 0) == wanted
+        and not status.get("terminatingReplicas", 0)
+    )
+
+
 def unfinished_rollouts(workloads: Sequence[Manifest], digests: Mapping[str, str]) -> list[str]:
     """Return the components among ``digests`` of which pods made from another digest run, or none yet. Pure."""
     by_name = {workload["metadata"]["name"]: workload for workload in workloads}
@@ -411,6 +488,7 @@ def _master_state(role: str, pods: list[Manifest], *, wanted: int = 1) -> Master
     waiting = [pod for pod in pods if pod not in ready]
     why = "" if len(ready) >= wanted else (_why_not_ready(waiting[-1]) if waiting else "its pod is being made")
     message = f"{len(ready)} of {wanted} ready: {why}" if why and wanted > 1 else why
+    coming = [pod for pod in waiting if "deletionTimestamp" not in pod["metadata"]] if not why else []
     return MasterState(
         role,
         ready=len(ready) >= wanted,
@@ -420,12 +498,8 @@ def _master_state(role: str, pods: list[Manifest], *, wanted: int = 1) -> Master
         address=address,
         pods=tuple(_pod_status(role, pod) for pod in pods),
         working=len(ready),
+        coming=_why_not_ready(coming[0]) if coming else "",
     )
-
-
-def _is_ready(pod: Manifest) -> bool:
-    conditions = pod.get("status", {}).get("conditions", [])
-    return any(entry["type"] == "Ready" and entry["status"] == "True" for entry in conditions)
 
 
 def _pod_status(role: str, pod: Manifest) -> MasterStatus:
@@ -433,6 +507,11 @@ def _pod_status(role: str, pod: Manifest) -> MasterStatus:
     message = "it ends" if "deletionTimestamp" in pod["metadata"] else ("" if ready else _why_not_ready(pod))
     host = str(pod.get("spec", {}).get("nodeName", ""))
     return MasterStatus(name=pod["metadata"]["name"], role=role, host=host, ready=ready, message=message)
+
+
+def _is_ready(pod: Manifest) -> bool:
+    conditions = pod.get("status", {}).get("conditions", [])
+    return any(entry["type"] == "Ready" and entry["status"] == "True" for entry in conditions)
 
 
 def _how_it_ended(container: Manifest) -> str:
@@ -444,12 +523,19 @@ def _how_it_ended(container: Manifest) -> str:
     return "OOMKilled" if end.get("reason") == "OOMKilled" else f"exit code {end.get('exitCode', 'unknown')}"
 
 
+def _last_words(container: Manifest) -> str:
+    """Return the last line that a container's program wrote before it ended by an error; nothing if none did."""
+    said = str((container.get("lastState", {}).get("terminated") or {}).get("message", ""))
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    return _LOG_HEADER.sub("", lines[-1])[:_LONGEST_WORDS] if lines else ""
+
+
 def _why_not_ready(pod: Manifest) -> str:
     status = pod.get("status", {})
     for entry in [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]:
         waiting = entry.get("state", {}).get("waiting")
         if waiting and waiting.get("reason") not in ("PodInitializing", "ContainerCreating"):
-            return f"{waiting.get('reason')}: {waiting.get('message', '')}".rstrip(": ")
+            return f"{waiting.get('reason')}: {_last_words(entry) or waiting.get('message', '')}".rstrip(": ")
     scheduled = next((e for e in status.get("conditions", []) if e["type"] == "PodScheduled"), None)
     if scheduled is not None and scheduled["status"] == "False":
         return str(scheduled.get("message", "not scheduled"))

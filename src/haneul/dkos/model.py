@@ -18,14 +18,12 @@ from cronsim import CronSim, CronSimError
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
+from haneul.dkos.releases import VERSIONS
 from haneul.kernel.errors import InvalidInputError
 from haneul.kernel.kube import Resource
 from haneul.kernel.names import LABEL_PATTERN, parse_label
 
 CLUSTERS: Final = Resource("dkos.haneul.dev", "v1alpha1", "clusters", "Cluster")
-
-#: Kubernetes versions whose components are built, newest first. The first is the default.
-VERSIONS: Final = ("1.37.2",)
 
 #: Names become parts of DNS labels and namespaces together with the project's name.
 LONGEST_CLUSTER_NAME: Final = 30
@@ -289,7 +287,10 @@ class RestoreRequest(_Model):
 class ClusterSpec(_Model):
     """What a cluster is asked to be."""
 
-    version: str = Field(default=VERSIONS[0], description="The version of Kubernetes.")
+    version: str = Field(default=VERSIONS[0], description="The version of Kubernetes; it never goes back.")
+    node_version: str = Field(
+        default="", description="The nodes' version where it is not the same: never newer, at most three minors older."
+    )
     masters: Literal[1, 3] = Field(
         default=1, description="How many masters it has; with 3 its API answers through changes and the loss of one."
     )
@@ -365,6 +366,7 @@ class ConditionType(StrEnum):
     NETWORK_READY = "NetworkReady"
     NODES_READY = "NodesReady"
     AUTHORITIES_CURRENT = "AuthoritiesCurrent"
+    VERSION_CURRENT = "VersionCurrent"
 
 
 class Condition(_Model):
@@ -383,6 +385,7 @@ class NodeStatus(_Model):
     name: str = Field(description="Its pool's name, and a number or its machine's name.")
     pool: str = Field(description="Its pool.")
     address: str = Field(default="", description="Where its provider sees it.")
+    version: str = Field(default="", description="The version of Kubernetes that its kubelet said to be last.")
     ready: bool = Field(default=False, description="Whether it runs pods.")
     message: str = Field(default="", description="What it waits for.")
     barred: str = Field(
@@ -467,7 +470,7 @@ class ClusterStatus(_Model):
         default="", description="The request for a look after which this status was seen; see `lookRequested`."
     )
     endpoint: str = Field(default="", description="The API server's URL for people.")
-    version: str = Field(default="", description="The version of Kubernetes.")
+    version: str = Field(default="", description="The version of Kubernetes that all masters run, or ran last.")
     pods: str = Field(default="", description="The range of the pods' addresses.")
     services: str = Field(default="", description="The range of the services' addresses.")
     masters: tuple[MasterStatus, ...] = Field(

@@ -21,7 +21,7 @@ class NodeAnnouncement:
 
     ``authority`` are the certificates that the node trusts; a change of them reaches the running machine's file. Only
     a change of ``era``, the number of the authorities that sign for the node, makes it ask for certificates anew:
-    a machine of another era is replaced.
+    a machine of another era is replaced. So is one of another ``version`` of Kubernetes.
     """
 
     name: str
@@ -29,6 +29,7 @@ class NodeAnnouncement:
     files: dict[str, str]
     bootstrap_kubeconfig: bytes = field(repr=False)
     authority: bytes
+    version: str
     era: int = 0
 
 

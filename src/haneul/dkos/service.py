@@ -33,6 +33,7 @@ from haneul.dkos.model import (
 from haneul.dkos.ports import BackupCatalogues, ClusterTokens
 from haneul.dkos.shared_watch import SharedWatches
 from haneul.dkos.states import OLD_TRUSTED
+from haneul.dkos.upgrading import Proposal, asked_spec, check_upgrade, check_version, propose
 from haneul.kernel.errors import ConflictError, InvalidInputError, NotFoundError, UnavailableError
 from haneul.kernel.kube_merge import merge_patch
 from haneul.kernel.names import parse_label
@@ -164,6 +165,7 @@ class ClusterService:
         if after.hibernation.asleep != cluster.spec.hibernation.asleep or after.hibernation.asked > now:
             after = after.model_copy(update={"hibernation": after.hibernation.model_copy(update={"asked": now})})
         admit_change(cluster.spec, after)
+        check_upgrade(cluster, after)
         if after.hibernation.asleep and not cluster.spec.hibernation.asleep and (doing := sleep_waits_for(cluster)):
             raise ConflictError(
                 f"{name} cannot fall asleep now: {doing}",
@@ -190,6 +192,25 @@ class ClusterService:
             """Note nobody: sleep asks for nothing that a pool did not ask for before."""
 
         return await self.change(project, name, {"hibernation": word}, now=now, asking=no_pool_changes)
+
+    async def upgrade(self, project: str, name: str, *, version: str | None, node_version: str | None) -> Cluster:
+        """Ask for another version of Kubernetes, for the nodes alone if none is named for the masters.
+
+        Asked again for what was asked for, it changes nothing. Raises InvalidInputError for a way that Kubernetes does
+        not allow, ConflictError while the cluster is not in a state to begin.
+        """
+        cluster = await self._changeable(project, name)
+        after = asked_spec(cluster, version, node_version)
+        check_upgrade(cluster, after)
+        if after != cluster.spec:
+            cluster = await self._store.replace_spec(cluster, after)
+            self._changed()
+        return cluster
+
+    async def proposals(self, project: str, version: str) -> Sequence[Proposal]:
+        """Return what asking each of a project's clusters for a version would come to; nothing is changed."""
+        check_version(version)
+        return [propose(cluster, version) for cluster in await self._store.list(project)]
 
     async def request_look(self, project: str, name: str, *, now: datetime) -> Cluster:
         """Ask for a look that begins after this; a status may be of before the platform stood still, or older."""
@@ -258,6 +279,11 @@ class ClusterService:
         if cluster.is_restoring:
             raise ConflictError(
                 f"{name} is being restored", hint=f"'haneul cluster get {name} --wait' waits for it; then ask again"
+            )
+        if cluster.status.version not in ("", cluster.spec.version):
+            raise ConflictError(
+                f"the masters of {name} are on their way from {cluster.status.version} to {cluster.spec.version}",
+                hint=f"'haneul cluster get {name} --wait' waits for it; then ask again",
             )
         condition = {entry.type: entry for entry in cluster.status.conditions}.get(ConditionType.AUTHORITIES_CURRENT)
         if condition is not None and condition.status != "True":

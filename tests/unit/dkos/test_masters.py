@@ -212,6 +212,12 @@ async def etcd_pod(client: MemoryKubeClient, cluster: Cluster, status: dict[str,
     await client.patch(PODS, "etcd-0", {"status": status}, cluster.masters_namespace, subresource="status")
 
 
+LAST_WORDS = """I1127 02:13:50.123456       1 options.go:1] starting
+E1127 02:13:50.223456       1 run.go:72] unrecognized feature gate: Vanished
+
+"""
+
+
 @pytest.mark.parametrize(
     ("status", "ready", "message"),
     [
@@ -224,6 +230,18 @@ async def etcd_pod(client: MemoryKubeClient, cluster: Cluster, status: dict[str,
             "ImagePullBackOff: no such image",
         ),
         ({"containerStatuses": [{"state": {"waiting": {"reason": "ContainerCreating"}}}]}, False, "starting"),
+        (
+            {
+                "containerStatuses": [
+                    {
+                        "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s restarting"}},
+                        "lastState": {"terminated": {"exitCode": 1, "message": LAST_WORDS}},
+                    }
+                ]
+            },
+            False,
+            "CrashLoopBackOff: unrecognized feature gate: Vanished",
+        ),
         (
             {"conditions": [{"type": "PodScheduled", "status": "False", "message": "no host has room"}]},
             False,

@@ -89,7 +89,9 @@ def test_sandbox_node_is_rendered_as_the_golden_files_say(
     native: Cluster, cilium: Cluster, images: Images, golden: Golden
 ) -> None:
     for cluster, name in ((native, "native"), (cilium, "cilium")):
-        node = NodeAnnouncement("big-0", cluster.spec.node_pools[1], {"node.env": "A=1\n"}, b"kubeconfig", b"ca")
+        node = NodeAnnouncement(
+            "big-0", cluster.spec.node_pools[1], {"node.env": "A=1\n"}, b"kubeconfig", b"ca", "1.37.2"
+        )
         golden(f"sandbox-node.{name}.yaml", list(node_manifests(cluster, node, images)))
 
 
