@@ -160,6 +160,7 @@ async def _prepare(wanted: RestoreStep, folders: RestoreFolders, *, replay: Path
         number=wanted.number,
         member=Member("etcd-0", wanted.peer_url, wanted.token),
         alteration=Alteration(FOREIGN if wanted.as_new else STALE, next(iter(own.sealing_keys.items()), None)),
+        version=str(own.spec.get("version", "")),
     )
     said: dict[str, Any] = {"done": "prepare", "seconds": round(clock.monotonic() - began, 2)}
     # It was made by a Job that ended before it could say so; how it is, its etcd will say.

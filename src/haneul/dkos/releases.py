@@ -59,6 +59,13 @@ def way_of_masters(before: str, after: str) -> str:
     return ""
 
 
+def offered_after(version: str) -> str:
+    """Return the version in which a cluster of this one can be made again: the same, or else the next; or nothing."""
+    if version in VERSIONS:
+        return version
+    return next((one for one in reversed(VERSIONS) if not way_of_masters(version, one)), "")
+
+
 def way_of_nodes(masters: str, nodes: str) -> str:
     """Return in words why nodes of one version cannot work with masters of another; nothing if they can."""
     first, second = parse(masters), parse(nodes)

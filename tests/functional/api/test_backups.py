@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
+import pytest
+
 from haneul.dkos.backup.catalogue import Catalogue, SnapshotView, WindowView
 from haneul.dkos.model import (
     BackupState,
@@ -15,8 +17,10 @@ from haneul.dkos.model import (
     RestoreState,
     RestoreStatus,
 )
+from haneul.dkos.releases import VERSIONS
 from tests.functional.api.application import START, Api
 
+NEW, OLD = VERSIONS
 CLUSTER = "/projects/shop/clusters/web"
 RESTORE = f"{CLUSTER}/restore"
 
@@ -155,6 +159,37 @@ async def test_new_cluster_from_a_backup_has_its_services_and_other_pods(api: Ap
     await api.call("alice", "POST", "/projects/shop/clusters", stolen, status=422)
     await api.call("alice", "POST", RESTORE, {"as": "copy"}, status=409)
     await api.call("alice", "POST", RESTORE, {"as": "No Name"}, status=422)
+
+
+@pytest.mark.parametrize(("had", "has"), [(OLD, OLD), ("1.36.1", OLD), ("1.35.9", OLD), (NEW, NEW)])
+async def test_new_cluster_from_a_backup_has_the_same_version_or_else_the_next(api: Api, had: str, has: str) -> None:
+    catalogue = await backed_up(api)
+    was = {**catalogue.spec, "version": had, "nodeVersion": "1.35.9"}
+    await api.backups.publish(catalogue.model_copy(update={"spec": was}))
+    made = await api.call("alice", "POST", RESTORE, {"as": "copy"}, status=202)
+    assert (made["spec"]["version"], made["spec"]["nodeVersion"]) == (has, "")
+
+
+async def test_a_backup_that_no_offered_version_can_read_is_refused(api: Api) -> None:
+    catalogue = await backed_up(api)
+    await api.backups.publish(catalogue.model_copy(update={"spec": {**catalogue.spec, "version": "1.34.2"}}))
+    refused = await api.send("alice", "POST", RESTORE, json={"as": "copy"})
+    assert refused.status_code == 409
+    assert "had Kubernetes 1.34.2" in refused.json()["detail"] and "upgrade it from there" in refused.json()["hint"]
+    await api.call("alice", "GET", "/projects/shop/clusters/copy", status=404)
+
+
+async def test_restore_and_upgrade_wait_for_each_other(api: Api) -> None:
+    await backed_up(api)
+    await see(api, version=OLD)
+    refused = await api.send("alice", "POST", RESTORE, json={})
+    assert refused.status_code == 409 and "on their way from" in refused.json()["detail"]
+    cluster = await api.store.get("shop", "web")
+    older = cluster.model_copy(update={"spec": cluster.spec.model_copy(update={"version": OLD})})
+    api.store._keep("modified", older)
+    await api.call("alice", "POST", RESTORE, {}, status=202)
+    refused = await api.send("alice", "POST", f"{CLUSTER}/upgrade", json={"version": NEW})
+    assert (refused.status_code, refused.json()["detail"]) == (409, "web is being restored")
 
 
 async def test_deleted_cluster_is_restored_as_a_new_one(api: Api) -> None:

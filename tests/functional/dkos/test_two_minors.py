@@ -24,6 +24,7 @@ from haneul.app.images import cluster_images
 from haneul.app.installation import component_store
 from haneul.components.table import KUBERNETES, KUBERNETES_BEFORE, variants
 from haneul.dkos import control_plane
+from haneul.dkos.confinement import POLICIES_FILE
 from haneul.dkos.credentials import Endpoints, component_data, component_profiles, operator_access
 from haneul.dkos.keyring import Keyring, new_authorities
 from haneul.dkos.model import Cluster, ClusterSpec, Network, NodePool, NodeProviderName, Settings
@@ -80,7 +81,13 @@ class Masters:
             data = component_data(component, leaves, self.keyring, self.endpoints, self.now)
             self._write(f"{component}/pki", data)
         for component, manifest in control_plane.configurations(self.cluster).items():
-            self._write(f"{component}/config", {name: text.encode() for name, text in manifest["data"].items()})
+            files = {
+                name: text.replace("/etc/haneul/policies", f"{self.folder}/policies").encode()
+                for name, text in manifest["data"].items()
+            }
+            self._write(f"{component}/config", files)
+            if POLICIES_FILE in files:
+                self._write("policies", {POLICIES_FILE: files[POLICIES_FILE]})
         access = operator_access(self.keyring, self.endpoints, self.now)
         self._write("operator", {"ca.crt": access.authority, "pair.pem": access.client_certificate + access.client_key})
 

@@ -23,6 +23,7 @@ from haneul.dkos.masters import Masters
 from haneul.dkos.model import CLUSTERS, Cluster, ClusterStatus, MasterStatus, Phase, project_namespace
 from haneul.dkos.quota import MASTERS_MEMORY_MIB, MASTERS_MILLICORES, needs
 from haneul.dkos.states import MasterState, Observation, status_of
+from haneul.dkos.upgrade import Stage
 from haneul.kernel.clock import VirtualClock
 from haneul.kernel.errors import ConflictError
 from haneul.kernel.kube import (
@@ -277,6 +278,43 @@ async def test_masters_fall_asleep_and_wake_with_all_their_members(world: Highla
     assert await replicas() == {"etcd": 0, "etcd-1": 0, "etcd-2": 0}
     await masters.ensure(cluster)
     assert await replicas() == {"etcd": 1, "etcd-1": 1, "etcd-2": 1}
+
+
+async def test_all_api_servers_are_of_the_new_version_before_a_controller_is(world: Highlands, native: Cluster) -> None:
+    old, new = native.spec.model_copy(update={"version": "1.36.5"}), "1.37.2"
+    cluster = await three(world, native.model_copy(update={"spec": old}))
+    namespace, wanted = cluster.masters_namespace, cluster.spec.model_copy(update={"version": new})
+    newer = cluster.model_copy(update={"spec": wanted})
+    masters = Masters(world.management, images=world.images, outside_address="192.0.2.10", data="/d", clock=world.clock)
+    before = await world.management.list(STATEFUL_SETS, namespace)
+
+    async def made_from() -> list[str]:
+        found = {one["metadata"]["name"]: one for one in await world.management.list(DEPLOYMENTS, namespace)}
+        names = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
+        images = [found[name]["spec"]["template"]["spec"]["containers"][0]["image"] for name in names]
+        return [image.rpartition(":v")[2] for image in images]
+
+    made = await masters.ensure(newer)
+    assert await made_from() == [new, old.version, old.version]
+    servers = await world.management.get(DEPLOYMENTS, "kube-apiserver", namespace)
+    assert servers is not None and servers["spec"]["replicas"] == 3
+    assert servers["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+    seen = {"observedGeneration": servers["metadata"]["generation"], "replicas": 3, "readyReplicas": 3}
+    # Two are new and one is to come; then all are new, and an old one still ends.
+    for update in ({"replicas": 4, "updatedReplicas": 2}, {"updatedReplicas": 3, "terminatingReplicas": 1}):
+        status = {"status": seen | update}
+        await world.management.patch(DEPLOYMENTS, "kube-apiserver", status, namespace, subresource="status")
+        made = await masters.ensure(newer)
+        assert (await made_from(), made.upgrade.stage) == ([new, old.version, old.version], Stage.API)
+    ended = {"status": {"terminatingReplicas": 0}}
+    await world.management.patch(DEPLOYMENTS, "kube-apiserver", ended, namespace, subresource="status")
+    made = await masters.ensure(newer)
+    assert (await made_from(), made.nodes_version) == ([new, new, new], old.version)
+    await world.move(cluster)
+    made = await masters.ensure(newer)
+    assert (made.upgrade.stage, made.nodes_version, made.rolling) == (Stage.DONE, new, False)
+    after = await world.management.list(STATEFUL_SETS, namespace)
+    assert [one["spec"] for one in after] == [one["spec"] for one in before], "etcd is not part of it"
 
 
 async def test_nothing_of_several_members_is_left_when_a_claim_or_secret_is_lost(

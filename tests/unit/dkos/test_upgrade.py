@@ -154,13 +154,28 @@ def test_what_was_made_last_stands_on_the_workloads() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"readyReplicas": 0}, {"replicas": 2}, {"updatedReplicas": 0}, {"observedGeneration": 2}]
+    "change",
+    [
+        {"readyReplicas": 0},
+        {"replicas": 2},
+        {"updatedReplicas": 0},
+        {"observedGeneration": 2},
+        {"terminatingReplicas": 1},
+    ],
 )
 def test_a_rollout_is_over_when_its_pods_alone_run_and_are_ready(change: Manifest) -> None:
     api = deployment("kube-apiserver", NEW)
     assert recorded([api]).api == Part(NEW, runs=True)
     api["status"] |= change
     assert recorded([api]).api == Part(NEW, runs=False)
+
+
+@pytest.mark.parametrize(("updated", "ready", "runs"), [(1, 3, False), (3, 2, False), (3, 3, True)])
+def test_several_api_servers_run_when_all_of_them_are_of_the_last_version(updated: int, ready: int, runs: bool) -> None:
+    api = deployment("kube-apiserver", NEW)
+    api["spec"]["replicas"] = 3
+    api["status"] |= {"replicas": 3, "updatedReplicas": updated, "readyReplicas": ready}
+    assert recorded([api]).api == Part(NEW, runs=runs)
 
 
 def test_of_two_controllers_the_older_version_counts() -> None:

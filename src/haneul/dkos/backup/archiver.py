@@ -33,6 +33,7 @@ from haneul.dkos.backup.ports import EtcdSource, Identity, WatchCompactedError
 from haneul.dkos.backup.replaying import Member, Replayer, file_content
 from haneul.dkos.backup.segments import Change, Revision, pack, unpack
 from haneul.dkos.backup.timeline import Retention, Wish, chain, outlived, up_to
+from haneul.dkos.backup.writers import writers_after
 from haneul.dkos.model import NEVER, BackupState
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import BackupDamagedError, BackupIncompleteError, HaneulError, UnavailableError
@@ -142,7 +143,7 @@ class Archiver:
     async def _begin(self) -> None:
         """Find out where to go on; what is not certain begins anew."""
         identity = await self._source.identity()
-        await keep_facts(self._objects, self._facts)
+        await keep_facts(self._objects, self._facts, self._clock.now())
         self._contents = await self._objects.contents()
         await self._read_proofs()
         await self._read_marks()
@@ -443,12 +444,17 @@ class Archiver:
         self._publish(catalogue)
 
 
-async def keep_facts(objects: SealedObjects, facts: dict[str, Any]) -> None:
-    """Keep what is known of the cluster; keys that it had before stay known, for old states were sealed with them."""
+async def keep_facts(objects: SealedObjects, facts: dict[str, Any], now: datetime) -> None:
+    """Keep what is known of the cluster, and the keys and versions that it had before: old states are of those."""
     known: dict[str, Any] = {}
     with contextlib.suppress(BackupIncompleteError):
         known = await objects.facts()
-    wanted = {**facts, "keys": {**known.get("keys", {}), **facts["keys"]}}
+    wanted = {
+        **facts,
+        "keys": {**known.get("keys", {}), **facts["keys"]},
+    }
+    if version := facts["spec"].get("version"):
+        wanted["writers"] = writers_after(known, version, now)
     if wanted != known:
         await objects.put_document(facts_key(objects.cluster), wanted)
 

@@ -17,6 +17,7 @@ from typing import Final
 from haneul.dkos.backup.objects import SealedObjects
 from haneul.dkos.backup.replaying import Alteration, Made, Member, Replayer
 from haneul.dkos.backup.timeline import Wish, at_least, stretch_for
+from haneul.dkos.backup.writers import check_reader
 from haneul.kernel.errors import BackupIncompleteError
 from haneul.kernel.files import write_atomically
 
@@ -39,10 +40,12 @@ async def prepare(
     number: int,
     member: Member,
     alteration: Alteration,
+    version: str = "",
 ) -> Made | None:
     """Make what is wished for beside what etcd runs on; None if it was made before.
 
-    Raises BackupIncompleteError, BackupDamagedError; then nothing is left of it.
+    ``version`` is the one that Kubernetes will have there, if any does. Raises BackupIncompleteError,
+    BackupDamagedError, ConflictError if that version may not go on from it; then nothing is left of it.
     """
     if is_placed(folder, number) or _prepared(folder, number).exists():
         return None
@@ -54,6 +57,8 @@ async def prepare(
         wish = at_least(wish, await objects.mark(stretch.snapshot.generation))
         stretch = stretch_for(contents, wish)
         facts = await objects.facts()
+        if version:
+            check_reader(facts, stretch, version)
         made = await replayer.restore(
             objects,
             stretch,

@@ -17,6 +17,7 @@ from haneul.dkos.model import (
     NodeProviderName,
     RestoreRequest,
 )
+from haneul.dkos.releases import offered_after
 from haneul.kernel.errors import BackupIncompleteError, ConflictError, InvalidInputError
 
 
@@ -76,7 +77,8 @@ def _not_there(catalogue: Catalogue, what: str) -> BackupIncompleteError:
 def as_new(catalogue: Catalogue, asked: Asked) -> ClusterSpec:
     """Return the spec of a new cluster from a backup: as the old one was, but awake, and with no machine of its.
 
-    The range of services stays, for objects hold addresses of it; pods get another one, for they are other pods.
+    The range of services stays, for objects hold addresses of it; pods get another one, for they are other pods. The
+    version of Kubernetes stays while it is offered; then the next one takes its place.
     """
     try:
         spec = ClusterSpec.model_validate(catalogue.spec)
@@ -85,10 +87,18 @@ def as_new(catalogue: Catalogue, asked: Asked) -> ClusterSpec:
             f"what {catalogue.name} was cannot be made any more: {error.errors()[0]['msg']}",
             hint="restore it with the version of Haneul that made it",
         ) from error
+    version = offered_after(spec.version)
+    if not version:
+        raise ConflictError(
+            f"{catalogue.name} had Kubernetes {spec.version}, and no version that is built here can read what it wrote",
+            hint="restore it with a version of Haneul that has that minor or the next, and upgrade it from there",
+        )
     request = from_backup(catalogue, asked, number=1, source=catalogue.uid)
     return spec.model_copy(
         update={
             "restore": request,
+            "version": version,
+            "node_version": "",
             "hibernation": Hibernation(asked=NEVER, wake_on_request=spec.hibernation.wake_on_request),
             "authorities": AuthoritiesRequest(grace_seconds=spec.authorities.grace_seconds),
             "network": spec.network.model_copy(update={"pods": None}),
