@@ -25,7 +25,7 @@ from haneul.kernel.kube_manifests import JOIN_PATH, STRONG_CIPHERS
 from haneul.kernel.pki import LeafProfile, issue_authority, issue_leaf, new_private_key, private_key_pem
 from haneul.management import api_server_files, kubeadm
 from haneul.management.settings import ManagementSettings
-from tests.functional.sign_on.test_api_server import free_ports, program
+from tests.functional.kubernetes import free_ports, program
 
 DEADLINE = 120.0
 #: Of what kubeadm is told, what this test is about.

@@ -177,6 +177,8 @@ def log_of(masters: Masters, component: str, version: str = "") -> str:
 @contextlib.contextmanager
 def api_server(masters: Masters, version: str) -> Iterator[None]:
     """Run the API server of a version, ready."""
+    # What was free when the test began may be somebody's by now.
+    masters.api_ports[version] = free_port()
     with running(masters, "kube-apiserver", version) as process:
         deadline = time.monotonic() + DEADLINE
         while True:
