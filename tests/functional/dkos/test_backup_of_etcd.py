@@ -381,7 +381,8 @@ async def test_a_part_that_is_gone_or_damaged_is_an_error_and_the_cluster_stays_
     async with lab.archiver() as archiver:
         await lab.stored(archiver, await etcd.put("/a", "first"))
         for value in ("second", "third"):
-            await lab.stored(archiver, await etcd.put("/a", value))
+            revision = await etcd.put("/a", value)
+            await lab.stored(archiver, revision)
         await lab.proven()
     before = await etcd.state()
     paths = {path.name: path for path in lab.backups.rglob("*") if path.is_file()}
