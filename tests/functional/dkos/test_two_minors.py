@@ -7,7 +7,6 @@ pods; everything else is what a cluster gets.
 from __future__ import annotations
 
 import contextlib
-import socket
 import ssl
 import subprocess
 import time
@@ -31,6 +30,7 @@ from haneul.dkos.model import Cluster, ClusterSpec, Network, NodePool, NodeProvi
 from haneul.dkos.node_files import node_files
 from haneul.dkos.rotation import Record
 from haneul.kernel.errors import HaneulError
+from tests.functional.kubernetes import free_ports
 
 DEADLINE = 180.0
 #: The component of each version's programs.
@@ -46,11 +46,6 @@ def program(name: str, version: str = "") -> str:
         pytest.skip(f"{error.detail}: {error.hint}")
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
 @dataclass
 class Masters:
     """One cluster's masters as processes, each of a version of its own."""
@@ -58,10 +53,13 @@ class Masters:
     folder: Path
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
     #: By version: two API servers run at once while one takes over from the other.
-    api_ports: dict[str, int] = field(default_factory=lambda: {version: free_port() for version in COMPONENTS})
-    etcd_ports: tuple[int, int, int] = field(default_factory=lambda: (free_port(), free_port(), free_port()))
+    api_ports: dict[str, int] = field(default_factory=dict)
+    etcd_ports: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        # Asked for at once, for one that is given back may be given out again.
+        ports = free_ports(3 + len(COMPONENTS))
+        self.etcd_ports, self.api_ports = tuple(ports[:3]), dict(zip(COMPONENTS, ports[3:], strict=True))
         # With machines, the API server does not announce its own address, which on a loopback it may not.
         pool = NodePool(name="default", provider=NodeProviderName.SSH, machines=("rack1",), count=1)
         network = Network(pods="10.0.64.0/18", services="10.128.16.0/20")
@@ -130,7 +128,7 @@ class Masters:
                 argument = argument.replace(old, new)  # noqa: PLW2901 - the same argument, here
             result.append(argument)
         if component in COMPONENT_PORTS:
-            result.append(f"--secure-port={free_port()}")
+            result.append(f"--secure-port={free_ports(1)[0]}")
             for file in [*(place / "pki").glob("kubeconfig"), *place.glob("config/*.yaml")]:
                 text = self.folder / "originals" / component / file.name
                 text.parent.mkdir(parents=True, exist_ok=True)
@@ -177,8 +175,6 @@ def log_of(masters: Masters, component: str, version: str = "") -> str:
 @contextlib.contextmanager
 def api_server(masters: Masters, version: str) -> Iterator[None]:
     """Run the API server of a version, ready."""
-    # What was free when the test began may be somebody's by now.
-    masters.api_ports[version] = free_port()
     with running(masters, "kube-apiserver", version) as process:
         deadline = time.monotonic() + DEADLINE
         while True:
