@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -181,6 +182,9 @@ def _components() -> typer.Typer:
 def _bench() -> typer.Typer:
     from haneul.bench.cli import Outcome, bench_app  # noqa: PLC0415
     from haneul.bench.dkos import BenchPlan  # noqa: PLC0415
+    from haneul.chaos import run as chaos  # noqa: PLC0415
+    from haneul.chaos.cli import add_chaos_command  # noqa: PLC0415
+    from haneul.chaos.plan import Round  # noqa: PLC0415
     from haneul.kernel.clock import SystemClock  # noqa: PLC0415
 
     async def run_dkos(plan: BenchPlan, peer: bool, outcome: Outcome) -> None:
@@ -189,4 +193,12 @@ def _bench() -> typer.Typer:
 
         await run_dkos_bench(plan, peer, outcome)
 
-    return bench_app(run_dkos, SystemClock())
+    async def run_chaos(plan: Sequence[Round], beside_others: bool, outcome: chaos.Outcome) -> None:
+        _need_root()
+        from haneul.app.chaos_suite import run_chaos_suite  # noqa: PLC0415
+
+        await run_chaos_suite(plan, beside_others, outcome)
+
+    app = bench_app(run_dkos, SystemClock())
+    add_chaos_command(app, run_chaos, SystemClock())
+    return app
