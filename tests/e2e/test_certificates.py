@@ -13,8 +13,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from haneul.app.demo import Ledger, cluster_access, deploy_workload
+from haneul.app.demo import cluster_access, deploy_workload
 from haneul.app.installation import Installation
+from haneul.chaos.prober import NodesInTurn, Prober, any_of
 from haneul.cli.context import Contexts
 from haneul.dkos.credentials import decode
 from haneul.kernel.clock import SystemClock
@@ -43,45 +44,13 @@ def keys(project: str) -> Iterator[str]:
     haneul("cluster", "delete", "keys", "--yes", "-p", project)
 
 
-class Balancer:
-    """What stands before a cluster: asks one ready node after the other, and the next when one does not answer.
-
-    The nodes are read anew all the while, as a node that is made anew has another address.
-    """
-
-    def __init__(self, name: str, port: int) -> None:
-        self.ledger = Ledger(name, f"port {port} of any node")
-        self._name, self._port = name, port
-        self._addresses: list[str] = []
-        self._turn = itertools.count()
-
-    async def follow(self, stop: asyncio.Event) -> None:
-        while not stop.is_set():
-            nodes = (await asyncio.to_thread(cluster, self._name))["status"]["nodes"]
-            self._addresses = [node["address"] for node in nodes if node["ready"]] or self._addresses
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), 0.5)
-
-    async def ask(self, stop: asyncio.Event) -> None:
-        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as session:
-            while not stop.is_set():
-                at = CLOCK.monotonic()
-                if self._addresses:
-                    self.ledger.note(await self._one(session), at)
-                await asyncio.sleep(max(0.0, 0.05 - (CLOCK.monotonic() - at)))
-
-    async def _one(self, session: aiohttp.ClientSession) -> bool:
-        first = next(self._turn)
-        for number in range(len(self._addresses)):
-            address = self._addresses[(first + number) % len(self._addresses)]
-            with contextlib.suppress(TimeoutError, aiohttp.ClientError, OSError):
-                async with session.get(
-                    f"http://{address}:{self._port}/hostname", timeout=aiohttp.ClientTimeout(total=2)
-                ) as answer:
-                    await answer.read()
-                    if answer.status == 200:
-                        return True
-        return False
+async def follow(name: str, nodes: NodesInTurn, stop: asyncio.Event) -> None:
+    """Learn all the while where the nodes are, as a node that is made anew has another address."""
+    while not stop.is_set():
+        seen = (await asyncio.to_thread(cluster, name))["status"]["nodes"]
+        nodes.are_at([node["address"] for node in seen if node["ready"]])
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), 0.5)
 
 
 async def access(name: str) -> KubeAccess:
@@ -107,18 +76,21 @@ async def test_new_authorities_while_a_workload_is_asked(keys: str, installation
         await kube.apply(SECRETS, _SECRET)
         service = await kube.get(SERVICES, "web", "default")
         assert service is not None
-    balancer = Balancer(keys, service["spec"]["ports"][0]["nodePort"])
-    stop = asyncio.Event()
-    probing = [asyncio.create_task(balancer.follow(stop)), asyncio.create_task(balancer.ask(stop))]
-    try:
-        await asyncio.to_thread(
-            haneul, "cluster", "rotate-authorities", keys, "--grace", "0", "-p", PROJECT, timeout=1800
-        )
-    finally:
-        stop.set()
-        await asyncio.gather(*probing)
-    assert balancer.ledger.asked > 100
-    assert balancer.ledger.failed == 0, balancer.ledger
+    ready = [node["address"] for node in cluster(keys)["status"]["nodes"] if node["ready"]]
+    nodes, stop = NodesInTurn(service["spec"]["ports"][0]["nodePort"], ready), asyncio.Event()
+    following = asyncio.create_task(follow(keys, nodes, stop))
+    connector = aiohttp.TCPConnector(force_close=True)
+    async with aiohttp.ClientSession(connector=connector) as session, Prober(clock=CLOCK) as prober:
+        ledger = prober.ask(keys, any_of(session, nodes.urls))
+        try:
+            await asyncio.to_thread(
+                haneul, "cluster", "rotate-authorities", keys, "--grace", "0", "-p", PROJECT, timeout=1800
+            )
+        finally:
+            stop.set()
+            await following
+    assert ledger.tally().asked > 100
+    assert ledger.tally().failed == 0, ledger.tally()
 
     # What the old authority signed, and whom it let trust, is worth nothing now.
     fresh = await access(keys)

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -25,7 +24,7 @@ from haneul.app.platform import API_PORT
 from haneul.chaos.adapters.journal import Journal
 from haneul.chaos.adapters.volumes import SmallDisk
 from haneul.chaos.faults import Asked
-from haneul.chaos.prober import Question, any_of, reads
+from haneul.chaos.prober import NodesInTurn, Question, any_of, reads
 from haneul.chaos.run import CLUSTERS
 from haneul.cli.client import ApiClient
 from haneul.cli.waiting import describe, is_settled
@@ -84,9 +83,7 @@ class PlatformGround:
         self._stack = contextlib.AsyncExitStack()
         self._tenants: dict[str, HttpKubeClient] = {}
         self._access: dict[str, KubeAccess] = {}
-        self._ports: dict[str, int] = {}
-        self._addresses: dict[str, list[str]] = {}
-        self._turns = itertools.count()
+        self._nodes: dict[str, NodesInTurn] = {}
         self._uids: list[str] = []
         self.disk: SmallDisk | None = None
 
@@ -114,22 +111,23 @@ class PlatformGround:
         for name in CLUSTERS:
             await self._connect(name)
             address = await deploy_workload(self._client, name, self._clock, project=PROJECT)
-            self._ports[name] = int(address.rsplit(":", 1)[1])
-            self._addresses[name] = [address.rsplit(":", 1)[0]]
+            host, _, port = address.rpartition(":")
+            self._nodes[name] = NodesInTurn(int(port), [host])
         following = asyncio.create_task(self._follow_addresses())
         self._stack.callback(following.cancel)
 
     def questions(self) -> Mapping[Asked, Question]:
         """Return what is asked: reads at API servers, requests at the workloads' nodes, the platform's readiness."""
-        plain = self._session(aiohttp.TCPConnector(limit=0))
+        # Each request has a connection of its own, or one pod would answer all of them.
+        plain = self._session(aiohttp.TCPConnector(limit=0, force_close=True))
         trusted = ssl.create_default_context(cafile=str(self._platform_files.authority))
         verified = self._session(aiohttp.TCPConnector(limit=0, ssl=trusted))
         ready = f"https://{self._settings.address}:{API_PORT}/readyz"
         return {
             Asked.VICTIM_API: reads(self._tenants[VICTIM]),
-            Asked.VICTIM_WORKLOAD: any_of(plain, lambda: self._urls(VICTIM)),
+            Asked.VICTIM_WORKLOAD: any_of(plain, self._nodes[VICTIM].urls),
             Asked.NEIGHBOUR_API: reads(self._tenants[NEIGHBOUR]),
-            Asked.NEIGHBOUR_WORKLOAD: any_of(plain, lambda: self._urls(NEIGHBOUR)),
+            Asked.NEIGHBOUR_WORKLOAD: any_of(plain, self._nodes[NEIGHBOUR].urls),
             Asked.PLATFORM_API: any_of(verified, lambda: [ready]),
             Asked.MANAGEMENT_API: reads(self._management),
         }
@@ -296,15 +294,8 @@ class PlatformGround:
                         for pod in pods
                         if "deletionTimestamp" not in pod["metadata"] and pod["status"].get("podIP")
                     ]
-                    self._addresses[name] = found or self._addresses[name]
+                    self._nodes[name].are_at(found)
             await self._clock.sleep(0.5)
-
-    def _urls(self, name: str) -> Iterator[str]:
-        """Yield the workload's address at each node, beginning with another one each time."""
-        addresses = self._addresses[name]
-        first = next(self._turns) % len(addresses)
-        for address in addresses[first:] + addresses[:first]:
-            yield f"http://{address}:{self._ports[name]}/hostname"
 
     def _session(self, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
         session = aiohttp.ClientSession(connector=connector)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterable
+import itertools
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final, Self
 
 import aiohttp
@@ -69,6 +70,25 @@ class Prober:
             async with asyncio.timeout(PATIENCE):
                 good = await question()
         ledger.note(asked, good=good, seconds=self._clock.monotonic() - asked)
+
+
+class NodesInTurn:
+    """One port at several nodes, as what stands before a cluster asks it: beginning with another node each time."""
+
+    def __init__(self, port: int, addresses: Sequence[str] = ()) -> None:
+        self._port = port
+        self._addresses = tuple(addresses)
+        self._turns = itertools.count()
+
+    def are_at(self, addresses: Sequence[str]) -> None:
+        """Take over where the nodes are now; while nobody knows, they are where they were."""
+        self._addresses = tuple(addresses) or self._addresses
+
+    def urls(self) -> list[str]:
+        """Return the addresses to ask, in the order of this turn."""
+        first = next(self._turns) % max(len(self._addresses), 1)
+        turned = self._addresses[first:] + self._addresses[:first]
+        return [f"http://{address}:{self._port}/hostname" for address in turned]
 
 
 def any_of(session: aiohttp.ClientSession, urls: Callable[[], Iterable[str]]) -> Question:
