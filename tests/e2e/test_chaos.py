@@ -11,7 +11,7 @@ import pytest
 from haneul.app.installation import this_host
 from haneul.chaos.plan import short_plan, whole_plan
 from haneul.chaos.run import CLUSTERS
-from haneul.host.processes import processes_matching
+from haneul.host.processes import command_line, processes_matching
 from tests.support import haneul
 
 pytestmark = [pytest.mark.e2e, pytest.mark.last]
@@ -43,7 +43,7 @@ async def hold(measured: dict[str, Any], rounds: int) -> None:
     state = (await this_host()).settings.state
     assert list((state / "chaos").glob("*")) == []
     assert "victim-etcd" not in Path("/proc/self/mountinfo").read_text()
-    assert processes_matching(lambda pid: "chaos" in Path(f"/proc/{pid}/cmdline").read_text()) == []
+    assert processes_matching(lambda pid: "haneul.chaos.adapters.flood" in command_line(pid)) == []
 
 
 @pytest.mark.timeout(900)
