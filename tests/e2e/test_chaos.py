@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from haneul.app.installation import this_host
+from haneul.chaos.faults import CLUSTERS
 from haneul.chaos.plan import short_plan, whole_plan
-from haneul.chaos.run import CLUSTERS
 from haneul.host.processes import command_line, processes_matching
 from tests.support import haneul
 

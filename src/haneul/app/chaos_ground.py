@@ -23,9 +23,9 @@ from haneul.app.installation import Installation
 from haneul.app.platform import API_PORT
 from haneul.chaos.adapters.journal import Journal
 from haneul.chaos.adapters.volumes import SmallDisk
-from haneul.chaos.faults import Asked
-from haneul.chaos.prober import NodesInTurn, Question, any_of, reads
-from haneul.chaos.run import CLUSTERS
+from haneul.chaos.faults import CLUSTERS, Asked
+from haneul.chaos.ports import Question
+from haneul.chaos.prober import NodesInTurn, any_of, reads
 from haneul.cli.client import ApiClient
 from haneul.cli.waiting import describe, is_settled
 from haneul.dkos.adapters.kube_authorities import KubeAuthorities

@@ -10,8 +10,9 @@ from haneul.app.chaos_ground import PROJECT, PlatformGround
 from haneul.app.installation import this_host
 from haneul.bench.machine import machine_facts
 from haneul.chaos.adapters.journal import Journal
+from haneul.chaos.outcome import Outcome
 from haneul.chaos.plan import Round
-from haneul.chaos.run import ChaosRun, Outcome
+from haneul.chaos.run import ChaosRun
 from haneul.cli.context import Contexts
 from haneul.cli.progress import TerminalProgress
 from haneul.components.table import COMPONENTS

@@ -182,7 +182,7 @@ def _components() -> typer.Typer:
 def _bench() -> typer.Typer:
     from haneul.bench.cli import Outcome, bench_app  # noqa: PLC0415
     from haneul.bench.dkos import BenchPlan  # noqa: PLC0415
-    from haneul.chaos import run as chaos  # noqa: PLC0415
+    from haneul.chaos import outcome as chaos  # noqa: PLC0415
     from haneul.chaos.cli import add_chaos_command  # noqa: PLC0415
     from haneul.chaos.plan import Round  # noqa: PLC0415
     from haneul.kernel.clock import SystemClock  # noqa: PLC0415

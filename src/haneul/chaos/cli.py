@@ -14,9 +14,9 @@ import typer
 
 from haneul.bench.cli import record_in, save, until_told
 from haneul.bench.report import as_text
+from haneul.chaos.outcome import Outcome
 from haneul.chaos.plan import Round, named_plan, short_plan, whole_plan
 from haneul.chaos.report import drawings, report
-from haneul.chaos.run import Outcome
 from haneul.chaos.verdicts import broken_in_all
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import InvalidInputError, UnavailableError

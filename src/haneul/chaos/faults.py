@@ -14,6 +14,10 @@ from types import MappingProxyType
 from typing import Final
 
 
+#: The two clusters of a run.
+CLUSTERS: Final = ("victim", "neighbour")
+
+
 class Asked(StrEnum):
     """What is asked twenty times a second. Faults strike the victim and what all clusters share."""
 

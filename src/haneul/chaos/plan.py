@@ -32,6 +32,11 @@ class Round:
         return max(fault.hold for fault in self.faults)
 
     @property
+    def lasts(self) -> bool:
+        """Say whether the faults have an end that somebody brings about, from which their recovery counts."""
+        return any(fault.hold > 0 or fault.way is Way.CHANGE for fault in self.faults)
+
+    @property
     def recovery(self) -> float:
         """Return within how many seconds after that everything must be as before: no pair gets more time."""
         return max(fault.recovery for fault in self.faults)

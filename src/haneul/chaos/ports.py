@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 from haneul.chaos.faults import Asked, Fault
-from haneul.chaos.prober import Question
+
+#: Says whether it was answered well; may raise what a failing network raises.
+Question = Callable[[], Awaitable[bool]]
 
 
 class Injection(Protocol):

@@ -8,21 +8,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Self
 
 import aiohttp
 
 from haneul.chaos.ledger import INTERVAL, Ledger
+from haneul.chaos.ports import Question
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import HaneulError
 from haneul.kernel.kube import NAMESPACES, KubeClient
 
 #: After this many seconds without an answer a question has failed.
 PATIENCE: Final = 2.0
-
-#: Says whether it was answered well; may raise what a failing network raises.
-Question = Callable[[], Awaitable[bool]]
 
 
 class Prober:

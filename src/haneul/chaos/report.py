@@ -11,7 +11,7 @@ from haneul.bench.chart import BarChart, Series, draw_bars
 from haneul.bench.report import Report, Table
 from haneul.chaos.faults import CATALOGUE, Asked, Fault
 from haneul.chaos.ledger import Tally
-from haneul.chaos.run import Outcome
+from haneul.chaos.outcome import Outcome
 from haneul.chaos.verdicts import RoundResult, broken_in_all, broken_promises
 
 NAME: Final = "chaos"

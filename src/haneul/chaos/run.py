@@ -7,43 +7,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
-from haneul.chaos.faults import Asked
-from haneul.chaos.ledger import Ledger, Tally
+from haneul.chaos.faults import CLUSTERS, Asked
+from haneul.chaos.ledger import Ledger
+from haneul.chaos.outcome import Outcome
 from haneul.chaos.plan import Round
 from haneul.chaos.ports import Breaker, Ground, Injection
 from haneul.chaos.prober import PATIENCE, Prober
 from haneul.chaos.verdicts import RoundResult, broken_promises
-from haneul.chaos.writing import Writer, Written
+from haneul.chaos.writing import Writer
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import HaneulError, UnavailableError
 from haneul.kernel.progress import Progress, Stage
 
-CLUSTERS: Final = ("victim", "neighbour")
 #: So long must everything have answered before a round begins, and before it ends: longer than any question waits.
 QUIET: Final = PATIENCE + 0.2
 _LOOK_SECONDS: Final = 0.25
 #: A round that takes this many times its promise, and a minute, ends the run: what follows would measure nothing.
 _TIMES: Final = 2
 _HEAL_SECONDS: Final = 300.0
-
-
-@dataclass
-class Outcome:
-    """What a run has seen so far; filled as it goes on, so that a run cut short loses nothing."""
-
-    results: list[RoundResult] = field(default_factory=list)
-    written: dict[str, Written] = field(default_factory=dict)
-    left: list[str] = field(default_factory=list)
-    cleared: list[str] = field(default_factory=list)
-    whole_time: dict[Asked, Tally] = field(default_factory=dict)
-    missed: int = 0
-    complete: bool = False
-    machine: dict[str, str] = field(default_factory=dict)
 
 
 class ChaosRun:
@@ -105,12 +90,12 @@ class ChaosRun:
             began = self._clock.monotonic()
             try:
                 stage.note("broken")
-                await asyncio.gather(*(injection.inject() for injection in injections))
+                await _all(injection.inject() for injection in injections)
                 await self._clock.sleep(max(0.0, began + one.hold - self._clock.monotonic()))
             finally:
                 async with asyncio.timeout(_HEAL_SECONDS):
-                    await asyncio.gather(*(injection.heal() for injection in injections))
-            healed = began if one.hold == 0 else self._clock.monotonic()
+                    await _all(injection.heal() for injection in injections)
+            healed = self._clock.monotonic() if one.lasts else began
             patience = _TIMES * one.recovery + 60
             recovered, trouble = await self._whole(injections, ledgers, healed, patience, stage)
             ended = self._clock.monotonic()
@@ -157,3 +142,10 @@ class ChaosRun:
                     return "what was struck does not run again yet"
                 return await self._ground.trouble()
         return "what would tell does not answer"
+
+
+async def _all(steps: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Do all steps at once and to their end, also when one of them fails; then raise the first failure."""
+    failures = [end for end in await asyncio.gather(*steps, return_exceptions=True) if isinstance(end, BaseException)]
+    if failures:
+        raise failures[0]

@@ -6,8 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from haneul.chaos.faults import Asked, Fault
-from haneul.chaos.ports import Injection
-from haneul.chaos.prober import Question
+from haneul.chaos.ports import Injection, Question
 from haneul.kernel.clock import VirtualClock
 from haneul.kernel.errors import UnavailableError
 

@@ -14,9 +14,10 @@ from typer.testing import CliRunner
 from haneul.bench.report import as_json, as_markdown, as_text
 from haneul.chaos.cli import add_chaos_command
 from haneul.chaos.faults import CATALOGUE
+from haneul.chaos.outcome import Outcome
 from haneul.chaos.plan import Round, named_plan
 from haneul.chaos.report import catalogue_markdown, drawings, report
-from haneul.chaos.run import ChaosRun, Outcome
+from haneul.chaos.run import ChaosRun
 from haneul.kernel.clock import VirtualClock
 from haneul.kernel.errors import HaneulError
 from haneul.kernel.progress import SilentProgress

@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 import pytest
 
 from haneul.chaos.faults import BY_NAME, Asked
+from haneul.chaos.outcome import Outcome
 from haneul.chaos.plan import Round, named_plan, short_plan
-from haneul.chaos.run import ChaosRun, Outcome
+from haneul.chaos.run import ChaosRun
 from haneul.chaos.verdicts import broken_in_all, broken_promises
 from haneul.kernel.clock import VirtualClock
 from haneul.kernel.errors import UnavailableError

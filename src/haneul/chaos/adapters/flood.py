@@ -9,12 +9,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import sys
 from pathlib import Path
+from typing import Final
 
 from haneul.kernel.errors import HaneulError
 from haneul.kernel.kube import CONFIG_MAPS, KubeAccess
 from haneul.kernel.kube_http import HttpKubeClient
+
+
+_LOOK_SECONDS: Final = 0.2
 
 
 def to_json(access: KubeAccess) -> str:
@@ -45,5 +50,14 @@ async def flood(access: KubeAccess, connections: int) -> None:
         await asyncio.gather(*(ask(client) for client in clients))
 
 
+async def flood_while_wanted(access: KubeAccess, connections: int, starter: int) -> None:
+    """Flood as long as the process that started this one lives: nothing of a run that was killed goes on."""
+    flooding = asyncio.create_task(flood(access, connections))
+    while os.getppid() == starter and not flooding.done():
+        await asyncio.sleep(_LOOK_SECONDS)
+    flooding.cancel()
+    await asyncio.gather(flooding, return_exceptions=True)
+
+
 if __name__ == "__main__":
-    asyncio.run(flood(from_json(Path(sys.argv[1]).read_text()), int(sys.argv[2])))
+    asyncio.run(flood_while_wanted(from_json(Path(sys.argv[1]).read_text()), int(sys.argv[2]), os.getppid()))

@@ -53,14 +53,14 @@ class SmallDisk:
         self.image.unlink(missing_ok=True)
 
     async def fill(self) -> None:
-        """Take what is free, but for what is lost in file systems' own accounts."""
+        """Take what is free but for a MiB, which file systems need for their own accounts."""
 
         def take() -> None:
             free = os.statvfs(self.folder)
             size = free.f_bavail * free.f_frsize - _FREE
-            with self.ballast.open("wb") as handle:
-                if size > 0:
-                    os.posix_fallocate(handle.fileno(), 0, size)
+            if size > 0:
+                with self.ballast.open("ab") as handle:
+                    os.posix_fallocate(handle.fileno(), handle.tell(), size)
 
         await asyncio.to_thread(take)
 
