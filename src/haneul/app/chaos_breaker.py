@@ -303,7 +303,9 @@ class PlatformBreaker:
         for step in life:
             seen: set[str] = set()
 
-            async def done(state: Callable[[], Awaitable[tuple[bool, str]]] = step.state, seen: set[str] = seen) -> bool:
+            async def done(
+                state: Callable[[], Awaitable[tuple[bool, str]]] = step.state, seen: set[str] = seen
+            ) -> bool:
                 try:
                     over, words = await state()
                 except UnavailableError:

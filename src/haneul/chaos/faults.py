@@ -13,7 +13,6 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
-
 #: The two clusters of a run.
 CLUSTERS: Final = ("victim", "neighbour")
 
@@ -158,7 +157,11 @@ CATALOGUE: Final[tuple[Fault, ...]] = (
         recovery=90,
     ),
     Fault(
-        "network-agent-killed", Way.KILL, Place.MANAGEMENT, "cilium-agent", "Cilium's agent of the host is killed",
+        "network-agent-killed",
+        Way.KILL,
+        Place.MANAGEMENT,
+        "cilium-agent",
+        "Cilium's agent of the host is killed",
         recovery=90,
     ),
     Fault("operator-deleted", Way.DELETE, Place.PLATFORM, "haneul-operator", "the operator is gone", recovery=60),

@@ -1,4 +1,4 @@
-"""What a run leaves: a table of faults and figures, every raw figure, drawings; and the catalogue for the page. Pure."""
+"""What a run leaves: tables, every raw figure, drawings; and the catalogue for the page. Pure."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def kubelet_configuration(settings: ManagementSettings) -> dict[str, Any]:
         "maxPods": 600,
         # No pod, and a sandbox node is one, may take the host's process ids from all others.
         "podPidsLimit": 16384,
-        # Upstream lets what crashes again and again wait for up to five minutes; a tenant's masters are promised sooner.
+        # By default, what crashes often waits for up to five minutes; a tenant's masters are promised sooner.
         "crashLoopBackOff": {"maxContainerRestartPeriod": "10s"},
         "serializeImagePulls": False,
         "rotateCertificates": True,

@@ -93,8 +93,8 @@ def living_in(place: str) -> Iterator[int]:
 @root_only
 async def test_a_namespace_is_cut_off_from_the_masters_and_from_nobody_else() -> None:
     with namespace("hc-node"), namespace("hc-masters"), namespace("hc-friend"):
-        cable("hc-node", "10.255.1.1/24", "hc-masters", "10.255.1.2/24", name="m")
-        cable("hc-node", "10.255.2.1/24", "hc-friend", "10.255.2.2/24", name="f")
+        cable("hc-node", "10.255.1.1/24", "hc-masters", "10.255.1.2/24", name="masters")
+        cable("hc-node", "10.255.2.1/24", "hc-friend", "10.255.2.2/24", name="friend")
         with (
             listener("hc-masters", "10.255.1.2", 6443),
             listener("hc-friend", "10.255.2.2", 80),

@@ -68,8 +68,10 @@ def test_whatever_the_order_of_arrival_the_tally_is_the_same(questions: list[tup
     assert in_order.tally() == as_they_came.tally()
     tally = in_order.tally()
     assert tally.failed <= tally.asked
-    assert (tally.longest_gap > 0) == (tally.outages > 0) or tally.failed == 0 or len({q[0] for q in questions}) < len(
-        questions
+    assert (
+        (tally.longest_gap > 0) == (tally.outages > 0)
+        or tally.failed == 0
+        or len({q[0] for q in questions}) < len(questions)
     )
 
 

@@ -18,7 +18,6 @@ from haneul.kernel.errors import HaneulError
 from haneul.kernel.kube import CONFIG_MAPS, KubeAccess
 from haneul.kernel.kube_http import HttpKubeClient
 
-
 _LOOK_SECONDS: Final = 0.2
 
 
@@ -54,7 +53,7 @@ async def flood_while_wanted(access: KubeAccess, connections: int, starter: int)
     """Flood as long as the process that started this one lives: nothing of a run that was killed goes on."""
     flooding = asyncio.create_task(flood(access, connections))
     while os.getppid() == starter and not flooding.done():
-        await asyncio.sleep(_LOOK_SECONDS)
+        await asyncio.wait([flooding], timeout=_LOOK_SECONDS)
     flooding.cancel()
     await asyncio.gather(flooding, return_exceptions=True)
 

@@ -31,7 +31,9 @@ def cutting(addresses: Sequence[str]) -> str:
 
 async def cut(pid: int, addresses: Sequence[str]) -> None:
     """Cut the network namespace of a process off from addresses."""
-    await run(["nsenter", f"--net=/proc/{pid}/ns/net", "nft", "-f", "-"], stdin=cutting(addresses).encode(), timeout=_SECONDS)
+    await run(
+        ["nsenter", f"--net=/proc/{pid}/ns/net", "nft", "-f", "-"], stdin=cutting(addresses).encode(), timeout=_SECONDS
+    )
 
 
 async def mend(pid: int) -> None:
