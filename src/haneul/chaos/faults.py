@@ -191,7 +191,7 @@ CATALOGUE: Final[tuple[Fault, ...]] = (
         "processor",
         "a tenant uses all the processor time that its nodes get",
         hold=_LOADED,
-        allowed=_upto(_LOADED, Asked.VICTIM_WORKLOAD),
+        allowed=_upto(_LOADED + 5, Asked.VICTIM_WORKLOAD),
     ),
     Fault(
         "load-memory",
@@ -210,7 +210,7 @@ CATALOGUE: Final[tuple[Fault, ...]] = (
         "disk",
         "a tenant writes to its nodes' disks as fast as it can",
         hold=_LOADED,
-        allowed=_upto(_LOADED, Asked.VICTIM_WORKLOAD),
+        allowed=_upto(_LOADED + 5, Asked.VICTIM_WORKLOAD),
     ),
     Fault(
         "load-api",

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import heapq
+import itertools
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 
 from haneul.chaos.faults import Asked, Fault
 from haneul.chaos.ports import Injection, Question
@@ -11,11 +15,46 @@ from haneul.kernel.clock import VirtualClock
 from haneul.kernel.errors import UnavailableError
 
 
+class OrderedClock:
+    """A virtual clock for many sleepers: they wake in the order of their times, each when all others rest."""
+
+    _TURNS = 8
+
+    def __init__(self, start: datetime) -> None:
+        self._start = start
+        self._elapsed = 0.0
+        self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
+        self._count = itertools.count()
+        self._driver: asyncio.Task[None] | None = None
+
+    def now(self) -> datetime:
+        return self._start + timedelta(seconds=self._elapsed)
+
+    def monotonic(self) -> float:
+        return self._elapsed
+
+    async def sleep(self, seconds: float) -> None:
+        woken = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._sleepers, (self._elapsed + seconds, next(self._count), woken))
+        if self._driver is None or self._driver.done():
+            self._driver = asyncio.create_task(self._drive())
+        await woken
+
+    async def _drive(self) -> None:
+        while self._sleepers:
+            for _ in range(self._TURNS):
+                await asyncio.sleep(0)
+            at, _, woken = heapq.heappop(self._sleepers)
+            if not woken.done():
+                self._elapsed = max(self._elapsed, at)
+                woken.set_result(None)
+
+
 @dataclass
 class MemoryPlatform:
     """What a fault strikes is silent until its end and ``mending`` seconds more. ``stays`` never comes back."""
 
-    clock: VirtualClock
+    clock: VirtualClock | OrderedClock
     mending: float = 3.0
     stays: str = ""
     loses: int = 0

@@ -26,7 +26,7 @@ from tests.unit.chaos.memory import MemoryPlatform
 START = datetime(2026, 11, 27, tzinfo=UTC)
 
 
-async def break_in_memory(plan: Sequence[Round], outcome: Outcome, *, mending: float = 3) -> None:
+async def break_in_memory(plan: Sequence[Round], outcome: Outcome, *, mending: float = 1) -> None:
     platform = MemoryPlatform(VirtualClock(START), mending=mending)
     await ChaosRun(platform, platform, clock=platform.clock, progress=SilentProgress()).run(plan, outcome)
 
@@ -59,7 +59,7 @@ def test_the_catalogue_names_every_fault() -> None:
     assert all(f"`{fault.name}`" in table for fault in CATALOGUE)
 
 
-def application(mending: float = 3) -> typer.Typer:
+def application(mending: float = 1) -> typer.Typer:
     app = typer.Typer()
 
     @app.callback()

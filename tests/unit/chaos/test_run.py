@@ -11,10 +11,9 @@ from haneul.chaos.outcome import Outcome
 from haneul.chaos.plan import Round, named_plan, short_plan
 from haneul.chaos.run import ChaosRun
 from haneul.chaos.verdicts import broken_in_all, broken_promises
-from haneul.kernel.clock import VirtualClock
 from haneul.kernel.errors import UnavailableError
 from haneul.kernel.progress import SilentProgress
-from tests.unit.chaos.memory import MemoryPlatform
+from tests.unit.chaos.memory import MemoryPlatform, OrderedClock
 
 START = datetime(2026, 11, 27, tzinfo=UTC)
 
@@ -27,7 +26,7 @@ async def ran(platform: MemoryPlatform, plan: tuple[Round, ...]) -> Outcome:
 
 
 async def test_a_platform_that_mends_in_time_keeps_every_promise() -> None:
-    platform = MemoryPlatform(VirtualClock(START))
+    platform = MemoryPlatform(OrderedClock(START))
     outcome = await ran(platform, short_plan())
     assert outcome.complete
     assert [result.round.name for result in outcome.results] == [one.name for one in short_plan()]
@@ -37,7 +36,7 @@ async def test_a_platform_that_mends_in_time_keeps_every_promise() -> None:
 
 
 async def test_a_rounds_figures_are_of_its_own_time() -> None:
-    outcome = await ran(MemoryPlatform(VirtualClock(START)), named_plan(["etcd-killed", "scheduler-killed"]))
+    outcome = await ran(MemoryPlatform(OrderedClock(START)), named_plan(["etcd-killed", "scheduler-killed"]))
     killed, harmless = outcome.results
     assert killed.recovered == pytest.approx(3, abs=0.5)
     assert killed.tallies[Asked.VICTIM_API].failed > 0
@@ -48,7 +47,7 @@ async def test_a_rounds_figures_are_of_its_own_time() -> None:
 
 
 async def test_a_fault_that_lasts_is_held_and_its_recovery_counts_from_its_end() -> None:
-    platform = MemoryPlatform(VirtualClock(START))
+    platform = MemoryPlatform(OrderedClock(START))
     (result,) = (await ran(platform, named_plan(["etcd-frozen"]))).results
     assert result.recovered == pytest.approx(3, abs=0.5)
     assert result.tallies[Asked.VICTIM_API].longest_gap == pytest.approx(18, abs=0.5)
@@ -56,27 +55,27 @@ async def test_a_fault_that_lasts_is_held_and_its_recovery_counts_from_its_end()
 
 
 async def test_both_faults_of_a_pair_strike_before_one_is_taken_back() -> None:
-    platform = MemoryPlatform(VirtualClock(START))
+    platform = MemoryPlatform(OrderedClock(START))
     await ran(platform, named_plan(["etcd-frozen+node-cut-off"]))
     assert [entry.split()[0] for entry in platform.log[1:5]] == ["inject", "inject", "heal", "heal"]
 
 
 async def test_a_neighbour_that_notices_breaks_the_promise() -> None:
-    platform = MemoryPlatform(VirtualClock(START), notices=frozenset({Asked.NEIGHBOUR_WORKLOAD}))
+    platform = MemoryPlatform(OrderedClock(START), notices=frozenset({Asked.NEIGHBOUR_WORKLOAD}))
     (result,) = (await ran(platform, named_plan(["scheduler-killed"]))).results
     (words,) = broken_promises(result)
     assert "neighbour's workload" in words and "none may" in words
 
 
 async def test_a_slow_return_breaks_the_promise() -> None:
-    platform = MemoryPlatform(VirtualClock(START), mending=45)
+    platform = MemoryPlatform(OrderedClock(START), mending=45)
     (result,) = (await ran(platform, named_plan(["etcd-killed"]))).results
     assert any("silent for" in words for words in broken_promises(result))
     assert any("as before only after" in words for words in broken_promises(result))
 
 
 async def test_a_platform_that_does_not_come_back_ends_the_run_and_is_left_clean() -> None:
-    platform = MemoryPlatform(VirtualClock(START), stays="etcd-killed")
+    platform = MemoryPlatform(OrderedClock(START), stays="etcd-killed")
     outcome = Outcome()
     run = ChaosRun(platform, platform, clock=platform.clock, progress=SilentProgress())
     with pytest.raises(UnavailableError, match="etcd-killed"):
@@ -88,7 +87,7 @@ async def test_a_platform_that_does_not_come_back_ends_the_run_and_is_left_clean
 
 
 async def test_trouble_that_somebody_tells_of_delays_the_recovery() -> None:
-    platform = MemoryPlatform(VirtualClock(START), trouble_until=20)
+    platform = MemoryPlatform(OrderedClock(START), trouble_until=20)
     outcome = await ran(platform, named_plan(["scheduler-killed"]))
     # It was there before the round, which therefore waited for calm.
     assert outcome.results[0].recovered == pytest.approx(0, abs=0.5)
@@ -96,14 +95,14 @@ async def test_trouble_that_somebody_tells_of_delays_the_recovery() -> None:
 
 
 async def test_what_a_killed_run_left_is_taken_back_first() -> None:
-    platform = MemoryPlatform(VirtualClock(START), lasting={"node-cut-off"})
+    platform = MemoryPlatform(OrderedClock(START), lasting={"node-cut-off"})
     outcome = await ran(platform, named_plan(["scheduler-killed"]))
     assert outcome.cleared == ["node-cut-off"]
     assert outcome.left == []
 
 
 async def test_lost_writes_and_leftovers_are_told() -> None:
-    platform = MemoryPlatform(VirtualClock(START), loses=2, left=["table haneul_chaos"])
+    platform = MemoryPlatform(OrderedClock(START), loses=2, left=["table haneul_chaos"])
     outcome = await ran(platform, named_plan(["etcd-killed"]))
     broken = broken_in_all(outcome.results, outcome.written, outcome.left)
     assert "victim: 2 acknowledged writes are lost" in broken
