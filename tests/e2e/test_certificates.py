@@ -76,11 +76,11 @@ async def test_new_authorities_while_a_workload_is_asked(keys: str, installation
         service = await kube.get(SERVICES, "web", "default")
         assert service is not None
     ready = [node["address"] for node in cluster(keys)["status"]["nodes"] if node["ready"]]
-    nodes, stop = NodesInTurn(service["spec"]["ports"][0]["nodePort"], ready), asyncio.Event()
-    following = asyncio.create_task(follow(keys, nodes, stop))
+    asked, stop = NodesInTurn(service["spec"]["ports"][0]["nodePort"], ready), asyncio.Event()
+    following = asyncio.create_task(follow(keys, asked, stop))
     connector = aiohttp.TCPConnector(force_close=True)
     async with aiohttp.ClientSession(connector=connector) as session, Prober(clock=CLOCK) as prober:
-        ledger = prober.ask(keys, any_of(session, nodes.urls))
+        ledger = prober.ask(keys, any_of(session, asked.urls))
         try:
             await asyncio.to_thread(
                 haneul, "cluster", "rotate-authorities", keys, "--grace", "0", "-p", PROJECT, timeout=1800

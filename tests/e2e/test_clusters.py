@@ -16,7 +16,7 @@ from cryptography.x509.oid import NameOID
 from haneul.app.demo import deploy_workload, kill_masters
 from haneul.app.installation import Installation
 from haneul.chaos.ledger import Ledger
-from haneul.chaos.prober import Prober, any_of, reads
+from haneul.chaos.prober import Prober, any_of, at, reads
 from haneul.cli.context import Contexts
 from haneul.cli.waiting import is_settled
 from haneul.kernel.clock import SystemClock
@@ -84,7 +84,7 @@ async def test_killed_masters_touch_neither_their_workload_nor_their_neighbour(
     urls = {name: f"http://{await deploy(name)}/hostname" for name in (shop, lab)}
     async with tenant(lab) as kube, tenant(shop) as victim, aiohttp.ClientSession() as session:
         async with Prober(clock=CLOCK) as prober:
-            ledgers = [prober.ask(name, any_of(session, lambda url=url: [url])) for name, url in urls.items()]
+            ledgers = [prober.ask(name, any_of(session, at(url))) for name, url in urls.items()]
             ledgers.append(prober.ask("the neighbour's API", reads(kube)))
             assert await kill_masters(installation, PROJECT, shop) >= 4
 

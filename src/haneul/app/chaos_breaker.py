@@ -11,7 +11,7 @@ import contextlib
 import secrets
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -346,7 +346,7 @@ class PlatformBreaker:
             pids = await self._pids_of("kube-system")
         return processes.all_found(pids, lambda pid: _program(pid) == fault.part)
 
-    async def _pids_of(self, namespace: str, name: str = "", *, labels: str = "") -> Sequence[int]:
+    async def _pids_of(self, namespace: str, name: str = "", *, labels: str = "") -> list[int]:
         """Return the processes of pods; the kubelet knows pods from files on the host by another id than the API."""
         pods = await self._management.list(PODS, namespace, labels=labels)
         metadata = [pod["metadata"] for pod in pods if not name or pod["metadata"]["name"] == name]

@@ -25,7 +25,7 @@ from haneul.chaos.adapters.journal import Journal
 from haneul.chaos.adapters.volumes import SmallDisk
 from haneul.chaos.faults import CLUSTERS, Asked
 from haneul.chaos.ports import Question
-from haneul.chaos.prober import NodesInTurn, any_of, reads
+from haneul.chaos.prober import NodesInTurn, any_of, at, reads
 from haneul.cli.client import ApiClient
 from haneul.cli.waiting import describe, is_settled
 from haneul.dkos.adapters.kube_authorities import KubeAuthorities
@@ -128,7 +128,7 @@ class PlatformGround:
             Asked.VICTIM_WORKLOAD: any_of(plain, self._nodes[VICTIM].urls),
             Asked.NEIGHBOUR_API: reads(self._tenants[NEIGHBOUR]),
             Asked.NEIGHBOUR_WORKLOAD: any_of(plain, self._nodes[NEIGHBOUR].urls),
-            Asked.PLATFORM_API: any_of(verified, lambda: [ready]),
+            Asked.PLATFORM_API: any_of(verified, at(ready)),
             Asked.MANAGEMENT_API: reads(self._management),
         }
 

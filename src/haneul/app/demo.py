@@ -16,7 +16,7 @@ import aiohttp
 
 from haneul.app.installation import Installation, this_host
 from haneul.chaos.ledger import Ledger
-from haneul.chaos.prober import Prober, any_of, reads
+from haneul.chaos.prober import Prober, any_of, at, reads
 from haneul.cli import kubeconfig
 from haneul.cli.client import ApiClient
 from haneul.cli.context import Contexts
@@ -113,7 +113,7 @@ async def deploy_workload(client: ApiClient, name: str, clock: Clock, project: s
 
     async def answers() -> bool:
         async with aiohttp.ClientSession() as session:
-            return await any_of(session, lambda: [f"http://{address}/hostname"])()
+            return await any_of(session, at(f"http://{address}/hostname"))()
 
     await wait_for(answers, what=f"the workload on {name} to answer at {address}", timeout=30, clock=clock)
     return address
@@ -179,7 +179,7 @@ async def _kill_and_watch(
         ]
         session = await stack.enter_async_context(aiohttp.ClientSession())
         prober = await stack.enter_async_context(Prober(clock=clock))
-        ledgers = [prober.ask(name, any_of(session, lambda url=url: [url])) for name, url in urls.items()]
+        ledgers = [prober.ask(name, any_of(session, at(url))) for name, url in urls.items()]
         ledgers.append(prober.ask(f"API of {other}", reads(untouched)))
         with progress.stage(f"kill the masters of {victim}", expected_seconds=10) as stage:
             killed = await kill_masters(installation, PROJECT, victim)

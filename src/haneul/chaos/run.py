@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -69,7 +70,7 @@ class ChaosRun:
                     task.cancel()
                 await asyncio.gather(*writing, return_exceptions=True)
                 for name, writer in writers.items():
-                    outcome.written[name] = await writer.compare(lambda name=name: self._ground.written(name))
+                    outcome.written[name] = await writer.compare(functools.partial(self._ground.written, name))
             finally:
                 for task in writing:
                     task.cancel()
