@@ -128,7 +128,7 @@ class PlatformBreaker:
             if Found(record["pid"], record["started"]).alive:
                 await packets.mend(record["pid"])
         elif record["kind"] == "flood":
-            processes.send([Found(record["pid"], record["started"])], signal.SIGKILL)
+            # The flood itself ends with whoever started it.
             Path(record["file"]).unlink(missing_ok=True)
 
     async def _killing(self, fault: Fault) -> Act:
@@ -268,14 +268,10 @@ class PlatformBreaker:
         running: list[asyncio.subprocess.Process] = []
 
         async def flood() -> None:
+            self._journal.begin(fault.name, {"kind": "flood", "file": str(file)})
             write_atomically(file, to_json(access), mode=0o600)
             command = (sys.executable, "-m", "haneul.chaos.adapters.flood", str(file), str(_CONNECTIONS))
-            process = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.DEVNULL)
-            running.append(process)
-            found = processes.find(process.pid)
-            if found is not None:
-                record = {"kind": "flood", "pid": found.pid, "started": found.started, "file": str(file)}
-                self._journal.begin(fault.name, record)
+            running.append(await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.DEVNULL))
 
         async def end() -> None:
             for process in running:
