@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -181,6 +182,7 @@ def _components() -> typer.Typer:
 def _bench() -> typer.Typer:
     from haneul.bench.cli import Outcome, bench_app  # noqa: PLC0415
     from haneul.bench.dkos import BenchPlan  # noqa: PLC0415
+    from haneul.bench.registry_figures import RegistryFigures, RegistryPlan  # noqa: PLC0415
     from haneul.kernel.clock import SystemClock  # noqa: PLC0415
 
     async def run_dkos(plan: BenchPlan, peer: bool, outcome: Outcome) -> None:
@@ -189,4 +191,11 @@ def _bench() -> typer.Typer:
 
         await run_dkos_bench(plan, peer, outcome)
 
-    return bench_app(run_dkos, SystemClock())
+    async def run_registries(
+        plan: RegistryPlan, peer: bool, figures: RegistryFigures, machine: dict[str, str], folder: Path | None
+    ) -> None:
+        from haneul.app.registry_lab import run_registry_bench  # noqa: PLC0415
+
+        await run_registry_bench(plan, peer, figures, machine, folder)
+
+    return bench_app(run_dkos, run_registries, SystemClock())

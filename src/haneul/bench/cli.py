@@ -14,8 +14,10 @@ from typing import Annotated
 
 import typer
 
-from haneul.bench import dkos_report
+from haneul.bench import dkos_report, registries_report
 from haneul.bench.dkos import QUICK, BenchPlan, Figures
+from haneul.bench.registry_figures import QUICK as QUICK_REGISTRIES
+from haneul.bench.registry_figures import RegistryFigures, RegistryPlan
 from haneul.bench.report import Report, as_json, as_markdown, as_text, replace_section
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import InvalidInputError, UnavailableError
@@ -33,20 +35,16 @@ class Outcome:
 
 
 RunDkos = Callable[[BenchPlan, bool, Outcome], Awaitable[None]]
+#: Measures into the figures and facts that it is given; the folder is where data of registries may lie.
+RunRegistries = Callable[[RegistryPlan, bool, RegistryFigures, dict[str, str], Path | None], Awaitable[None]]
 
 
-def bench_app(run_dkos: RunDkos, clock: Clock) -> typer.Typer:
+def bench_app(run_dkos: RunDkos, run_registries: RunRegistries, clock: Clock) -> typer.Typer:
     """Return the command group.
 
     ``run_dkos`` measures into the outcome that it is given; its second argument says whether the peer is measured too.
     """
-    app = typer.Typer(help="Measure the running platform beside its peers.", no_args_is_help=True)
-
-    @app.callback()
-    def group() -> None:
-        # With a callback, typer keeps a group of one command a group.
-        pass
-
+    app = typer.Typer(help="Measure Haneul beside its peers.", no_args_is_help=True)
     @app.command("dkos")
     def dkos(
         quick: Annotated[bool, typer.Option("--quick", help="One round and two clusters: a trial, no figure.")] = False,
@@ -74,6 +72,44 @@ def bench_app(run_dkos: RunDkos, clock: Clock) -> typer.Typer:
         finally:
             report = dkos_report.report(outcome.figures, at=at, machine=outcome.machine)
             drawings = dkos_report.drawings(outcome.figures)
+            if drawings:
+                typer.echo(as_text(report), nl=False)
+                for path in save(report, drawings, results):
+                    typer.echo(f"written: {path}", err=True)
+        if record is not None:
+            record_in(report, drawings, record)
+
+    @app.command("d2hub")
+    def d2hub(
+        quick: Annotated[bool, typer.Option("--quick", help="One round of a second: a trial, no figure.")] = False,
+        peer: Annotated[bool, typer.Option(help="Also measure Debian's docker-registry.")] = True,
+        data: Annotated[
+            Path | None, typer.Option(help="Folder in which the registries' data lies meanwhile; else the system's.")
+        ] = None,
+        results: Annotated[Path, typer.Option(help="Folder for JSON and charts.")] = Path("bench-results"),
+        record: Annotated[
+            Path | None, typer.Option(help="Folder of the page benchmarks.md, in which the figures are replaced.")
+        ] = None,
+    ) -> None:
+        """Measure the registry: pulls and pushes beside Debian's docker-registry, with authorisation on.
+
+        It needs no platform: both registries run as processes of this run. Let nothing else run on the host meanwhile.
+
+        Examples:
+
+            haneul bench d2hub --quick
+
+            haneul bench d2hub --record docs/reference
+        """
+        if quick and record is not None:
+            raise InvalidInputError("a trial has no figures to record", hint="leave out --quick or --record")
+        at, figures, machine = clock.now(), RegistryFigures(), dict[str, str]()
+        plan = QUICK_REGISTRIES if quick else RegistryPlan()
+        try:
+            asyncio.run(run_registries(plan, peer, figures, machine, data))
+        finally:
+            report = registries_report.report(figures, at=at, machine=machine)
+            drawings = registries_report.drawings(figures)
             if drawings:
                 typer.echo(as_text(report), nl=False)
                 for path in save(report, drawings, results):

@@ -118,7 +118,7 @@ def page(tmp_path: Path) -> Path:
 
 def invoke(run: RunDkos, results: Path, *arguments: str) -> Result:
     """Run the command in this thread, the only one that signals come to."""
-    return CliRunner().invoke(bench_app(run, VirtualClock(AT)), ["dkos", "--results", str(results), *arguments])
+    return CliRunner().invoke(bench_app(run, no_registries, VirtualClock(AT)), ["dkos", "--results", str(results), *arguments])
 
 
 def test_the_command_prints_writes_and_records(bench: DkosBench, page: Path, tmp_path: Path) -> None:
