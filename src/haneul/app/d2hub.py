@@ -28,6 +28,7 @@ from typing import Final
 
 import structlog
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from sqlalchemy import select
 
 from haneul import d2hub as d2hub_package
@@ -124,9 +125,7 @@ async def _opened(settings: HubSettings, clock: Clock) -> AsyncIterator[_Hub]:
         registry = Registry(store, metadata, catalog, accounts, clock=clock, limits=settings.limits)
         tokens = Tokens(_token_key(settings.data), service="d2hub", clock=clock, life=_TOKEN_SECONDS)
         door = Doorkeeper(tokens, accounts, accounts, url=settings.url)
-        collector = Collector(
-            registry, SqlKeeping(metadata), store, clock=clock, stray_seconds=settings.stray_seconds
-        )
+        collector = Collector(registry, SqlKeeping(metadata), store, clock=clock, stray_seconds=settings.stray_seconds)
         metrics = Metrics()
 
         async def trouble() -> str:
@@ -227,10 +226,17 @@ def _certificate(settings: HubSettings, clock: Clock) -> tuple[Path, Path]:
         leaf = issue_leaf(authority, profile, now=now, life=_LEAF_LIFE)
         # In between a crash leaves a pair that does not fit, so the old certificate goes first.
         certificate.unlink(missing_ok=True)
-        write_atomically(key, leaf.key, mode=_PRIVATE)
+        write_atomically(key, _as_pkcs8(leaf.key), mode=_PRIVATE)
         write_atomically(certificate, leaf.certificate)
         _log.info("certificate made", expires=leaf.expires().isoformat(), authority=str(folder / "ca.crt"))
     return certificate, key
+
+
+def _as_pkcs8(key: bytes) -> bytes:
+    """Return a private key in the form that the server reads (RFC 5208)."""
+    loaded = serialization.load_pem_private_key(key, password=None)
+    form = serialization.PrivateFormat.PKCS8
+    return loaded.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
 
 
 def _kept(certificate: Path, key: Path) -> KeyPair | None:

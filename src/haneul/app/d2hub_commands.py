@@ -53,9 +53,7 @@ def serve(
     from haneul.app.serve import configure_logs  # noqa: PLC0415
     from haneul.d2hub.registry import Limits  # noqa: PLC0415
 
-    limits = Limits(
-        manifest_bytes=manifest_limit, undo=timedelta(hours=undo_hours), grace=timedelta(hours=grace_hours)
-    )
+    limits = Limits(manifest_bytes=manifest_limit, undo=timedelta(hours=undo_hours), grace=timedelta(hours=grace_hours))
     settings = HubSettings(
         data.absolute(),
         address,

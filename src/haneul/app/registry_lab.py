@@ -88,13 +88,13 @@ class _Process:
 
     def memory_mib(self) -> float:
         """Return the resident memory."""
-        assert self.process is not None
-        return sum(one.rss for one in HostProcesses().read([self.process.pid]).values()) / (1 << 20)
+        pids = [self.process.pid] if self.process is not None else []
+        return sum(one.rss for one in HostProcesses().read(pids).values()) / (1 << 20)
 
     async def start(self) -> None:
         """Start, and wait until it answers."""
         with (self.folder / "log").open("wb") as log:
-            self.process = subprocess.Popen(
+            self.process = subprocess.Popen(  # noqa: ASYNC220 - it is over in milliseconds
                 self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder
             )
 

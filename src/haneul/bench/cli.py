@@ -45,6 +45,7 @@ def bench_app(run_dkos: RunDkos, run_registries: RunRegistries, clock: Clock) ->
     ``run_dkos`` measures into the outcome that it is given; its second argument says whether the peer is measured too.
     """
     app = typer.Typer(help="Measure Haneul beside its peers.", no_args_is_help=True)
+
     @app.command("dkos")
     def dkos(
         quick: Annotated[bool, typer.Option("--quick", help="One round and two clusters: a trial, no figure.")] = False,

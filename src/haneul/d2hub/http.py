@@ -44,7 +44,7 @@ class RegistryHttp:
     def __init__(self, registry: Registry, door: Doorkeeper, accounts: Accounts) -> None:
         self._registry, self._door, self._accounts = registry, door, accounts
 
-    async def answer(self, request: Request) -> Reply:
+    async def answer(self, request: Request) -> Reply:  # noqa: PLR0911 - one for each endpoint
         """Find the endpoint and answer. Raises what is refused."""
         match request.segments:
             case ["v2", ""] | ["v2"]:
@@ -304,4 +304,3 @@ def _only(request: Request, *methods: str) -> None:
 
 def _unsupported(request: Request) -> UnsupportedError:
     return UnsupportedError(f"{request.method} is nothing that can be done with {request.path[:200]}")
-

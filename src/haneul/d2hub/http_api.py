@@ -35,7 +35,7 @@ class ApiHttp:
         self._registry, self._collector, self._door = registry, collector, door
         self._accounts, self._clock = accounts, clock
 
-    async def answer(self, request: Request) -> Reply:
+    async def answer(self, request: Request) -> Reply:  # noqa: PLR0911 - one for each endpoint
         """Find what is asked for and answer. Raises what is refused."""
         match request.method, request.segments[2:]:
             case "GET", ["repositories"]:

@@ -81,9 +81,7 @@ references = Table(
     Column("repository", _ID, primary_key=True),
     Column("manifest", _DIGEST, primary_key=True),
     Column("target", _DIGEST, primary_key=True),
-    ForeignKeyConstraint(
-        ["repository", "manifest"], ["manifests.repository", "manifests.digest"], ondelete="CASCADE"
-    ),
+    ForeignKeyConstraint(["repository", "manifest"], ["manifests.repository", "manifests.digest"], ondelete="CASCADE"),
     Index("ix_manifest_references_target", "repository", "target"),
 )
 
@@ -108,8 +106,6 @@ deleted_tags = Table(
     Column("digest", _DIGEST, nullable=False),
     Column("deleted", DateTime(timezone=True), nullable=False, index=True),
     Column("deleted_by", String(255), nullable=False),
-    ForeignKeyConstraint(
-        ["repository", "digest"], ["manifests.repository", "manifests.digest"], ondelete="CASCADE"
-    ),
+    ForeignKeyConstraint(["repository", "digest"], ["manifests.repository", "manifests.digest"], ondelete="CASCADE"),
     Index("ix_deleted_tags_repository", "repository", "name"),
 )

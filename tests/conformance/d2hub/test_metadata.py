@@ -59,7 +59,9 @@ def blob(text: str) -> StoredBlob:
     return StoredBlob(str(digest_of(data)), f"key of {text}", len(data))
 
 
-def change(repository: str, *blobs: StoredBlob, tag: str = "", immutable: bool = False, now: datetime = NOW) -> ManifestPush:
+def change(
+    repository: str, *blobs: StoredBlob, tag: str = "", immutable: bool = False, now: datetime = NOW
+) -> ManifestPush:
     described = [{"mediaType": "a/b", "digest": one.digest, "size": one.size} for one in blobs]
     document = {"schemaVersion": 2, "config": described[0], "layers": described[1:]}
     content = json.dumps(document).encode()
@@ -254,7 +256,7 @@ async def test_repositories_are_listed_in_pages(metadata: SqlMetadata, catalog: 
 @pytest.mark.parametrize("seed", range(5))
 async def test_nothing_live_is_ever_collected(metadata: SqlMetadata, keeping: SqlKeeping, seed: int) -> None:
     """Pushes, mounts, deletions and collections without grace, all at once: every live manifest keeps its blobs."""
-    chance = random.Random(seed)
+    chance = random.Random(seed)  # noqa: S311 - chance, no secret
     repositories = ["shop/a", "shop/b"]
     removed: set[str] = set()
     keys = iter(range(10**9))

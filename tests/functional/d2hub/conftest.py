@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -22,8 +23,8 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
 
 @pytest.fixture
 def repository(request: pytest.FixtureRequest) -> str:
-    name = request.node.name.lower().translate(str.maketrans("[]:/ ,", "------")).strip("-")
-    return f"shop/{name[:100].strip('-_.')}"
+    name = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower())
+    return f"shop/{name[:100].strip('-')}"
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from haneul.app.d2hub import accounts_of
 from haneul.d2hub.adapters.file_accounts import Role
 
 PROJECT = Path(__file__).parents[3]
-DEADLINE = 60.0
+DEADLINE = 90.0
 SECRET = "a secret of tests"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
@@ -69,12 +69,17 @@ class Hub:
             )
         deadline = time.monotonic() + DEADLINE
         while time.monotonic() < deadline:
-            with contextlib.suppress(OSError, httpx2.TransportError), self.browser() as http:
-                if http.get("/readyz").status_code == 200:
-                    return
+            said = "nothing yet"
+            try:
+                with self.browser() as http:
+                    said = http.get("/readyz").text
+                    if said == "ok\n":
+                        return
+            except (OSError, httpx2.TransportError) as error:
+                said = repr(error)
             assert self.process.poll() is None, f"the hub ended:\n{self.log.read_text()}"
             time.sleep(0.05)
-        raise AssertionError(f"the hub does not answer:\n{self.log.read_text()}")
+        raise AssertionError(f"the hub does not answer ({said}):\n{self.log.read_text()}")
 
     def kill(self) -> None:
         assert self.process is not None

@@ -123,7 +123,7 @@ def containerd(folder: Path) -> Iterator[list[str]]:
     configuration = folder / "config.toml"
     configuration.write_text(
         f'version = 3\nroot = "{folder / "root"}"\nstate = "{folder / "state"}"\n'
-        f'disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime"]\n'
+        'disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images"]\n'
         f'[grpc]\naddress = "{folder / "sock"}"\n'
     )
     process = subprocess.Popen(

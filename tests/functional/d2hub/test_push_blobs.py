@@ -1,4 +1,4 @@
-"""OCI distribution specification 1.1, "Push", blobs: monolithic (end-4a, end-4b, end-6), chunked (end-5), mount (end-11)."""
+"""OCI distribution specification 1.1, "Push", blobs: whole (end-4a, end-4b, end-6), chunked (end-5), mount (end-11)."""
 
 from __future__ import annotations
 
@@ -132,10 +132,8 @@ def test_a_cancelled_upload_is_gone(client: Client) -> None:
 
 @pytest.mark.parametrize("upload", ["nothing", "..", "%2e%2e%2f%2e%2e", "0" * 32])
 def test_an_unknown_upload_is_not_found(client: Client, upload: str) -> None:
-    answer = client.http.send(client.http.build_request("PATCH", client.path("blobs/uploads/x"), content=b"data"))
-    assert answer.status_code == 404
     raw = client.path(f"blobs/uploads/{upload}").replace("/..", "/%2e%2e")
-    assert client.http.patch(raw, content=b"data").status_code in (400, 404, 405)
+    assert client.http.patch(raw, content=b"data").status_code == 404
 
 
 def test_an_upload_belongs_to_its_repository(hub: Hub, client: Client) -> None:

@@ -55,7 +55,7 @@ def serve(*options: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_plain_http_is_for_loopback(tmp_path: Path) -> None:
-    done = serve("--data", str(tmp_path / "data"), "--address", "0.0.0.0", "--plain-http")
+    done = serve("--data", str(tmp_path / "data"), "--address", "0.0.0.0", "--plain-http")  # noqa: S104 - to be refused
     assert done.returncode == 2
     assert "--plain-http" in done.stderr
 
@@ -168,7 +168,7 @@ def test_everything_acknowledged_survives_kills(tmp_path: Path) -> None:
         lock = threading.Lock()
 
         def work(number: int) -> None:
-            chance = random.Random(number)
+            chance = random.Random(number)  # noqa: S311 - chance, no secret
             repository = f"shop/r{number % 2}"
             turn = 0
             while not stop.is_set():
@@ -200,7 +200,7 @@ def test_everything_acknowledged_survives_kills(tmp_path: Path) -> None:
         workers = [threading.Thread(target=work, args=(number,)) for number in range(4)]
         for worker in workers:
             worker.start()
-        chance = random.Random(7)
+        chance = random.Random(7)  # noqa: S311 - as above
         for _ in range(4):
             time.sleep(chance.uniform(0.8, 1.6))
             hub.kill()

@@ -91,7 +91,7 @@ def test_the_command_records(tmp_path: Path) -> None:
 class _Answers(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
-    def do_GET(self) -> None:  # noqa: N802 - the name that the class looks for
+    def do_GET(self) -> None:
         found = self.path == "/there"
         self.send_response(200 if found else 404)
         self.send_header("Content-Length", "100000")

@@ -29,7 +29,9 @@ def test_a_digest_reads_as_it_is_written(data: bytes, algorithm: str) -> None:
     assert parse_digest(str(digest)) == digest
 
 
-@pytest.mark.parametrize("text", ["", "sha256", "sha256:", "sha256:" + "g" * 64, "sha512:" + "0" * 64, "sha1:" + "0" * 40])
+@pytest.mark.parametrize(
+    "text", ["", "sha256", "sha256:", "sha256:" + "g" * 64, "sha512:" + "0" * 64, "sha1:" + "0" * 40]
+)
 def test_what_is_no_digest(text: str) -> None:
     with pytest.raises(DigestInvalidError):
         parse_digest(text)
@@ -38,7 +40,7 @@ def test_what_is_no_digest(text: str) -> None:
 @pytest.mark.parametrize("name", ["a", "a/b", "a/b/c", "a.b_c__d-e---f/0", "x" * 200])
 def test_names_of_repositories(name: str) -> None:
     assert parse_repository(name) == name
-    assert project_of(name) == name.split("/")[0]
+    assert project_of(name) == name.split("/", maxsplit=1)[0]
 
 
 @pytest.mark.parametrize(
@@ -60,7 +62,31 @@ def test_any_text_is_a_name_or_refused(text: str) -> None:
             assert error.http_status in (400, 404)
 
 
-@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["schemaVersion", "config", "layers", "manifests", "digest", "size", "mediaType", "subject", "annotations"]) | st.text(), inner)))
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(),
+        lambda inner: (
+            st.lists(inner)
+            | st.dictionaries(
+                st.sampled_from(
+                    [
+                        "schemaVersion",
+                        "config",
+                        "layers",
+                        "manifests",
+                        "digest",
+                        "size",
+                        "mediaType",
+                        "subject",
+                        "annotations",
+                    ]
+                )
+                | st.text(),
+                inner,
+            )
+        ),
+    )
+)
 def test_any_document_is_read_or_refused(document: object) -> None:
     if isinstance(document, dict):
         document = {**document, "schemaVersion": 2}

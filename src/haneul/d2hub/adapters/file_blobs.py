@@ -165,12 +165,8 @@ class FileBlobs:
 
         def look() -> tuple[list[str], list[tuple[str, str]]]:
             limit = time.time() - older_than
-            keys = [
-                str(path.relative_to(self._blobs)) for path in self._blobs.glob("*/*/*") if _modified(path) < limit
-            ]
-            uploads = [
-                (path.parent.name, path.name) for path in self._uploads.glob("*/*") if _modified(path) < limit
-            ]
+            keys = [str(path.relative_to(self._blobs)) for path in self._blobs.glob("*/*/*") if _modified(path) < limit]
+            uploads = [(path.parent.name, path.name) for path in self._uploads.glob("*/*") if _modified(path) < limit]
             return keys, uploads
 
         return await self._in_thread(look)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import structlog
-from granian.constants import HTTPModes, Interfaces
+from granian.constants import HTTPModes, Interfaces, SSLProtocols
 from granian.http import HTTP1Settings
 from granian.server.embed import Server
 
@@ -60,6 +60,7 @@ class GranianServer:
             http1_settings=HTTP1Settings(header_read_timeout=_HEADER_MILLISECONDS),
             ssl_cert=listening.certificate,
             ssl_key=listening.key,
+            ssl_protocol_min=SSLProtocols.tls12,
         )
 
     async def serve(self) -> None:
@@ -91,10 +92,9 @@ def _send(protocol: Any, head: bool, reply: Reply) -> None:
         protocol.response_empty(reply.status, headers)
         return
     data = content.data if isinstance(content, BytesContent) else content
-    if isinstance(data, FileContent):
-        size = data.size if reply.part is None else reply.part[1] - reply.part[0] + 1
-    else:
-        size = len(data)
+    size = data.size if isinstance(data, FileContent) else len(data)
+    if reply.part is not None:
+        size = reply.part[1] - reply.part[0] + 1
     headers.append(("content-length", str(size)))
     if head:
         protocol.response_empty(reply.status, headers)

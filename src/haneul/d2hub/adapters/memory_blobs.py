@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -18,6 +19,7 @@ class MemoryBlobs:
         self._uploads: dict[tuple[str, str], bytearray] = {}
         self._content: dict[str, bytes] = {}
         self._changed: dict[object, float] = {}
+        self._turns: dict[tuple[str, str], asyncio.Lock] = {}
 
     async def begin(self, scope: str) -> str:
         """Begin with nothing."""
@@ -29,10 +31,11 @@ class MemoryBlobs:
     async def append(self, scope: str, upload: str, parts: AsyncIterator[bytes], *, at: int | None = None) -> int:
         """Add bytes."""
         held = self._held(scope, upload)
-        if at is not None and at != len(held):
-            raise RangeNotSatisfiableError(f"the next part begins at byte {len(held)}, not {at}")
-        async for part in parts:
-            held += part
+        async with self._turns.setdefault((scope, upload), asyncio.Lock()):
+            if at is not None and at != len(held):
+                raise RangeNotSatisfiableError(f"the next part begins at byte {len(held)}, not {at}")
+            async for part in parts:
+                held += part
         self._changed[scope, upload] = time.monotonic()
         return len(held)
 
@@ -61,6 +64,7 @@ class MemoryBlobs:
         """Drop the bytes."""
         self._held(scope, upload)
         del self._uploads[scope, upload], self._changed[scope, upload]
+        self._turns.pop((scope, upload), None)
 
     async def content(self, key: str) -> BytesContent | None:
         """Return the bytes."""
@@ -83,6 +87,7 @@ class MemoryBlobs:
         """Drop uploads."""
         for upload in uploads:
             self._uploads.pop(upload, None)
+            self._turns.pop(upload, None)
             self._changed.pop(upload, None)
 
     def _held(self, scope: str, upload: str) -> bytearray:

@@ -65,13 +65,13 @@ class SqlCatalog:
         self, *, projects: Sequence[str] | None = None, after: str = "", limit: int | None = None
     ) -> Sequence[RepositoryEntry]:
         """List repositories that have manifests."""
-        tagged = (
-            select(func.count()).select_from(tags).where(tags.c.repository == repositories.c.id).scalar_subquery()
-        )
+        tagged = select(func.count()).select_from(tags).where(tags.c.repository == repositories.c.id).scalar_subquery()
         live = and_(manifests.c.repository == repositories.c.id, manifests.c.deleted.is_(None))
         query = (
             select(repositories.c.name, tagged.label("tags"))
-            .add_columns(func.count(manifests.c.digest).label("manifests"), func.max(manifests.c.pushed).label("updated"))
+            .add_columns(
+                func.count(manifests.c.digest).label("manifests"), func.max(manifests.c.pushed).label("updated")
+            )
             .join(manifests, live)
             .where(repositories.c.name > after)
             .group_by(repositories.c.id, repositories.c.name)
@@ -161,9 +161,9 @@ class SqlCatalog:
             .distinct()
             .subquery()
         )
-        summed = select(
-            linked.c.project, func.count().label("count"), func.sum(linked.c.size).label("bytes")
-        ).group_by(linked.c.project)
+        summed = select(linked.c.project, func.count().label("count"), func.sum(linked.c.size).label("bytes")).group_by(
+            linked.c.project
+        )
         async with self._engine.connect() as connection:
             rows = (await connection.execute(kept)).all()
             tag_counts = {row.project: row.count for row in (await connection.execute(tagged)).all()}
@@ -194,7 +194,8 @@ class SqlCatalog:
         named = (await connection.execute(present)).scalar_one_or_none()
         if named is not None and named != entry.digest:
             raise ConflictError(
-                f"the tag {tag} names {named} by now", hint="delete the tag first, or push the older image under another"
+                f"the tag {tag} names {named} by now",
+                hint="delete the tag first, or push the older image under another",
             )
         await self._manifest_back(connection, repository, entry.digest, now)
         if named is None:

@@ -66,9 +66,7 @@ class SqlKeeping:
         purgeable = select(manifests.c.digest).where(_purgeable(deleted_before))
         content = select(func.count(), func.coalesce(func.sum(blobs.c.size), 0)).where(
             blobs.c.touched < untouched_since,
-            ~exists().where(
-                links.c.digest == blobs.c.digest, ~_removable_after(deleted_before, untouched_since)
-            ),
+            ~exists().where(links.c.digest == blobs.c.digest, ~_removable_after(deleted_before, untouched_since)),
         )
         async with self._metadata.engine.connect() as connection:
             purged = (await connection.execute(counted(purgeable))).scalar_one()

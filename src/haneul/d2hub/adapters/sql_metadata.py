@@ -161,9 +161,7 @@ class SqlMetadata:
     async def _link(self, connection: AsyncConnection, repository: int, digest: str, now: datetime) -> None:
         new = self.insert(links).values(repository=repository, digest=digest, touched=now)
         keys = [links.c.repository, links.c.digest]
-        await connection.execute(
-            new.on_conflict_do_update(index_elements=keys, set_={"touched": now, "deleted": None})
-        )
+        await connection.execute(new.on_conflict_do_update(index_elements=keys, set_={"touched": now, "deleted": None}))
 
     async def _write_manifest(self, connection: AsyncConnection, repository: int, change: ManifestPush) -> None:
         parsed = change.manifest
@@ -192,9 +190,7 @@ class SqlMetadata:
             gone = {"repository": repository, "name": change.tag, "digest": before}
             gone |= {"deleted": change.now, "deleted_by": change.by}
             await connection.execute(self.insert(deleted_tags).values(gone))
-        new = self.insert(tags).values(
-            repository=repository, name=change.tag, digest=change.digest, updated=change.now
-        )
+        new = self.insert(tags).values(repository=repository, name=change.tag, digest=change.digest, updated=change.now)
         keys = [tags.c.repository, tags.c.name]
         await connection.execute(
             new.on_conflict_do_update(index_elements=keys, set_={"digest": change.digest, "updated": change.now})
@@ -237,13 +233,9 @@ async def _delete_tags(
     return len(rows)
 
 
-async def _delete_manifest(
-    connection: AsyncConnection, repository: int, digest: str, now: datetime, by: str
-) -> bool:
+async def _delete_manifest(connection: AsyncConnection, repository: int, digest: str, now: datetime, by: str) -> bool:
     """Mark a manifest as deleted, and delete the tags that name it."""
-    mine = and_(
-        manifests.c.repository == repository, manifests.c.digest == digest, manifests.c.deleted.is_(None)
-    )
+    mine = and_(manifests.c.repository == repository, manifests.c.digest == digest, manifests.c.deleted.is_(None))
     if (await connection.execute(select(manifests.c.digest).where(mine).with_for_update())).one_or_none() is None:
         return False
     if (user := await _live_user(connection, repository, digest)) is not None:
@@ -259,9 +251,7 @@ async def _live_user(connection: AsyncConnection, repository: int, target: str) 
         select(references.c.manifest)
         .join(
             manifests,
-            and_(
-                manifests.c.repository == references.c.repository, manifests.c.digest == references.c.manifest
-            ),
+            and_(manifests.c.repository == references.c.repository, manifests.c.digest == references.c.manifest),
         )
         .where(references.c.repository == repository, references.c.target == target, manifests.c.deleted.is_(None))
         .limit(1)
