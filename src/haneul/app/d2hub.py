@@ -28,7 +28,6 @@ from typing import Final
 
 import structlog
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
 from sqlalchemy import select
 
 from haneul import d2hub as d2hub_package
@@ -215,7 +214,7 @@ def _certificate(settings: HubSettings, clock: Clock) -> tuple[Path, Path]:
     authority = _kept(folder / "ca.crt", folder / "ca.key")
     now = clock.now()
     if authority is None:
-        authority = issue_authority("D2Hub", now=now)
+        authority = issue_authority("D2Hub authority", now=now)
         # The key first: a certificate without its key would be taken for whole.
         write_atomically(folder / "ca.key", authority.key, mode=_PRIVATE)
         write_atomically(folder / "ca.crt", authority.certificate)
@@ -226,17 +225,10 @@ def _certificate(settings: HubSettings, clock: Clock) -> tuple[Path, Path]:
         leaf = issue_leaf(authority, profile, now=now, life=_LEAF_LIFE)
         # In between a crash leaves a pair that does not fit, so the old certificate goes first.
         certificate.unlink(missing_ok=True)
-        write_atomically(key, _as_pkcs8(leaf.key), mode=_PRIVATE)
+        write_atomically(key, leaf.key, mode=_PRIVATE)
         write_atomically(certificate, leaf.certificate)
         _log.info("certificate made", expires=leaf.expires().isoformat(), authority=str(folder / "ca.crt"))
     return certificate, key
-
-
-def _as_pkcs8(key: bytes) -> bytes:
-    """Return a private key in the form that the server reads (RFC 5208)."""
-    loaded = serialization.load_pem_private_key(key, password=None)
-    form = serialization.PrivateFormat.PKCS8
-    return loaded.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
 
 
 def _kept(certificate: Path, key: Path) -> KeyPair | None:

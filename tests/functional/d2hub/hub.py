@@ -22,7 +22,7 @@ from haneul.app.d2hub import accounts_of
 from haneul.d2hub.adapters.file_accounts import Role
 
 PROJECT = Path(__file__).parents[3]
-DEADLINE = 90.0
+DEADLINE = 150.0
 SECRET = "a secret of tests"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
