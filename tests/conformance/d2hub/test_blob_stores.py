@@ -148,7 +148,7 @@ async def test_parts_from_two_sides_do_not_mix(store: BlobStore) -> None:
         store.append(SCOPE, upload, parts(b"b" * 10, b"b" * 10), at=20),
         return_exceptions=True,
     )
-    assert results == [20, 40]
+    assert list(results) == [20, 40]
     await store.finish(SCOPE, upload, digest(b"a" * 20 + b"b" * 20))
 
 
