@@ -35,6 +35,7 @@ from haneul.d2hub.adapters.file_accounts import FileAccounts
 from haneul.d2hub.adapters.file_blobs import FileBlobs
 from haneul.d2hub.adapters.granian_server import GranianServer, Listening
 from haneul.d2hub.adapters.sql_catalog import SqlCatalog
+from haneul.d2hub.adapters.sql_database import SqlDatabase
 from haneul.d2hub.adapters.sql_keeping import SqlKeeping
 from haneul.d2hub.adapters.sql_metadata import SqlMetadata
 from haneul.d2hub.application import Application
@@ -47,7 +48,7 @@ from haneul.d2hub.registry import Limits, Registry
 from haneul.d2hub.tables import repositories
 from haneul.d2hub.tokens import Tokens
 from haneul.kernel.clock import Clock, SystemClock
-from haneul.kernel.database import migrate, open_database
+from haneul.kernel.database import migrate, open_blocking_database, open_database
 from haneul.kernel.errors import ConflictError, InvalidInputError, UnavailableError
 from haneul.kernel.files import write_atomically
 from haneul.kernel.pki import KeyPair, LeafProfile, issue_authority, issue_leaf
@@ -58,6 +59,7 @@ MIGRATIONS: Final = Path(d2hub_package.__file__).parent / "migrations"
 _TOKEN_SECONDS: Final = 300
 _LEAF_LIFE: Final = timedelta(days=365)
 _PRIVATE: Final = 0o600
+_PROBE: Final = select(repositories.c.id).limit(1)
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,15 @@ async def serve_hub(settings: HubSettings, *, clock: Clock | None = None) -> Non
             await _serve(hub, listening, settings)
 
 
+async def migrated(url: str) -> None:
+    """Bring a database's tables to their newest version."""
+    engine = open_database(url)
+    try:
+        await migrate(engine, MIGRATIONS)
+    finally:
+        await engine.dispose()
+
+
 def accounts_of(data: Path) -> FileAccounts:
     """Return the accounts of a registry's folder."""
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -114,23 +125,24 @@ class _Hub:
 @contextlib.asynccontextmanager
 async def _opened(settings: HubSettings, clock: Clock) -> AsyncIterator[_Hub]:
     """Open the folder's database and store, and put the registry together."""
-    engine = open_database(f"sqlite+aiosqlite:///{settings.data / 'hub.db'}")
+    file = settings.data / "hub.db"
+    await migrated(f"sqlite+aiosqlite:///{file}")
+    database = SqlDatabase(open_blocking_database(f"sqlite:///{file}"))
     store = FileBlobs(settings.data)
     try:
-        await migrate(engine, MIGRATIONS)
-        metadata = SqlMetadata(engine)
+        metadata = SqlMetadata(database)
         accounts = accounts_of(settings.data)
-        catalog = SqlCatalog(metadata)
+        catalog = SqlCatalog(database)
         registry = Registry(store, metadata, catalog, accounts, clock=clock, limits=settings.limits)
         tokens = Tokens(_token_key(settings.data), service="d2hub", clock=clock, life=_TOKEN_SECONDS)
         door = Doorkeeper(tokens, accounts, accounts, url=settings.url)
-        collector = Collector(registry, SqlKeeping(metadata), store, clock=clock, stray_seconds=settings.stray_seconds)
+        collector = Collector(registry, SqlKeeping(database), store, clock=clock, stray_seconds=settings.stray_seconds)
         metrics = Metrics()
 
         async def trouble() -> str:
             try:
-                async with asyncio.timeout(5), engine.connect() as connection:
-                    await connection.execute(select(repositories.c.id).limit(1))
+                async with asyncio.timeout(5):
+                    await database.read(lambda connection: connection.execute(_PROBE).all())
             except Exception as error:  # noqa: BLE001, RUF100 - whatever it is, the registry is not ready
                 return f"the database does not answer: {error}"
             return "" if os.access(settings.data / "uploads", os.W_OK) else "the store cannot be written"
@@ -140,7 +152,7 @@ async def _opened(settings: HubSettings, clock: Clock) -> AsyncIterator[_Hub]:
         yield _Hub(application, collector, metrics)
     finally:
         store.close()
-        await engine.dispose()
+        database.close()
 
 
 async def _serve(hub: _Hub, listening: Listening, settings: HubSettings) -> None:

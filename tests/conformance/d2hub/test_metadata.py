@@ -13,18 +13,18 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from haneul.app.d2hub import MIGRATIONS
+from haneul.app.d2hub import migrated
 from haneul.d2hub import tables
 from haneul.d2hub.adapters.sql_catalog import SqlCatalog
+from haneul.d2hub.adapters.sql_database import SqlDatabase
 from haneul.d2hub.adapters.sql_keeping import SqlKeeping
 from haneul.d2hub.adapters.sql_metadata import SqlMetadata
 from haneul.d2hub.digests import digest_of
 from haneul.d2hub.errors import ManifestBlobUnknownError, TagImmutableError, UnsupportedError
 from haneul.d2hub.manifests import OCI_INDEX, OCI_MANIFEST, parse_manifest
 from haneul.d2hub.model import ManifestPush, StoredBlob
-from haneul.kernel.database import migrate, open_database
+from haneul.kernel.database import open_blocking_database
 from haneul.kernel.errors import ConflictError
 
 NOW = datetime(2026, 11, 24, 9, 0, tzinfo=UTC)
@@ -32,26 +32,26 @@ HOUR = timedelta(hours=1)
 
 
 @pytest.fixture
-async def engine(tmp_path: Path) -> AsyncIterator[AsyncEngine]:
-    engine = open_database(f"sqlite+aiosqlite:///{tmp_path}/hub.db")
-    await migrate(engine, MIGRATIONS)
-    yield engine
-    await engine.dispose()
+async def database(tmp_path: Path) -> AsyncIterator[SqlDatabase]:
+    await migrated(f"sqlite+aiosqlite:///{tmp_path}/hub.db")
+    database = SqlDatabase(open_blocking_database(f"sqlite:///{tmp_path}/hub.db"))
+    yield database
+    database.close()
 
 
 @pytest.fixture
-def metadata(engine: AsyncEngine) -> SqlMetadata:
-    return SqlMetadata(engine)
+def metadata(database: SqlDatabase) -> SqlMetadata:
+    return SqlMetadata(database)
 
 
 @pytest.fixture
-def catalog(metadata: SqlMetadata) -> SqlCatalog:
-    return SqlCatalog(metadata)
+def catalog(database: SqlDatabase) -> SqlCatalog:
+    return SqlCatalog(database)
 
 
 @pytest.fixture
-def keeping(metadata: SqlMetadata) -> SqlKeeping:
-    return SqlKeeping(metadata)
+def keeping(database: SqlDatabase) -> SqlKeeping:
+    return SqlKeeping(database)
 
 
 def blob(text: str) -> StoredBlob:
@@ -97,12 +97,11 @@ async def collect(keeping: SqlKeeping, *, at: datetime, undo: timedelta = HOUR, 
     return gone
 
 
-async def test_the_migrations_make_the_tables(engine: AsyncEngine) -> None:
+async def test_the_migrations_make_the_tables(database: SqlDatabase) -> None:
     def differences(connection: Connection) -> list[object]:
         return list(compare_metadata(MigrationContext.configure(connection), tables.metadata))
 
-    async with engine.connect() as connection:
-        assert await connection.run_sync(differences) == []
+    assert await database.read(differences) == []
 
 
 async def test_a_blob_is_its_repositorys(metadata: SqlMetadata) -> None:
@@ -279,7 +278,7 @@ async def test_nothing_live_is_ever_collected(metadata: SqlMetadata, keeping: Sq
     async def deleter() -> None:
         for _ in range(25):
             repository = chance.choice(repositories)
-            entries = await SqlCatalog(metadata).tags(repository) or []
+            entries = await SqlCatalog(metadata.database).tags(repository) or []
             if entries:
                 await metadata.delete(repository, chance.choice(entries).digest, now=NOW, by="x")
             await asyncio.sleep(0)
@@ -296,7 +295,7 @@ async def test_nothing_live_is_ever_collected(metadata: SqlMetadata, keeping: Sq
     await collecting
     live = 0
     for repository in repositories:
-        for entry in await SqlCatalog(metadata).tags(repository) or []:
+        for entry in await SqlCatalog(metadata.database).tags(repository) or []:
             found = await metadata.manifest(repository, entry.name)
             assert found is not None
             for digest in parse_manifest(found.content, found.media_type).blobs:
@@ -306,3 +305,17 @@ async def test_nothing_live_is_ever_collected(metadata: SqlMetadata, keeping: Sq
                 live += 1
     assert removed, "the collector had nothing to do"
     assert live, "every image was deleted"
+
+
+async def test_one_failure_does_not_touch_what_is_written_beside_it(metadata: SqlMetadata) -> None:
+    for number in range(20):
+        await metadata.link_blob("shop/web", blob(f"b{number}"), now=NOW)
+    pushes = [
+        metadata.put_manifest(change("shop/web", blob(f"b{number}" if number % 3 else "missing"), tag=f"t{number}"))
+        for number in range(20)
+    ]
+    results = await asyncio.gather(*pushes, return_exceptions=True)
+    for number, result in enumerate(results):
+        there = await metadata.manifest("shop/web", f"t{number}") is not None
+        assert there is (number % 3 != 0)
+        assert isinstance(result, ManifestBlobUnknownError) is not there

@@ -108,8 +108,8 @@ class Hub:
 def running(data: Path, *options: str) -> Iterator[Hub]:
     """Run a hub until the block ends."""
     hub = Hub(data, *options)
-    hub.start()
     try:
+        hub.start()
         yield hub
     finally:
         if hub.process is not None and hub.process.poll() is None:

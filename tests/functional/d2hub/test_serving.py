@@ -48,7 +48,7 @@ def serve(*options: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-m", "haneul.app.main", "d2hub", "serve", *options],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=150,
         check=False,
         cwd=PROJECT / "src",
     )

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, delete, exists, func, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, delete, exists, func, select
 
-from haneul.d2hub.adapters.sql_metadata import SqlMetadata, counted, referenced
+from haneul.d2hub.adapters.sql_database import SqlDatabase, reads, writes
+from haneul.d2hub.adapters.sql_metadata import counted, referenced
 from haneul.d2hub.model import Collected, StoredBlob
 from haneul.d2hub.tables import blobs, deleted_tags, links, manifests, references, repositories, tags
 
@@ -17,30 +18,31 @@ from haneul.d2hub.tables import blobs, deleted_tags, links, manifests, reference
 class SqlKeeping:
     """Collections of one database."""
 
-    def __init__(self, metadata: SqlMetadata) -> None:
-        self._metadata = metadata
+    def __init__(self, database: SqlDatabase) -> None:
+        self.database = database
 
-    async def purge_deleted(self, *, before: datetime) -> int:
+    @writes
+    def purge_deleted(self, connection: Connection, *, before: datetime) -> int:
         """Remove manifests with their references; deleted tags that named them go along."""
-        async with self._metadata.writing() as connection:
-            await connection.execute(delete(deleted_tags).where(deleted_tags.c.deleted < before))
-            purged = await connection.execute(delete(manifests).where(_purgeable(before)))
-            return purged.rowcount
+        connection.execute(delete(deleted_tags).where(deleted_tags.c.deleted < before))
+        purged = connection.execute(delete(manifests).where(_purgeable(before)))
+        return purged.rowcount
 
-    async def unlink_unreferenced(self, *, untouched_since: datetime, limit: int) -> int:
+    @writes
+    def unlink_unreferenced(self, connection: Connection, *, untouched_since: datetime, limit: int) -> int:
         """Remove links, and then repositories in which nothing is left."""
-        async with self._metadata.writing() as connection:
-            found = (await connection.execute(_unreferenced(untouched_since).limit(limit))).all()
-            removed = 0
-            for row in found:
-                mine = and_(links.c.repository == row.repository, links.c.digest == row.digest)
-                # Asked again where it is removed: in PostgreSQL somebody may have touched it since.
-                gone = delete(links).where(mine, _removable_link(untouched_since))
-                removed += (await connection.execute(gone)).rowcount
-            await connection.execute(delete(repositories).where(_empty(untouched_since)))
+        found = connection.execute(_unreferenced(untouched_since).limit(limit)).all()
+        removed = 0
+        for row in found:
+            mine = and_(links.c.repository == row.repository, links.c.digest == row.digest)
+            # Asked again where it is removed: in PostgreSQL somebody may have touched it since.
+            gone = delete(links).where(mine, _removable_link(untouched_since))
+            removed += connection.execute(gone).rowcount
+        connection.execute(delete(repositories).where(_empty(untouched_since)))
         return removed
 
-    async def drop_unlinked(self, *, untouched_since: datetime, limit: int) -> Sequence[StoredBlob]:
+    @writes
+    def drop_unlinked(self, connection: Connection, *, untouched_since: datetime, limit: int) -> Sequence[StoredBlob]:
         """Remove rows of content that no repository links."""
         some = select(blobs.c.digest).where(_unlinked(untouched_since)).limit(limit)
         gone = (
@@ -48,31 +50,30 @@ class SqlKeeping:
             .where(blobs.c.digest.in_(some), _unlinked(untouched_since))
             .returning(blobs.c.digest, blobs.c.key, blobs.c.size)
         )
-        async with self._metadata.writing() as connection:
-            rows = (await connection.execute(gone)).all()
+        rows = connection.execute(gone).all()
         return [StoredBlob(row.digest, row.key, row.size) for row in rows]
 
-    async def unknown(self, keys: Sequence[str]) -> Sequence[str]:
+    @reads
+    def unknown(self, connection: Connection, keys: Sequence[str]) -> Sequence[str]:
         """Compare keys with what is written down."""
         known: set[str] = set()
-        async with self._metadata.engine.connect() as connection:
-            for start in range(0, len(keys), 500):
-                query = select(blobs.c.key).where(blobs.c.key.in_(keys[start : start + 500]))
-                known.update((await connection.execute(query)).scalars())
+        for start in range(0, len(keys), 500):
+            query = select(blobs.c.key).where(blobs.c.key.in_(keys[start : start + 500]))
+            known.update(connection.execute(query).scalars())
         return [key for key in keys if key not in known]
 
-    async def collectable(self, *, deleted_before: datetime, untouched_since: datetime) -> Collected:
+    @reads
+    def collectable(self, connection: Connection, *, deleted_before: datetime, untouched_since: datetime) -> Collected:
         """Count by the same conditions. What would only be free after the first step is not counted."""
         purgeable = select(manifests.c.digest).where(_purgeable(deleted_before))
         content = select(func.count(), func.coalesce(func.sum(blobs.c.size), 0)).where(
             blobs.c.touched < untouched_since,
             ~exists().where(links.c.digest == blobs.c.digest, ~_removable_after(deleted_before, untouched_since)),
         )
-        async with self._metadata.engine.connect() as connection:
-            purged = (await connection.execute(counted(purgeable))).scalar_one()
-            unlinked = select(links.c.digest).where(_removable_after(deleted_before, untouched_since))
-            removed = (await connection.execute(counted(unlinked))).scalar_one()
-            count, size = (await connection.execute(content)).one()
+        purged = connection.execute(counted(purgeable)).scalar_one()
+        unlinked = select(links.c.digest).where(_removable_after(deleted_before, untouched_since))
+        removed = connection.execute(counted(unlinked)).scalar_one()
+        count, size = connection.execute(content).one()
         return Collected(manifests=purged, links=removed, blobs=count, bytes=int(size))
 
 
