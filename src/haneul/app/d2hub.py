@@ -75,7 +75,6 @@ class HubSettings:
     plain_http: bool = False
     limits: Limits = field(default_factory=Limits)
     collect_every: timedelta = timedelta(hours=1)
-    stray_seconds: float = 3600.0
     drain_seconds: float = 30.0
 
     def __post_init__(self) -> None:
@@ -136,7 +135,7 @@ async def _opened(settings: HubSettings, clock: Clock) -> AsyncIterator[_Hub]:
         registry = Registry(store, metadata, catalog, accounts, clock=clock, limits=settings.limits)
         tokens = Tokens(_token_key(settings.data), service="d2hub", clock=clock, life=_TOKEN_SECONDS)
         door = Doorkeeper(tokens, accounts, accounts, url=settings.url)
-        collector = Collector(registry, SqlKeeping(database), store, clock=clock, stray_seconds=settings.stray_seconds)
+        collector = Collector(registry, SqlKeeping(database), store, clock=clock)
         metrics = Metrics()
 
         async def trouble() -> str:

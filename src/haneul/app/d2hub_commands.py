@@ -63,7 +63,6 @@ def serve(
         plain_http,
         limits,
         timedelta(minutes=collect_minutes),
-        stray_seconds=min(3600.0, grace_hours * 3600),
     )
     configure_logs(sys.stderr)
     asyncio.run(serve_hub(settings))

@@ -49,7 +49,7 @@ class Application:
             reply = self._unexpected(request, error)
         reply.headers.append(VERSION)
         self._metrics.count(request.method, reply)
-        if request.method not in _QUIET and request.path != TOKEN_PATH:
+        if request.method not in _QUIET and _is_told(request, reply) and request.path != TOKEN_PATH:
             _log.info("request", method=request.method, path=request.path, status=reply.status, client=request.client)
         return reply
 
@@ -92,3 +92,8 @@ class Application:
         return self._refused(
             request, HaneulError("the registry met an error that it does not know", hint="its log has more")
         )
+
+
+def _is_told(request: Request, reply: Reply) -> bool:
+    """Say whether a change is worth a line: parts of an upload are not, its end is."""
+    return request.method == "DELETE" or reply.status != 202

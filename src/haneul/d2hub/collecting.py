@@ -25,6 +25,9 @@ from haneul.kernel.clock import Clock
 
 _log = structlog.get_logger(__name__)
 _BATCH: Final = 200
+#: How long a file is watched before it is taken for a stray, whatever the grace of the registry is: between its name
+#: on the disk and in the database lie a write and a wait for the disk.
+STRAY_SECONDS: Final = 3600.0
 T = TypeVar("T", bound=Hashable)
 
 
@@ -42,15 +45,13 @@ class Suspects(Generic[T]):
 
 
 class Collector:
-    """Collects one registry. ``stray_seconds`` is how long a file is watched before it is taken for a stray."""
+    """Collects one registry."""
 
-    def __init__(
-        self, registry: Registry, keeping: Keeping, store: BlobStore, *, clock: Clock, stray_seconds: float = 3600.0
-    ) -> None:
+    def __init__(self, registry: Registry, keeping: Keeping, store: BlobStore, *, clock: Clock) -> None:
         self._registry, self._keeping, self._store, self._clock = registry, keeping, store, clock
         self._began, self._began_at = clock.now(), clock.monotonic()
-        self._strays: Suspects[str] = Suspects(stray_seconds)
-        self._uploads: Suspects[tuple[str, str]] = Suspects(stray_seconds)
+        self._strays: Suspects[str] = Suspects(STRAY_SECONDS)
+        self._uploads: Suspects[tuple[str, str]] = Suspects(STRAY_SECONDS)
         self._one = asyncio.Lock()
 
     async def run(self, every: timedelta) -> None:

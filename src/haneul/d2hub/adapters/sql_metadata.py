@@ -23,6 +23,19 @@ from haneul.d2hub.tables import blobs, deleted_tags, links, manifests, reference
 
 #: Values in one statement; SQLite takes 32,766, PostgreSQL's protocol 65,535.
 _MOST_VALUES: Final = 500
+_FIND: Final = select(repositories.c.id).where(repositories.c.name == bindparam("name"))
+_TAGGED: Final = (
+    select(tags.c.digest)
+    .where(tags.c.repository == bindparam("of_repository"), tags.c.name == bindparam("tag"))
+    .with_for_update()
+)
+_SOME: Final = and_(
+    links.c.repository == bindparam("of_repository"),
+    links.c.digest.in_(bindparam("digests", expanding=True)),
+    links.c.deleted.is_(None),
+)
+_HOLD: Final = update(links).where(_SOME)
+_HELD: Final = select(links.c.digest).where(_SOME)
 
 
 class SqlMetadata:
@@ -30,6 +43,25 @@ class SqlMetadata:
 
     def __init__(self, database: SqlDatabase) -> None:
         self.database = database
+        # Statements of every push are made once: to make one costs as much as to run it.
+        new = database.insert(blobs)
+        touched = {"touched": new.excluded.touched}
+        self._keep = new.on_conflict_do_update(index_elements=[blobs.c.digest], set_=touched).returning(
+            blobs.c.key, blobs.c.size
+        )
+        new = database.insert(links)
+        again = {"touched": new.excluded.touched, "deleted": None}
+        self._link_one = new.on_conflict_do_update(index_elements=[links.c.repository, links.c.digest], set_=again)
+        new = database.insert(manifests)
+        said = {"media_type": new.excluded.media_type, "pushed": new.excluded.pushed}
+        self._write_one = new.on_conflict_do_update(
+            index_elements=[manifests.c.repository, manifests.c.digest],
+            set_={**said, "deleted": None, "deleted_by": None},
+        )
+        self._refer = database.insert(references).on_conflict_do_nothing()
+        new = database.insert(tags)
+        moved = {"digest": new.excluded.digest, "updated": new.excluded.updated}
+        self._set_tag = new.on_conflict_do_update(index_elements=[tags.c.repository, tags.c.name], set_=moved)
 
     @reads
     def blob(self, connection: Connection, repository: str, digest: str) -> LinkedBlob | None:
@@ -46,9 +78,8 @@ class SqlMetadata:
     @writes
     def link_blob(self, connection: Connection, repository: str, stored: StoredBlob, *, now: datetime) -> StoredBlob:
         """Write content down if it is new, and the repository's link to it."""
-        new = self.database.insert(blobs).values(digest=stored.digest, key=stored.key, size=stored.size, touched=now)
-        kept = new.on_conflict_do_update(index_elements=[blobs.c.digest], set_={"touched": now})
-        row = connection.execute(kept.returning(blobs.c.key, blobs.c.size)).one()
+        values = {"digest": stored.digest, "key": stored.key, "size": stored.size, "touched": now}
+        row = connection.execute(self._keep, values).one()
         self._link(connection, self._repository(connection, repository, now), stored.digest, now)
         return StoredBlob(stored.digest, row.key, row.size)
 
@@ -139,52 +170,44 @@ class SqlMetadata:
         return made
 
     def _link(self, connection: Connection, repository: int, digest: str, now: datetime) -> None:
-        new = self.database.insert(links).values(repository=repository, digest=digest, touched=now)
-        keys = [links.c.repository, links.c.digest]
-        connection.execute(new.on_conflict_do_update(index_elements=keys, set_={"touched": now, "deleted": None}))
+        connection.execute(self._link_one, {"repository": repository, "digest": digest, "touched": now})
 
     def _write_manifest(self, connection: Connection, repository: int, change: ManifestPush) -> None:
         parsed = change.manifest
-        said = {"media_type": parsed.media_type, "pushed": change.now, "deleted": None, "deleted_by": None}
-        new = self.database.insert(manifests).values(
-            repository=repository,
-            digest=change.digest,
-            content=change.content,
-            size=len(change.content),
-            content_size=parsed.content_size,
-            subject=parsed.subject,
-            artifact_type=parsed.artifact_type,
-            annotations=json.dumps(dict(parsed.annotations)),
-            **said,
-        )
-        keys = [manifests.c.repository, manifests.c.digest]
-        connection.execute(new.on_conflict_do_update(index_elements=keys, set_=said))
-        for part in _parts(parsed.references):
-            rows = [{"repository": repository, "manifest": change.digest, "target": target} for target in part]
-            connection.execute(self.database.insert(references).values(rows).on_conflict_do_nothing())
+        values = {
+            "repository": repository,
+            "digest": change.digest,
+            "media_type": parsed.media_type,
+            "content": change.content,
+            "size": len(change.content),
+            "content_size": parsed.content_size,
+            "subject": parsed.subject,
+            "artifact_type": parsed.artifact_type,
+            "annotations": json.dumps(dict(parsed.annotations)),
+            "pushed": change.now,
+        }
+        connection.execute(self._write_one, values)
+        rows = [{"repository": repository, "manifest": change.digest, "target": target} for target in parsed.references]
+        if rows:
+            connection.execute(self._refer, rows)
 
     def _write_tag(self, connection: Connection, repository: int, change: ManifestPush, before: str | None) -> None:
         if before is not None and before != change.digest:
             gone = {"repository": repository, "name": change.tag, "digest": before}
             gone |= {"deleted": change.now, "deleted_by": change.by}
             connection.execute(self.database.insert(deleted_tags).values(gone))
-        new = self.database.insert(tags).values(
-            repository=repository, name=change.tag, digest=change.digest, updated=change.now
-        )
-        keys = [tags.c.repository, tags.c.name]
-        connection.execute(
-            new.on_conflict_do_update(index_elements=keys, set_={"digest": change.digest, "updated": change.now})
-        )
+        values = {"repository": repository, "name": change.tag, "digest": change.digest, "updated": change.now}
+        connection.execute(self._set_tag, values)
 
 
 def _hold_references(connection: Connection, repository: int, change: ManifestPush) -> None:
     """Make sure that everything a manifest refers to is there and stays. Raises ManifestBlobUnknownError."""
     missing: list[str] = []
     for part in _parts(change.manifest.blobs):
-        mine = and_(links.c.repository == repository, links.c.digest.in_(part), links.c.deleted.is_(None))
-        held = connection.execute(update(links).where(mine).values(touched=change.now))
+        which = {"of_repository": repository, "digests": part}
+        held = connection.execute(_HOLD, {**which, "touched": change.now})
         if held.rowcount != len(part):
-            there = set(connection.execute(select(links.c.digest).where(mine)).scalars())
+            there = set(connection.execute(_HELD, which).scalars())
             missing += [digest for digest in part if digest not in there]
     for part in _parts(change.manifest.manifests):
         children = select(manifests.c.digest).where(
@@ -239,17 +262,12 @@ def _live_user(connection: Connection, repository: int, target: str) -> str | No
 
 
 def _find(connection: Connection, name: str) -> int | None:
-    query = _FIND
-    found: int | None = connection.execute(query, {"name": name}).scalar_one_or_none()
+    found: int | None = connection.execute(_FIND, {"name": name}).scalar_one_or_none()
     return found
 
 
-_FIND: Final = select(repositories.c.id).where(repositories.c.name == bindparam("name"))
-
-
 def _tagged(connection: Connection, repository: int, tag: str) -> str | None:
-    query = select(tags.c.digest).where(tags.c.repository == repository, tags.c.name == tag).with_for_update()
-    found: str | None = connection.execute(query).scalar_one_or_none()
+    found: str | None = connection.execute(_TAGGED, {"of_repository": repository, "tag": tag}).scalar_one_or_none()
     return found
 
 
