@@ -40,7 +40,7 @@ from haneul.kernel.pki import LeafProfile, issue_authority, issue_leaf
 from haneul.kernel.waiting import wait_for
 
 _ADDRESS: Final = "127.0.0.1"
-_START_SECONDS: Final = 60.0
+_START_SECONDS: Final = 180.0
 _END_SECONDS: Final = 20.0
 _PEER: Final = "docker-registry"
 _SECRET: Final = "only of this run's own data"  # noqa: S105 - it guards a folder that is removed after the run
