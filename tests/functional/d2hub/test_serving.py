@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 import re
@@ -171,7 +170,7 @@ def test_everything_acknowledged_survives_kills(tmp_path: Path) -> None:
             chance = random.Random(number)  # noqa: S311 - chance, no secret
             repository = f"shop/r{number % 2}"
             turn = 0
-            while not stop.is_set():
+            while not stop.is_set() and turn < 300:
                 turn += 1
                 try:
                     with Client(hub, repository, user="admin") as client:
@@ -209,17 +208,14 @@ def test_everything_acknowledged_survives_kills(tmp_path: Path) -> None:
         for worker in workers:
             worker.join(60)
         assert len(acknowledged) > 3
-        with hub.browser() as http:
-            for (repository, tag), (manifest, blobs) in acknowledged.items():
-                with Client(hub, repository, user="admin") as client:
-                    assert client.get(f"manifests/{tag}").content == manifest
-                    for blob in blobs:
-                        got = client.get(f"blobs/{sha256(blob)}")
-                        assert (got.status_code, hashlib.sha256(got.content).hexdigest()) == (
-                            200,
-                            sha256(blob).partition(":")[2],
-                        )
-            assert http.get("/readyz").status_code == 200
+        clients = {name: Client(hub, name, user="admin") for name in ("shop/r0", "shop/r1")}
+        for (repository, tag), (manifest, blobs) in acknowledged.items():
+            client = clients[repository]
+            assert client.get(f"manifests/{tag}").content == manifest
+            for blob in blobs:
+                assert client.get(f"blobs/{sha256(blob)}").content == blob
+        for client in clients.values():
+            client.http.close()
 
 
 def test_collections_free_the_disk(tmp_path: Path) -> None:
