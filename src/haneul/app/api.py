@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from fastapi.security import HTTPBearer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from haneul import identity as identity_package
+from haneul.app.benchmark_checks import ExaminationsOfClusters, MembersMayExamine
 from haneul.app.cluster_usage import USAGE_MIGRATIONS, ClusterSightings, NoAddresses, ProjectUsageAccess
 from haneul.app.firewall_access import (
     FIREWALL_MIGRATIONS,
@@ -23,6 +24,8 @@ from haneul.app.firewall_access import (
     NodesOfClusters,
     PeopleAtTheGate,
 )
+from haneul.compliance.http import benchmark_router
+from haneul.compliance.ports import LookStore
 from haneul.dkos.admission import TakenRange
 from haneul.dkos.authentication import token_audience
 from haneul.dkos.cluster_store import ClusterStore, QuotaStore
@@ -99,9 +102,11 @@ class ProjectAccess:
         if not _known(caller).admin:
             raise ForbiddenError("this is for platform administrators", hint="ask one of them")
 
-    async def record(self, request: Request, caller: AnyCaller, action: str, target: str, project: str) -> None:
-        """Record a change."""
-        await self._gate.record(request, _known(caller), action, target, project)
+    def recording(
+        self, request: Request, caller: AnyCaller, action: str, target: str, project: str
+    ) -> AbstractAsyncContextManager[None]:
+        """Record a change and how it went."""
+        return self._gate.recording(request, _known(caller), action, target, project)
 
     def now(self) -> datetime:
         """Return the moment."""
@@ -177,6 +182,7 @@ def create_api(
     keys: PublicKeys,
     authorities: ClientAuthorities,
     events: EventLog,
+    looks: LookStore,
     board: ApprovalBoard,
     reserved: list[TakenRange],
     clock: Clock,
@@ -263,6 +269,7 @@ def create_api(
         machines_router(machine_service, access),
         firewall_router(firewall, PeopleAtTheGate(gate, identity, proxies)),
         quotas_router(quotas, store, NoAddresses(), access),
+        benchmark_router(ExaminationsOfClusters(service, looks, clock), MembersMayExamine(gate)),
         usage_router(record, ProjectUsageAccess(gate, identity), clock),
     ):
         app.include_router(router, prefix="/api/v1", dependencies=[*token, Depends(gate.refusals)])

@@ -20,7 +20,9 @@ import kopf
 import structlog
 import yaml
 
+from haneul.app.benchmark_checks import ClusterExaminer
 from haneul.app.firewall_gate import FirewallJoinGate, GatewaySettings, firewall_backend
+from haneul.compliance.adapters.kube_looks import KubeLooks
 from haneul.dkos.adapters.kube_clusters import KubeClusters
 from haneul.dkos.adapters.kube_events import KubeEvents
 from haneul.dkos.adapters.kube_machines import KubeKeys, KubeMachines
@@ -34,7 +36,7 @@ from haneul.dkos.controller import ClusterController
 from haneul.dkos.door import Door, Wakers, watch_requests
 from haneul.dkos.event_recorder import EventRecorder
 from haneul.dkos.events import teardown_failed
-from haneul.dkos.masters import Masters
+from haneul.dkos.masters import EXAMINATION, Masters
 from haneul.dkos.model import CLUSTERS, Cluster, NodeProviderName, cluster_from_resource
 from haneul.dkos.teardown import tear_down
 from haneul.dkos.tenant_objects import CILIUM_RESOURCES
@@ -84,6 +86,7 @@ class Operator:
         self._recorder = EventRecorder(KubeEvents(self._management), clock=self._clock)
         backend = firewall_backend(settings.gateway, self._management)
         self._gate = FirewallJoinGate(Gatekeeper(KubeApprovals(self._management), backend))
+        self._examiner = ClusterExaminer(self._management, KubeLooks(self._management, EXAMINATION), clock=self._clock)
         self._controllers: dict[str, ClusterController] = {}
         self._specs = KubeClusters(self._management, clock=self._clock)
         self._wakers = Wakers()
@@ -217,6 +220,7 @@ class Operator:
             turns=self._turns,
             cilium_definitions=self._cilium_definitions,
             gate=self._gate,
+            examiner=self._examiner,
         )
         self._controllers[uid] = controller
         if uid in self._requested:

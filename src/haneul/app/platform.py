@@ -21,6 +21,7 @@ from haneul.components.store import ComponentStore
 from haneul.components.table import image_reference
 from haneul.dkos.adapters.kube_events import READER
 from haneul.dkos.adapters.kube_machines import KEYS_NAMESPACE
+from haneul.dkos.adapters.sandbox_policy import node_pod_policy, runtime_class
 from haneul.dkos.door import WAKER_NAME, WAKER_NAMESPACE
 from haneul.dkos.isolation import waker_policies
 from haneul.dkos.schema import custom_resource_definition, machine_resource_definition
@@ -279,6 +280,8 @@ def platform_manifests(
         _keys_namespace(),
         approvals_definition(),
         *writer_policy(f"system:serviceaccount:{NAMESPACE}:haneul-api"),
+        runtime_class(),
+        *node_pod_policy(image_reference("node").rpartition(":")[0]),
         *account_with_rights("haneul-operator", NAMESPACE, _operator_rules(), _LABELS),
         *account_with_rights("haneul-api", NAMESPACE, _api_rules(), _LABELS),
         *_claims_rights(),

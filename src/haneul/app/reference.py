@@ -15,6 +15,7 @@ from typing import Final
 
 import haneul
 from haneul.app.command_reference import cli_page
+from haneul.compliance.reference import benchmark_page
 from haneul.components.table import COMPONENTS, IMAGES, GoComponent, Image
 from haneul.dkos.reference import cluster_events_page, cluster_spec_page
 from haneul.kernel.errors import HaneulError
@@ -64,6 +65,7 @@ did not change is never built again, and a changed recipe never meets an old res
 def pages() -> Mapping[str, Callable[[], str]]:
     """Return what writes each page, by file name."""
     return {
+        "cis-benchmark.md": benchmark_page,
         "cli.md": cli_page,
         "cluster-events.md": cluster_events_page,
         "cluster-spec.md": cluster_spec_page,

@@ -144,10 +144,12 @@ def api(
     from haneul.app.reserved import loaded  # noqa: PLC0415
     from haneul.app.server import DrainingServer  # noqa: PLC0415
     from haneul.app.serving_certificate import ServingCertificate  # noqa: PLC0415
+    from haneul.compliance.adapters.kube_looks import KubeLooks  # noqa: PLC0415
     from haneul.dkos.adapters.kube_authorities import KubeAuthorities  # noqa: PLC0415
     from haneul.dkos.adapters.kube_clusters import KubeClusters  # noqa: PLC0415
     from haneul.dkos.adapters.kube_events import KubeEvents  # noqa: PLC0415
     from haneul.dkos.adapters.kube_machines import KubeKeys, KubeMachines  # noqa: PLC0415
+    from haneul.dkos.masters import EXAMINATION  # noqa: PLC0415
     from haneul.firewall.adapters.kube_approvals import KubeApprovals  # noqa: PLC0415
     from haneul.identity.issuer.assembly import IssuerSettings  # noqa: PLC0415
     from haneul.identity.issuer.relying import read_provider  # noqa: PLC0415
@@ -167,6 +169,7 @@ def api(
         keys=KubeKeys(client),
         authorities=KubeAuthorities(client),
         events=KubeEvents(client),
+        looks=KubeLooks(client, EXAMINATION),
         board=KubeApprovals(client),
         reserved=loaded(reserved.read_text()),
         clock=clock,

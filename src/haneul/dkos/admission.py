@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from haneul.dkos.confinement import POLICY_FILES_GATE
 from haneul.dkos.control_plane import NODE_CIDR_BITS
 from haneul.dkos.external_resources import check_external_resources
 from haneul.dkos.hibernation import SLEEPING_PROVIDERS
@@ -108,6 +109,11 @@ def admit_change(before: ClusterSpec, after: ClusterSpec) -> None:
         raise InvalidInputError(
             "a cluster cannot change between sandbox nodes and machines", hint="create another cluster and move there"
         )
+    if before.outside and not after.node_pools:
+        # Without pools it could get sandbox nodes next, and pods that were allowed on machines only may be waiting.
+        raise InvalidInputError(
+            "a cluster on machines keeps a pool of them", hint="leave one pool with 'provider: ssh' and no machines"
+        )
     if after.network != before.network:
         raise InvalidInputError(
             "the network of a cluster cannot change once it is made", hint="create another cluster and move there"
@@ -149,6 +155,11 @@ def check_shape(spec: ClusterSpec) -> None:
             f"a node that reports every {settings.node_status_update_seconds} s cannot be called silent after "
             f"{settings.node_monitor_grace_seconds} s",
             hint="let nodeMonitorGraceSeconds be four times nodeStatusUpdateSeconds or more",
+        )
+    if POLICY_FILES_GATE in spec.settings.feature_gates:
+        raise InvalidInputError(
+            f"the feature gate {POLICY_FILES_GATE} is the platform's: it keeps pods inside their nodes",
+            hint="leave it out",
         )
     for gate in spec.settings.feature_gates:
         if not _GATE.fullmatch(gate):

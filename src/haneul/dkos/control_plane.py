@@ -10,14 +10,21 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final
 
 from haneul.dkos.authentication import IssuerTrust, authentication
+from haneul.dkos.confinement import POLICIES_FILE, POLICY_FILES_GATE, policies, policies_in
 from haneul.dkos.credentials import Endpoints
 from haneul.dkos.model import Cluster, Settings
 from haneul.kernel.documents import to_yaml
 from haneul.kernel.kube import Manifest
-from haneul.kernel.kube_manifests import hardened_container, hardened_pod
+from haneul.kernel.kube_manifests import (
+    STRONG_CIPHERS,
+    admission_configuration,
+    hardened_container,
+    hardened_pod,
+)
 
 USER: Final = 65532
 CLUSTER_LABEL: Final = "dkos.haneul.dev/cluster"
@@ -26,6 +33,7 @@ ROLE_LABEL: Final = "dkos.haneul.dev/role"
 CREDENTIALS_ANNOTATION: Final = "dkos.haneul.dev/credentials"
 NODE_CIDR_BITS: Final = 24
 _PEM: Final = "/etc/haneul/pki"
+_POLICIES: Final = "/etc/haneul/policies"
 
 
 @dataclass(frozen=True)
@@ -174,7 +182,12 @@ def hosts_of(volume: Manifest) -> list[str]:
 def configurations(cluster: Cluster, trust: IssuerTrust | None = None) -> dict[str, Manifest]:
     """Return the configuration files that are no secrets, by the component that reads them."""
     data = {
-        "kube-apiserver": {"audit.yaml": _audit_policy(), "authentication.yaml": authentication(cluster, trust)},
+        "kube-apiserver": {
+            "admission.yaml": to_yaml(admission_configuration(policies_in(_POLICIES))),
+            "audit.yaml": _audit_policy(),
+            "authentication.yaml": authentication(cluster, trust),
+            POLICIES_FILE: policies(cluster),
+        },
         "kube-scheduler": {"scheduler.yaml": _scheduling()},
     }
     return {
@@ -313,6 +326,7 @@ def apiserver(
         "tls-cert-file": f"{_PEM}/server.crt",
         "tls-private-key-file": f"{_PEM}/server.key",
         "tls-min-version": "VersionTLS12",
+        "tls-cipher-suites": ",".join(STRONG_CIPHERS),
         "kubelet-client-certificate": f"{_PEM}/kubelet-client.crt",
         "kubelet-client-key": f"{_PEM}/kubelet-client.key",
         "kubelet-certificate-authority": f"{_PEM}/ca.crt",
@@ -327,17 +341,22 @@ def apiserver(
         "service-account-issuer": "https://kubernetes.default.svc",
         "service-account-key-file": f"{_PEM}/service-account.pub",
         "service-account-signing-key-file": f"{_PEM}/service-account.key",
+        "service-account-extend-token-expiration": "false",
         "authorization-mode": "Node,RBAC",
         "authentication-config": "/etc/haneul/config/authentication.yaml",
-        "enable-admission-plugins": "NodeRestriction",
+        "enable-admission-plugins": "NodeRestriction,DenyServiceExternalIPs,EventRateLimit",
+        "admission-control-config-file": "/etc/haneul/config/admission.yaml",
+        # What pods may do is judged in one place, whose refusals say why: the policies (confinement).
+        "allow-privileged": "true",
         "default-not-ready-toleration-seconds": str(settings.pod_eviction_seconds),
         "default-unreachable-toleration-seconds": str(settings.pod_eviction_seconds),
         "enable-bootstrap-token-auth": "true",
         "encryption-provider-config": f"{_PEM}/encryption.yaml",
         "audit-policy-file": "/etc/haneul/config/audit.yaml",
         "audit-log-path": "/var/log/audit/audit.log",
-        "audit-log-maxsize": "10",
-        "audit-log-maxbackup": "4",
+        # Eleven files of five megabytes, in a volume of 64.
+        "audit-log-maxsize": "5",
+        "audit-log-maxbackup": "10",
         "audit-log-maxage": str(settings.audit_log_days),
         "profiling": "false",
         "max-requests-inflight": str(reading),
@@ -345,7 +364,7 @@ def apiserver(
         "event-ttl": "1h0m0s",
         # Machines do not reach the advertised address; DKOS writes down the one that they do (tenant_objects).
         **({"endpoint-reconciler-type": "none"} if cluster.spec.outside else {}),
-        **_feature_gates(settings),
+        **_feature_gates(settings, {POLICY_FILES_GATE: True}),
     }
     container = _container("kube-apiserver", images.apiserver, arguments, memory="256Mi", limit="1536Mi", cpu="25m")
     etcd_addresses = [f"{address}:2379" for address in endpoints.etcd_addresses]
@@ -356,6 +375,7 @@ def apiserver(
         "volumeMounts": [
             _mount("pki", _PEM),
             _mount("config", "/etc/haneul/config"),
+            _mount("policies", _POLICIES),
             {"name": "audit", "mountPath": "/var/log/audit"},
         ],
         "startupProbe": _probe(6443, "/readyz", period=1, failures=120),
@@ -365,6 +385,11 @@ def apiserver(
     volumes = [
         _secret_volume("pki", "kube-apiserver"),
         {"name": "config", "configMap": {"name": "kube-apiserver"}},
+        # The API server takes every file of a folder for policies, so they lie in one of their own.
+        {
+            "name": "policies",
+            "configMap": {"name": "kube-apiserver", "items": [{"key": POLICIES_FILE, "path": POLICIES_FILE}]},
+        },
         {"name": "audit", "emptyDir": {"sizeLimit": "64Mi"}},
     ]
     return _deployment(cluster, "kube-apiserver", container, volumes, digests, replicas)
@@ -400,6 +425,7 @@ def controller_manager(cluster: Cluster, images: Images, digests: Mapping[str, s
         "leader-elect": "false",
         "kube-api-qps": "300",
         "kube-api-burst": "600",
+        "terminated-pod-gc-threshold": "1000",
         "profiling": "false",
         **_feature_gates(settings),
     }
@@ -467,11 +493,11 @@ def cilium_operator(
     return _deployment(cluster, "cilium-operator", container, volumes, digests, replicas)
 
 
-def _feature_gates(settings: Settings) -> dict[str, str]:
-    if not settings.feature_gates:
+def _feature_gates(settings: Settings, fixed: Mapping[str, bool] = MappingProxyType({})) -> dict[str, str]:
+    gates = {**settings.feature_gates, **fixed}
+    if not gates:
         return {}
-    gates = ",".join(f"{name}={str(value).lower()}" for name, value in sorted(settings.feature_gates.items()))
-    return {"feature-gates": gates}
+    return {"feature-gates": ",".join(f"{name}={str(value).lower()}" for name, value in sorted(gates.items()))}
 
 
 def _container(

@@ -43,7 +43,7 @@ from haneul.dkos.model import (
 from haneul.dkos.node_files import node_files
 from haneul.dkos.node_plan import NodePlan, node_statuses, plan_nodes, what_matters
 from haneul.dkos.pace import IDLE, Pace, is_settled
-from haneul.dkos.ports import JoinGate, NodeAnnouncement, NodeProvider, ProvidedNode, SpecWriter
+from haneul.dkos.ports import Examiner, JoinGate, NodeAnnouncement, NodeProvider, ProvidedNode, SpecWriter
 from haneul.dkos.rotating import AuthorityRotation
 from haneul.dkos.signing import NodeSigner
 from haneul.dkos.sleeping import Sleeping
@@ -91,6 +91,7 @@ class ClusterController:
         turns: Turns,
         cilium_definitions: Sequence[Manifest] = (),
         gate: JoinGate,
+        examiner: Examiner,
     ) -> None:
         """``cilium_definitions`` are what Cilium's operator would define: one after the other, a second each."""
         self._management = management
@@ -102,6 +103,7 @@ class ClusterController:
         self._clock = clock
         self._tell = tell
         self._gate = GateKeeping(gate, read=self._read, observe=self._observe, clock=clock)
+        self._examiner = examiner
         self._turns = turns
         self._cilium_definitions = cilium_definitions
         self._uid = ""
@@ -219,6 +221,8 @@ class ClusterController:
             tenant,
             waiting_nodes=self._nodes_of_other_eras(plan, provided, made.keyring.machine_era, barred),
         )
+        if cluster.examination_requested:
+            await self._examiner.examine(cluster, announced, tenant)
         seen = Observation(
             masters=masters,
             api_answers=api_answers,

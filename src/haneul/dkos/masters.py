@@ -51,6 +51,8 @@ _AUTHORITIES = "authorities"
 _FRESH_SECONDS = 15.0
 #: The secret from which the platform's API signs people's short-lived certificates.
 CLIENT_AUTHORITY = "client-authority"
+#: The ConfigMap, beside the masters, of what was found when the cluster was examined last.
+EXAMINATION = "examination"
 
 
 @dataclass(frozen=True)
@@ -334,8 +336,11 @@ def _full_name(cluster: Cluster) -> str:
 
 
 def _signing_rights(cluster: Cluster) -> list[Manifest]:
-    """The platform's API may read one secret of each cluster: the one that signs people's certificates."""
-    rules = [rule("", ["secrets"], ["get"], names=[CLIENT_AUTHORITY])]
+    """The platform's API may read two objects of each cluster: what signs people's certificates, what was examined."""
+    rules = [
+        rule("", ["secrets"], ["get"], names=[CLIENT_AUTHORITY]),
+        rule("", ["configmaps"], ["get"], names=[EXAMINATION]),
+    ]
     api = account("haneul-api", "haneul-system")
     return rights_in_namespace("credential-signer", cluster.masters_namespace, rules, api, labels(cluster))
 

@@ -191,7 +191,7 @@ class Settings(_Model):
     )
     max_pods_per_node: int = Field(default=110, ge=1, le=250, description="Pods on one node at most.")
     audit_log_days: int = Field(
-        default=7,
+        default=30,
         ge=1,
         le=90,
         description="Days that the API server keeps audit files; their size is bounded in any case.",
@@ -392,6 +392,12 @@ class Cluster(_Model):
     status: ClusterStatus = ClusterStatus()
 
     @property
+    def examination_requested(self) -> bool:
+        """Say whether somebody waits for the cluster to be examined."""
+        waiting = self.look_requested != self.status.look_answered
+        return waiting and self.look_requested.endswith(EXAMINATION_MARK)
+
+    @property
     def masters_namespace(self) -> str:
         """Return the management namespace of the cluster's masters."""
         return f"cluster-{self.project}-{self.name}"
@@ -401,6 +407,9 @@ class Cluster(_Model):
         """Return the management namespace of the cluster's sandbox nodes."""
         return f"nodes-{self.project}-{self.name}"
 
+
+#: How a request for a look ends that asks for an examination too.
+EXAMINATION_MARK: Final = " with examination"
 
 #: The annotation in which a look is asked for.
 LOOK_ANNOTATION: Final = f"{CLUSTERS.group}/look-requested"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -10,6 +11,7 @@ from typing import Protocol
 from starlette.requests import Request
 
 from haneul.dkos.model import Cluster, ClusterSpec, NodePool
+from haneul.kernel.kube import KubeClient
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,17 @@ class JoinGate(Protocol):
         ...
 
 
+class Examiner(Protocol):
+    """Examines clusters against rules of its own, and keeps what it found where the platform's API reads it."""
+
+    async def examine(self, cluster: Cluster, nodes: Mapping[str, NodeAnnouncement], tenant: KubeClient | None) -> None:
+        """Examine a cluster; ``tenant`` is its own API, if that answers. Takes half a minute at most; raises nothing.
+
+        What could not be found out, or kept, is the examiner's to tell: it holds nothing else up.
+        """
+        ...
+
+
 class Caller(Protocol):
     """Who is behind a request."""
 
@@ -156,8 +169,10 @@ class Access(Protocol):
         """Let through who administers the platform."""
         ...
 
-    async def record(self, request: Request, caller: Caller, action: str, target: str, project: str) -> None:
-        """Record a change."""
+    def recording(
+        self, request: Request, caller: Caller, action: str, target: str, project: str
+    ) -> AbstractAsyncContextManager[None]:
+        """Record a change: that it is asked for, before the block is entered, and at its end how it went."""
         ...
 
     def now(self) -> datetime:

@@ -17,7 +17,9 @@ from haneul.dkos.hibernation import sleep_waits_for
 from haneul.dkos.machine_store import MachineStore
 from haneul.dkos.machines import Machine
 from haneul.dkos.model import (
+    EXAMINATION_MARK,
     LONGEST_CLUSTER_NAME,
+    SLEEP_PHASES,
     AuthoritiesRequest,
     Cluster,
     ClusterSpec,
@@ -180,6 +182,15 @@ class ClusterService:
         """Ask for a look that begins after this; a status may be of before the platform stood still, or older."""
         await self.get(project, name)
         return await self._store.request_look(project, name, now.isoformat())
+
+    async def request_examination(self, project: str, name: str, *, now: datetime) -> str:
+        """Ask for a look that examines the cluster too; return the request. Raises ConflictError if it sleeps."""
+        cluster = await self.get(project, name)
+        if cluster.status.phase in SLEEP_PHASES:
+            raise ConflictError(f"{name} sleeps", hint=f"'haneul cluster wake {name}', then ask again")
+        request = f"{now.isoformat()}{EXAMINATION_MARK}"
+        await self._store.request_look(project, name, request)
+        return request
 
     async def rotate_authorities(self, project: str, name: str, *, grace: timedelta) -> Cluster:
         """Ask for new authorities and keys. While only the grace of the last time is waited for, change that grace."""

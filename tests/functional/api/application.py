@@ -13,6 +13,7 @@ import httpx2
 from fastapi import FastAPI
 
 from haneul.app.api import create_api
+from haneul.compliance.adapters.memory_looks import MemoryLooks
 from haneul.dkos.admission import TakenRange
 from haneul.dkos.cluster_store import MemoryClusters
 from haneul.dkos.event_log import MemoryEvents
@@ -68,6 +69,7 @@ class Api:
         admin: str,
         database: str,
         board: MemoryApprovals,
+        looks: MemoryLooks,
     ) -> None:
         self.app = app
         self.database = database
@@ -76,6 +78,7 @@ class Api:
         self.events = events
         self.clock = clock
         self.board = board
+        self.looks = looks
         self._transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
         self.tokens = {"admin": admin}
 
@@ -107,7 +110,7 @@ async def running_api(folder: Path, *, clusters_trust_issuer: bool = False) -> A
     """Run the application with the people admin, alice and bob, and alice's project ``shop``."""
     clock = VirtualClock(START)
     store, machines, events = MemoryClusters(clock), MemoryMachines(), MemoryEvents()
-    board = MemoryApprovals()
+    board, looks = MemoryApprovals(), MemoryLooks()
     database = f"sqlite+aiosqlite:///{folder}/haneul.db"
     engine = open_database(database)
     app = create_api(
@@ -118,6 +121,7 @@ async def running_api(folder: Path, *, clusters_trust_issuer: bool = False) -> A
         keys=machines,
         authorities=Authorities(),
         events=events,
+        looks=looks,
         reserved=RESERVED,
         board=board,
         clock=clock,
@@ -130,7 +134,7 @@ async def running_api(folder: Path, *, clusters_trust_issuer: bool = False) -> A
         admin = await Identity(
             engine, audit=AuditLog(engine, clock=clock), hasher=SecretHasher(clock), clock=clock
         ).bootstrap_admin(now=clock.now())
-        api = Api(app, store, machines, events, clock, admin.secret, database, board)
+        api = Api(app, store, machines, events, clock, admin.secret, database, board, looks)
         await api.add("alice")
         await api.add("bob")
         await api.call("alice", "POST", "/projects", {"name": "shop"}, status=201)

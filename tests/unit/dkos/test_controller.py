@@ -21,7 +21,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from haneul.app.benchmark_checks import ClusterExaminer
 from haneul.app.firewall_gate import FirewallJoinGate
+from haneul.compliance.adapters.memory_looks import MemoryLooks
 from haneul.dkos.adapters.kube_clusters import KubeClusters
 from haneul.dkos.adapters.memory_nodes import MemoryNodes
 from haneul.dkos.control_plane import Images, labels
@@ -33,6 +35,7 @@ from haneul.dkos.keyring import Keyring, keyring_from
 from haneul.dkos.masters import Masters
 from haneul.dkos.model import (
     CLUSTERS,
+    EXAMINATION_MARK,
     Cluster,
     ClusterStatus,
     ConditionType,
@@ -183,6 +186,7 @@ class World:
     turns: Turns = field(default_factory=Turns)
     approvals: MemoryApprovals = field(default_factory=MemoryApprovals)
     firewall: MemoryFirewall = field(default_factory=MemoryFirewall)
+    examinations: MemoryLooks = field(default_factory=MemoryLooks)
 
     def __post_init__(self) -> None:
         self.management = MemoryKubeClient(clock=self.clock)
@@ -229,6 +233,7 @@ class World:
             tell=lambda _, event: self.told.append(event),
             turns=self.turns,
             gate=FirewallJoinGate(Gatekeeper(self.approvals, self.firewall)),
+            examiner=ClusterExaminer(management, self.examinations, clock=self.clock),
         )
         try:
             yield controller
@@ -433,6 +438,36 @@ async def test_a_look_that_was_asked_for_is_answered_by_what_is_seen_then(world:
         await controller.reconcile(asked)
         seen = (await world.cluster(native)).status
         assert (seen.phase, seen.look_answered) == (Phase.DEGRADED, "after the power cut")
+
+
+async def test_a_cluster_is_examined_once_for_each_request_and_never_unasked(world: World, native: Cluster) -> None:
+    await world.ask(native)
+    store = KubeClusters(world.management, clock=world.clock)
+    async with world.controller() as controller:
+        await world.settle(controller, native)
+        await controller.reconcile(await store.request_look(native.project, native.name, "a plain look"))
+        assert await world.examinations.read(native.masters_namespace) is None
+        asked = await store.request_look(native.project, native.name, f"first{EXAMINATION_MARK}")
+        await controller.reconcile(asked)
+        look = await world.examinations.read(native.masters_namespace)
+        assert look is not None
+        assert look.asked == asked.look_requested
+        world.clock.advance(5)
+        await controller.reconcile(await world.cluster(native))
+        assert await world.examinations.read(native.masters_namespace) == look
+
+
+async def test_a_silent_cluster_is_examined_as_far_as_its_masters_go(world: World, native: Cluster) -> None:
+    await world.ask(native)
+    async with world.controller() as controller:
+        await world.settle(controller, native)
+        world.wire.cut = True
+        store = KubeClusters(world.management, clock=world.clock)
+        await controller.reconcile(await store.request_look(native.project, native.name, f"now{EXAMINATION_MARK}"))
+        look = await world.examinations.read(native.masters_namespace)
+        assert look is not None
+        seen = {outcome.id: outcome.seen for outcome in look.outcomes}
+        assert seen["5.1.1"].endswith("the cluster's API server does not answer")
 
 
 async def test_spec_that_cannot_be_is_shown_and_nothing_is_made(world: World, native: Cluster) -> None:
