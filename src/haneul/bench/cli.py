@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -36,7 +36,7 @@ class Outcome:
 
 RunDkos = Callable[[BenchPlan, bool, Outcome], Awaitable[None]]
 #: Measures into the figures and facts that it is given; the folder is where data of registries may lie.
-RunRegistries = Callable[[RegistryPlan, bool, RegistryFigures, dict[str, str], Path | None], Awaitable[None]]
+RunRegistries = Callable[[RegistryPlan, bool, RegistryFigures, dict[str, str], Path | None], Coroutine[Any, Any, None]]
 
 
 def bench_app(run_dkos: RunDkos, run_registries: RunRegistries, clock: Clock) -> typer.Typer:

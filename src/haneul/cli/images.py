@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -205,7 +206,7 @@ def gc(
     with HubContexts.default().client() as client, TerminalProgress().stage("collection"):
         done = client.post("collections", {"dryRun": dry_run}, scope=MAINTENANCE)
     names = ("manifests", "links", "blobs", "bytes", "strays", "uploads")
-    columns = [Column(name.upper(), lambda row, name=name: str(row[name])) for name in names]
+    columns = [Column(name.upper(), partial(_field, name)) for name in names]
     show([done], columns, output, single=True)
 
 
@@ -239,6 +240,10 @@ _TAG_COLUMNS = [
     Column("IMMUTABLE", lambda row: "yes" if row["immutable"] else "no"),
     Column("TYPE", lambda row: row["mediaType"], wide=True),
 ]
+
+
+def _field(name: str, row: dict[str, Any]) -> str:
+    return str(row[name])
 
 
 def _scope(repository: str, actions: str) -> str:

@@ -23,6 +23,8 @@ from haneul.d2hub.adapters.file_accounts import Role
 
 PROJECT = Path(__file__).parents[3]
 DEADLINE = 150.0
+#: Put before a command: the kernel kills it when this process ends, however that happens.
+NOT_LONGER_THAN_US = ("setpriv", "--pdeathsig", "KILL")
 SECRET = "a secret of tests"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
@@ -57,10 +59,10 @@ class Hub:
         self.log = data.parent / f"{data.name}.log"
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "haneul.app.main", "d2hub", "serve", "--data", str(self.data)]
+        serve = [sys.executable, "-m", "haneul.app.main", "d2hub", "serve", "--data", str(self.data)]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*command, "--port", str(self.port), *self.options],
+                [*NOT_LONGER_THAN_US, *serve, "--port", str(self.port), *self.options],
                 cwd=PROJECT,
                 env={**os.environ, "PYTHONPATH": str(PROJECT / "src")},
                 stdin=subprocess.DEVNULL,

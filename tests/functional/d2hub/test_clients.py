@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from haneul.kernel.errors import HostNotReadyError
-from tests.functional.d2hub.hub import SECRET, Client, Hub, running
+from tests.functional.d2hub.hub import NOT_LONGER_THAN_US, SECRET, Client, Hub, running
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the clients need root for images' files")
 
@@ -127,7 +127,9 @@ def containerd(folder: Path) -> Iterator[list[str]]:
         f'[grpc]\naddress = "{folder / "sock"}"\n'
     )
     process = subprocess.Popen(
-        [str(program), "--config", str(configuration)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [*NOT_LONGER_THAN_US, str(program), "--config", str(configuration)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     try:
         deadline = time.monotonic() + 60

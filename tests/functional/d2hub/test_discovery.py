@@ -155,7 +155,7 @@ def test_a_deleted_referrer_is_gone_at_once(client: Client) -> None:
 def test_the_catalog_shows_what_the_caller_may_pull(hub: Hub, client: Client) -> None:
     client.push(image(b"layer"), "v1")
 
-    def catalog(user: str, **query: object) -> list[str]:
+    def catalog(user: str, **query: int) -> list[str]:
         with Client(hub, client.repository, user=user, also=["registry:catalog:*"]) as somebody:
             names: list[str] = somebody.http.get("/v2/_catalog", params=query).json()["repositories"]
             return names

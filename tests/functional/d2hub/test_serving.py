@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
@@ -90,7 +91,7 @@ def test_requests_under_way_are_answered_before_the_end(tmp_path: Path) -> None:
         with Client(hub, "shop/web", user="owner") as client:
             location, begun, go_on = client.begin(), threading.Event(), threading.Event()
 
-            def slowly():  # type: ignore[no-untyped-def]
+            def slowly() -> Iterator[bytes]:
                 yield data[:100_000]
                 begun.set()
                 assert go_on.wait(30)

@@ -155,7 +155,7 @@ class SqlCatalog:
             .order_by(repositories.c.project)
         )
         tagged = (
-            select(repositories.c.project, func.count().label("count"))
+            select(repositories.c.project, func.count().label("tags"))
             .join(tags, tags.c.repository == repositories.c.id)
             .where(*chosen)
             .group_by(repositories.c.project)
@@ -168,11 +168,11 @@ class SqlCatalog:
             .distinct()
             .subquery()
         )
-        summed = select(linked.c.project, func.count().label("count"), func.sum(linked.c.size).label("bytes")).group_by(
-            linked.c.project
-        )
+        summed = select(
+            linked.c.project, func.count().label("blobs"), func.sum(linked.c.size).label("bytes")
+        ).group_by(linked.c.project)
         rows = connection.execute(kept).all()
-        tag_counts = {row.project: row.count for row in connection.execute(tagged).all()}
+        tag_counts = {row.project: row.tags for row in connection.execute(tagged).all()}
         sums = {row.project: row for row in connection.execute(summed).all()}
         return [
             Usage(
@@ -180,7 +180,7 @@ class SqlCatalog:
                 row.repositories,
                 row.manifests,
                 tag_counts.get(row.project, 0),
-                sums[row.project].count if row.project in sums else 0,
+                sums[row.project].blobs if row.project in sums else 0,
                 int(sums[row.project].bytes) if row.project in sums else 0,
             )
             for row in rows

@@ -12,7 +12,7 @@ import functools
 import queue
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
+from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeAlias, TypeVar
 
 from sqlalchemy import Connection, Engine, Table
 from sqlalchemy.dialects import postgresql, sqlite
@@ -25,6 +25,8 @@ _READERS: Final = 4
 _WRITERS: Final = 8
 #: Pieces of work in one transaction.
 _MOST_AT_ONCE: Final = 64
+#: A piece of work, and what becomes of it.
+_Waiting: TypeAlias = tuple[Callable[[Connection], Any], Future[Any]]
 
 
 class SqlDatabase:
@@ -35,7 +37,7 @@ class SqlDatabase:
         self._one_writes = engine.dialect.name == "sqlite"
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="database-reads")
         self._writers = ThreadPoolExecutor(1 if self._one_writes else _WRITERS, thread_name_prefix="database-writes")
-        self._waiting: queue.SimpleQueue[tuple[Callable[[Connection], Any], Future[Any]]] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[_Waiting] = queue.SimpleQueue()
 
     def close(self) -> None:
         """Let threads end and close connections."""
@@ -79,7 +81,7 @@ class SqlDatabase:
 
     def _write_waiting(self) -> None:
         """Do everything that waits, which may be nothing: earlier turns took it."""
-        taken = []
+        taken: list[_Waiting] = []
         while len(taken) < _MOST_AT_ONCE and not self._waiting.empty():
             work, future = self._waiting.get()
             if future.set_running_or_notify_cancel():

@@ -285,7 +285,7 @@ def referenced(target: ColumnElement[str], repository: ColumnElement[int]) -> Co
     return exists().where(references.c.repository == repository, references.c.target == target)
 
 
-def counted(query: Select[Any]) -> Select[tuple[int]]:
+def counted(query: Select[Any]) -> Select[int]:
     """Return how many rows a query has."""
     return select(func.count()).select_from(query.subquery())
 
