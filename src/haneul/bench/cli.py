@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -36,7 +36,7 @@ class Outcome:
 
 RunDkos = Callable[[BenchPlan, bool, Outcome], Awaitable[None]]
 #: Measures into the figures and facts that it is given; the folder is where data of registries may lie.
-RunRegistries = Callable[[RegistryPlan, bool, RegistryFigures, dict[str, str], Path | None], Coroutine[Any, Any, None]]
+RunRegistries = Callable[[RegistryPlan, bool, RegistryFigures, dict[str, str], Path | None], Awaitable[None]]
 
 
 def bench_app(run_dkos: RunDkos, run_registries: RunRegistries, clock: Clock) -> typer.Typer:
@@ -69,7 +69,7 @@ def bench_app(run_dkos: RunDkos, run_registries: RunRegistries, clock: Clock) ->
             raise InvalidInputError("a trial has no figures to record", hint="leave out --quick or --record")
         at, outcome = clock.now(), Outcome()
         try:
-            asyncio.run(_run(run_dkos, QUICK if quick else BenchPlan(), peer, outcome))
+            asyncio.run(_run(run_dkos(QUICK if quick else BenchPlan(), peer, outcome)))
         finally:
             report = dkos_report.report(outcome.figures, at=at, machine=outcome.machine)
             drawings = dkos_report.drawings(outcome.figures)
@@ -107,7 +107,7 @@ def bench_app(run_dkos: RunDkos, run_registries: RunRegistries, clock: Clock) ->
         at, figures, machine = clock.now(), RegistryFigures(), dict[str, str]()
         plan = QUICK_REGISTRIES if quick else RegistryPlan()
         try:
-            asyncio.run(run_registries(plan, peer, figures, machine, data))
+            asyncio.run(_run(run_registries(plan, peer, figures, machine, data)))
         finally:
             report = registries_report.report(figures, at=at, machine=machine)
             drawings = registries_report.drawings(figures)
@@ -141,10 +141,10 @@ def record_in(report: Report, drawings: Mapping[str, str], folder: Path) -> None
         write_atomically(folder / _FIGURES / f"{name}.svg", drawing)
 
 
-async def _run(run_dkos: RunDkos, plan: BenchPlan, peer: bool, outcome: Outcome) -> None:
-    """Run to the end, or until the process is told to end; then the run deletes its clusters first."""
+async def _run(run: Awaitable[None]) -> None:
+    """Run to the end, or until the process is told to end; then the run first clears up what it made."""
     told = asyncio.Event()
-    running = asyncio.ensure_future(run_dkos(plan, peer, outcome))
+    running = asyncio.ensure_future(run)
 
     def end() -> None:
         told.set()

@@ -1,4 +1,4 @@
-"""What is promised of every database: SQLite's file, and PostgreSQL where an address of one is given."""
+"""What is promised of the database, asked of SQLite's file: the only one that a registry uses today."""
 
 from __future__ import annotations
 

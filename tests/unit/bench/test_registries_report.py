@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.server
+import os
+import signal
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -10,13 +13,14 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
-from haneul.bench.cli import bench_app
+from haneul.bench.cli import RunRegistries, bench_app
 from haneul.bench.registries_report import OURS, drawings, report
 from haneul.bench.registry_figures import CASES, RegistryFigures, RegistryPlan, Round
 from haneul.bench.registry_load import pull
 from haneul.kernel.clock import VirtualClock
+from haneul.kernel.errors import UnavailableError
 
 AT = datetime(2026, 11, 1, 12, 0, tzinfo=UTC)
 PEER = "docker-registry"
@@ -64,6 +68,16 @@ def test_the_drawings_are_svg() -> None:
         ElementTree.fromstring(document)  # noqa: S314 - made a moment ago
 
 
+async def no_clusters(*_: object) -> None:
+    raise AssertionError("clusters are another command's")
+
+
+def invoke(run: RunRegistries, results: Path, *arguments: str) -> Result:
+    """Run the command in this thread, the only one that signals come to."""
+    app = bench_app(no_clusters, run, VirtualClock(AT))
+    return CliRunner().invoke(app, ["d2hub", "--results", str(results), *arguments])
+
+
 def test_the_command_records(tmp_path: Path) -> None:
     page = tmp_path / "docs" / "benchmarks.md"
     page.parent.mkdir()
@@ -76,16 +90,30 @@ def test_the_command_records(tmp_path: Path) -> None:
         fill(figures, 150, 100)
         machine["cores"] = "2"
 
-    async def no_clusters(*_: object) -> None:
-        raise AssertionError("clusters are another command's")
-
-    app = bench_app(no_clusters, run, VirtualClock(AT))
-    arguments = ["d2hub", "--results", str(tmp_path / "results"), "--record", str(page.parent)]
-    done = CliRunner().invoke(app, arguments)
+    done = invoke(run, tmp_path / "results", "--record", str(page.parent))
     assert done.exit_code == 0, done.output
     assert "| manifest by tag | 150 | 75 | 100 | 50 |" in page.read_text()
     assert (page.parent / "figures" / "d2hub-pushes.svg").exists()
     assert len(list((tmp_path / "results").glob("d2hub-*"))) == 4
+
+
+def test_a_run_that_is_told_to_end_stops_its_registries_and_keeps_its_figures(tmp_path: Path) -> None:
+    stopped = []
+
+    async def run(
+        plan: RegistryPlan, peer: bool, figures: RegistryFigures, machine: dict[str, str], folder: Path | None
+    ) -> None:
+        fill(figures, 150, 100)
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            await asyncio.Event().wait()
+        finally:
+            stopped.append(True)
+
+    ended = invoke(run, tmp_path / "results")
+    assert isinstance(ended.exception, UnavailableError)
+    assert stopped == [True]
+    assert len(list((tmp_path / "results").glob("*.json"))) == 1
 
 
 class _Answers(http.server.BaseHTTPRequestHandler):

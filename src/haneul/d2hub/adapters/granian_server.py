@@ -69,7 +69,7 @@ class GranianServer:
 
     def stop(self) -> None:
         """Take no more connections; requests under way are answered."""
-        self._server.stop()
+        self._server.stop()  # type: ignore[no-untyped-call]  # granian gives this one no types
 
     async def __rsgi__(self, scope: Any, protocol: Any) -> None:
         """Answer one request."""

@@ -1,6 +1,6 @@
-"""What repositories have, in SQL: SQLite alone on a machine, PostgreSQL for several processes, with the same words.
+"""What repositories have, in SQL that SQLite and PostgreSQL both understand. Registries run on SQLite.
 
-In SQLite one transaction writes at a time. In PostgreSQL the same promises rest on rows: whoever relies on a blob
+In SQLite one transaction writes at a time. Where several do, the same promises rest on rows: whoever relies on a blob
 writes its row (``touched``), whoever removes it asks for that very value in the same statement, so one of the two sees
 the other; whoever relies on a manifest, or deletes it, locks its row first.
 """
