@@ -160,25 +160,25 @@ def test_a_body_that_ends_early_is_no_blob_and_can_go_on(hub: Hub, client: Clien
 
 def test_everything_acknowledged_survives_kills(tmp_path: Path) -> None:
     """Several clients push, delete and collect while the hub is killed again and again."""
-    options = ("--plain-http", "--grace-hours", "0.0005", "--undo-hours", "0", "--collect-minutes", "0.01")
+    options = ("--plain-http", "--grace-hours", "0.002", "--undo-hours", "0", "--collect-minutes", "0.01")
     with running(tmp_path / "data", *options) as hub:
         hub.user("admin", admin=True)
         acknowledged: dict[tuple[str, str], tuple[bytes, list[bytes]]] = {}
         stop = threading.Event()
-        lock = threading.Lock()
+        lock, pushed = threading.Lock(), threading.Semaphore(0)
 
         def work(number: int) -> None:
             chance = random.Random(number)  # noqa: S311 - chance, no secret
             repository = f"shop/r{number % 2}"
             turn = 0
-            while not stop.is_set() and turn < 300:
+            while not stop.is_set():
                 turn += 1
                 try:
                     with Client(hub, repository, user="admin") as client:
                         step(client, chance, f"t{number}-{turn}")
                 except (httpx2.TransportError, AssertionError, KeyError, ValueError):
                     # Killed in between, or collected: there is nearly no grace here. Nothing was acknowledged.
-                    continue
+                    stop.wait(0.05)
 
         def step(client: Client, chance: random.Random, tag: str) -> None:
             layers = [f"layer {chance.randrange(6)}".encode() * 5000 for _ in range(2)]
@@ -188,6 +188,7 @@ def test_everything_acknowledged_survives_kills(tmp_path: Path) -> None:
             if client.put_manifest(tag, made.manifest).status_code == 201:
                 with lock:
                     acknowledged[client.repository, tag] = (made.manifest, [made.config, *made.layers])
+                pushed.release()
             if chance.random() < 0.4:
                 with lock:
                     mine = [key for key in acknowledged if key[0] == client.repository and key[1][:2] == tag[:2]]
@@ -201,14 +202,21 @@ def test_everything_acknowledged_survives_kills(tmp_path: Path) -> None:
         for worker in workers:
             worker.start()
         chance = random.Random(7)  # noqa: S311 - as above
-        for _ in range(4):
-            time.sleep(chance.uniform(0.8, 1.6))
-            hub.kill()
-            hub.start()
-        stop.set()
-        for worker in workers:
-            worker.join(60)
-        assert len(acknowledged) > 3
+        try:
+            for _ in range(4):
+                # So many images between two kills, and a moment more, so that it is at any step of the next.
+                for _ in range(5):
+                    assert pushed.acquire(timeout=60)
+                time.sleep(chance.uniform(0, 0.3))
+                hub.kill()
+                hub.start()
+                while pushed.acquire(blocking=False):
+                    pass
+        finally:
+            stop.set()
+            for worker in workers:
+                worker.join(60)
+        assert acknowledged
         clients = {name: Client(hub, name, user="admin") for name in ("shop/r0", "shop/r1")}
         for (repository, tag), (manifest, blobs) in acknowledged.items():
             client = clients[repository]
