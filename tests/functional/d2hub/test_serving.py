@@ -217,14 +217,18 @@ def test_everything_acknowledged_survives_kills(tmp_path: Path) -> None:
             for worker in workers:
                 worker.join(60)
         assert acknowledged
-        clients = {name: Client(hub, name, user="admin") for name in ("shop/r0", "shop/r1")}
-        for (repository, tag), (manifest, blobs) in acknowledged.items():
-            client = clients[repository]
-            assert client.get(f"manifests/{tag}").content == manifest
-            for blob in blobs:
-                assert client.get(f"blobs/{sha256(blob)}").content == blob
-        for client in clients.values():
-            client.http.close()
+        assert_all_there(hub, acknowledged)
+
+
+def assert_all_there(hub: Hub, images: dict[tuple[str, str], tuple[bytes, list[bytes]]]) -> None:
+    clients = {name: Client(hub, name, user="admin") for name in sorted({name for name, _ in images})}
+    for (repository, tag), (manifest, blobs) in images.items():
+        client = clients[repository]
+        assert client.get(f"manifests/{tag}").content == manifest
+        for blob in blobs:
+            assert client.get(f"blobs/{sha256(blob)}").content == blob
+    for client in clients.values():
+        client.http.close()
 
 
 def test_collections_free_the_disk(tmp_path: Path) -> None:

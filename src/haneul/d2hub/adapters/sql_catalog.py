@@ -168,9 +168,9 @@ class SqlCatalog:
             .distinct()
             .subquery()
         )
-        summed = select(
-            linked.c.project, func.count().label("blobs"), func.sum(linked.c.size).label("bytes")
-        ).group_by(linked.c.project)
+        summed = select(linked.c.project, func.count().label("blobs"), func.sum(linked.c.size).label("bytes")).group_by(
+            linked.c.project
+        )
         rows = connection.execute(kept).all()
         tag_counts = {row.project: row.tags for row in connection.execute(tagged).all()}
         sums = {row.project: row for row in connection.execute(summed).all()}
