@@ -66,7 +66,17 @@ def layout(tmp_path: Path) -> Path:
     container = run(buildah, *storage, "from", "scratch").strip()
     run(buildah, *storage, "copy", container, str(tmp_path / "large"), "/large")
     run(buildah, *storage, "config", "--entrypoint", '["/large"]', container)
-    run(buildah, *storage, "commit", "--format", "oci", container, f"oci:{tmp_path / 'layout'}:v1")
+    # Compressed, as registries hold layers: a client that compressed them on its way would change the digest.
+    run(
+        buildah,
+        *storage,
+        "commit",
+        "--disable-compression=false",
+        "--format",
+        "oci",
+        container,
+        f"oci:{tmp_path / 'layout'}:v1",
+    )
     return tmp_path / "layout"
 
 
