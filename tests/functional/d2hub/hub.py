@@ -40,19 +40,21 @@ def sha512(data: bytes) -> str:
     return f"sha512:{hashlib.sha512(data).hexdigest()}"
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def reserved_port() -> socket.socket:
+    """Return a socket that keeps a port from being given to others; who names it may still listen there."""
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    return held
 
 
 class Hub:
     """A hub that can be killed and started again."""
 
-    def __init__(self, data: Path, *options: str, port: int | None = None) -> None:
+    def __init__(self, data: Path, *options: str) -> None:
         self.data, self.options = data, options
-        self.port = port or free_port()
+        self.reserved = reserved_port()
+        self.port: int = self.reserved.getsockname()[1]
         self.process: subprocess.Popen[bytes] | None = None
         self.plain = "--plain-http" in options
         self.url = f"{'http' if self.plain else 'https'}://127.0.0.1:{self.port}"
@@ -116,6 +118,7 @@ def running(data: Path, *options: str) -> Iterator[Hub]:
     finally:
         if hub.process is not None and hub.process.poll() is None:
             hub.kill()
+        hub.reserved.close()
 
 
 @dataclass(frozen=True)
