@@ -184,7 +184,7 @@ class Operator:
 
         @kopf.on.delete(*resource, registry=registry, id="teardown", backoff=1.0)
         async def delete(body: kopf.Body, **_: Any) -> None:
-            await self._tear_down(cluster_from_resource(dict(body)))
+            await in_own_task(self._tear_down(cluster_from_resource(dict(body))))
 
         return registry
 
