@@ -105,6 +105,15 @@ class ApiServer:
             [program(self.program), *(f"--{name}={value}" for name, value in arguments.items())],
         ]
 
+    @contextlib.contextmanager
+    def client(self, who: str = "") -> Iterator[httpx2.Client]:
+        """Yield a client with somebody's certificate, or nobody's, that keeps its connections."""
+        context = ssl.create_default_context(cafile=str(self.folder / "ca.crt"))
+        if who:
+            context.load_cert_chain(self.folder / f"{who}.pem")
+        with httpx2.Client(verify=context, timeout=30, base_url=f"https://127.0.0.1:{self.port}") as http:
+            yield http
+
     def ask(
         self,
         path: str,
@@ -116,17 +125,13 @@ class ApiServer:
         kind: str = "application/json",
     ) -> httpx2.Response:
         """Send a request, with a token or with somebody's certificate; one with a body is a POST unless told."""
-        context = ssl.create_default_context(cafile=str(self.folder / "ca.crt"))
-        if who:
-            context.load_cert_chain(self.folder / f"{who}.pem")
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         content = None if body is None else json.dumps(body)
         if content is not None:
             headers["Content-Type"] = kind
-        with httpx2.Client(verify=context, timeout=30) as http:
-            address = f"https://127.0.0.1:{self.port}{path}"
+        with self.client(who) as http:
             return http.request(
-                method or ("POST" if content is not None else "GET"), address, headers=headers, content=content
+                method or ("POST" if content is not None else "GET"), path, headers=headers, content=content
             )
 
     def make(self, manifests: Iterable[Manifest], folder: str) -> None:

@@ -53,6 +53,7 @@ from haneul.kernel.clock import SystemClock
 from haneul.kernel.errors import HaneulError, HostNotReadyError
 from haneul.kernel.kube import CONFIG_MAPS, PODS, KubeAccess, KubeClient, Manifest, Resource
 from haneul.kernel.kube_http import HttpKubeClient
+from haneul.kernel.tasks import in_own_task
 
 _log = structlog.get_logger(__name__)
 _BACKOFF_FIRST, _BACKOFF_LAST = 0.5, 30.0
@@ -183,7 +184,7 @@ class Operator:
 
         @kopf.on.delete(*resource, registry=registry, id="teardown", backoff=1.0)
         async def delete(body: kopf.Body, **_: Any) -> None:
-            await self._tear_down(cluster_from_resource(dict(body)))
+            await in_own_task(self._tear_down(cluster_from_resource(dict(body))))
 
         return registry
 
@@ -197,7 +198,7 @@ class Operator:
                     async with self._lock(uid):
                         if stopped or cluster.deleting:
                             return
-                        status = await controller.reconcile(cluster)
+                        status = await in_own_task(controller.reconcile(cluster))
                 except* HaneulError as errors:
                     _log.warning("cluster not reconciled", cluster=uid, errors=[str(e) for e in errors.exceptions])
                     await stopped.wait(backoff)

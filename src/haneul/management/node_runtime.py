@@ -33,10 +33,12 @@ _REFUSED: Final = (
     *("ioperm", "iopl", "pciconfig_iobase", "pciconfig_read", "pciconfig_write"),
     *("acct", "quotactl", "quotactl_fd", "swapoff", "swapon"),
     *("adjtimex", "clock_adjtime", "clock_settime", "settimeofday", "stime"),
-    *("fanotify_init", "lookup_dcookie", "nfsservctl", "open_by_handle_at", "perf_event_open", "syslog"),
+    *("fanotify_init", "lookup_dcookie", "nfsservctl", "open_by_handle_at", "syslog"),
     *("io_uring_enter", "io_uring_register", "io_uring_setup", "userfaultfd"),
     *("_sysctl", "sysfs", "uselib", "ustat", "vm86", "vm86old"),
 )
+#: What only a network of BPF programs needs: to load them, and to hear from them (through rings of perf events).
+_REFUSED_WITHOUT_BPF: Final = ("bpf", "perf_event_open")
 _ARCHITECTURES: Final = {
     "x86_64": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
     "aarch64": ["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"],
@@ -48,7 +50,7 @@ def seccomp_profile(machine: str, *, bpf: bool) -> str:
 
     Everything is allowed but what is listed: containers in a node get the runtime's own, far narrower one besides.
     """
-    names = sorted({*_REFUSED, *(() if bpf else ("bpf",))})
+    names = sorted({*_REFUSED, *(() if bpf else _REFUSED_WITHOUT_BPF)})
     profile: dict[str, Any] = {
         "defaultAction": "SCMP_ACT_ALLOW",
         "architectures": _ARCHITECTURES.get(machine, []),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import uvicorn
 from fastapi import FastAPI
 
 from haneul.app.api import create_api
@@ -143,3 +146,18 @@ async def running_api(folder: Path, *, clusters_trust_issuer: bool = False) -> A
         await api.add("bob")
         await api.call("alice", "POST", "/projects", {"name": "shop"}, status=201)
         yield api
+
+
+@asynccontextmanager
+async def served(api: Api) -> AsyncIterator[str]:
+    """Serve the running application at a port of this machine; yield its address."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        # The application runs already; serving it does not start it again.
+        configuration = uvicorn.Config(api.app, lifespan="off", ws="none", log_level="error", access_log=False)
+        server = uvicorn.Server(configuration)
+        serving = asyncio.create_task(server.serve([listening]))
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            await serving

@@ -127,13 +127,16 @@ def test_segments_that_are_put_together_read_as_one() -> None:
     assert text == gzip.decompress(both)
 
 
+def test_an_empty_segment_has_no_changes() -> None:
+    assert list(unpack(b"", "a segment")) == []
+
+
 @pytest.mark.parametrize(
-    "content", [b"", b"no gzip", gzip.compress(b"no json\n", mtime=0), gzip.compress(b'{"revision": 5}\n', mtime=0)]
+    "content",
+    [b"no gzip", gzip.compress(b"no json\n", mtime=0), gzip.compress(b'{"revision": 5}\n', mtime=0)],
+    ids=["no-gzip", "no-json", "not-all-fields"],
 )
 def test_what_is_no_segment_is_an_error(content: bytes) -> None:
-    if not content:
-        assert list(unpack(content, "a segment")) == []
-        return
     with pytest.raises(BackupDamagedError, match="a segment cannot be read"):
         list(unpack(content, "a segment"))
 

@@ -611,7 +611,7 @@ async def test_node_s_certificate_request_is_signed_and_a_stranger_s_denied(worl
             requests = await world.tenant.list(CERTIFICATE_REQUESTS)
             return requests if all(entry.get("status") for entry in requests) else []
 
-        requests = await wait_for(answered, what="answers", timeout=5, clock=SystemClock(), interval=0.001)
+        requests = await wait_for(answered, what="answers", timeout=30, clock=SystemClock(), interval=0.001)
 
         def signed() -> dict[str, Any]:
             return {entry["metadata"]["name"]: entry["status"] for entry in requests}
@@ -620,7 +620,7 @@ async def test_node_s_certificate_request_is_signed_and_a_stranger_s_denied(worl
             found = await world.tenant.get(CERTIFICATE_REQUESTS, "own")
             return bool(found and found["status"].get("certificate"))
 
-        await wait_for(all_signed, what="the certificate", timeout=5, clock=SystemClock(), interval=0.001)
+        await wait_for(all_signed, what="the certificate", timeout=30, clock=SystemClock(), interval=0.001)
     assert {name: status["conditions"][0]["type"] for name, status in signed().items()} == {
         "own": "Approved",
         "foreign": "Denied",
@@ -645,7 +645,7 @@ async def test_request_that_nobody_can_parse_does_not_end_the_signing(world: Wor
             found = await world.tenant.get(CERTIFICATE_REQUESTS, "right")
             return bool(found and found.get("status", {}).get("certificate"))
 
-        await wait_for(signed, what="the certificate", timeout=5, clock=SystemClock(), interval=0.001)
+        await wait_for(signed, what="the certificate", timeout=30, clock=SystemClock(), interval=0.001)
 
 
 def _request(name: str, node: str, user: str) -> Manifest:

@@ -30,8 +30,8 @@ from haneul.dkos.upgrade import Stage
 from haneul.dkos.upgrade import Verdict as UpgradeVerdict
 from haneul.kernel.kube import Manifest
 
-#: The conditions of a cluster that does not sleep.
-AWAKE = [kind for kind in ConditionType if kind is not ConditionType.HIBERNATED]
+#: The conditions of a cluster that neither sleeps nor was ever restored.
+AWAKE = [kind for kind in ConditionType if kind not in {ConditionType.HIBERNATED, ConditionType.RESTORED}]
 START = datetime(2026, 11, 1, 12, 0, tzinfo=UTC)
 ROLES = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
 READY_NODE = NodeStatus(name="default-0", pool="default", address="192.0.2.1", ready=True)

@@ -412,7 +412,8 @@ func serve(data, name, peer, token string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("no etcd starts on the restored data: %w", err)
 	}
-	defer server.Close()
+	// Not with grace: nobody has a connection to it, and its Close may wait a minute for its own to itself.
+	defer server.Server.HardStop()
 	select {
 	case <-server.Server.ReadyNotify():
 	case err = <-server.Err():

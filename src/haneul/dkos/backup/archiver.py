@@ -37,6 +37,7 @@ from haneul.dkos.backup.writers import writers_after
 from haneul.dkos.model import NEVER, BackupState
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import BackupDamagedError, BackupIncompleteError, HaneulError, UnavailableError
+from haneul.kernel.tasks import in_own_task
 
 _log = structlog.get_logger(__name__)
 
@@ -126,7 +127,7 @@ class Archiver:
                 before = self._complete_until
                 try:
                     await self._begin()
-                    await self._follow()
+                    await in_own_task(self._follow())
                 except (OtherHistoryError, WatchCompactedError) as error:
                     _log.warning("a new generation begins", cluster=self._objects.cluster, reason=str(error))
                     self._fresh = True
