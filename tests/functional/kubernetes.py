@@ -49,8 +49,10 @@ class ApiServer:
         arguments: Mapping[str, str],
         files: Mapping[str, str],
         people: Mapping[str, tuple[str, tuple[str, ...]]] | None = None,
+        program: str = "kube-apiserver",
     ) -> None:
         self.folder = folder
+        self.program = program
         self.arguments = dict(arguments)
         self.client_port, self.peer_port, self.port = free_ports(3)
         now = datetime.now(UTC)
@@ -100,8 +102,17 @@ class ApiServer:
                 f"--initial-advertise-peer-urls={peer}",
                 f"--initial-cluster=default={peer}",
             ],
-            [program("kube-apiserver"), *(f"--{name}={value}" for name, value in arguments.items())],
+            [program(self.program), *(f"--{name}={value}" for name, value in arguments.items())],
         ]
+
+    @contextlib.contextmanager
+    def client(self, who: str = "") -> Iterator[httpx2.Client]:
+        """Yield a client with somebody's certificate, or nobody's, that keeps its connections."""
+        context = ssl.create_default_context(cafile=str(self.folder / "ca.crt"))
+        if who:
+            context.load_cert_chain(self.folder / f"{who}.pem")
+        with httpx2.Client(verify=context, timeout=30, base_url=f"https://127.0.0.1:{self.port}") as http:
+            yield http
 
     def ask(
         self,
@@ -114,17 +125,13 @@ class ApiServer:
         kind: str = "application/json",
     ) -> httpx2.Response:
         """Send a request, with a token or with somebody's certificate; one with a body is a POST unless told."""
-        context = ssl.create_default_context(cafile=str(self.folder / "ca.crt"))
-        if who:
-            context.load_cert_chain(self.folder / f"{who}.pem")
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         content = None if body is None else json.dumps(body)
         if content is not None:
             headers["Content-Type"] = kind
-        with httpx2.Client(verify=context, timeout=30) as http:
-            address = f"https://127.0.0.1:{self.port}{path}"
+        with self.client(who) as http:
             return http.request(
-                method or ("POST" if content is not None else "GET"), address, headers=headers, content=content
+                method or ("POST" if content is not None else "GET"), path, headers=headers, content=content
             )
 
     def make(self, manifests: Iterable[Manifest], folder: str) -> None:

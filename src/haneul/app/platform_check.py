@@ -22,6 +22,9 @@ async def check_management(installation: Installation) -> dict[str, Any]:
         state=settings.state,
         definitions=(_UNIT, settings.state / "services" / "kubelet.conf"),
         unit=_UNIT,
+        authentication=settings.authentication,
+        audit_policy=settings.audit_policy,
+        encryption=settings.encryption,
     )
     async with installation.lifecycle.client() as client:
         snapshot = await gather_management(client, places)

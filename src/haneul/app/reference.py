@@ -17,7 +17,7 @@ import haneul
 from haneul.app.command_reference import cli_page
 from haneul.compliance.reference import benchmark_page
 from haneul.components.table import COMPONENTS, IMAGES, GoComponent, Image
-from haneul.dkos.reference import cluster_events_page, cluster_spec_page
+from haneul.dkos.reference import cluster_events_page, cluster_spec_page, kubernetes_versions_page
 from haneul.kernel.errors import HaneulError
 from haneul.kernel.files import write_atomically
 
@@ -71,6 +71,7 @@ def pages() -> Mapping[str, Callable[[], str]]:
         "cluster-spec.md": cluster_spec_page,
         "components.md": components_page,
         "errors.md": errors_page,
+        "kubernetes-versions.md": kubernetes_versions_page,
     }
 
 
@@ -112,7 +113,7 @@ def _image_row(row: Image) -> str:
         parts.append("this project with its locked Python packages")
     if row.images:
         parts.append("images " + ", ".join(row.images))
-    return f"| `haneul.local/{row.name}:v{row.version}` | {'; '.join(parts)} |"
+    return f"| `haneul.local/{row.repository}:v{row.version}` | {'; '.join(parts)} |"
 
 
 def _lines(rows: list[str]) -> str:

@@ -35,6 +35,10 @@ class HostPlaces:
     state: Path
     definitions: tuple[Path, ...]
     unit: Path
+    #: What the API server is configured by.
+    authentication: Path
+    audit_policy: Path
+    encryption: Path
     kubernetes: Path = Path("/etc/kubernetes")
     kubelet: Path = Path("/var/lib/kubelet")
     processes: Path = Path("/proc")
@@ -109,9 +113,9 @@ def _documents(places: HostPlaces) -> Mapping[str, Callable[[], Any]]:
     pki = places.kubernetes / "pki"
     return {
         "network": lambda: "cilium",
-        "authentication": lambda: parsed(places.state / "authentication.yaml"),
-        "audit-policy": lambda: parsed(places.state / "audit.yaml"),
-        "encryption-providers": lambda: providers_of(parsed(places.state / "encryption.yaml")),
+        "authentication": lambda: parsed(places.authentication),
+        "audit-policy": lambda: parsed(places.audit_policy),
+        "encryption-providers": lambda: providers_of(parsed(places.encryption)),
         "authorities": lambda: {
             "cluster": digest_of((pki / "ca.crt").read_bytes()),
             "etcd": digest_of((pki / "etcd" / "ca.crt").read_bytes()),

@@ -198,11 +198,11 @@ def clusters_router(
         # Whoever works with a cluster asks twice a minute; once an hour says as much.
         for key in [key for key, moment in recorded.items() if now - moment >= _RECORD_EVERY]:
             del recorded[key]
-        async with contextlib.AsyncExitStack() as stack:
-            if (caller.person, project, name) not in recorded:
-                await stack.enter_async_context(access.recording(request, caller, "cluster.token", name, project))
+        asked = (caller.person, project, name)
+        recording = access.recording(request, caller, "cluster.token", name, project)
+        async with contextlib.nullcontext() if asked in recorded else recording:
             made = await service.token(project, name, person=caller.person, role=role)
-        recorded.setdefault((caller.person, project, name), now)
+        recorded.setdefault(asked, now)
         return ClusterAccessToken(
             token=made.token, certificate_authority=made.authority, server=made.server, expires=made.expires
         )

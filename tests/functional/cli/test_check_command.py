@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 import yaml
 from typer.testing import CliRunner, Result
 
@@ -22,7 +20,7 @@ from haneul.compliance.benchmark import evaluate
 from haneul.compliance.model import Look
 from haneul.compliance.snapshot import Snapshot
 from haneul.kernel.errors import DeadlineExceededError, HostNotReadyError, NotFoundError
-from tests.functional.api.application import START, Api, running_api
+from tests.functional.api.application import START, Api, running_api, served
 from tests.unit.compliance.snapshots import document, flags, good
 
 #: A cluster that fails nothing, not even for a reason.
@@ -62,15 +60,9 @@ async def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     monkeypatch.setattr(check, "_PAUSE_SECONDS", 0.02)
     async with running_api(tmp_path) as api:
         await api.call("alice", "POST", "/projects/shop/clusters", {"name": "web"}, status=201)
-        listener = socket.create_server(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(api.app, lifespan="off", ws="none", log_level="error", access_log=False))
-        task = asyncio.create_task(server.serve(sockets=[listener]))
-        try:
-            Contexts.default().sign_in(f"http://127.0.0.1:{listener.getsockname()[1]}", None, api.tokens["alice"])
+        async with served(api) as address:
+            Contexts.default().sign_in(address, None, api.tokens["alice"])
             yield Shell(api)
-        finally:
-            server.should_exit = True
-            await task
 
 
 async def test_every_item_is_a_line_and_the_counts_are_told(shell: Shell) -> None:

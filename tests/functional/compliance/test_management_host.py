@@ -101,7 +101,18 @@ def places(settings: ManagementSettings, tmp_path: Path) -> HostPlaces:
         folder.mkdir(parents=True)
         arguments = ("/cache/kubelet", f"--config={configuration}", f"--hostname-override={folder.name}", "")
         (folder / "cmdline").write_bytes("\0".join(arguments).encode())
-    return HostPlaces("node-1", settings.state, (unit,), unit, kubernetes, kubelet, tmp_path / "proc")
+    return HostPlaces(
+        name="node-1",
+        state=settings.state,
+        definitions=(unit,),
+        unit=unit,
+        authentication=settings.authentication,
+        audit_policy=settings.audit_policy,
+        encryption=settings.encryption,
+        kubernetes=kubernetes,
+        kubelet=kubelet,
+        processes=tmp_path / "proc",
+    )
 
 
 async def management(settings: ManagementSettings) -> Tenant:
