@@ -79,7 +79,7 @@ def kubelet_configuration(settings: ManagementSettings) -> dict[str, Any]:
         "imageGCLowThresholdPercent": 99,
         # After an outage, masters' parts that gave up waiting for each other are started again within seconds; the
         # kubelet's own bound is five minutes, in which a cluster would be without its controllers.
-        "crashLoopBackOff": {"maxContainerRestartPeriod": "20s"},
+        "crashLoopBackOff": {"maxContainerRestartPeriod": "10s"},
         "containerLogMaxSize": "10Mi",
         "containerLogMaxFiles": 3,
         "featureGates": {"KubeletEnsureSecretPulledImages": False},
