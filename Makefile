@@ -83,7 +83,7 @@ demo: setup ## from a fresh machine to two running clusters with workloads
 
 test-fast: setup ## tests that need no running platform
 	$(say) 'unit, conformance and functional tests'
-	$(PYTEST) $(QUICK_TESTS) -m 'not e2e'
+	$(PYTEST) -n auto --dist loadfile $(QUICK_TESTS) -m 'not e2e'
 
 # The last line is pytest's own count.
 test: lint test-fast ## everything: lint, all tests, on the platform of this machine (what CI runs)

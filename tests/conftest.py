@@ -9,8 +9,13 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock, Timeout
+from hypothesis import settings
 
 from tests.support import UP_SECONDS, haneul, kill_when, leftovers
+
+# How long an example takes says how busy the machine is, not whether the code is right.
+settings.register_profile("haneul", deadline=None)
+settings.load_profile("haneul")
 
 #: What tells a platform that an earlier run of the tests left from one that somebody needs.
 MADE_BY_TESTS = Path("/var/lib/haneul/made-by-tests")

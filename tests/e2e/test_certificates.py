@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
-import aiohttp
 import pytest
 
 from haneul.app.demo import cluster_access, deploy_workload
 from haneul.app.installation import Installation
-from haneul.chaos.prober import NodesInTurn, Prober, any_of
 from haneul.cli.context import Contexts
 from haneul.dkos.credentials import decode
 from haneul.kernel.clock import SystemClock
@@ -22,7 +19,8 @@ from haneul.kernel.errors import HaneulError, UnavailableError
 from haneul.kernel.kube import CONFIG_MAPS, NODES, SECRETS, SERVICES, KubeAccess
 from haneul.kernel.kube_http import HttpKubeClient
 from haneul.kernel.waiting import wait_for
-from tests.e2e.tenants import PROJECT, cluster, tenant
+from tests.e2e.balancer import Balancer
+from tests.e2e.tenants import PROJECT, tenant
 from tests.support import haneul
 
 pytestmark = pytest.mark.e2e
@@ -41,15 +39,6 @@ def keys(project: str) -> Iterator[str]:
     haneul("cluster", "create", "keys", "--nodes", "2", "--memory", "1024", "-p", project)
     yield "keys"
     haneul("cluster", "delete", "keys", "--yes", "-p", project)
-
-
-async def follow(name: str, nodes: NodesInTurn, stop: asyncio.Event) -> None:
-    """Learn all the while where the nodes are, as a node that is made anew has another address."""
-    while not stop.is_set():
-        seen = (await asyncio.to_thread(cluster, name))["status"]["nodes"]
-        nodes.are_at([node["address"] for node in seen if node["ready"]])
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), 0.5)
 
 
 async def access(name: str) -> KubeAccess:
@@ -75,21 +64,18 @@ async def test_new_authorities_while_a_workload_is_asked(keys: str, installation
         await kube.apply(SECRETS, _SECRET)
         service = await kube.get(SERVICES, "web", "default")
         assert service is not None
-    ready = [node["address"] for node in cluster(keys)["status"]["nodes"] if node["ready"]]
-    asked, stop = NodesInTurn(service["spec"]["ports"][0]["nodePort"], ready), asyncio.Event()
-    following = asyncio.create_task(follow(keys, asked, stop))
-    connector = aiohttp.TCPConnector(force_close=True)
-    async with aiohttp.ClientSession(connector=connector) as session, Prober(clock=CLOCK) as prober:
-        ledger = prober.ask(keys, any_of(session, asked.urls))
-        try:
-            await asyncio.to_thread(
-                haneul, "cluster", "rotate-authorities", keys, "--grace", "0", "-p", PROJECT, timeout=1800
-            )
-        finally:
-            stop.set()
-            await following
-    assert ledger.tally().asked > 100
-    assert ledger.tally().failed == 0, ledger.tally()
+    balancer = Balancer(keys, service["spec"]["ports"][0]["nodePort"])
+    stop = asyncio.Event()
+    probing = [asyncio.create_task(balancer.follow(stop)), asyncio.create_task(balancer.ask(stop))]
+    try:
+        await asyncio.to_thread(
+            haneul, "cluster", "rotate-authorities", keys, "--grace", "0", "-p", PROJECT, timeout=1800
+        )
+    finally:
+        stop.set()
+        await asyncio.gather(*probing)
+    assert balancer.ledger.asked > 100
+    assert balancer.ledger.failed == 0, balancer.ledger
 
     # What the old authority signed, and whom it let trust, is worth nothing now.
     fresh = await access(keys)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from haneul.cli.check import Results, show_report
 from haneul.cli.output import Column, Format, say, show
 from haneul.kernel.errors import HostNotReadyError
 
@@ -156,6 +157,27 @@ def doctor(output: Output = Format.TABLE) -> None:
     if any(row["severity"] == "error" for row in found):
         raise typer.Exit(HostNotReadyError.exit_code)
     say("Nothing here stands in the way of 'haneul up'.")
+
+
+def check_platform(results: Results = None, output: Output = Format.TABLE) -> None:
+    """Hold the management cluster, with this host's files, against the benchmark.
+
+    Ends with 0 if no item fails without a known reason, with 12 if one does.
+
+    Examples:
+
+        haneul check platform
+
+        haneul check platform --only fail --only warn -o wide
+    """
+    _need_root()
+    from haneul.app.installation import this_host  # noqa: PLC0415
+    from haneul.app.platform_check import check_management  # noqa: PLC0415
+
+    async def look() -> dict[str, Any]:
+        return await check_management(await this_host())
+
+    show_report(asyncio.run(look()), results, output)
 
 
 def demo() -> None:

@@ -10,10 +10,11 @@ from typing import Annotated
 
 import typer
 
-from haneul.app.host_commands import add_host_commands
+from haneul.app.host_commands import add_host_commands, check_platform
 from haneul.app.serve import serve_app, version
 from haneul.cli import people, sign_on
 from haneul.cli.audit import audit_app
+from haneul.cli.check import check_tree
 from haneul.cli.clusters import cluster_app, node_app
 from haneul.cli.firewall import firewall_app
 from haneul.cli.groups import group_app
@@ -60,6 +61,7 @@ def command_tree() -> typer.Typer:
     app.add_typer(audit_app, name="audit")
     app.add_typer(cluster_app, name="cluster")
     app.add_typer(node_app, name="node")
+    app.add_typer(check_tree(check_platform), name="check")
     app.add_typer(machine_app, name="machine")
     app.add_typer(firewall_app, name="firewall")
     app.add_typer(serve_app, name="serve", hidden=True)

@@ -17,8 +17,9 @@ import haneul
 from haneul.app.command_reference import cli_page
 from haneul.bench.report import replace_section
 from haneul.chaos.report import catalogue_markdown
+from haneul.compliance.reference import benchmark_page
 from haneul.components.table import COMPONENTS, IMAGES, GoComponent, Image
-from haneul.dkos.reference import cluster_events_page, cluster_spec_page
+from haneul.dkos.reference import cluster_events_page, cluster_spec_page, kubernetes_versions_page
 from haneul.kernel.errors import HaneulError
 from haneul.kernel.files import write_atomically
 
@@ -66,12 +67,14 @@ did not change is never built again, and a changed recipe never meets an old res
 def pages() -> Mapping[str, Callable[[], str]]:
     """Return what writes each page, by file name."""
     return {
+        "cis-benchmark.md": benchmark_page,
         "cli.md": cli_page,
         "cluster-events.md": cluster_events_page,
         "cluster-spec.md": cluster_spec_page,
         "components.md": components_page,
         "errors.md": errors_page,
         "faults.md": faults_page,
+        "kubernetes-versions.md": kubernetes_versions_page,
     }
 
 
@@ -118,7 +121,7 @@ def _image_row(row: Image) -> str:
         parts.append("this project with its locked Python packages")
     if row.images:
         parts.append("images " + ", ".join(row.images))
-    return f"| `haneul.local/{row.name}:v{row.version}` | {'; '.join(parts)} |"
+    return f"| `haneul.local/{row.repository}:v{row.version}` | {'; '.join(parts)} |"
 
 
 def _lines(rows: list[str]) -> str:

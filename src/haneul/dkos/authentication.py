@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from haneul.dkos.model import Cluster
 from haneul.kernel.documents import to_yaml
+from haneul.kernel.kube_manifests import HEALTH_PATHS, anonymous_access
 
 PREFIX: Final = "haneul:"
 _GROUPS: Final = ("owners", "developers", "viewers")
@@ -42,14 +43,7 @@ def token_audience(cluster: Cluster) -> str:
 
 def authentication(cluster: Cluster, trust: IssuerTrust | None) -> str:
     """Return the API server's ``AuthenticationConfiguration``; without a credential it answers health checks only."""
-    configuration: dict[str, Any] = {
-        "apiVersion": "apiserver.config.k8s.io/v1",
-        "kind": "AuthenticationConfiguration",
-        "anonymous": {
-            "enabled": True,
-            "conditions": [{"path": path} for path in ("/livez", "/readyz", "/healthz")],
-        },
-    }
+    configuration: dict[str, Any] = anonymous_access(HEALTH_PATHS)
     if trust is not None:
         configuration["jwt"] = [_authenticator(cluster, trust)]
     return to_yaml(configuration)

@@ -117,15 +117,14 @@ def clusters_router(
     @router.post("", status_code=201)
     async def create_cluster(project: str, body: NewCluster, request: Request, caller: signed_in) -> Cluster:
         await access.change(caller, project)
-        cluster = await service.create(
-            project,
-            body.name,
-            body.spec,
-            asking=asking(caller, project, body.name),
-            confirm=lambda: access.change(caller, project),
-        )
-        await access.record(request, caller, "cluster.create", body.name, project)
-        return cluster
+        async with access.recording(request, caller, "cluster.create", body.name, project):
+            return await service.create(
+                project,
+                body.name,
+                body.spec,
+                asking=asking(caller, project, body.name),
+                confirm=lambda: access.change(caller, project),
+            )
 
     @router.get("/{name}")
     async def get_cluster(project: str, name: str, caller: signed_in) -> Cluster:
@@ -137,28 +136,25 @@ def clusters_router(
         project: str, name: str, patch: Annotated[dict[str, Any], Body()], request: Request, caller: signed_in
     ) -> Cluster:
         await access.change(caller, project)
-        cluster = await service.change(project, name, patch, now=access.now(), asking=asking(caller, project, name))
-        await access.record(request, caller, "cluster.change", f"{name} {json.dumps(patch)}"[:200], project)
-        return cluster
+        async with access.recording(request, caller, "cluster.change", f"{name} {json.dumps(patch)}"[:200], project):
+            return await service.change(project, name, patch, now=access.now(), asking=asking(caller, project, name))
 
     _add_sleep(router, service, access)
 
     @router.delete("/{name}", status_code=202)
     async def delete_cluster(project: str, name: str, request: Request, caller: signed_in) -> Cluster:
         await access.change(caller, project)
-        cluster = await service.delete(project, name)
-        await access.record(request, caller, "cluster.delete", name, project)
-        return cluster
+        async with access.recording(request, caller, "cluster.delete", name, project):
+            return await service.delete(project, name)
 
     @router.post("/{name}/rotate-authorities", status_code=202)
     async def rotate_authorities(
         project: str, name: str, body: Rotation, request: Request, caller: signed_in
     ) -> Cluster:
         await access.own(caller, project)
-        cluster = await service.rotate_authorities(project, name, grace=timedelta(seconds=body.grace_seconds))
         target = f"{name} grace {body.grace_seconds} s"
-        await access.record(request, caller, "cluster.rotate-authorities", target, project)
-        return cluster
+        async with access.recording(request, caller, "cluster.rotate-authorities", target, project):
+            return await service.rotate_authorities(project, name, grace=timedelta(seconds=body.grace_seconds))
 
     @router.post("/{name}/look", status_code=202)
     async def request_look(project: str, name: str, caller: signed_in) -> Cluster:
@@ -178,15 +174,15 @@ def clusters_router(
         project: str, name: str, body: CredentialRequest, request: Request, caller: signed_in
     ) -> ClusterCredential:
         role = await access.look(caller, project)
-        made = await service.credential(
-            project,
-            name,
-            person=caller.person,
-            role=role,
-            request=body.certificate_request.encode(),
-            now=access.now(),
-        )
-        await access.record(request, caller, "cluster.credential", name, project)
+        async with access.recording(request, caller, "cluster.credential", name, project):
+            made = await service.credential(
+                project,
+                name,
+                person=caller.person,
+                role=role,
+                request=body.certificate_request.encode(),
+                now=access.now(),
+            )
         return ClusterCredential(
             certificate=made.certificate,
             certificate_authority=made.authority,
@@ -199,12 +195,14 @@ def clusters_router(
     @router.post("/{name}/token", status_code=201)
     async def create_cluster_token(project: str, name: str, request: Request, caller: signed_in) -> ClusterAccessToken:
         role, now = await access.look(caller, project), access.now()
-        made = await service.token(project, name, person=caller.person, role=role)
         # Whoever works with a cluster asks twice a minute; once an hour says as much.
         for key in [key for key, moment in recorded.items() if now - moment >= _RECORD_EVERY]:
             del recorded[key]
-        if recorded.setdefault((caller.person, project, name), now) == now:
-            await access.record(request, caller, "cluster.token", name, project)
+        asked = (caller.person, project, name)
+        recording = access.recording(request, caller, "cluster.token", name, project)
+        async with contextlib.nullcontext() if asked in recorded else recording:
+            made = await service.token(project, name, person=caller.person, role=role)
+        recorded.setdefault(asked, now)
         return ClusterAccessToken(
             token=made.token, certificate_authority=made.authority, server=made.server, expires=made.expires
         )
@@ -219,16 +217,14 @@ def _add_sleep(router: APIRouter, service: ClusterService, access: Access) -> No
     @router.post("/{name}/hibernate", status_code=202)
     async def hibernate_cluster(project: str, name: str, request: Request, caller: signed_in) -> Cluster:
         await access.change(caller, project)
-        cluster = await service.rest(project, name, asleep=True, now=access.now())
-        await access.record(request, caller, "cluster.hibernate", name, project)
-        return cluster
+        async with access.recording(request, caller, "cluster.hibernate", name, project):
+            return await service.rest(project, name, asleep=True, now=access.now())
 
     @router.post("/{name}/wake", status_code=202)
     async def wake_cluster(project: str, name: str, request: Request, caller: signed_in) -> Cluster:
         await access.change(caller, project)
-        cluster = await service.rest(project, name, asleep=False, now=access.now())
-        await access.record(request, caller, "cluster.wake", name, project)
-        return cluster
+        async with access.recording(request, caller, "cluster.wake", name, project):
+            return await service.rest(project, name, asleep=False, now=access.now())
 
 
 async def _events(

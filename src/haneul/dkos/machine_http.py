@@ -12,6 +12,7 @@ from pydantic.alias_generators import to_camel
 from haneul.dkos.machine_service import MachineService
 from haneul.dkos.machines import Machine, MachineSpec
 from haneul.dkos.ports import Access, Caller
+from haneul.kernel.ssh_keys import ssh_key_from
 
 
 class _Value(BaseModel):
@@ -56,12 +57,12 @@ def machines_router(service: MachineService, access: Access) -> APIRouter:
     @router.post("/machines", status_code=201)
     async def add_machine(project: str, body: NewMachine, request: Request, caller: signed_in) -> Machine:
         await access.change(caller, project)
-        machine = await service.add(
-            project, body.name, body.spec, now=access.now(), confirm=lambda: access.change(caller, project)
-        )
         trust = "the first host key is trusted" if body.spec.trust_on_first_use else str(body.spec.host_key)
-        await access.record(request, caller, "machine.add", f"{body.name} {body.spec.address} {trust}", project)
-        return machine
+        target = f"{body.name} {body.spec.address} {trust}"
+        async with access.recording(request, caller, "machine.add", target, project):
+            return await service.add(
+                project, body.name, body.spec, now=access.now(), confirm=lambda: access.change(caller, project)
+            )
 
     @router.get("/machines/{name}")
     async def get_machine(project: str, name: str, caller: signed_in) -> Machine:
@@ -76,8 +77,9 @@ def machines_router(service: MachineService, access: Access) -> APIRouter:
     @router.delete("/machines/{name}", status_code=204)
     async def remove_machine(project: str, name: str, request: Request, caller: signed_in, force: bool = False) -> None:
         await access.change(caller, project)
-        await service.remove(project, name, force=force)
-        await access.record(request, caller, "machine.remove", f"{name}{' by force' if force else ''}", project)
+        target = f"{name}{' by force' if force else ''}"
+        async with access.recording(request, caller, "machine.remove", target, project):
+            await service.remove(project, name, force=force)
 
     @router.get("/machine-key")
     async def show_machine_key(project: str, caller: signed_in) -> PublicKey:
@@ -87,8 +89,9 @@ def machines_router(service: MachineService, access: Access) -> APIRouter:
     @router.put("/machine-key")
     async def give_machine_key(project: str, body: GivenKey, request: Request, caller: signed_in) -> PublicKey:
         await access.change(caller, project)
-        public = await service.give_key(project, body.private_key)
-        await access.record(request, caller, "machine_key.give", public, project)
-        return PublicKey(public_key=public)
+        key = ssh_key_from(body.private_key.encode(), project)
+        async with access.recording(request, caller, "machine_key.give", key.public, project):
+            await service.give_key(project, key)
+        return PublicKey(public_key=key.public)
 
     return router

@@ -14,7 +14,7 @@ from haneul.dkos.machine_store import MachineStore, PublicKeys, no_machine
 from haneul.dkos.machines import LONGEST_MACHINE_NAME, Machine, MachineSpec
 from haneul.kernel.errors import ConflictError, HaneulError, InvalidInputError, NotFoundError
 from haneul.kernel.names import parse_label
-from haneul.kernel.ssh_keys import ssh_key_from
+from haneul.kernel.ssh_keys import SshKey
 
 #: Machines of one project. All are listed at each registration, and each may be looked at by the operator.
 MOST_MACHINES: Final = 500
@@ -107,11 +107,9 @@ class MachineService:
         """Return the line that goes into the machines' ``authorized_keys``."""
         return await self._keys.public(project)
 
-    async def give_key(self, project: str, private: str) -> str:
-        """Sign in to the project's machines with a key that exists already; return its public line."""
-        key = ssh_key_from(private.encode(), project)
+    async def give_key(self, project: str, key: SshKey) -> None:
+        """Sign in to the project's machines with a key that exists already."""
         await self._keys.replace(project, key)
-        return key.public
 
     async def forget(self, project: str) -> None:
         """Delete what a deleted project leaves: its key, and machines that were registered at the last moment.

@@ -18,9 +18,11 @@ is outdated and ready                                 marked, drained and replac
 ====================================================  ===============================================================
 
 So at most one wanted node is down by our own doing, a changed node that does not become ready stops the rest, and what
-is broken is mended first, whatever the others do. A node that may not join until a person lets it in holds up its own
-pool, whose nodes would wait one after the other, and no other pool. A mark is an annotation of the Node object, so
-whoever looks next sees what was begun.
+is broken is mended first, whatever the others do. A ready node that changes its version of Kubernetes has no deadline:
+nobody waits for an upgrade as for a setting that is to help at once, so it stops and says what holds the pods
+(:func:`stopped`), and goes on by itself once they may move. A node that may not join until a person lets it in holds up
+its own pool, whose nodes would wait one after the other, and no other pool. A mark is an annotation of the Node object,
+so whoever looks next sees what was begun.
 """
 
 from __future__ import annotations
@@ -37,6 +39,8 @@ from haneul.dkos.node_plan import NodeState
 DRAIN_LIFE: Final = timedelta(minutes=5)
 #: The same for a node that is not ready: its kubelet may be unable to end any pod.
 BROKEN_DRAIN_LIFE: Final = timedelta(seconds=30)
+#: How long a changed node may take to be ready again before somebody should look at it.
+JOIN_LIFE: Final = timedelta(minutes=5)
 
 
 @dataclass(frozen=True)
@@ -55,8 +59,14 @@ class NodeView:
     marked: datetime | None = None
     #: It may not join until a person lets it in.
     barred: bool = False
+    #: Its version of Kubernetes changes with its machine, so its pods are given all the time that they need.
+    patient: bool = False
+    #: When its machine started.
+    started: datetime | None = None
     #: What it waits for, in words.
     message: str = ""
+    #: What keeps its pods from moving, in words that do not change all the time.
+    held: str = ""
 
     @property
     def ready(self) -> bool:
@@ -135,6 +145,20 @@ def progress(views: Sequence[NodeView]) -> str:
     return "; ".join(parts)
 
 
+def stopped(views: Sequence[NodeView], now: datetime) -> str:
+    """Return in words what holds up a change of version, or any changed node, so that somebody has to look at it."""
+    parts = []
+    for view in views:
+        if not view.pool or view.marked is None:
+            continue
+        if view.outdated and view.ready and view.patient and _overdue(view, now):
+            parts.append(f"node {view.name} cannot be emptied: {view.held or 'its pods do not end'}")
+        back_by = (view.started or view.marked + DRAIN_LIFE) + JOIN_LIFE
+        if not view.outdated and not view.ready and now >= back_by:
+            parts.append(f"node {view.name} does not become ready: {view.message or 'nothing more is known'}")
+    return "; ".join(parts)
+
+
 def _said(view: NodeView) -> str:
     return f"{view.name} ({view.message})" if view.message else view.name
 
@@ -190,7 +214,8 @@ def _beside(first: NodeView, wanted: Sequence[NodeView]) -> list[NodeView]:
 def _next(view: NodeView, now: datetime) -> Change:
     if view.marked is None:
         return Change(view.name, Step.MARK)
-    return Change(view.name, Step.REPLACE if view.state is NodeState.EMPTY or _overdue(view, now) else Step.DRAIN)
+    over = _overdue(view, now) and not (view.patient and view.ready)
+    return Change(view.name, Step.REPLACE if view.state is NodeState.EMPTY or over else Step.DRAIN)
 
 
 def _overdue(view: NodeView, now: datetime) -> bool:

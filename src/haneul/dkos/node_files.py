@@ -12,6 +12,7 @@ from typing import Any, Final
 from haneul.dkos.credentials import NODE_AUTHORITY_FILE
 from haneul.dkos.model import Cluster, NetworkPlugin, NodePool, NodeProviderName
 from haneul.kernel.documents import to_yaml
+from haneul.kernel.kube_manifests import STRONG_CIPHERS
 
 PROVIDER_LABEL: Final = "dkos.haneul.dev/provider"
 POOL_LABEL: Final = "dkos.haneul.dev/pool"
@@ -84,6 +85,15 @@ def _kubelet(cluster: Cluster, pool: NodePool) -> dict[str, Any]:
         "containerLogMaxFiles": 3,
         "shutdownGracePeriod": "0s",
         "readOnlyPort": 0,
+        "tlsMinVersion": "VersionTLS12",
+        "tlsCipherSuites": list(STRONG_CIPHERS),
+        # No pod takes the process ids of all others; what names no filter of system calls gets the runtime's.
+        "podPidsLimit": 4096,
+        # What helps who debugs a node also shows its own files and memory to whoever may call it.
+        "enableSystemLogHandler": False,
+        "enableProfilingHandler": False,
+        "enableDebugFlagsHandler": False,
+        "seccompDefault": True,
     }
     if pool.provider is NodeProviderName.SSH:
         # The machine's packet tables may be somebody else's; kube-proxy has tables of its own and needs no chain here.

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
 from starlette.requests import Request
 
+from haneul.dkos.backup.catalogue import Catalogue
 from haneul.dkos.model import Cluster, ClusterSpec, NodePool
+from haneul.kernel.kube import KubeClient
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,7 @@ class NodeAnnouncement:
 
     ``authority`` are the certificates that the node trusts; a change of them reaches the running machine's file. Only
     a change of ``era``, the number of the authorities that sign for the node, makes it ask for certificates anew:
-    a machine of another era is replaced.
+    a machine of another era is replaced. So is one of another ``version`` of Kubernetes.
     """
 
     name: str
@@ -26,6 +29,7 @@ class NodeAnnouncement:
     files: dict[str, str]
     bootstrap_kubeconfig: bytes = field(repr=False)
     authority: bytes
+    version: str
     era: int = 0
 
 
@@ -116,6 +120,17 @@ class JoinGate(Protocol):
         ...
 
 
+class Examiner(Protocol):
+    """Examines clusters against rules of its own, and keeps what it found where the platform's API reads it."""
+
+    async def examine(self, cluster: Cluster, nodes: Mapping[str, NodeAnnouncement], tenant: KubeClient | None) -> None:
+        """Examine a cluster; ``tenant`` is its own API, if that answers. Takes half a minute at most; raises nothing.
+
+        What could not be found out, or kept, is the examiner's to tell: it holds nothing else up.
+        """
+        ...
+
+
 class Caller(Protocol):
     """Who is behind a request."""
 
@@ -156,8 +171,10 @@ class Access(Protocol):
         """Let through who administers the platform."""
         ...
 
-    async def record(self, request: Request, caller: Caller, action: str, target: str, project: str) -> None:
-        """Record a change."""
+    def recording(
+        self, request: Request, caller: Caller, action: str, target: str, project: str
+    ) -> AbstractAsyncContextManager[None]:
+        """Record a change: that it is asked for, before the block is entered, and at its end how it went."""
         ...
 
     def now(self) -> datetime:
@@ -178,4 +195,20 @@ class AddressUse(Protocol):
 
     async def of(self, project: str) -> int:
         """Return the number of addresses."""
+        ...
+
+
+class BackupCatalogues(Protocol):
+    """What is known of the backups of all clusters, also of deleted ones."""
+
+    async def of(self, uid: str) -> Catalogue | None:
+        """Return a cluster's."""
+        ...
+
+    async def of_project(self, project: str) -> Sequence[Catalogue]:
+        """Return all of a project."""
+        ...
+
+    async def withdraw(self, project: str) -> None:
+        """Let the backups of a project's deleted clusters end now: it is gone, and its name may be another's."""
         ...

@@ -90,8 +90,8 @@ def quotas_router(quotas: QuotaStore, clusters: ClusterStore, addresses: Address
     async def set_quota(project: str, body: QuotaLimits, request: Request, caller: signed_in) -> ProjectQuota:
         await access.look(caller, project)
         access.administer(caller)
-        await quotas.set_quota(project, body)
-        await access.record(request, caller, "quota.set", _said(body), project)
+        async with access.recording(request, caller, "quota.set", _said(body), project):
+            await quotas.set_quota(project, body)
         return await shown(project)
 
     @router.get("/quota")
@@ -101,8 +101,8 @@ def quotas_router(quotas: QuotaStore, clusters: ClusterStore, addresses: Address
     @router.put("/quota")
     async def set_platform_quota(body: QuotaLimits, request: Request, caller: signed_in) -> PlatformQuota:
         access.administer(caller)
-        await quotas.set_quota(None, body)
-        await access.record(request, caller, "quota.set", _said(body), "")
+        async with access.recording(request, caller, "quota.set", _said(body), ""):
+            await quotas.set_quota(None, body)
         return await platform()
 
     return router

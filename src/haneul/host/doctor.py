@@ -39,6 +39,12 @@ _FEATURES: Final[tuple[tuple[str, Severity, str, str], ...]] = (
     ("bridge", "warning", "pods of tenants with the network 'native' get no network", "CONFIG_BRIDGE"),
     ("nf_tables", "warning", "services of tenants with the network 'native' do not answer", "CONFIG_NF_TABLES"),
     ("vxlan", "warning", "tenants with the network 'native' cannot have nodes on several hosts", "CONFIG_VXLAN"),
+    (
+        "user_namespaces",
+        "warning",
+        "sandbox nodes with the network 'native', which have users of their own, cannot start",
+        "CONFIG_USER_NS, and 'sysctl user.max_user_namespaces' above 0",
+    ),
     ("loop", "info", "volumes that are files of a fixed size cannot be offered", "CONFIG_BLK_DEV_LOOP"),
     ("fuse", "info", "image builds without root fall back to slower copies of files", "CONFIG_FUSE_FS"),
 )
@@ -57,6 +63,8 @@ _CAPABILITIES: Final[tuple[tuple[str, Severity, str], ...]] = (
 _CONTROLLERS: Final = ("cpu", "memory", "pids", "cpuset")
 #: 5.10 is the oldest kernel on which the pinned Cilium runs (its documentation, "System Requirements").
 _OLDEST_KERNEL: Final = (5, 10)
+#: Since 6.3, memory file systems can be mounted for users of a pod's own (Kubernetes documentation "User Namespaces").
+_MAPPING_KERNEL: Final = (6, 3)
 #: tcx (6.6) attaches programs by links, which vanish with their pins and survive upgrades without a gap.
 _GOOD_KERNEL: Final = (6, 6)
 
@@ -112,6 +120,15 @@ def _kernel(facts: HostFacts) -> Iterator[Finding]:
             f"the kernel is {facts.kernel_release}",
             "Cilium needs 5.10 or newer",
             "install a newer kernel (Debian 12 brings 6.1)",
+        )
+    elif version < _MAPPING_KERNEL:
+        yield Finding(
+            "kernel-without-mapped-mounts",
+            "warning",
+            f"the kernel is {facts.kernel_release}",
+            "before 6.3, sandbox nodes with the network 'native' cannot start: files in memory cannot be mounted for "
+            "users of their own",
+            "install a newer kernel (Debian 12 has one in its backports)",
         )
     elif version < _GOOD_KERNEL:
         yield Finding(

@@ -52,6 +52,7 @@ _ATTEMPTS: Final[Mapping[str, tuple[str, ...]]] = {
     "bridge": ("ip", "link", "add", "name", "haneul0", "type", "bridge"),
     "vxlan": ("ip", "link", "add", "name", "haneul0", "type", "vxlan", "id", "1", "dstport", "0"),
     "nf_tables": ("iptables-nft", "-t", "filter", "-S"),
+    "user_namespaces": ("unshare", "--user", "--map-root-user", "true"),
 }
 
 

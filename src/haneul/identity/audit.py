@@ -24,6 +24,8 @@ from haneul.kernel.hash_chain import Anchor, chained
 
 _log = structlog.get_logger(__name__)
 DONE: Final = "done"
+#: A change of another product is about to begin; a second record says how it ended.
+ASKED: Final = "asked"
 _ANNOUNCE_SECONDS: Final = 600.0
 _HEAD: Final = "audit"
 

@@ -6,12 +6,13 @@ Routers of every product depend on it.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Final
 
 from fastapi import Request
 
-from haneul.identity.audit import DONE, AuditLog
+from haneul.identity.audit import ASKED, AuditLog
 from haneul.identity.callers import Callers
 from haneul.identity.model import Caller, Origin, Role
 from haneul.identity.rights import PlatformRight, demand, demand_a_person, may
@@ -21,6 +22,8 @@ from haneul.kernel.errors import ForbiddenError, HaneulError, UnauthenticatedErr
 
 _CHANGES: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _PREFIX: Final = "/api/v1"
+#: From this HTTP status on it is not the request that was wrong (RFC 9110, section 15.6).
+_FAILURES: Final = 500
 
 
 class Gate:
@@ -66,11 +69,24 @@ class Gate:
         await self.manage(caller, project)
         return await self._identity.created(project)
 
-    async def record(
-        self, request: Request, caller: Caller, action: str, target: str, project: str = "", result: str = DONE
-    ) -> None:
-        """Append a change that another product made to the audit record."""
-        await self._audit.record(self.origin(request, caller), action, target, project, result)
+    @asynccontextmanager
+    async def recording(
+        self, request: Request, caller: Caller, action: str, target: str, project: str = ""
+    ) -> AsyncIterator[None]:
+        """Record a change that another product makes: that it is asked for, before it begins, and how it ended.
+
+        The change and the record are kept in two places, which no transaction spans. If the process is killed between
+        them, the record of the asking stays, without a result. A refusal is recorded by :meth:`refusals`.
+        """
+        origin = self.origin(request, caller)
+        await self._audit.record(origin, action, target, project, ASKED)
+        try:
+            yield
+        except HaneulError as error:
+            if error.http_status >= _FAILURES:
+                await self._audit.record(origin, action, target, project, f"failed: {error.code}")
+            raise
+        await self._audit.record(origin, action, target, project)
 
     @staticmethod
     def origin(request: Request, caller: Caller) -> Origin:
@@ -88,11 +104,10 @@ class Gate:
         except HaneulError as error:
             caller = getattr(request.state, "caller", None)
             told = request.method in _CHANGES or isinstance(error, ForbiddenError)
-            if caller is not None and told and error.http_status < 500:
+            if caller is not None and told and error.http_status < _FAILURES:
                 verb, _, noun = request.scope["route"].name.partition("_")
-                await self.record(
-                    request,
-                    caller,
+                await self._audit.record(
+                    self.origin(request, caller),
                     f"{noun}.{verb}",
                     request.url.path.removeprefix(_PREFIX),
                     request.path_params.get("project", ""),

@@ -12,6 +12,7 @@ import json
 import ssl
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Self
 
@@ -296,7 +297,12 @@ def _refusal(text: str, status: int) -> KubeApiError:
         body = json.loads(text)
     if not isinstance(body, dict):
         body = {"message": text.strip()}
-    return KubeApiError(str(body.get("message", text)), status=status, reason=str(body.get("reason", "")))
+    message = str(body.get("message", text))
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        # Which disruption budget holds a pod, and how many it wants, stands in the causes alone.
+        causes = (body.get("details") or {}).get("causes") or []
+        message = " ".join([message, *(str(cause.get("message", "")) for cause in causes)]).strip()
+    return KubeApiError(message, status=status, reason=str(body.get("reason", "")))
 
 
 def _ssl_context(access: KubeAccess) -> ssl.SSLContext:

@@ -10,6 +10,19 @@ from haneul.kernel.kube import Manifest
 _RBAC: Final = "rbac.authorization.k8s.io"
 READ: Final = ("get", "list", "watch")
 WRITE: Final = (*READ, "create", "update", "patch", "delete")
+#: Suites of TLS 1.2 that keep past connections secret and authenticate what they encrypt, as Go names them.
+STRONG_CIPHERS: Final = (
+    "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
+    "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384",
+    "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256",
+    "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+    "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",
+    "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
+)
+#: What an API server answers without a credential: health checks, which kubelets ask without one.
+HEALTH_PATHS: Final = ("/livez", "/readyz", "/healthz")
+#: What a host reads before it has a credential, to join a cluster that kubeadm made.
+JOIN_PATH: Final = "/api/v1/namespaces/kube-public/configmaps/cluster-info"
 
 
 def rule(group: str, resources: Sequence[str], verbs: Sequence[str], *, names: Sequence[str] = ()) -> Manifest:
@@ -121,5 +134,40 @@ def encryption_configuration(keys: Sequence[tuple[str, bytes]]) -> Manifest:
                     {"identity": {}},
                 ],
             }
+        ],
+    }
+
+
+def anonymous_access(paths: Sequence[str]) -> Manifest:
+    """Return an API server's authentication configuration by which who is not known reaches ``paths`` only."""
+    return {
+        "apiVersion": "apiserver.config.k8s.io/v1",
+        "kind": "AuthenticationConfiguration",
+        "anonymous": {"enabled": True, "conditions": [{"path": path} for path in paths]},
+    }
+
+
+def admission_configuration(*more: Manifest) -> Manifest:
+    """Return an API server's configuration of admission plugins: ``more``, and how many events it takes a second.
+
+    Far more than a healthy cluster tells, so that only a flood is refused; see Kubernetes documentation "Admission
+    Control in Kubernetes", section "EventRateLimit".
+    """
+    return {
+        "apiVersion": "apiserver.config.k8s.io/v1",
+        "kind": "AdmissionConfiguration",
+        "plugins": [
+            *more,
+            {
+                "name": "EventRateLimit",
+                "configuration": {
+                    "apiVersion": "eventratelimit.admission.k8s.io/v1alpha1",
+                    "kind": "Configuration",
+                    "limits": [
+                        {"type": "Server", "qps": 500, "burst": 2000},
+                        {"type": "Namespace", "qps": 100, "burst": 500, "cacheSize": 512},
+                    ],
+                },
+            },
         ],
     }

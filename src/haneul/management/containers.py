@@ -10,7 +10,7 @@ from haneul.kernel.errors import UnavailableError
 from haneul.kernel.files import write_atomically
 from haneul.kernel.process import run
 from haneul.kernel.waiting import wait_for
-from haneul.management import reports, runtime
+from haneul.management import node_runtime, reports, runtime
 from haneul.management.ports import Artifacts
 from haneul.management.settings import ManagementSettings
 
@@ -33,13 +33,16 @@ class ContainerRuntime:
         """Start the container runtime as a host service, or leave it as it is, and wait until it answers."""
         settings = self._settings
         configuration = runtime.containerd_configuration(settings, pause_image=self._artifacts.image_reference("pause"))
+        default = await run([str(self._artifacts.program("ctr")), "oci", "spec"], timeout=30)
+        nodes = node_runtime.write_files(settings, default.stdout)
         write_atomically(settings.state / "containerd.toml", configuration)
         await self._services.ensure(
             runtime.containerd_service(
                 settings,
                 program=self._artifacts.program("containerd"),
                 search_path=search_path(self._artifacts),
-                configuration=configuration,
+                # containerd reads what nodes are made from once, when it starts.
+                configuration=configuration + nodes,
             )
         )
         await wait_for(

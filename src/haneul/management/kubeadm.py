@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
+from haneul.kernel.kube_manifests import STRONG_CIPHERS
 from haneul.management.runtime import kubelet_configuration
 from haneul.management.settings import ManagementSettings
 
@@ -30,6 +32,11 @@ PHASES_AFTER_KUBELET: Final[tuple[tuple[str, ...], ...]] = (
 
 def _arguments(**values: str) -> list[dict[str, str]]:
     return [{"name": name.replace("_", "-"), "value": value} for name, value in values.items()]
+
+
+def _mounted(name: str, path: Path, *, read_only: bool = True, kind: str = "File") -> dict[str, Any]:
+    """Return a path of the host that a static pod has at the same place."""
+    return {"name": name, "hostPath": str(path), "mountPath": str(path), "readOnly": read_only, "pathType": kind}
 
 
 def configuration(settings: ManagementSettings, *, kubernetes: str, etcd: str) -> str:
@@ -61,20 +68,31 @@ def configuration(settings: ManagementSettings, *, kubernetes: str, etcd: str) -
         "apiServer": {
             "extraArgs": _arguments(
                 profiling="false",
-                anonymous_auth="true",
+                authentication_config=str(settings.authentication),
+                enable_admission_plugins="NodeRestriction,DenyServiceExternalIPs,EventRateLimit",
+                admission_control_config_file=str(settings.admission),
+                tls_cipher_suites=",".join(STRONG_CIPHERS),
+                audit_policy_file=str(settings.audit_policy),
+                audit_log_path=str(settings.audit_log / "audit.log"),
+                audit_log_maxage="30",
+                audit_log_maxbackup="10",
+                audit_log_maxsize="100",
                 service_node_port_range="30000-39999",
                 max_requests_inflight="800",
                 max_mutating_requests_inflight="400",
                 encryption_provider_config=str(settings.encryption),
             ),
             "extraVolumes": [
-                {
-                    "name": "encryption",
-                    "hostPath": str(settings.encryption),
-                    "mountPath": str(settings.encryption),
-                    "readOnly": True,
-                    "pathType": "File",
-                }
+                *(
+                    _mounted(path.stem, path)
+                    for path in (
+                        settings.encryption,
+                        settings.authentication,
+                        settings.admission,
+                        settings.audit_policy,
+                    )
+                ),
+                _mounted("audit-log", settings.audit_log, read_only=False, kind="DirectoryOrCreate"),
             ],
         },
         # A tenant is a handful of pods and ten may be asked for at once: the defaults of 20 requests a second and five
@@ -91,6 +109,7 @@ def configuration(settings: ManagementSettings, *, kubernetes: str, etcd: str) -
                 # A claim that is seen a moment before its volume is looked at again only after this time, and with it
                 # a tenant's etcd waits: 15 seconds by default.
                 pvclaimbinder_sync_period="1s",
+                terminated_pod_gc_threshold="1000",
                 node_cidr_mask_size="22",
             )
         },

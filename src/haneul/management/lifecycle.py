@@ -26,7 +26,7 @@ from haneul.kernel.kube_http import HttpKubeClient, access_from_kubeconfig
 from haneul.kernel.process import run
 from haneul.kernel.progress import Progress
 from haneul.kernel.waiting import wait_for
-from haneul.management import cilium, kubeadm, ranges, reports, runtime, secrets_at_rest
+from haneul.management import api_server_files, cilium, kubeadm, ranges, reports, runtime, secrets_at_rest
 from haneul.management.containers import ContainerRuntime, search_path
 from haneul.management.kernel_settings import raise_kernel_settings
 from haneul.management.mount_sharing import share_mounts
@@ -84,6 +84,7 @@ class Lifecycle:
                 self._claim_host()
                 ranges.keep(settings)
                 secrets_at_rest.ensure_key(settings, randomness.token_bytes)
+                api_server_files.write(settings)
                 raise_kernel_settings(settings.state / "kernel-settings.json")
                 await self._prepare_mounts()
                 self._install_plugins()
@@ -191,6 +192,8 @@ class Lifecycle:
         self.certificates.write_patches()
         for phase in kubeadm.PHASES_BEFORE_KUBELET:
             await self._kubeadm_phase(phase)
+        # kubeadm lets everybody read it and keeps the mode that it finds.
+        runtime.KUBELET_CONFIGURATION.chmod(0o600)
         if restart_kubelet:
             await self._services.stop("kubelet")
         await self._start_kubelet()

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from haneul.host.services import HostService
+from haneul.kernel.kube_manifests import STRONG_CIPHERS
+from haneul.management.node_runtime import HANDLER, specification_file
 from haneul.management.settings import ManagementSettings
 
 KUBELET_CONFIGURATION = Path("/var/lib/kubelet/config.yaml")
@@ -39,6 +41,11 @@ conf_dir = "{settings.state}/cni/net.d"
 runtime_type = "io.containerd.runc.v2"
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
 SystemdCgroup = {str(settings.systemd).lower()}
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.{HANDLER}]
+runtime_type = "io.containerd.runc.v2"
+base_runtime_spec = "{specification_file(settings)}"
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.{HANDLER}.options]
+SystemdCgroup = {str(settings.systemd).lower()}
 """
 
 
@@ -57,8 +64,10 @@ def kubelet_configuration(settings: ManagementSettings) -> dict[str, Any]:
         "maxPods": 600,
         # No pod, and a sandbox node is one, may take the host's process ids from all others.
         "podPidsLimit": 16384,
-        # By default, what crashes often waits for up to five minutes; a tenant's masters are promised sooner.
-        "crashLoopBackOff": {"maxContainerRestartPeriod": "10s"},
+        # What names no filter of system calls gets the runtime's.
+        "seccompDefault": True,
+        "tlsMinVersion": "VersionTLS12",
+        "tlsCipherSuites": list(STRONG_CIPHERS),
         "serializeImagePulls": False,
         "rotateCertificates": True,
         "kubeAPIQPS": 100,
@@ -68,6 +77,9 @@ def kubelet_configuration(settings: ManagementSettings) -> dict[str, Any]:
         "evictionHard": {"memory.available": "200Mi", "nodefs.available": "3%", "imagefs.available": "3%"},
         "imageGCHighThresholdPercent": 100,
         "imageGCLowThresholdPercent": 99,
+        # After an outage, masters' parts that gave up waiting for each other are started again within seconds; the
+        # kubelet's own bound is five minutes, in which a cluster would be without its controllers.
+        "crashLoopBackOff": {"maxContainerRestartPeriod": "10s"},
         "containerLogMaxSize": "10Mi",
         "containerLogMaxFiles": 3,
         "featureGates": {"KubeletEnsureSecretPulledImages": False},

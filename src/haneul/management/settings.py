@@ -49,6 +49,26 @@ class ManagementSettings:
         return self.state / "encryption.yaml"
 
     @property
+    def authentication(self) -> Path:
+        """Return the API server's file of what it answers to who is not known."""
+        return self.state / "authentication.yaml"
+
+    @property
+    def admission(self) -> Path:
+        """Return the API server's file of its admission plugins' settings."""
+        return self.state / "admission.yaml"
+
+    @property
+    def audit_policy(self) -> Path:
+        """Return the API server's file of what goes into its audit log."""
+        return self.state / "audit.yaml"
+
+    @property
+    def audit_log(self) -> Path:
+        """Return the folder of the API server's audit log."""
+        return self.logs / "audit"
+
+    @property
     def containerd_socket(self) -> Path:
         """Return the socket on which the container runtime serves."""
         return self.runtime / "containerd" / "containerd.sock"

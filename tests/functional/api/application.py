@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -10,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import uvicorn
 from fastapi import FastAPI
 
 from haneul.app.api import create_api
+from haneul.compliance.adapters.memory_looks import MemoryLooks
+from haneul.dkos.adapters.backup_board import MemoryCatalogues
 from haneul.dkos.admission import TakenRange
 from haneul.dkos.cluster_store import MemoryClusters
 from haneul.dkos.event_log import MemoryEvents
@@ -68,6 +73,8 @@ class Api:
         admin: str,
         database: str,
         board: MemoryApprovals,
+        looks: MemoryLooks,
+        backups: MemoryCatalogues,
     ) -> None:
         self.app = app
         self.database = database
@@ -76,6 +83,8 @@ class Api:
         self.events = events
         self.clock = clock
         self.board = board
+        self.looks = looks
+        self.backups = backups
         self._transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
         self.tokens = {"admin": admin}
 
@@ -107,7 +116,7 @@ async def running_api(folder: Path, *, clusters_trust_issuer: bool = False) -> A
     """Run the application with the people admin, alice and bob, and alice's project ``shop``."""
     clock = VirtualClock(START)
     store, machines, events = MemoryClusters(clock), MemoryMachines(), MemoryEvents()
-    board = MemoryApprovals()
+    board, looks, backups = MemoryApprovals(), MemoryLooks(), MemoryCatalogues()
     database = f"sqlite+aiosqlite:///{folder}/haneul.db"
     engine = open_database(database)
     app = create_api(
@@ -118,8 +127,10 @@ async def running_api(folder: Path, *, clusters_trust_issuer: bool = False) -> A
         keys=machines,
         authorities=Authorities(),
         events=events,
+        looks=looks,
         reserved=RESERVED,
         board=board,
+        backups=backups,
         clock=clock,
         version="test",
         heartbeat_seconds=HEARTBEAT,
@@ -130,8 +141,23 @@ async def running_api(folder: Path, *, clusters_trust_issuer: bool = False) -> A
         admin = await Identity(
             engine, audit=AuditLog(engine, clock=clock), hasher=SecretHasher(clock), clock=clock
         ).bootstrap_admin(now=clock.now())
-        api = Api(app, store, machines, events, clock, admin.secret, database, board)
+        api = Api(app, store, machines, events, clock, admin.secret, database, board, looks, backups)
         await api.add("alice")
         await api.add("bob")
         await api.call("alice", "POST", "/projects", {"name": "shop"}, status=201)
         yield api
+
+
+@asynccontextmanager
+async def served(api: Api) -> AsyncIterator[str]:
+    """Serve the running application at a port of this machine; yield its address."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        # The application runs already; serving it does not start it again.
+        configuration = uvicorn.Config(api.app, lifespan="off", ws="none", log_level="error", access_log=False)
+        server = uvicorn.Server(configuration)
+        serving = asyncio.create_task(server.serve([listening]))
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            await serving

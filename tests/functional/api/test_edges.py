@@ -11,6 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from haneul.dkos.cluster_store import MemoryClusters
+from haneul.kernel.errors import UnavailableError
 from haneul.kernel.http import LARGEST_BODY, encode_continue
 from tests.functional.api.application import Api
 
@@ -161,7 +162,7 @@ async def test_every_kind_of_change_is_on_record_and_every_refused_one(api: Api)
     await api.call("alice", "DELETE", f"{CLUSTERS}/web", status=202)
     await api.call("alice", "DELETE", "/projects/shop", status=204)
     records = (await api.call("admin", "GET", "/audit"))["items"]
-    made = [entry for entry in records[::-1] if entry["id"] > before]
+    made = [entry for entry in records[::-1] if entry["id"] > before and entry["result"] != "asked"]
     assert [(entry["action"], entry["object"], entry["project"]) for entry in made] == [
         ("person.create", "eve", ""),
         ("token.create", f"eve/{token}", ""),
@@ -179,6 +180,28 @@ async def test_every_kind_of_change_is_on_record_and_every_refused_one(api: Api)
     ]
     assert [entry["result"] for entry in made if entry["result"] != "done"] == ["refused: conflict"] * 2
     assert all(entry["requestId"] and entry["source"] == "127.0.0.1" and entry["agent"] for entry in made)
+
+
+@pytest.mark.parametrize(
+    ("error", "results"),
+    [
+        (RuntimeError("killed here"), ["asked"]),
+        (UnavailableError("gone", hint="wait"), ["asked", "failed: unavailable"]),
+    ],
+)
+async def test_a_change_that_did_not_end_well_is_on_record(
+    api: Api, monkeypatch: pytest.MonkeyPatch, error: Exception, results: list[str]
+) -> None:
+    create = MemoryClusters.create
+
+    async def made_and_then(*arguments: Any) -> None:
+        await create(*arguments)
+        raise error
+
+    monkeypatch.setattr(MemoryClusters, "create", made_and_then)
+    await api.send("alice", "POST", CLUSTERS, json={"name": "web"})
+    records = (await api.call("admin", "GET", "/audit"))["items"][::-1]
+    assert [entry["result"] for entry in records if entry["action"] == "cluster.create"] == results
 
 
 async def test_the_record_ends_with_its_last_page(api: Api) -> None:
@@ -233,6 +256,7 @@ async def test_the_description_of_the_api_is_whole(api: Api) -> None:
         *{("DELETE", path) for path in (groups, robot, f"{robot}/tokens/{{token}}")},
         *{("GET", path) for path in ("/version", "/whoami", "/people", "/projects", "/audit", cluster)},
         *{("GET", path) for path in (f"{person}/tokens", f"{project}/members", f"{project}/clusters")},
+        *{(method, f"{cluster}/benchmark") for method in ("GET", "POST")},
         ("GET", f"{cluster}/events"),
         *{("POST", path) for path in ("/people", "/projects", f"{person}/tokens", f"{project}/clusters")},
         *{("POST", f"{cluster}/{action}") for action in ("credentials", "hibernate", "look", "wake")},

@@ -217,12 +217,15 @@ async def test_every_change_is_on_record(api: Api) -> None:
     await api.call("alice", "DELETE", "/projects/shop/clusters/web", status=202)
     await api.call("alice", "GET", "/audit", status=403)
     records = (await api.call("admin", "GET", "/audit"))["items"]
-    assert [(entry["person"], entry["action"], entry["object"]) for entry in records[:4]] == [
-        ("alice", "audit.list", "/audit"),
-        ("alice", "cluster.delete", "web"),
-        ("alice", "cluster.create", "web"),
-        ("alice", "project.create", "shop"),
+    assert [(entry["action"], entry["object"], entry["result"]) for entry in records[:6]] == [
+        ("audit.list", "/audit", "refused: forbidden"),
+        ("cluster.delete", "web", "done"),
+        ("cluster.delete", "web", "asked"),
+        ("cluster.create", "web", "done"),
+        ("cluster.create", "web", "asked"),
+        ("project.create", "shop", "done"),
     ]
+    assert {entry["person"] for entry in records[:6]} == {"alice"}
     page = await api.call("admin", "GET", "/audit?limit=1")
     following = await api.call("admin", "GET", f"/audit?limit=1&continue={page['continue']}")
     assert following["items"][0]["id"] == page["items"][0]["id"] - 1

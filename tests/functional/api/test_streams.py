@@ -150,7 +150,7 @@ async def test_many_listeners_share_one_watch_that_ends_with_the_last(served: Se
     async def nobody() -> bool:
         return store.watchers == 0
 
-    await wait_for(nobody, what="the end of the watch", timeout=5, interval=0.01, clock=SystemClock())
+    await wait_for(nobody, what="the end of the watch", timeout=30, interval=0.01, clock=SystemClock())
 
 
 async def test_a_stopping_server_ends_streams_and_does_not_wait_for_them(served: Served) -> None:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import socket
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
-import uvicorn
 import yaml
 from typer.testing import CliRunner, Result
 
@@ -23,7 +21,7 @@ from haneul.dkos.model import Cluster
 from haneul.kernel.clock import SystemClock
 from haneul.kernel.errors import HaneulError, InvalidInputError, NotFoundError
 from haneul.kernel.waiting import wait_for
-from tests.functional.api.application import Api, running_api
+from tests.functional.api.application import Api, running_api, served
 
 READY = event(Reason.CLUSTER_READY, "the cluster is ready for the first time")
 SILENT = event(Reason.API_SILENT, "waiting for the API server to answer")
@@ -55,15 +53,9 @@ async def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     monkeypatch.setenv("HANEUL_CONFIG", str(tmp_path / "config" / "config.yaml"))
     async with running_api(tmp_path) as api:
         await api.call("alice", "POST", "/projects/shop/clusters", {"name": "web"}, status=201)
-        listener = socket.create_server(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(api.app, lifespan="off", ws="none", log_level="error", access_log=False))
-        task = asyncio.create_task(server.serve(sockets=[listener]))
-        try:
-            Contexts.default().sign_in(f"http://127.0.0.1:{listener.getsockname()[1]}", None, api.tokens["alice"])
+        async with served(api) as address:
+            Contexts.default().sign_in(address, None, api.tokens["alice"])
             yield Shell(api, await api.store.get("shop", "web"))
-        finally:
-            server.should_exit = True
-            await task
 
 
 async def test_events_are_a_table_newest_last(shell: Shell) -> None:

@@ -5,13 +5,10 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-import uvicorn
 import yaml
 from typer.testing import CliRunner, Result
 
@@ -21,7 +18,7 @@ from haneul.cli.context import Contexts
 from haneul.kernel.database import open_database
 from haneul.kernel.errors import ForbiddenError, InvalidInputError, QuotaExceededError
 from haneul.usage.record import UsageRecord
-from tests.functional.api.application import Api, running_api
+from tests.functional.api.application import Api, running_api, served
 
 Run = Callable[..., Awaitable[Result]]
 
@@ -30,17 +27,6 @@ Run = Callable[..., Awaitable[Result]]
 async def api(tmp_path: Path) -> AsyncIterator[Api]:
     async with running_api(tmp_path) as api:
         yield api
-
-
-@asynccontextmanager
-async def served(api: Api) -> AsyncIterator[str]:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        # The application runs already; serving it does not start it again.
-        server = uvicorn.Server(uvicorn.Config(api.app, lifespan="off", log_level="warning"))
-        serving = asyncio.create_task(server.serve([listening]))
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-        server.should_exit = True
-        await serving
 
 
 @pytest.fixture

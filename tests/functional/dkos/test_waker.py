@@ -55,7 +55,7 @@ async def until(seen: Callable[[], bool], what: str) -> None:
     async def probe() -> bool:
         return seen()
 
-    await wait_for(probe, what=what, timeout=5, clock=SystemClock(), interval=0.005, max_interval=0.02)
+    await wait_for(probe, what=what, timeout=30, clock=SystemClock(), interval=0.005, max_interval=0.02)
 
 
 @pytest.fixture

@@ -100,7 +100,7 @@ async def test_whole_group_ends_when_the_caller_is_cancelled(tmp_path: Path) -> 
     async def started() -> bool:
         return pid_file.exists() and pid_file.read_text().endswith("\n")
 
-    await wait_for(started, what="the child to start", timeout=5, clock=SystemClock(), interval=0.01)
+    await wait_for(started, what="the child to start", timeout=30, clock=SystemClock(), interval=0.01)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -116,4 +116,4 @@ async def _gone(pid: int) -> None:
         except FileNotFoundError:
             return True
 
-    await wait_for(gone, what=f"process {pid} to end", timeout=5, clock=SystemClock(), interval=0.01)
+    await wait_for(gone, what=f"process {pid} to end", timeout=30, clock=SystemClock(), interval=0.01)

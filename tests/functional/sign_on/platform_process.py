@@ -16,6 +16,8 @@ import uvicorn
 import yaml
 
 from haneul.app.api import MIGRATIONS, create_api
+from haneul.compliance.adapters.memory_looks import MemoryLooks
+from haneul.dkos.adapters.backup_board import MemoryCatalogues
 from haneul.dkos.cluster_store import MemoryClusters
 from haneul.dkos.event_log import MemoryEvents
 from haneul.dkos.machine_store import MemoryMachines
@@ -56,7 +58,9 @@ async def main(folder: Path, provider: Path | None) -> None:
             keys=machines,
             authorities=Authorities(),
             events=MemoryEvents(),
+            looks=MemoryLooks(),
             board=MemoryApprovals(),
+            backups=MemoryCatalogues(),
             reserved=[],
             clock=clock,
             version="test",

@@ -9,6 +9,7 @@ import yaml
 
 from haneul.dkos import control_plane
 from haneul.dkos.admission import TakenRange, admit, admit_change
+from haneul.dkos.confinement import POLICY_FILES_GATE
 from haneul.dkos.control_plane import Images
 from haneul.dkos.credentials import Endpoints
 from haneul.dkos.model import (
@@ -65,6 +66,7 @@ def test_ranges_that_are_named_are_kept() -> None:
         (ClusterSpec(node_pools=(NodePool(count=64), NodePool(name="more", count=1))), "65 nodes"),
         (ClusterSpec(node_pools=(NodePool(), NodePool())), "same name"),
         (ClusterSpec(settings=Settings(feature_gates={"no gate": True})), "no gate"),
+        (ClusterSpec(settings=Settings(feature_gates={POLICY_FILES_GATE: False})), POLICY_FILES_GATE),
         (ClusterSpec(settings=Settings(node_monitor_grace_seconds=39)), "silent after 39 s"),
     ],
 )

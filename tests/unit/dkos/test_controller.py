@@ -21,18 +21,26 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from haneul.app.benchmark_checks import ClusterExaminer
 from haneul.app.firewall_gate import FirewallJoinGate
+from haneul.compliance.adapters.memory_looks import MemoryLooks
 from haneul.dkos.adapters.kube_clusters import KubeClusters
+from haneul.dkos.adapters.memory_etcd import MemoryEtcd
 from haneul.dkos.adapters.memory_nodes import MemoryNodes
+from haneul.dkos.backup.record import NAMESPACE as BACKUP_NAMESPACE
+from haneul.dkos.backup.recording import BackupRecords
 from haneul.dkos.control_plane import Images, labels
 from haneul.dkos.controller import ClusterController, new_bootstrap_token
 from haneul.dkos.credentials import decode
 from haneul.dkos.door import WAKER_NAMESPACE, Door, Wakers
+from haneul.dkos.etcd_changing import MemberChanger
 from haneul.dkos.events import Event
 from haneul.dkos.keyring import Keyring, keyring_from
 from haneul.dkos.masters import Masters
 from haneul.dkos.model import (
     CLUSTERS,
+    EXAMINATION_MARK,
+    BackupStatus,
     Cluster,
     ClusterStatus,
     ConditionType,
@@ -44,6 +52,7 @@ from haneul.dkos.model import (
 )
 from haneul.dkos.node_changes import DRAIN_LIFE
 from haneul.dkos.ports import NodeAnnouncement
+from haneul.dkos.restoring import RestoreSettings
 from haneul.dkos.rotation import Step
 from haneul.dkos.states import waits_on
 from haneul.dkos.teardown import tear_down
@@ -86,6 +95,7 @@ KINDS: tuple[Resource, ...] = (NAMESPACES, NODES, PODS, SECRETS, SERVICES, CONFI
 KINDS += (PERSISTENT_VOLUME_CLAIMS, DEPLOYMENTS, STATEFUL_SETS, NETWORK_POLICIES, ROLES, ROLE_BINDINGS)
 KINDS += (CLUSTER_ROLES, CLUSTER_ROLE_BINDINGS, LEASES, CERTIFICATE_REQUESTS, CLUSTERS, ENDPOINT_SLICES)
 READY = {"conditions": [{"type": "Ready", "status": "True"}], "containerStatuses": [{"state": {"running": {}}}]}
+STARTED = {**READY, "containerStatuses": [{"started": True, "state": {"running": {}}}]}
 
 
 class Calls:
@@ -181,8 +191,11 @@ class World:
     #: Of the controller that was started last.
     management_wire: Wire = field(init=False)
     turns: Turns = field(default_factory=Turns)
+    etcd: MemoryEtcd = field(default_factory=MemoryEtcd)
     approvals: MemoryApprovals = field(default_factory=MemoryApprovals)
     firewall: MemoryFirewall = field(default_factory=MemoryFirewall)
+    examinations: MemoryLooks = field(default_factory=MemoryLooks)
+    backups: dict[str, BackupStatus] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.management = MemoryKubeClient(clock=self.clock)
@@ -193,7 +206,7 @@ class World:
 
     async def ask(self, cluster: Cluster) -> None:
         """Bring the cluster's resource into the management cluster, with all that is there before it."""
-        for name in (project_namespace(cluster.project), "haneul-system", WAKER_NAMESPACE):
+        for name in (project_namespace(cluster.project), "haneul-system", WAKER_NAMESPACE, BACKUP_NAMESPACE):
             await self.management.apply(NAMESPACES, {"metadata": {"name": name}})
         await self.management.apply(NODES, {"metadata": {"name": "host-a"}})
         await self.management.patch(NODES, "host-a", {"status": {"capacity": {"cpu": "1"}}}, subresource="status")
@@ -215,10 +228,17 @@ class World:
         def connect(_: KubeAccess) -> Wire:
             return self.wire
 
+        masters = Masters(management, images=self.images, outside_address="192.0.2.10", data="/data", clock=self.clock)
         controller = ClusterController(
             management=management,
-            masters=Masters(
-                management, images=self.images, outside_address="192.0.2.10", data="/data", clock=self.clock
+            masters=masters,
+            members=MemberChanger(
+                management,
+                masters,
+                connect=self.etcd.connect,
+                toolbox=self.images.toolbox,
+                data="/data",
+                clock=self.clock,
             ),
             providers={NodeProviderName.SANDBOX: self.nodes, NodeProviderName.SSH: self.metal},
             door=Door(management, self.wakers),
@@ -229,6 +249,10 @@ class World:
             tell=lambda _, event: self.told.append(event),
             turns=self.turns,
             gate=FirewallJoinGate(Gatekeeper(self.approvals, self.firewall)),
+            examiner=ClusterExaminer(management, self.examinations, clock=self.clock),
+            records=BackupRecords(management, clock=self.clock),
+            restore=RestoreSettings("haneul.local/platform:v1", "/data", "/backups"),
+            backup=self.backups.get,
         )
         try:
             yield controller
@@ -252,16 +276,27 @@ class World:
 
     async def _start(self, program: Manifest) -> None:
         metadata, template = program["metadata"], program["spec"]["template"]["metadata"]
-        where = {"name": f"{metadata['name']}-0", "namespace": metadata["namespace"]}
-        if not program["spec"]["replicas"]:
-            await self.management.delete(PODS, where["name"], where["namespace"])
+        namespace, wanted = metadata["namespace"], program["spec"]["replicas"]
+        for number in range(wanted, wanted + 3):
+            await self.management.delete(PODS, f"{metadata['name']}-{number}", namespace)
+        for number in range(wanted):
+            name = f"{metadata['name']}-{number}"
+            await self.management.apply(
+                PODS, {"metadata": {"name": name, "namespace": namespace, "labels": template["labels"]}}
+            )
+            await self.management.patch(
+                PODS, name, {"status": self.pod_status(program)}, namespace, subresource="status"
+            )
+        if not wanted:
             return
-        await self.management.apply(PODS, {"metadata": {**where, "labels": template["labels"]}})
-        await self.management.patch(PODS, where["name"], {"status": READY}, where["namespace"], subresource="status")
-        seen = {"observedGeneration": metadata["generation"], "replicas": 1, "updatedReplicas": 1, "readyReplicas": 1}
+        seen = dict.fromkeys(("replicas", "updatedReplicas", "readyReplicas"), wanted)
+        status = {"status": seen | {"observedGeneration": metadata["generation"]}}
         resource = STATEFUL_SETS if program["kind"] == "StatefulSet" else DEPLOYMENTS
-        where = {"name": metadata["name"], "namespace": metadata["namespace"]}
-        await self.management.patch(resource, where["name"], {"status": seen}, where["namespace"], subresource="status")
+        await self.management.patch(resource, metadata["name"], status, namespace, subresource="status")
+
+    def pod_status(self, program: Manifest) -> Manifest:
+        """Return the status of a program's pods."""
+        return STARTED
 
     async def _spread_roots(self, cluster: Cluster) -> None:
         """Do what a tenant's controller manager does: each namespace gets what its pods trust the API server by."""
@@ -435,6 +470,36 @@ async def test_a_look_that_was_asked_for_is_answered_by_what_is_seen_then(world:
         assert (seen.phase, seen.look_answered) == (Phase.DEGRADED, "after the power cut")
 
 
+async def test_a_cluster_is_examined_once_for_each_request_and_never_unasked(world: World, native: Cluster) -> None:
+    await world.ask(native)
+    store = KubeClusters(world.management, clock=world.clock)
+    async with world.controller() as controller:
+        await world.settle(controller, native)
+        await controller.reconcile(await store.request_look(native.project, native.name, "a plain look"))
+        assert await world.examinations.read(native.masters_namespace) is None
+        asked = await store.request_look(native.project, native.name, f"first{EXAMINATION_MARK}")
+        await controller.reconcile(asked)
+        look = await world.examinations.read(native.masters_namespace)
+        assert look is not None
+        assert look.asked == asked.look_requested
+        world.clock.advance(5)
+        await controller.reconcile(await world.cluster(native))
+        assert await world.examinations.read(native.masters_namespace) == look
+
+
+async def test_a_silent_cluster_is_examined_as_far_as_its_masters_go(world: World, native: Cluster) -> None:
+    await world.ask(native)
+    async with world.controller() as controller:
+        await world.settle(controller, native)
+        world.wire.cut = True
+        store = KubeClusters(world.management, clock=world.clock)
+        await controller.reconcile(await store.request_look(native.project, native.name, f"now{EXAMINATION_MARK}"))
+        look = await world.examinations.read(native.masters_namespace)
+        assert look is not None
+        seen = {outcome.id: outcome.seen for outcome in look.outcomes}
+        assert seen["5.1.1"].endswith("the cluster's API server does not answer")
+
+
 async def test_spec_that_cannot_be_is_shown_and_nothing_is_made(world: World, native: Cluster) -> None:
     await world.ask(native)
     no_ranges = native.spec.model_copy(update={"network": native.spec.network.model_copy(update={"pods": None})})
@@ -546,7 +611,7 @@ async def test_node_s_certificate_request_is_signed_and_a_stranger_s_denied(worl
             requests = await world.tenant.list(CERTIFICATE_REQUESTS)
             return requests if all(entry.get("status") for entry in requests) else []
 
-        requests = await wait_for(answered, what="answers", timeout=5, clock=SystemClock(), interval=0.001)
+        requests = await wait_for(answered, what="answers", timeout=30, clock=SystemClock(), interval=0.001)
 
         def signed() -> dict[str, Any]:
             return {entry["metadata"]["name"]: entry["status"] for entry in requests}
@@ -555,7 +620,7 @@ async def test_node_s_certificate_request_is_signed_and_a_stranger_s_denied(worl
             found = await world.tenant.get(CERTIFICATE_REQUESTS, "own")
             return bool(found and found["status"].get("certificate"))
 
-        await wait_for(all_signed, what="the certificate", timeout=5, clock=SystemClock(), interval=0.001)
+        await wait_for(all_signed, what="the certificate", timeout=30, clock=SystemClock(), interval=0.001)
     assert {name: status["conditions"][0]["type"] for name, status in signed().items()} == {
         "own": "Approved",
         "foreign": "Denied",
@@ -580,7 +645,7 @@ async def test_request_that_nobody_can_parse_does_not_end_the_signing(world: Wor
             found = await world.tenant.get(CERTIFICATE_REQUESTS, "right")
             return bool(found and found.get("status", {}).get("certificate"))
 
-        await wait_for(signed, what="the certificate", timeout=5, clock=SystemClock(), interval=0.001)
+        await wait_for(signed, what="the certificate", timeout=30, clock=SystemClock(), interval=0.001)
 
 
 def _request(name: str, node: str, user: str) -> Manifest:

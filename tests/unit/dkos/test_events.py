@@ -330,7 +330,7 @@ async def test_a_running_recorder_writes_what_is_told_without_being_asked(log: C
     await asyncio.sleep(0)
     recorder.tell(CLUSTER, event(Reason.API_ANSWERS, "the API server answers"))
     try:
-        await wait_for(written, what="both events", timeout=5, interval=0.01, clock=SystemClock())
+        await wait_for(written, what="both events", timeout=30, interval=0.01, clock=SystemClock())
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)

@@ -110,6 +110,15 @@ def test_cluster_does_not_change_between_sandbox_and_machines() -> None:
     admit_change(machines, spec(metal("rack2")))
 
 
+def test_cluster_on_machines_does_not_become_one_of_sandbox_nodes_by_having_none() -> None:
+    """What was admitted for machines, and waits, would run on the first sandbox node."""
+    machines, bare = spec(metal("rack1")), spec()
+    with pytest.raises(HaneulError, match="keeps a pool"):
+        admit_change(machines, bare)
+    admit_change(machines, spec(metal()))
+    admit_change(bare, machines)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

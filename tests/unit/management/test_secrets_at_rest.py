@@ -73,7 +73,7 @@ def test_the_api_server_is_told_where_the_key_is(settings: ManagementSettings) -
     _, cluster, _ = yaml.safe_load_all(kubeadm.configuration(settings, kubernetes="1.37.2", etcd="3.7.0"))
     server = cluster["apiServer"]
     assert {"name": "encryption-provider-config", "value": str(settings.encryption)} in server["extraArgs"]
-    (volume,) = server["extraVolumes"]
+    (volume,) = (entry for entry in server["extraVolumes"] if entry["name"] == "encryption")
     assert volume["hostPath"] == volume["mountPath"] == str(settings.encryption)
     assert volume["readOnly"] is True
 

@@ -1,4 +1,8 @@
-"""Sandbox nodes: machines that are privileged pods of the management cluster, as kind does it.
+"""Sandbox nodes: machines that are pods of the management cluster, as kind does it.
+
+No node pod is privileged. With the native network it has users of its own: its root, and so that of every container
+in it, is nobody on the host. Cilium's BPF programs are loaded by the host's root only, so there the node's root is it,
+with the capabilities that a node needs and no device of the host.
 
 Each node is a StatefulSet of one pod, so the management cluster replaces it when it dies; its settings are a
 ConfigMap, its credential a Secret. A node that is replaced joins anew. What a node is made from has a digest, its
@@ -12,7 +16,7 @@ import asyncio
 import hashlib
 import json
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from haneul.dkos.control_plane import Images, labels
 from haneul.dkos.credentials import secret_manifest
@@ -20,6 +24,35 @@ from haneul.dkos.model import Cluster, NetworkPlugin
 from haneul.dkos.ports import NodeAnnouncement, ProvidedNode
 from haneul.kernel.kube import CONFIG_MAPS, PODS, SECRETS, STATEFUL_SETS, KubeClient, Manifest
 
+#: The runtime of node pods that have users of their own, and the profiles of system calls; `haneul up` makes them.
+RUNTIME_CLASS: Final = "haneul-node"
+PROFILE, BPF_PROFILE = "haneul-node.json", "haneul-node-bpf.json"
+#: What a node does besides what any container may: mount, make namespaces and networks, look into its containers.
+CAPABILITIES: Final = (
+    "AUDIT_WRITE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "IPC_LOCK",
+    "KILL",
+    "MKNOD",
+    "NET_ADMIN",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_RAW",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYS_ADMIN",
+    "SYS_CHROOT",
+    "SYS_NICE",
+    "SYS_PTRACE",
+)
+#: And what Cilium's agent does.
+BPF_CAPABILITIES: Final = ("BPF", "PERFMON")
 _NODE_LABEL = "dkos.haneul.dev/node"
 _ERA = "NODE_ERA"
 _REVISION = "dkos.haneul.dev/revision"
@@ -40,7 +73,7 @@ class SandboxNodes:
         """Return the digest of the pod and the files that the announcement asks for."""
         kept = self._revisions.get((cluster.uid, node.name))
         if kept is None or kept[0] != node:
-            machine = node_manifests(cluster, node, self._images)[2]
+            machine = node_manifests(cluster, node, self._images.of(node.version))[2]
             kept = self._revisions[(cluster.uid, node.name)] = (node, _revision_of(machine["spec"]["template"]))
         return kept[1]
 
@@ -48,7 +81,7 @@ class SandboxNodes:
         """Apply the node's three objects, unless exactly they were applied before by this process."""
         if self._applied.get((cluster.uid, node.name)) == node:
             return
-        settings, credential, machine = node_manifests(cluster, node, self._images)
+        settings, credential, machine = node_manifests(cluster, node, self._images.of(node.version))
         await asyncio.gather(self._client.apply(CONFIG_MAPS, settings), self._client.apply(SECRETS, credential))
         await self._client.apply(STATEFUL_SETS, machine)
         self._applied[(cluster.uid, node.name)] = node
@@ -132,13 +165,14 @@ def _pod_spec(cluster: Cluster, node: NodeAnnouncement, images: Images) -> dict[
     era = [{"name": _ERA, "value": str(node.era)}] if node.era else []
     return {
         "hostname": node.name,
+        **_users(cluster),
         "containers": [
             {
                 "name": "node",
                 "image": images.node,
                 "imagePullPolicy": "IfNotPresent",
                 "env": [{"name": "NODE_ADDRESS", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}, *era],
-                "securityContext": {"privileged": True},
+                "securityContext": _security(cluster),
                 "resources": {
                     "requests": {"cpu": "2m", "memory": "192Mi"},
                     "limits": {"cpu": f"{round(node.pool.cpu * 1000)}m", "memory": f"{node.pool.memory_mib}Mi"},
@@ -151,6 +185,26 @@ def _pod_spec(cluster: Cluster, node: NodeAnnouncement, images: Images) -> dict[
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": 2,
         "dnsPolicy": "Default",
+    }
+
+
+def _users(cluster: Cluster) -> dict[str, Any]:
+    """Return what gives the pod users of its own, where its network allows that."""
+    if cluster.spec.network.plugin is NetworkPlugin.CILIUM:
+        return {}
+    return {"hostUsers": False, "runtimeClassName": RUNTIME_CLASS}
+
+
+def _security(cluster: Cluster) -> dict[str, Any]:
+    bpf = cluster.spec.network.plugin is NetworkPlugin.CILIUM
+    capabilities = [*CAPABILITIES, *(BPF_CAPABILITIES if bpf else ())]
+    return {
+        "allowPrivilegeEscalation": True,
+        "capabilities": {"drop": ["ALL"], "add": capabilities},
+        "seccompProfile": {"type": "Localhost", "localhostProfile": BPF_PROFILE if bpf else PROFILE},
+        # A container in the node gets a process file system of its own, which the kernel gives only to who sees all
+        # of theirs. Only a pod with users of its own may ask for that; the other one's root helps itself.
+        **({} if bpf else {"procMount": "Unmasked"}),
     }
 
 

@@ -1,0 +1,1 @@
+"""Our own clusters held against the CIS Kubernetes Benchmark, item by item."""
