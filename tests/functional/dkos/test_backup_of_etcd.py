@@ -420,7 +420,8 @@ async def test_a_part_that_is_gone_or_damaged_is_an_error_and_the_cluster_stays_
     await refused(BackupIncompleteError, Wish(moment=datetime.now(UTC), least=revision))
 
 
-async def test_secrets_that_another_key_sealed_are_sealed_anew(lab: Lab) -> None:
+@pytest.mark.parametrize("name", ["key-2", "first"], ids=["another-name", "the-same-name"])
+async def test_secrets_that_another_key_sealed_are_sealed_anew(lab: Lab, name: str) -> None:
     # As Kubernetes writes them: k8s:enc:secretbox:v1:<key>:<nonce><box>, made with the key of 32 times 1.
     etcd = lab.etcd
     box = bytes.fromhex(SEALED)
@@ -432,13 +433,16 @@ async def test_secrets_that_another_key_sealed_are_sealed_anew(lab: Lab) -> None
         await lab.stored(archiver, revision)
     old, new = base64.b64encode(b"\1" * 32).decode(), base64.b64encode(b"\2" * 32).decode()
     await lab.objects.put_document("uid/facts", {**FACTS, "keys": {"first": old}})
-    await lab.restore(Wish(revision=revision), 1, Alteration(seal=("key-2", new)))
+    await lab.restore(Wish(revision=revision), 1, Alteration(seal=(name, new)))
     everything = base64.b64encode(b"\0").decode()
     found = (await etcd.call("kv/range", {"key": everything, "range_end": everything}))["kvs"]
     values = {base64.b64decode(kv["key"]).decode(): base64.b64decode(kv["value"]) for kv in found}
     assert values["/registry/plain"] == b"stays"
-    assert values["/registry/secrets/a/b"].startswith(b"k8s:enc:secretbox:v1:key-2:")
-    # Sealed with the second key, it goes back to the first one by the same way.
+    prefix = f"k8s:enc:secretbox:v1:{name}:".encode()
+    sealed = values["/registry/secrets/a/b"]
+    assert sealed.startswith(prefix)
+    assert sealed != value
+    assert sealed.removeprefix(prefix)[:24] != box[:24]
     await lab.objects.put_document("uid/facts", {**FACTS, "keys": {}})
     with pytest.raises(BackupDamagedError, match=r'encrypted with the key "first": the backup has no such key'):
         await lab.restore(Wish(revision=revision), 2, Alteration(seal=("key-2", new)))

@@ -60,9 +60,11 @@ type plan struct {
 	Until int64 `json:"until"`
 	// Remove names prefixes of keys that the result shall not have.
 	Remove []string `json:"remove"`
-	// Keys are what may have encrypted values, by name; Seal is the name of the one that does in the result.
-	Keys map[string][]byte `json:"keys"`
-	Seal string            `json:"seal"`
+	// Keys are what may have encrypted values in the backup, by name. SealKey does in the result, under the name Seal,
+	// which may be the name of another key in the backup: each cluster names its keys by itself.
+	Keys    map[string][]byte `json:"keys"`
+	Seal    string            `json:"seal"`
+	SealKey []byte            `json:"sealKey"`
 }
 
 type event struct {
@@ -327,7 +329,7 @@ func add(hash io.Writer, entry *mvccpb.KeyValue) {
 
 // reseal encrypts values anew that a key encrypted which the result's API server will not have.
 func reseal(store mvcc.KV, wanted plan) (int, error) {
-	key, err := sized(wanted.Keys[wanted.Seal])
+	key, err := sized(wanted.SealKey)
 	if err != nil {
 		return 0, fmt.Errorf("the key %q: %w", wanted.Seal, err)
 	}
@@ -342,10 +344,14 @@ func reseal(store mvcc.KV, wanted plan) (int, error) {
 			return nil
 		}
 		name, box, found := bytes.Cut(rest, []byte(":"))
-		if !found || string(name) == wanted.Seal {
+		if !found {
 			return nil
 		}
-		old, err := sized(wanted.Keys[string(name)])
+		candidate := wanted.Keys[string(name)]
+		if string(name) == wanted.Seal && bytes.Equal(candidate, wanted.SealKey) {
+			return nil
+		}
+		old, err := sized(candidate)
 		if err != nil {
 			return fmt.Errorf("%s is encrypted with the key %q: %w", entry.Key, name, err)
 		}

@@ -37,7 +37,8 @@ class Member:
 class Alteration:
     """What is other in the result than in the backup: keys that it shall not have, and who seals its secrets.
 
-    ``seal`` is name and key (in base 64) of the encryption of Secrets in the result; what others sealed is sealed anew.
+    ``seal`` is name and key (in base 64) of the encryption of Secrets in the result; what others sealed is sealed anew,
+    also if another cluster gave its key the same name.
     """
 
     remove: tuple[str, ...] = ()
@@ -115,7 +116,7 @@ class Replayer:
             plan: dict[str, object] = {"until": until, "remove": list(alteration.remove)}
             if alteration.seal is not None:
                 name, key = alteration.seal
-                plan |= {"seal": name, "keys": {**(keys or {}), name: key}}
+                plan |= {"seal": name, "sealKey": key, "keys": {name: key, **(keys or {})}}
             arguments = [
                 f"--output={output}",
                 f"--name={member.name}",
