@@ -74,8 +74,8 @@ async def test_new_authorities_while_a_workload_is_asked(keys: str, installation
     finally:
         stop.set()
         await asyncio.gather(*probing)
-    assert balancer.ledger.asked > 100
-    assert balancer.ledger.failed == 0, balancer.ledger
+    assert balancer.ledger.tally().asked > 100
+    assert balancer.ledger.tally().failed == 0, balancer.ledger.tally()
 
     # What the old authority signed, and whom it let trust, is worth nothing now.
     fresh = await access(keys)

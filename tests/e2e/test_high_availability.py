@@ -19,8 +19,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from haneul.app.demo import Ledger, cluster_access, deploy_workload
+from haneul.app.demo import cluster_access, deploy_workload
 from haneul.app.installation import Installation
+from haneul.chaos.ledger import Ledger
 from haneul.cli.context import Contexts
 from haneul.kernel.clock import SystemClock
 from haneul.kernel.kube import CONFIG_MAPS, PERSISTENT_VOLUMES, PODS, SECRETS, KubeAccess, Manifest
@@ -47,7 +48,7 @@ class Probe:
     """Asks an API server to read and to write in turn, as its users do: by a new connection each time."""
 
     def __init__(self, access: KubeAccess) -> None:
-        self.ledger = Ledger("API", access.server)
+        self.ledger = Ledger("API")
         self.said: list[str] = []
         self._server = access.server
         self._context = ssl.create_default_context(cadata=access.authority.decode())
@@ -65,7 +66,7 @@ class Probe:
             while not stop.is_set():
                 at, number = CLOCK.monotonic(), number + 1
                 answered = await self._one(session, path, str(number) if number % 2 else "")
-                self.ledger.note(answered, at)
+                self.ledger.note(at, good=answered)
                 await asyncio.sleep(max(0.0, 0.05 - (CLOCK.monotonic() - at)))
 
     async def _one(self, session: aiohttp.ClientSession, path: str, value: str) -> bool:
@@ -84,16 +85,16 @@ class Probe:
         return False
 
 
-async def ask_workload(ledger: Ledger, stop: asyncio.Event) -> None:
+async def ask_workload(ledger: Ledger, url: str, stop: asyncio.Event) -> None:
     timeout = aiohttp.ClientTimeout(total=5)
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True), timeout=timeout) as session:
         while not stop.is_set():
             at, answered = CLOCK.monotonic(), False
             with contextlib.suppress(TimeoutError, aiohttp.ClientError, OSError):
-                async with session.get(ledger.url) as answer:
+                async with session.get(url) as answer:
                     await answer.read()
                     answered = answer.status == 200
-            ledger.note(answered, at)
+            ledger.note(at, good=answered)
             await asyncio.sleep(max(0.0, 0.05 - (CLOCK.monotonic() - at)))
 
 
@@ -104,9 +105,9 @@ async def asked(workload: str = "") -> AsyncIterator[tuple[Probe, Ledger]]:
         access = await cluster_access(client, PROJECT, NAME)
     async with tenant(NAME) as kube:
         await kube.apply(CONFIG_MAPS, {"apiVersion": "v1", "kind": "ConfigMap", **_named("probe"), "data": {}})
-    probe, ledger, stop = Probe(access), Ledger("workload", f"http://{workload}/hostname"), asyncio.Event()
+    probe, ledger, stop = Probe(access), Ledger("workload"), asyncio.Event()
     tasks = [asyncio.create_task(probe.ask(stop))]
-    tasks += [asyncio.create_task(ask_workload(ledger, stop))] if workload else []
+    tasks += [asyncio.create_task(ask_workload(ledger, f"http://{workload}/hostname", stop))] if workload else []
     try:
         yield probe, ledger
     finally:
@@ -119,9 +120,9 @@ def _named(name: str) -> Manifest:
 
 
 def nothing_failed(probe: Probe, ledger: Ledger | None = None) -> None:
-    assert probe.ledger.asked > 50
-    assert probe.ledger.failed == 0, (probe.ledger, probe.said[:5])
-    assert ledger is None or ledger.failed == 0, ledger
+    assert probe.ledger.tally().asked > 50
+    assert probe.ledger.tally().failed == 0, (probe.ledger.tally(), probe.said[:5])
+    assert ledger is None or ledger.tally().failed == 0, ledger.tally()
 
 
 async def masters(installation: Installation, role: str) -> dict[str, Manifest]:
@@ -211,8 +212,8 @@ async def test_from_three_to_one_and_back_nothing_is_lost(workload: str, install
             haneul, "cluster", "scale", NAME, "--masters", "3", "--timeout", "900", "-p", PROJECT, timeout=960
         )
     # Who has one master only begins to be able to lose no request.
-    sys.stdout.write(f"from one to three: {probe.ledger}; {probe.said[:3]}\n")
-    assert ledger.failed == 0, ledger
+    sys.stdout.write(f"from one to three: {probe.ledger.tally()}; {probe.said[:3]}\n")
+    assert ledger.tally().failed == 0, ledger.tally()
     async with tenant(NAME) as kube:
         found = await kube.get(CONFIG_MAPS, "kept", "default")
     assert found is not None and found["data"] == {"what": "all of it"}
@@ -237,9 +238,9 @@ async def test_one_that_is_killed_is_got_over(workload: str, installation: Insta
             return len(ready) == 3 and pods[victim]["metadata"]["uid"] not in uids
 
         await wait_for(whole, what=f"three of {role} again", timeout=300, clock=CLOCK, interval=1)
-    sys.stdout.write(f"{role} killed: {probe.ledger}; {probe.said[:3]}; {ledger}\n")
-    assert ledger.failed == 0, ledger
-    assert probe.ledger.longest_gap < 30
+    sys.stdout.write(f"{role} killed: {probe.ledger.tally()}; {probe.said[:3]}; {ledger.tally()}\n")
+    assert ledger.tally().failed == 0, ledger.tally()
+    assert probe.ledger.tally().longest_gap < 30
     await settled()
 
 
