@@ -902,7 +902,7 @@ async def _two_clusters(images: Images, native: Cluster, cilium: Cluster) -> tup
         for resource in KINDS:
             for manifest in await world.management.list(resource):
                 metadata = manifest["metadata"]
-                if metadata.get("labels", {}).get("dkos.haneul.dev/cluster") != own:
+                if metadata.get("labels", {}).get("dkos.haneul.dev/cluster") != own or _is_backup_record(manifest):
                     found[f"{resource.plural} {metadata.get('namespace')}/{metadata['name']}"] = metadata[
                         "resourceVersion"
                     ]
@@ -914,7 +914,12 @@ async def _two_clusters(images: Images, native: Cluster, cilium: Cluster) -> tup
 async def _owned(world: World, cluster: Cluster) -> list[str]:
     selector = f"dkos.haneul.dev/cluster={cluster.uid}"
     found = [await world.management.list(resource, labels=selector) for resource in KINDS]
-    return [entry["metadata"]["name"] for entries in found for entry in entries]
+    return [entry["metadata"]["name"] for entries in found for entry in entries if not _is_backup_record(entry)]
+
+
+def _is_backup_record(manifest: Manifest) -> bool:
+    """Say whether it is what outlives a cluster, so that its deletion can be undone."""
+    return bool(manifest["metadata"].get("namespace") == BACKUP_NAMESPACE)
 
 
 def _tear(
