@@ -147,9 +147,14 @@ def workload(three: str) -> str:
 
 
 async def test_three_masters_are_there(three: str, installation: Installation) -> None:
-    shown = cluster(NAME)
-    roles = [master["role"] for master in shown["status"]["masters"] if master["ready"]]
-    assert {role: roles.count(role) for role in ("etcd", "kube-apiserver")} == {"etcd": 3, "kube-apiserver": 3}
+
+    async def three_of_each() -> bool:
+        masters = (await asyncio.to_thread(cluster, NAME))["status"]["masters"]
+        roles = [master["role"] for master in masters if master["ready"]]
+        return roles.count("etcd") == 3 and roles.count("kube-apiserver") == 3
+
+    # While the last one is made anew, there are four API servers.
+    await wait_for(three_of_each, what="three of each", timeout=120, clock=CLOCK, interval=1)
     assert await happened(NAME, "MemberJoined", "the third etcd member joined")()
     async with installation.lifecycle.client() as management:
         budgets = await management.raw_get(f"/apis/policy/v1/namespaces/{NAMESPACE}/poddisruptionbudgets")
