@@ -24,7 +24,7 @@ from haneul.app.installation import Installation
 from haneul.chaos.ledger import Ledger
 from haneul.cli.context import Contexts
 from haneul.kernel.clock import SystemClock
-from haneul.kernel.kube import CONFIG_MAPS, PERSISTENT_VOLUMES, PODS, SECRETS, KubeAccess, Manifest
+from haneul.kernel.kube import CONFIG_MAPS, DEPLOYMENTS, PERSISTENT_VOLUMES, PODS, SECRETS, KubeAccess, Manifest
 from haneul.kernel.waiting import wait_for
 from tests.e2e.tenants import PROJECT, cluster, happened, tenant
 from tests.support import haneul
@@ -161,22 +161,9 @@ async def test_three_masters_are_there(three: str, installation: Installation) -
     assert '"kube-apiserver"' in budgets
 
 
-async def test_changed_settings_cost_no_request(workload: str, installation: Installation) -> None:
-    before = await masters(installation, "kube-apiserver")
-    async with asked(workload) as (probe, ledger):
-        with Contexts.default().client() as client:
-            change = {"settings": {"maxRequestsInFlight": 450}}
-            await asyncio.to_thread(client.patch, f"/projects/{PROJECT}/clusters/{NAME}", change)
-
-        async def rolled() -> bool:
-            return not before.keys() & (await masters(installation, "kube-apiserver")).keys()
-
-        await wait_for(rolled, what="new API servers", timeout=600, clock=CLOCK, interval=1)
-        await settled()
-    nothing_failed(probe, ledger)
-
-
-async def test_renewed_certificates_cost_no_request(workload: str, installation: Installation) -> None:
+async def test_changed_settings_and_renewed_certificates_cost_no_request(
+    workload: str, installation: Installation
+) -> None:
     """All that masters hold is taken away, so that it is made anew; each restarts with it, etcd one by one."""
     before = {
         pod["metadata"]["uid"]
@@ -184,6 +171,9 @@ async def test_renewed_certificates_cost_no_request(workload: str, installation:
         for pod in (await masters(installation, role)).values()
     }
     async with asked(workload) as (probe, ledger):
+        with Contexts.default().client() as client:
+            change = {"settings": {"maxRequestsInFlight": 450}}
+            await asyncio.to_thread(client.patch, f"/projects/{PROJECT}/clusters/{NAME}", change)
         async with installation.lifecycle.client() as management:
             for name in ("etcd", "etcd-1", "etcd-2", "kube-apiserver"):
                 await management.delete(SECRETS, name, NAMESPACE)
@@ -196,6 +186,9 @@ async def test_renewed_certificates_cost_no_request(workload: str, installation:
         await wait_for(renewed, what="new masters", timeout=900, clock=CLOCK, interval=1)
         await settled()
     nothing_failed(probe, ledger)
+    async with installation.lifecycle.client() as management:
+        server = await management.get(DEPLOYMENTS, "kube-apiserver", NAMESPACE)
+    assert "--max-requests-inflight=450" in str(server)
 
 
 async def test_from_three_to_one_and_back_nothing_is_lost(workload: str, installation: Installation) -> None:
