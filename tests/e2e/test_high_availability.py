@@ -242,6 +242,7 @@ async def test_one_that_is_killed_is_got_over(workload: str, installation: Insta
     await settled()
 
 
+@pytest.mark.long
 async def test_a_member_whose_data_is_lost_is_replaced(workload: str, installation: Installation) -> None:
     uid = cluster(NAME)["uid"]
     async with tenant(NAME) as kube:
@@ -258,7 +259,10 @@ async def test_a_member_whose_data_is_lost_is_replaced(workload: str, installati
     assert found is not None and found["data"] == secret["data"]
 
 
+@pytest.mark.long
 async def test_three_masters_sleep_and_wake(workload: str) -> None:
+    async with tenant(NAME) as kube:
+        await kube.apply(CONFIG_MAPS, {"apiVersion": "v1", "kind": "ConfigMap", **_named("kept"), "data": {"a": "b"}})
     haneul("cluster", "hibernate", NAME, "-p", PROJECT, "--timeout", "600", timeout=660)
     assert cluster(NAME)["status"]["masters"] == []
     haneul("cluster", "wake", NAME, "-p", PROJECT, "--timeout", "600", timeout=660)

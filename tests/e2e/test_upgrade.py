@@ -177,6 +177,7 @@ async def _until(what: str, wanted: Callable[[], Awaitable[bool]]) -> None:
     await wait_for(wanted, what=what, timeout=300, clock=CLOCK, interval=1)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(1200)
 async def test_machines_come_to_the_next_minor_and_are_left_as_found(
     project: str, installation: Installation, tmp_path: Path
