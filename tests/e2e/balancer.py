@@ -9,7 +9,7 @@ from typing import Final
 
 import aiohttp
 
-from haneul.app.demo import Ledger
+from haneul.chaos.ledger import Ledger
 from haneul.kernel.clock import SystemClock
 from tests.e2e.tenants import cluster
 
@@ -23,7 +23,7 @@ class Balancer:
     """
 
     def __init__(self, name: str, port: int) -> None:
-        self.ledger = Ledger(name, f"port {port} of any node")
+        self.ledger = Ledger(name)
         self._name, self._port = name, port
         self._addresses: list[str] = []
         self._turn = itertools.count()
@@ -40,7 +40,7 @@ class Balancer:
             while not stop.is_set():
                 at = CLOCK.monotonic()
                 if self._addresses:
-                    self.ledger.note(await self._one(session), at)
+                    self.ledger.note(at, good=await self._one(session))
                 await asyncio.sleep(max(0.0, 0.05 - (CLOCK.monotonic() - at)))
 
     async def _one(self, session: aiohttp.ClientSession) -> bool:

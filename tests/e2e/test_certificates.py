@@ -74,8 +74,8 @@ async def test_new_authorities_while_a_workload_is_asked(keys: str, installation
     finally:
         stop.set()
         await asyncio.gather(*probing)
-    assert balancer.ledger.asked > 100
-    assert balancer.ledger.failed == 0, balancer.ledger
+    assert balancer.ledger.tally().asked > 100
+    assert balancer.ledger.tally().failed == 0, balancer.ledger.tally()
 
     # What the old authority signed, and whom it let trust, is worth nothing now.
     fresh = await access(keys)
@@ -117,6 +117,7 @@ async def test_api_takes_up_a_renewed_certificate_without_a_restart(installation
     await wait_for(renewed, what="the renewed certificate", timeout=240, clock=CLOCK, interval=2)
 
 
+@pytest.mark.long
 async def test_host_renews_its_certificates_and_the_platform_goes_on(installation: Installation) -> None:
     """A certificate without its key is due like one near its end: all are renewed, the static pods start in order."""
     key = Path("/etc/kubernetes/pki/apiserver-kubelet-client.key")

@@ -19,11 +19,12 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from haneul.app.demo import Ledger, cluster_access, deploy_workload
+from haneul.app.demo import cluster_access, deploy_workload
 from haneul.app.installation import Installation
+from haneul.chaos.ledger import Ledger
 from haneul.cli.context import Contexts
 from haneul.kernel.clock import SystemClock
-from haneul.kernel.kube import CONFIG_MAPS, PERSISTENT_VOLUMES, PODS, SECRETS, KubeAccess, Manifest
+from haneul.kernel.kube import CONFIG_MAPS, DEPLOYMENTS, PERSISTENT_VOLUMES, PODS, SECRETS, KubeAccess, Manifest
 from haneul.kernel.waiting import wait_for
 from tests.e2e.tenants import PROJECT, cluster, happened, tenant
 from tests.support import haneul
@@ -47,7 +48,7 @@ class Probe:
     """Asks an API server to read and to write in turn, as its users do: by a new connection each time."""
 
     def __init__(self, access: KubeAccess) -> None:
-        self.ledger = Ledger("API", access.server)
+        self.ledger = Ledger("API")
         self.said: list[str] = []
         self._server = access.server
         self._context = ssl.create_default_context(cadata=access.authority.decode())
@@ -65,7 +66,7 @@ class Probe:
             while not stop.is_set():
                 at, number = CLOCK.monotonic(), number + 1
                 answered = await self._one(session, path, str(number) if number % 2 else "")
-                self.ledger.note(answered, at)
+                self.ledger.note(at, good=answered)
                 await asyncio.sleep(max(0.0, 0.05 - (CLOCK.monotonic() - at)))
 
     async def _one(self, session: aiohttp.ClientSession, path: str, value: str) -> bool:
@@ -84,16 +85,16 @@ class Probe:
         return False
 
 
-async def ask_workload(ledger: Ledger, stop: asyncio.Event) -> None:
+async def ask_workload(ledger: Ledger, url: str, stop: asyncio.Event) -> None:
     timeout = aiohttp.ClientTimeout(total=5)
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True), timeout=timeout) as session:
         while not stop.is_set():
             at, answered = CLOCK.monotonic(), False
             with contextlib.suppress(TimeoutError, aiohttp.ClientError, OSError):
-                async with session.get(ledger.url) as answer:
+                async with session.get(url) as answer:
                     await answer.read()
                     answered = answer.status == 200
-            ledger.note(answered, at)
+            ledger.note(at, good=answered)
             await asyncio.sleep(max(0.0, 0.05 - (CLOCK.monotonic() - at)))
 
 
@@ -104,9 +105,9 @@ async def asked(workload: str = "") -> AsyncIterator[tuple[Probe, Ledger]]:
         access = await cluster_access(client, PROJECT, NAME)
     async with tenant(NAME) as kube:
         await kube.apply(CONFIG_MAPS, {"apiVersion": "v1", "kind": "ConfigMap", **_named("probe"), "data": {}})
-    probe, ledger, stop = Probe(access), Ledger("workload", f"http://{workload}/hostname"), asyncio.Event()
+    probe, ledger, stop = Probe(access), Ledger("workload"), asyncio.Event()
     tasks = [asyncio.create_task(probe.ask(stop))]
-    tasks += [asyncio.create_task(ask_workload(ledger, stop))] if workload else []
+    tasks += [asyncio.create_task(ask_workload(ledger, f"http://{workload}/hostname", stop))] if workload else []
     try:
         yield probe, ledger
     finally:
@@ -119,9 +120,9 @@ def _named(name: str) -> Manifest:
 
 
 def nothing_failed(probe: Probe, ledger: Ledger | None = None) -> None:
-    assert probe.ledger.asked > 50
-    assert probe.ledger.failed == 0, (probe.ledger, probe.said[:5])
-    assert ledger is None or ledger.failed == 0, ledger
+    assert probe.ledger.tally().asked > 50
+    assert probe.ledger.tally().failed == 0, (probe.ledger.tally(), probe.said[:5])
+    assert ledger is None or ledger.tally().failed == 0, ledger.tally()
 
 
 async def masters(installation: Installation, role: str) -> dict[str, Manifest]:
@@ -146,31 +147,23 @@ def workload(three: str) -> str:
 
 
 async def test_three_masters_are_there(three: str, installation: Installation) -> None:
-    shown = cluster(NAME)
-    roles = [master["role"] for master in shown["status"]["masters"] if master["ready"]]
-    assert {role: roles.count(role) for role in ("etcd", "kube-apiserver")} == {"etcd": 3, "kube-apiserver": 3}
+
+    async def three_of_each() -> bool:
+        masters = (await asyncio.to_thread(cluster, NAME))["status"]["masters"]
+        roles = [master["role"] for master in masters if master["ready"]]
+        return roles.count("etcd") == 3 and roles.count("kube-apiserver") == 3
+
+    # While the last one is made anew, there are four API servers.
+    await wait_for(three_of_each, what="three of each", timeout=120, clock=CLOCK, interval=1)
     assert await happened(NAME, "MemberJoined", "the third etcd member joined")()
     async with installation.lifecycle.client() as management:
         budgets = await management.raw_get(f"/apis/policy/v1/namespaces/{NAMESPACE}/poddisruptionbudgets")
     assert '"kube-apiserver"' in budgets
 
 
-async def test_changed_settings_cost_no_request(workload: str, installation: Installation) -> None:
-    before = await masters(installation, "kube-apiserver")
-    async with asked(workload) as (probe, ledger):
-        with Contexts.default().client() as client:
-            change = {"settings": {"maxRequestsInFlight": 450}}
-            await asyncio.to_thread(client.patch, f"/projects/{PROJECT}/clusters/{NAME}", change)
-
-        async def rolled() -> bool:
-            return not before.keys() & (await masters(installation, "kube-apiserver")).keys()
-
-        await wait_for(rolled, what="new API servers", timeout=600, clock=CLOCK, interval=1)
-        await settled()
-    nothing_failed(probe, ledger)
-
-
-async def test_renewed_certificates_cost_no_request(workload: str, installation: Installation) -> None:
+async def test_changed_settings_and_renewed_certificates_cost_no_request(
+    workload: str, installation: Installation
+) -> None:
     """All that masters hold is taken away, so that it is made anew; each restarts with it, etcd one by one."""
     before = {
         pod["metadata"]["uid"]
@@ -178,6 +171,9 @@ async def test_renewed_certificates_cost_no_request(workload: str, installation:
         for pod in (await masters(installation, role)).values()
     }
     async with asked(workload) as (probe, ledger):
+        with Contexts.default().client() as client:
+            change = {"settings": {"maxRequestsInFlight": 450}}
+            await asyncio.to_thread(client.patch, f"/projects/{PROJECT}/clusters/{NAME}", change)
         async with installation.lifecycle.client() as management:
             for name in ("etcd", "etcd-1", "etcd-2", "kube-apiserver"):
                 await management.delete(SECRETS, name, NAMESPACE)
@@ -190,6 +186,9 @@ async def test_renewed_certificates_cost_no_request(workload: str, installation:
         await wait_for(renewed, what="new masters", timeout=900, clock=CLOCK, interval=1)
         await settled()
     nothing_failed(probe, ledger)
+    async with installation.lifecycle.client() as management:
+        server = await management.get(DEPLOYMENTS, "kube-apiserver", NAMESPACE)
+    assert "--max-requests-inflight=450" in str(server)
 
 
 async def test_from_three_to_one_and_back_nothing_is_lost(workload: str, installation: Installation) -> None:
@@ -211,8 +210,8 @@ async def test_from_three_to_one_and_back_nothing_is_lost(workload: str, install
             haneul, "cluster", "scale", NAME, "--masters", "3", "--timeout", "900", "-p", PROJECT, timeout=960
         )
     # Who has one master only begins to be able to lose no request.
-    sys.stdout.write(f"from one to three: {probe.ledger}; {probe.said[:3]}\n")
-    assert ledger.failed == 0, ledger
+    sys.stdout.write(f"from one to three: {probe.ledger.tally()}; {probe.said[:3]}\n")
+    assert ledger.tally().failed == 0, ledger.tally()
     async with tenant(NAME) as kube:
         found = await kube.get(CONFIG_MAPS, "kept", "default")
     assert found is not None and found["data"] == {"what": "all of it"}
@@ -237,12 +236,13 @@ async def test_one_that_is_killed_is_got_over(workload: str, installation: Insta
             return len(ready) == 3 and pods[victim]["metadata"]["uid"] not in uids
 
         await wait_for(whole, what=f"three of {role} again", timeout=300, clock=CLOCK, interval=1)
-    sys.stdout.write(f"{role} killed: {probe.ledger}; {probe.said[:3]}; {ledger}\n")
-    assert ledger.failed == 0, ledger
-    assert probe.ledger.longest_gap < 30
+    sys.stdout.write(f"{role} killed: {probe.ledger.tally()}; {probe.said[:3]}; {ledger.tally()}\n")
+    assert ledger.tally().failed == 0, ledger.tally()
+    assert probe.ledger.tally().longest_gap < 30
     await settled()
 
 
+@pytest.mark.long
 async def test_a_member_whose_data_is_lost_is_replaced(workload: str, installation: Installation) -> None:
     uid = cluster(NAME)["uid"]
     async with tenant(NAME) as kube:
@@ -259,7 +259,10 @@ async def test_a_member_whose_data_is_lost_is_replaced(workload: str, installati
     assert found is not None and found["data"] == secret["data"]
 
 
+@pytest.mark.long
 async def test_three_masters_sleep_and_wake(workload: str) -> None:
+    async with tenant(NAME) as kube:
+        await kube.apply(CONFIG_MAPS, {"apiVersion": "v1", "kind": "ConfigMap", **_named("kept"), "data": {"a": "b"}})
     haneul("cluster", "hibernate", NAME, "-p", PROJECT, "--timeout", "600", timeout=660)
     assert cluster(NAME)["status"]["masters"] == []
     haneul("cluster", "wake", NAME, "-p", PROJECT, "--timeout", "600", timeout=660)

@@ -11,8 +11,9 @@ from typing import Any, Final
 
 import pytest
 
-from haneul.app.demo import Ledger, deploy_workload
+from haneul.app.demo import deploy_workload
 from haneul.app.installation import Installation
+from haneul.chaos.ledger import Ledger
 from haneul.cli.context import Contexts
 from haneul.dkos.draining import CHANGING
 from haneul.dkos.releases import VERSIONS
@@ -63,7 +64,7 @@ async def ask_api(kube: KubeClient, ledger: Ledger, stop: asyncio.Event) -> None
             await kube.raw_get("/readyz")
         except HaneulError:
             answered = False
-        ledger.note(answered, at)
+        ledger.note(at, good=answered)
         await asyncio.sleep(max(0.0, 0.05 - (CLOCK.monotonic() - at)))
 
 
@@ -95,7 +96,7 @@ async def test_cluster_in_use_comes_to_the_next_minor(
             service = await kube.get(SERVICES, "web", "default")
             assert service is not None
             balancer = Balancer(name, service["spec"]["ports"][0]["nodePort"])
-            api = Ledger("API server", "/readyz")
+            api = Ledger("API server")
             stop = asyncio.Event()
             probing = [
                 asyncio.create_task(work)
@@ -109,14 +110,14 @@ async def test_cluster_in_use_comes_to_the_next_minor(
             finally:
                 stop.set()
                 await asyncio.gather(*probing)
-            record_property("requests to the workload", balancer.ledger.asked)
-            record_property("failed requests to the workload", balancer.ledger.failed)
-            record_property("longest gap of the API in seconds", round(api.longest_gap, 2))
-            record_property("failed requests to the API", api.failed)
-            assert balancer.ledger.asked > 100
-            assert balancer.ledger.failed == 0, balancer.ledger
+            record_property("requests to the workload", balancer.ledger.tally().asked)
+            record_property("failed requests to the workload", balancer.ledger.tally().failed)
+            record_property("longest gap of the API in seconds", round(api.tally().longest_gap, 2))
+            record_property("failed requests to the API", api.tally().failed)
+            assert balancer.ledger.tally().asked > 100
+            assert balancer.ledger.tally().failed == 0, balancer.ledger.tally()
             # One master: while it is replaced, a connection may break.
-            assert api.asked > 100
+            assert api.tally().asked > 100
             kept = await kube.get(CONFIG_MAPS, "kept", "default")
             assert kept is not None and kept["data"] == KEPT["data"]
             assert not any(node["spec"].get("unschedulable") for node in await kube.list(NODES))
@@ -176,6 +177,7 @@ async def _until(what: str, wanted: Callable[[], Awaitable[bool]]) -> None:
     await wait_for(wanted, what=what, timeout=300, clock=CLOCK, interval=1)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(1200)
 async def test_machines_come_to_the_next_minor_and_are_left_as_found(
     project: str, installation: Installation, tmp_path: Path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -218,6 +219,9 @@ def _bench() -> typer.Typer:
     from haneul.bench.cli import Outcome, bench_app  # noqa: PLC0415
     from haneul.bench.dkos import BenchPlan  # noqa: PLC0415
     from haneul.bench.registry_figures import RegistryFigures, RegistryPlan  # noqa: PLC0415
+    from haneul.chaos import outcome as chaos  # noqa: PLC0415
+    from haneul.chaos.cli import add_chaos_command  # noqa: PLC0415
+    from haneul.chaos.plan import Round  # noqa: PLC0415
     from haneul.kernel.clock import SystemClock  # noqa: PLC0415
 
     async def run_dkos(plan: BenchPlan, peer: bool, outcome: Outcome) -> None:
@@ -233,4 +237,12 @@ def _bench() -> typer.Typer:
 
         await run_registry_bench(plan, peer, figures, machine, folder)
 
-    return bench_app(run_dkos, run_registries, SystemClock())
+    async def run_chaos(plan: Sequence[Round], beside_others: bool, outcome: chaos.Outcome) -> None:
+        _need_root()
+        from haneul.app.chaos_suite import run_chaos_suite  # noqa: PLC0415
+
+        await run_chaos_suite(plan, beside_others, outcome)
+
+    app = bench_app(run_dkos, run_registries, SystemClock())
+    add_chaos_command(app, run_chaos, SystemClock())
+    return app

@@ -15,6 +15,8 @@ from typing import Final
 
 import haneul
 from haneul.app.command_reference import cli_page
+from haneul.bench.report import replace_section
+from haneul.chaos.report import catalogue_markdown
 from haneul.compliance.reference import benchmark_page
 from haneul.components.table import COMPONENTS, IMAGES, GoComponent, Image
 from haneul.dkos.reference import cluster_events_page, cluster_spec_page, kubernetes_versions_page
@@ -71,6 +73,7 @@ def pages() -> Mapping[str, Callable[[], str]]:
         "cluster-spec.md": cluster_spec_page,
         "components.md": components_page,
         "errors.md": errors_page,
+        "faults.md": faults_page,
         "kubernetes-versions.md": kubernetes_versions_page,
     }
 
@@ -83,6 +86,11 @@ def errors_page() -> str:
         cells = (f"`{error.code}`", str(error.http_status), str(error.exit_code), error.title, meaning)
         rows.append(f"| {' | '.join(cells)} |")
     return _ERRORS_HEAD + "\n".join(rows) + "\n"
+
+
+def faults_page() -> str:
+    """Return the page of faults as it is, with the catalogue as the code has it; its figures are measured."""
+    return replace_section((_FOLDER / "faults.md").read_text(), "catalogue", catalogue_markdown())
 
 
 def components_page() -> str:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -34,9 +34,9 @@ class Outcome:
     machine: dict[str, str] = field(default_factory=dict)
 
 
-RunDkos = Callable[[BenchPlan, bool, Outcome], Awaitable[None]]
+RunDkos = Callable[[BenchPlan, bool, Outcome], Coroutine[Any, Any, None]]
 #: Measures into the figures and facts that it is given; the folder is where data of registries may lie.
-RunRegistries = Callable[[RegistryPlan, bool, RegistryFigures, dict[str, str], Path | None], Awaitable[None]]
+RunRegistries = Callable[[RegistryPlan, bool, RegistryFigures, dict[str, str], Path | None], Coroutine[Any, Any, None]]
 
 
 def bench_app(run_dkos: RunDkos, run_registries: RunRegistries, clock: Clock) -> typer.Typer:
@@ -69,7 +69,7 @@ def bench_app(run_dkos: RunDkos, run_registries: RunRegistries, clock: Clock) ->
             raise InvalidInputError("a trial has no figures to record", hint="leave out --quick or --record")
         at, outcome = clock.now(), Outcome()
         try:
-            asyncio.run(_run(run_dkos(QUICK if quick else BenchPlan(), peer, outcome)))
+            asyncio.run(until_told(run_dkos(QUICK if quick else BenchPlan(), peer, outcome)))
         finally:
             report = dkos_report.report(outcome.figures, at=at, machine=outcome.machine)
             drawings = dkos_report.drawings(outcome.figures)
@@ -107,7 +107,7 @@ def bench_app(run_dkos: RunDkos, run_registries: RunRegistries, clock: Clock) ->
         at, figures, machine = clock.now(), RegistryFigures(), dict[str, str]()
         plan = QUICK_REGISTRIES if quick else RegistryPlan()
         try:
-            asyncio.run(_run(run_registries(plan, peer, figures, machine, data)))
+            asyncio.run(until_told(run_registries(plan, peer, figures, machine, data)))
         finally:
             report = registries_report.report(figures, at=at, machine=machine)
             drawings = registries_report.drawings(figures)
@@ -132,17 +132,17 @@ def save(report: Report, drawings: Mapping[str, str], folder: Path) -> list[Path
     return list(contents)
 
 
-def record_in(report: Report, drawings: Mapping[str, str], folder: Path) -> None:
-    """Replace the report's part of the page of benchmarks, and its figures beside it."""
-    page = folder / _PAGE
+def record_in(report: Report, drawings: Mapping[str, str], folder: Path, *, page_name: str = _PAGE) -> None:
+    """Replace the report's part of a page, by default that of benchmarks, and its figures beside it."""
+    page = folder / page_name
     section = as_markdown(report, figures=_FIGURES)
     write_atomically(page, replace_section(page.read_text(), report.name, section))
     for name, drawing in drawings.items():
         write_atomically(folder / _FIGURES / f"{name}.svg", drawing)
 
 
-async def _run(run: Awaitable[None]) -> None:
-    """Run to the end, or until the process is told to end; then the run first clears up what it made."""
+async def until_told(run: Coroutine[Any, Any, None]) -> None:
+    """Run to the end, or until the process is told to end; then the run clears up first."""
     told = asyncio.Event()
     running = asyncio.ensure_future(run)
 
