@@ -45,6 +45,8 @@ def named(*views: NodeView) -> tuple[NodeView, ...]:
         ((OLD, OLD, WELL), NOW, {0: Step.MARK}),
         ((OLD, MARKED, WELL), NOW, {1: Step.DRAIN}),
         ((OLD, MARKED, WELL), LATER, {1: Step.REPLACE}),
+        ((OLD, replace(MARKED, drain_life=DRAIN_LIFE / 2), WELL), NOW + DRAIN_LIFE / 2, {1: Step.REPLACE}),
+        ((OLD, replace(MARKED, drain_life=2 * DRAIN_LIFE), WELL), LATER, {1: Step.DRAIN}),
         # Another version takes the time that it takes.
         ((OLD, PATIENT, WELL), LATER, {1: Step.DRAIN}),
         ((OLD, PATIENT, WELL), LATER + 100 * DRAIN_LIFE, {1: Step.DRAIN}),
