@@ -155,8 +155,9 @@ def stopped(views: Sequence[NodeView], now: datetime) -> str:
             continue
         if view.outdated and view.ready and view.patient and _overdue(view, now):
             parts.append(f"node {view.name} cannot be emptied: {view.held or 'its pods do not end'}")
-        back_by = (view.started or view.marked + view.drain_life) + JOIN_LIFE
-        if not view.outdated and not view.ready and now >= back_by:
+        # A machine that started before is the one that is being replaced.
+        began = view.started if view.started and view.started >= view.marked else view.marked + view.drain_life
+        if not view.outdated and not view.ready and now >= began + JOIN_LIFE:
             parts.append(f"node {view.name} does not become ready: {view.message or 'nothing more is known'}")
     return "; ".join(parts)
 
