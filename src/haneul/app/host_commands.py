@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from haneul.cli.check import Results, show_report
 from haneul.cli.output import Column, Format, say, show
 from haneul.kernel.errors import HostNotReadyError
+
+if TYPE_CHECKING:
+    from haneul.components.store import ComponentStore
+    from haneul.kernel.progress import Progress
 
 Output = Annotated[Format, typer.Option("--output", "-o", help="How to show the result.")]
 
@@ -194,11 +198,20 @@ def demo() -> None:
 
 
 def _components() -> typer.Typer:
-    from haneul.app.installation import component_store  # noqa: PLC0415
-    from haneul.cli.progress import TerminalProgress  # noqa: PLC0415
     from haneul.components.cli import components_app  # noqa: PLC0415
 
-    return components_app(component_store, TerminalProgress)
+    def store() -> ComponentStore:
+        # Its import takes as long as all others together, and kubectl waits for commands that have no use for it.
+        from haneul.app.installation import component_store  # noqa: PLC0415
+
+        return component_store()
+
+    def progress() -> Progress:
+        from haneul.cli.progress import TerminalProgress  # noqa: PLC0415
+
+        return TerminalProgress()
+
+    return components_app(store, progress)
 
 
 def _bench() -> typer.Typer:

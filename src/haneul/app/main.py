@@ -36,15 +36,18 @@ def command_tree() -> typer.Typer:
         pretty_exceptions_enable=False,
     )
 
+    def tell_version(wanted: bool) -> None:
+        if wanted:
+            typer.echo(version())
+            raise typer.Exit
+
     @app.callback()
     def root(
         show_version: Annotated[
-            bool, typer.Option("--version", help="Show the version and end.", is_eager=True)
+            bool, typer.Option("--version", help="Show the version and end.", is_eager=True, callback=tell_version)
         ] = False,
     ) -> None:
-        if show_version:
-            typer.echo(version())
-            raise typer.Exit
+        """Nothing is to be done before a command but what the options' callbacks do."""
 
     add_host_commands(app)
     app.command()(sign_on.login)
