@@ -27,6 +27,12 @@ from haneul.kernel.errors import HaneulError
 _INTERRUPTED = 130
 
 
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(version())
+        raise typer.Exit
+
+
 def command_tree() -> typer.Typer:
     """Return the whole command tree."""
     app = typer.Typer(
@@ -36,15 +42,10 @@ def command_tree() -> typer.Typer:
         pretty_exceptions_enable=False,
     )
 
-    def tell_version(wanted: bool) -> None:
-        if wanted:
-            typer.echo(version())
-            raise typer.Exit
-
     @app.callback()
     def root(
         show_version: Annotated[
-            bool, typer.Option("--version", help="Show the version and end.", is_eager=True, callback=tell_version)
+            bool, typer.Option("--version", help="Show the version and end.", is_eager=True, callback=_tell_version)
         ] = False,
     ) -> None:
         """Nothing is to be done before a command but what the options' callbacks do."""
