@@ -93,6 +93,9 @@ async def test_cluster_in_use_comes_to_the_next_minor(
         async with tenant(name) as kube:
             await kube.apply(CONFIG_MAPS, KEPT)
             await kube.apply(POD_DISRUPTION_BUDGETS, budget(maxUnavailable=0))
+            with Contexts.default().client() as client:
+                path = f"/projects/{project}/clusters/{name}"
+                await asyncio.to_thread(client.patch, path, {"settings": {"drainSeconds": 30}})
             service = await kube.get(SERVICES, "web", "default")
             assert service is not None
             balancer = Balancer(name, service["spec"]["ports"][0]["nodePort"])

@@ -29,6 +29,12 @@ from haneul.kernel.errors import HaneulError
 _INTERRUPTED = 130
 
 
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(version())
+        raise typer.Exit
+
+
 def command_tree() -> typer.Typer:
     """Return the whole command tree."""
     app = typer.Typer(
@@ -41,12 +47,10 @@ def command_tree() -> typer.Typer:
     @app.callback()
     def root(
         show_version: Annotated[
-            bool, typer.Option("--version", help="Show the version and end.", is_eager=True)
+            bool, typer.Option("--version", help="Show the version and end.", is_eager=True, callback=_tell_version)
         ] = False,
     ) -> None:
-        if show_version:
-            typer.echo(version())
-            raise typer.Exit
+        """Nothing is to be done before a command but what the options' callbacks do."""
 
     add_host_commands(app)
     app.command()(sign_on.login)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 
 import structlog
 
@@ -100,6 +101,7 @@ class NodeChanger:
             current=announced is None or not self.outdated(cluster, announced, machine),
             marked=marked_since(node, self._clock.now()),
             patient=announced is not None and kubelet_version(node) not in ("", announced.version),
+            drain_life=timedelta(seconds=cluster.spec.settings.drain_seconds),
             started=machine.started if machine is not None else None,
             message="; ".join(filter(None, (pods_left(node), message))),
         )

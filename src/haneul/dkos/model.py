@@ -187,6 +187,13 @@ class Settings(_Model):
         le=3600,
         description="How long pods stay bound to an unreachable node before they are replaced, in seconds.",
     )
+    drain_seconds: int = Field(
+        default=300,
+        ge=10,
+        le=3600,
+        description="How long the pods of a node that is changed or removed have to move, in seconds; then it goes "
+        "without them. A node that changes its version of Kubernetes waits longer, and the upgrade says on what.",
+    )
     max_pods_per_node: int = Field(default=110, ge=1, le=250, description="Pods on one node at most.")
     audit_log_days: int = Field(
         default=30,

@@ -61,6 +61,8 @@ class NodeView:
     barred: bool = False
     #: Its version of Kubernetes changes with its machine, so its pods are given all the time that they need.
     patient: bool = False
+    #: How long its pods have to move.
+    drain_life: timedelta = DRAIN_LIFE
     #: When its machine started.
     started: datetime | None = None
     #: What it waits for, in words.
@@ -87,7 +89,7 @@ class NodeView:
         """Return until when its pods may stay."""
         if self.marked is None:
             return None
-        return self.marked + (DRAIN_LIFE if self.ready else BROKEN_DRAIN_LIFE)
+        return self.marked + (self.drain_life if self.ready else BROKEN_DRAIN_LIFE)
 
 
 class Step(StrEnum):
@@ -153,8 +155,9 @@ def stopped(views: Sequence[NodeView], now: datetime) -> str:
             continue
         if view.outdated and view.ready and view.patient and _overdue(view, now):
             parts.append(f"node {view.name} cannot be emptied: {view.held or 'its pods do not end'}")
-        back_by = (view.started or view.marked + DRAIN_LIFE) + JOIN_LIFE
-        if not view.outdated and not view.ready and now >= back_by:
+        # A machine that started before is the one that is being replaced.
+        began = view.started if view.started and view.started >= view.marked else view.marked + view.drain_life
+        if not view.outdated and not view.ready and now >= began + JOIN_LIFE:
             parts.append(f"node {view.name} does not become ready: {view.message or 'nothing more is known'}")
     return "; ".join(parts)
 

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+from haneul.app.serve import version
+
 #: What only servers and some commands need; each takes long to import.
 HEAVY = {"aiohttp", "cryptography", "fastapi", "filelock", "kopf", "pydantic", "sqlalchemy", "structlog", "uvicorn"}
 
@@ -14,3 +16,10 @@ def test_the_command_line_starts_without_what_only_some_commands_need() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     assert set(done.stdout.split()) & HEAVY == set()
+
+
+def test_the_version_is_told_without_a_command() -> None:
+    command = [sys.executable, "-m", "haneul.app.main", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.strip() == version()

@@ -45,6 +45,8 @@ def named(*views: NodeView) -> tuple[NodeView, ...]:
         ((OLD, OLD, WELL), NOW, {0: Step.MARK}),
         ((OLD, MARKED, WELL), NOW, {1: Step.DRAIN}),
         ((OLD, MARKED, WELL), LATER, {1: Step.REPLACE}),
+        ((OLD, replace(MARKED, drain_life=DRAIN_LIFE / 2), WELL), NOW + DRAIN_LIFE / 2, {1: Step.REPLACE}),
+        ((OLD, replace(MARKED, drain_life=2 * DRAIN_LIFE), WELL), LATER, {1: Step.DRAIN}),
         # Another version takes the time that it takes.
         ((OLD, PATIENT, WELL), LATER, {1: Step.DRAIN}),
         ((OLD, PATIENT, WELL), LATER + 100 * DRAIN_LIFE, {1: Step.DRAIN}),
@@ -245,6 +247,8 @@ def test_never_two_wanted_nodes_are_down_by_our_own_doing_and_all_ends_well(
         (REPLACED, LATER, ""),
         (REPLACED, LATER + JOIN_LIFE, "node a-0 does not become ready: joining again"),
         (replace(REPLACED, started=NOW), NOW + JOIN_LIFE, "node a-0 does not become ready: joining again"),
+        # What was seen of its machine last is the old one's, which ran for long.
+        (replace(REPLACED, started=NOW - 2 * JOIN_LIFE), NOW + timedelta(seconds=1), ""),
         (replace(REPLACED, started=LATER), LATER + JOIN_LIFE - timedelta(seconds=1), ""),
         (replace(REPLACED, marked=None), LATER + JOIN_LIFE, ""),
     ],
