@@ -7,9 +7,11 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from haneul.cli.upgrades import UpgradeStoppedError
-from haneul.dkos.model import ClusterStatus, Condition, ConditionType, Phase
+from haneul.dkos.model import Cluster, ClusterStatus, Condition, ConditionType, Phase
 from haneul.dkos.releases import VERSIONS
+from haneul.kernel.clock import SystemClock
 from haneul.kernel.errors import ConflictError, InvalidInputError
+from haneul.kernel.waiting import wait_for
 from tests.functional.api.application import START, Api
 from tests.functional.api.test_upgrades import make, see
 from tests.functional.cli.test_quota_commands import Run, api, rows, run
@@ -17,6 +19,10 @@ from tests.functional.cli.test_quota_commands import Run, api, rows, run
 __all__ = ["api", "run"]
 
 NEW, OLD = VERSIONS
+
+
+def _stopped(cluster: Cluster) -> bool:
+    return any(condition.reason == "UpgradeStopped" for condition in cluster.status.conditions)
 
 
 @contextlib.asynccontextmanager
@@ -27,12 +33,12 @@ async def operator(api: Api, stops: str = "") -> AsyncIterator[list[str]]:
     async def work() -> None:
         while True:
             for cluster in await api.store.list():
+                good = cluster.name != stops
                 if cluster.status.observed_generation == cluster.generation:
-                    if cluster.status.look_answered == cluster.look_requested:
+                    if _stopped(cluster) is not good:
                         continue
                 elif cluster.spec.version != cluster.status.version:
                     order.append(cluster.name)
-                good = cluster.name != stops
                 condition = Condition(
                     type=ConditionType.VERSION_CURRENT,
                     status=str(good),
@@ -117,6 +123,11 @@ async def test_many_are_upgraded_one_after_the_other_until_one_stops(api: Api, r
     assert order == ["a-first", "b-second"]
     # Mended, the same command goes on with the rest, also with the one that was under way.
     async with operator(api) as order:
+
+        async def goes_on() -> bool:
+            return not _stopped(await api.store.get("shop", "b-second"))
+
+        await wait_for(goes_on, what="the mended cluster to go on", timeout=30, clock=SystemClock(), interval=0.01)
         again = await run("admin", "cluster", "upgrade", "--project", "shop", "--to", NEW)
     assert again.exit_code == 0, again.exception
     assert order == ["c-third"]

@@ -335,10 +335,12 @@ class Lab:
         """Every member has all that was ever acknowledged."""
         access = self.access()
         for url in access.urls:
+            # What is written meanwhile may come after the answer.
+            acknowledged = dict(self.acknowledged)
             async with Client(EtcdAccess((url,), *_keys(access))) as client:
                 found = await client.all()
-            missing = {key for key, value in self.acknowledged.items() if found.get(key) != value}
-            assert not missing, f"{url} lacks {sorted(missing)[:5]} of {len(self.acknowledged)}"
+            missing = {key for key, value in acknowledged.items() if found.get(key) != value}
+            assert not missing, f"{url} lacks {sorted(missing)[:5]} of {len(acknowledged)}"
 
 
 def _keys(access: EtcdAccess) -> tuple[bytes, bytes, bytes]:
