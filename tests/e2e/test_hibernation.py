@@ -73,7 +73,7 @@ async def test_sleeping_cluster_is_woken_by_kubectl_and_has_everything_back(
         assert await pods_of(installation, name) == []
         _knock(endpoint)
         assert cluster(name)["status"]["phase"] == "Asleep"
-        # kubectl gives up a handshake after ten seconds.
+        # However long that takes: kubectl gives up a handshake after ten seconds, but not one that ends before.
         status, said = await kubectl(installation, name, "get", "configmap", "kept", "-o", "jsonpath={.data.word}")
         assert (status, said) == (0, "still here")
         await asyncio.to_thread(haneul, "cluster", "get", name, "-p", project, "--wait")

@@ -10,15 +10,17 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from haneul.components.store import ComponentStore
 from haneul.components.table import COMPONENTS, IMAGES, Image, component_of
-from haneul.kernel.progress import Progress
+
+if TYPE_CHECKING:
+    from haneul.components.store import ComponentStore
+    from haneul.kernel.progress import Progress
 
 
 class Output(StrEnum):

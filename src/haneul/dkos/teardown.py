@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from haneul.dkos.control_plane import CLUSTER_LABEL, hosts_of, labels
 from haneul.dkos.door import WAKER_NAMESPACE, record_name
+from haneul.dkos.etcd_slots import member_name
 from haneul.dkos.events import Event, Reason, event, teardown_waits
 from haneul.dkos.model import Cluster
 from haneul.kernel.clock import Clock
@@ -90,14 +91,18 @@ async def _wipe(client: KubeClient, cluster: Cluster, host: str, *, toolbox: str
     await client.delete(JOBS, name, namespace)
 
 
-def wipe_job(cluster: Cluster, host: str, *, toolbox: str, data: str) -> Manifest:
-    """Return the job that deletes the cluster's folder on one host, and can reach no other cluster's files by name."""
+def wipe_job(cluster: Cluster, host: str, *, toolbox: str, data: str, place: int | None = None) -> Manifest:
+    """Return the job that deletes the cluster's folder on one host, and can reach no other cluster's files by name.
+
+    With a ``place``, only that etcd member's part of it.
+    """
+    part = "" if place is None else f"/{member_name(place)}"
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {
             # Hosts' names are too long to stand in a job's name and may differ at their ends only.
-            "name": f"wipe-{cluster.uid}-{hashlib.sha256(host.encode()).hexdigest()[:8]}",
+            "name": f"wipe-{cluster.uid}-{hashlib.sha256(f'{host}{part}'.encode()).hexdigest()[:8]}",
             "namespace": "haneul-system",
             "labels": labels(cluster),
         },
@@ -115,7 +120,7 @@ def wipe_job(cluster: Cluster, host: str, *, toolbox: str, data: str) -> Manifes
                             "name": "wipe",
                             "image": toolbox,
                             "imagePullPolicy": "IfNotPresent",
-                            "args": ["rm", "-rf", f"/clusters/{cluster.uid}"],
+                            "args": ["rm", "-rf", f"/clusters/{cluster.uid}{part}"],
                             "volumeMounts": [{"name": "clusters", "mountPath": "/clusters"}],
                             "securityContext": {
                                 "readOnlyRootFilesystem": True,

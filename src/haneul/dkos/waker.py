@@ -6,9 +6,13 @@ scan, not a health check. It has no key of any cluster, so it can neither read n
 until the API server is ready, and then copies bytes both ways: TLS stays between the two ends.
 
 Everything is bounded: connections of one cluster and of all, how long one may take to say hello, be held, and be
-silent, how many bytes are held, and how often clusters are woken: in each project and altogether. Its state is what
-:meth:`Waker.know` was told last; what it does not know any more it stops listening for, but ends no connection that is
-passed on already.
+silent, how many bytes are held, and how often clusters are woken: in each project and altogether. What was held in vain
+is closed shortly before clients would give it up: kubectl, as all that is made with client-go, fails for good when
+a handshake takes ten seconds, but asks ten times more when its connection ends before (client-go,
+``rest/with_retry.go``).
+
+Its state is what :meth:`Waker.know` was told last; what it does not know any more it stops listening for, but ends no
+connection that is passed on already.
 """
 
 from __future__ import annotations
@@ -43,7 +47,8 @@ class WakerLimits:
     connections: int = 1024
     connections_per_cluster: int = 32
     hello: float = 5.0
-    hold: float = 60.0
+    #: Less than Go's ``TLSHandshakeTimeout`` of ten seconds, with room for connections that are slow to come here.
+    hold: float = 8.0
     connect: float = 2.0
     silence: float = 600.0
     #: Clusters woken at once, and after how many seconds one more may be: in one project, and altogether.

@@ -77,6 +77,9 @@ def kubelet_configuration(settings: ManagementSettings) -> dict[str, Any]:
         "evictionHard": {"memory.available": "200Mi", "nodefs.available": "3%", "imagefs.available": "3%"},
         "imageGCHighThresholdPercent": 100,
         "imageGCLowThresholdPercent": 99,
+        # After an outage, masters' parts that gave up waiting for each other are started again within seconds; the
+        # kubelet's own bound is five minutes, in which a cluster would be without its controllers.
+        "crashLoopBackOff": {"maxContainerRestartPeriod": "10s"},
         "containerLogMaxSize": "10Mi",
         "containerLogMaxFiles": 3,
         "featureGates": {"KubeletEnsureSecretPulledImages": False},
