@@ -17,6 +17,7 @@ from haneul.kernel.kube import (
     CONFIG_MAPS,
     JOBS,
     NAMESPACES,
+    NODES,
     PERSISTENT_VOLUME_CLAIMS,
     PERSISTENT_VOLUMES,
     PODS,
@@ -52,6 +53,9 @@ async def tear_down(
         await wait_for(gone, what=f"the namespace {namespace} to end", timeout=_NAMESPACE_SECONDS, clock=clock)
     volumes = await client.list(PERSISTENT_VOLUMES, labels=f"{CLUSTER_LABEL}={cluster.uid}")
     for host in sorted({host for volume in volumes for host in hosts_of(volume)}):
+        if await client.get(NODES, host) is None:
+            tell(event(Reason.DELETING, f"what lies on {host} stays there: the platform has no such host any more"))
+            continue
         tell(teardown_waits(f"the data on {host} to be deleted"))
         await _wipe(client, cluster, host, toolbox=toolbox, data=data, clock=clock)
     # The volumes go last: as long as one is there, a repeated call knows where data may be left.

@@ -944,6 +944,16 @@ async def test_teardown_takes_all_that_is_the_cluster_s_and_only_that(
     assert await others() == before
 
 
+async def test_a_host_that_is_no_more_holds_up_no_teardown(images: Images, native: Cluster, cilium: Cluster) -> None:
+    world, gone, _ = await _two_clusters(images, native, cilium)
+    await world.management.delete(NODES, "host-a")
+    told: list[Event] = []
+    async with job_controller(world.management):
+        await _tear(world.management, gone, world.clock, told.append)
+    assert await _owned(world, gone) == []
+    assert any("host-a stays there" in event.message for event in told)
+
+
 async def test_teardown_that_ends_at_any_call_is_continued(images: Images, native: Cluster, cilium: Cluster) -> None:
     number = 0
     while True:
