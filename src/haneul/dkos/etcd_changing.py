@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import structlog
@@ -56,6 +56,7 @@ _log = structlog.get_logger(__name__)
 
 #: After how long a member that does not work, on a host that does, is given up with its data.
 PATIENCE: Final = timedelta(minutes=3)
+_ALWAYS: Final = datetime(1970, 1, 1, tzinfo=UTC)
 #: The member list is needed soon or not at all: other work of the look waits for it.
 _LIST_SECONDS: Final = 10.0
 _WRITTEN: Final[Mapping[Kind, SlotState]] = {
@@ -111,7 +112,7 @@ class MemberChanger:
         )
         by_name = {pod["metadata"]["name"]: pod for pod in pods}
         by_set = {workload["metadata"]["name"]: workload for workload in sets}
-        hosts = {node["metadata"]["name"]: _is_ready(node) for node in nodes}
+        hosts = {node["metadata"]["name"]: (_since(node) or _ALWAYS) if _is_ready(node) else None for node in nodes}
         slots = {slot.index: slot for slot in made.slots}
         now = self._clock.now()
         places = []
@@ -235,23 +236,26 @@ def _leader_url(made: MadeMasters, seen: Seen) -> str:
     raise UnavailableError("nobody leads etcd at the moment", hint="it is asked again")
 
 
-def why_lost(slot: Slot | None, pod: Manifest | None, hosts: Mapping[str, bool], now: datetime) -> str:
+def why_lost(slot: Slot | None, pod: Manifest | None, hosts: Mapping[str, datetime | None], now: datetime) -> str:
     """Return why a place's data is given up, in words; nothing as long as it is not. Pure.
 
-    ``hosts`` says of each management host whether it is ready. A host that is only down may come back with the data;
-    one that is gone does not. On a host that is ready, a member gets its time, for whatever it does not work.
+    ``hosts`` says of each management host since when it is ready, None if it is not. A host that is only down may come
+    back with the data; one that is gone does not. From when its host is ready, a member gets its time, for whatever it
+    does not work: its pod was not ready all the while that the host was down.
     """
     if slot is None:
         return ""
     if slot.host not in hosts:
         return f"its host {slot.host} is gone"
-    if pod is None or _ends(pod) or not hosts[slot.host]:
+    host_since = hosts[slot.host]
+    if pod is None or _ends(pod) or host_since is None:
         return ""
     votes = slot.state in (SlotState.FOUNDER, SlotState.VOTING)
     if _is_ready(pod) if votes else _has_started(pod):
         return ""
     since = _since(pod)
-    return "it has not worked for minutes, though its host does" if since and now - since > PATIENCE else ""
+    is_over = since is not None and now - max(since, host_since) > PATIENCE
+    return "it has not worked for minutes, though its host does" if is_over else ""
 
 
 def servers_are_current(deployment: Manifest | None, pods: Sequence[Manifest], etcd: Sequence[str]) -> bool:
@@ -292,7 +296,7 @@ def _ends(pod: Manifest) -> bool:
 
 
 def _since(pod: Manifest) -> datetime | None:
-    """Return since when a pod is not ready."""
+    """Return since when a pod or a node is as ready as it is."""
     for entry in pod.get("status", {}).get("conditions", []):
         if entry["type"] == "Ready" and (text := entry.get("lastTransitionTime")):
             return datetime.fromisoformat(text)

@@ -12,6 +12,8 @@ import pytest
 
 from haneul.dkos import isolation
 from haneul.dkos.admission import admit_masters
+from haneul.dkos.backup.record import NAMESPACE as BACKUP_NAMESPACE
+from haneul.dkos.backup.record import WORKER_NAME, record_of
 from haneul.dkos.control_plane import Images
 from haneul.dkos.credentials import Endpoints
 from haneul.dkos.etcd_changing import PATIENCE, servers_are_current, why_lost
@@ -151,6 +153,35 @@ async def test_masters_become_three_and_one_again(world: Highlands, native: Clus
     assert after.keys() == before.keys() | {"tenant endpointslices default/kubernetes"}
     assert await world.management.list(POD_DISRUPTION_BUDGETS, namespace) == []
     assert [event.reason.value for event in world.told].count("MemberLeft") == 2
+
+
+async def test_the_backup_follows_wherever_a_member_answers_in_json(world: Highlands, native: Cluster) -> None:
+    async def followed() -> list[str]:
+        uid = (await world.cluster(native)).uid
+        found = await world.management.get(SECRETS, f"backup-{uid}", BACKUP_NAMESPACE)
+        record = record_of(found) if found else None
+        assert record is not None and record.access is not None
+        return [url.rpartition(":")[2] for url in record.access.urls]
+
+    await world.ask(native)
+    await settle(world, native)
+    assert await followed() == ["2379"]
+    await world.masters(native, 3)
+    await settle(world, native)
+    assert await followed() == ["2382"] * 3
+    # One that was alone, and then was not, keeps the arguments of a member.
+    await world.masters(native, 1)
+    await settle(world, native)
+    assert await followed() == ["2382"]
+
+
+def test_the_backup_worker_is_let_through_to_both_ports_of_etcd(native: Cluster) -> None:
+    policies = isolation.network_policies(native, several=False)
+    etcd = next(one["spec"] for one in policies if one["metadata"]["name"] == "etcd")
+    let_in = [entry["ports"][0]["port"] for entry in etcd["ingress"] if WORKER_NAME in str(entry["from"])]
+    worker = next(one for one in isolation.backup_policies({}) if one["metadata"]["name"] == "worker")
+    let_out = [entry["ports"][0]["port"] for entry in worker["spec"]["egress"]]
+    assert let_in == let_out == [2379, 2382]
 
 
 async def service(world: Highlands, cluster: Cluster, index: int) -> Manifest:
@@ -404,16 +435,18 @@ def pod(**status: Any) -> Manifest:
 
 
 def test_data_is_given_up_only_for_a_reason(now: datetime) -> None:
-    slot, host = VOTING[1], {"host": True}
+    slot, host = VOTING[1], {"host": now - 2 * PATIENCE}
     late = (now - PATIENCE - timedelta(seconds=1)).isoformat()
     silent = pod(conditions=[{"type": "Ready", "status": "False", "lastTransitionTime": late}])
     assert why_lost(None, silent, {}, now) == ""
-    assert "is gone" in why_lost(slot, None, {"other": True}, now)
+    assert "is gone" in why_lost(slot, None, {"other": now}, now)
     assert why_lost(slot, None, host, now) == ""
     assert why_lost(slot, pod(**STARTED), host, now) == ""
     assert why_lost(slot, silent, host, now) != ""
     # It may only be that the host is down, that the pod is young, that it ends, or that it learns.
-    assert why_lost(slot, silent, {"host": False}, now) == ""
+    assert why_lost(slot, silent, {"host": None}, now) == ""
+    # The host came back a moment ago, and what runs on it is still to start.
+    assert why_lost(slot, silent, {"host": now}, now) == ""
     young = pod(conditions=[{"type": "Ready", "status": "False", "lastTransitionTime": now.isoformat()}])
     assert why_lost(slot, young, host, now) == ""
     ending = {**silent, "metadata": {**silent["metadata"], "deletionTimestamp": "now"}}
