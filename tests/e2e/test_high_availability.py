@@ -14,6 +14,7 @@ import ssl
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import aiohttp
@@ -27,6 +28,7 @@ from haneul.kernel.clock import SystemClock
 from haneul.kernel.kube import CONFIG_MAPS, DEPLOYMENTS, PERSISTENT_VOLUMES, PODS, SECRETS, KubeAccess, Manifest
 from haneul.kernel.waiting import wait_for
 from tests.e2e.tenants import PROJECT, cluster, happened, tenant
+from tests.e2e.test_backups import complete_after
 from tests.support import haneul
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2400)]
@@ -156,6 +158,7 @@ async def test_three_masters_are_there(three: str, installation: Installation) -
     # While the last one is made anew, there are four API servers.
     await wait_for(three_of_each, what="three of each", timeout=120, clock=CLOCK, interval=1)
     assert await happened(NAME, "MemberJoined", "the third etcd member joined")()
+    assert (await complete_after(NAME, datetime.now(UTC)))["state"] == "Current"
     async with installation.lifecycle.client() as management:
         budgets = await management.raw_get(f"/apis/policy/v1/namespaces/{NAMESPACE}/poddisruptionbudgets")
     assert '"kube-apiserver"' in budgets

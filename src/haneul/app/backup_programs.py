@@ -88,7 +88,7 @@ async def run_worker(
         worker = BackupWorker(
             store,
             board,
-            connect=lambda access: EtcdGateway(access.url, etcd_context(access)),
+            connect=lambda access: EtcdGateway(access.urls, etcd_context(access)),
             replayer=replayer,
             schedule=schedule,
             clock=clock,

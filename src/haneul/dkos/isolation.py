@@ -53,6 +53,8 @@ def network_policies(cluster: Cluster, trust: IssuerTrust | None = None, *, seve
             labels(cluster, "etcd"),
             ingress=[
                 _from([own_apiserver, _BACKUP_WORKER], CLIENT_PORT),
+                # Who was one of several answers in JSON there, also when the others are gone.
+                _from([_BACKUP_WORKER], GATEWAY_PORT),
                 _from([own_etcd], PEER_PORT),
                 # Of an etcd with one member, the operator has nothing to ask.
                 *(_from([_operator()], port) for port in ((CLIENT_PORT, GATEWAY_PORT) if several else ())),
@@ -146,7 +148,7 @@ def backup_policies(marks: Mapping[str, str]) -> list[Manifest]:
 
     return [
         policy("default", {}, []),
-        policy("worker", {"matchLabels": worker}, [_to([any_etcd], 2379)]),
+        policy("worker", {"matchLabels": worker}, [_to([any_etcd], port) for port in (CLIENT_PORT, GATEWAY_PORT)]),
         {
             "apiVersion": "cilium.io/v2",
             "kind": "CiliumNetworkPolicy",

@@ -31,9 +31,9 @@ from haneul.dkos.backup.replaying import Alteration, Made, Member, Replayer
 from haneul.dkos.backup.timeline import Retention, Wish, stretch_for
 from haneul.dkos.model import BackupState
 from haneul.kernel.clock import SystemClock
-from haneul.kernel.errors import BackupDamagedError, BackupIncompleteError, HaneulError
+from haneul.kernel.errors import BackupDamagedError, BackupIncompleteError, HaneulError, UnavailableError
 from haneul.kernel.waiting import wait_for
-from tests.functional.dkos.etcd_process import Etcd, program, running
+from tests.functional.dkos.etcd_process import Etcd, free_port, program, running
 
 CLOCK = SystemClock()
 KEY = bytes(range(32))
@@ -55,7 +55,7 @@ class Lab:
     @contextlib.asynccontextmanager
     async def archiver(self, schedule: Schedule = QUICK) -> AsyncIterator[Archiver]:
         made = Archiver(
-            EtcdGateway(self.etcd.url),
+            EtcdGateway([self.etcd.url]),
             self.objects,
             facts=FACTS,
             replayer=self.replayer,
@@ -209,7 +209,7 @@ from haneul.kernel.clock import SystemClock
 url, backups, scratch, replay = sys.argv[1:]
 facts = {"uid": "uid", "project": "shop", "name": "web", "spec": {}, "keys": {}}
 asyncio.run(Archiver(
-    EtcdGateway(url), SealedObjects(FileBackups(Path(backups)), "uid", bytes(range(32))), facts=facts,
+    EtcdGateway([url]), SealedObjects(FileBackups(Path(backups)), "uid", bytes(range(32))), facts=facts,
     replayer=Replayer(Path(replay), Path(scratch)),
     schedule=Schedule(flush_seconds=0.05, snapshot_every=timedelta(seconds=2)),
     clock=SystemClock(), publish=lambda catalogue: None,
@@ -271,6 +271,17 @@ async def test_a_worker_that_is_killed_again_and_again_leaves_no_gap(lab: Lab, t
     for number, revision in enumerate(known[:: max(1, len(known) // 4)], 1):
         await lab.restore(Wish(revision=revision), number)
         assert await etcd.state() == states[revision]
+
+
+async def test_when_one_member_does_not_answer_the_next_is_asked(lab: Lab) -> None:
+    gateway = EtcdGateway([f"http://127.0.0.1:{free_port()}", lab.etcd.url])
+    try:
+        with pytest.raises(UnavailableError):
+            await gateway.identity()
+        there = await gateway.identity()
+        assert await gateway.identity() == there
+    finally:
+        await gateway.close()
 
 
 async def test_an_etcd_that_lost_everything_begins_a_new_history_and_the_old_one_stays(lab: Lab) -> None:

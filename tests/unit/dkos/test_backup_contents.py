@@ -142,7 +142,7 @@ def test_what_is_no_segment_is_an_error(content: bytes) -> None:
 
 
 def test_records_and_catalogues_come_back_as_they_were() -> None:
-    access = Access("https://192.0.2.1:2379", b"ca", b"certificate", b"key")
+    access = Access(("https://192.0.2.1:2379", "https://192.0.2.2:2382"), b"ca", b"certificate", b"key")
     record = Record(
         "uid-1", "shop", "web", Standing.FOLLOWED, KEY, {"second": "eA==", "first": "eQ=="}, {"version": "1"}, access
     )

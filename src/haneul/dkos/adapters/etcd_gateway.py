@@ -9,7 +9,8 @@ import base64
 import contextlib
 import json
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Any, Final
 
 import aiohttp
@@ -26,10 +27,13 @@ _FIRST: Final = base64.b64encode(b"\x00").decode()
 
 
 class EtcdGateway:
-    """One etcd at ``url``; without ``context`` it is reached in the clear."""
+    """One etcd, of which each of ``urls`` is a member; without ``context`` it is reached in the clear.
 
-    def __init__(self, url: str, context: ssl.SSLContext | None = None) -> None:
-        self._url = url
+    One member is asked as long as it answers: then the next, in turn.
+    """
+
+    def __init__(self, urls: Sequence[str], context: ssl.SSLContext | None = None) -> None:
+        self._urls = deque(urls)
         self._context = context
         self._session: aiohttp.ClientSession | None = None
 
@@ -74,13 +78,14 @@ class EtcdGateway:
     async def _call(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         try:
             limit = aiohttp.ClientTimeout(total=_CALL_SECONDS)
-            async with self._open().post(path, json=body, timeout=limit) as answer:
+            async with self._open().post(self._urls[0] + path, json=body, timeout=limit) as answer:
                 content = await answer.read()
                 if answer.status != 200:
                     raise UnavailableError(f"etcd refused {path}: {content[:200].decode(errors='replace')}")
                 found: dict[str, Any] = json.loads(content)
                 return found
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            self._urls.rotate(-1)
             raise _silent(error) from error
 
     async def _stream(
@@ -88,7 +93,7 @@ class EtcdGateway:
     ) -> AsyncGenerator[dict[str, Any]]:
         limit = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=silence)
         try:
-            async with self._open().post(path, json=body, timeout=limit) as answer:
+            async with self._open().post(self._urls[0] + path, json=body, timeout=limit) as answer:
                 if answer.status != 200:
                     refused = await answer.content.read(200)
                     raise UnavailableError(f"etcd refused {path}: {refused.decode(errors='replace')}")
@@ -104,12 +109,13 @@ class EtcdGateway:
                         if text.strip():
                             yield _result(json.loads(text))
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            self._urls.rotate(-1)
             raise _silent(error) from error
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
             connector = aiohttp.TCPConnector(ssl=self._context) if self._context else aiohttp.TCPConnector()
-            self._session = aiohttp.ClientSession(base_url=self._url, connector=connector)
+            self._session = aiohttp.ClientSession(connector=connector)
         return self._session
 
 

@@ -37,9 +37,12 @@ class Standing(StrEnum):
 
 @dataclass(frozen=True)
 class Access:
-    """Where a cluster's etcd is, whom to trust there, and the worker's certificate for it (PEM)."""
+    """Where a cluster's etcd answers in JSON, whom to trust there, and the worker's certificate for it (PEM).
 
-    url: str
+    Each of ``urls`` is a member with all the data; the next is asked when one does not answer.
+    """
+
+    urls: tuple[str, ...]
     authority: bytes
     certificate: bytes
     key: bytes = field(repr=False)
@@ -90,7 +93,7 @@ def secret_of(record: Record) -> Manifest:
     }
     if record.access is not None:
         data |= {
-            "url": record.access.url.encode(),
+            "urls": "\n".join(record.access.urls).encode(),
             "ca.crt": record.access.authority,
             "client.crt": record.access.certificate,
             "client.key": record.access.key,
@@ -115,8 +118,8 @@ def record_from(data: Mapping[str, bytes]) -> Record | None:
     """Read a Secret's files; None if they are no record's."""
     try:
         access = (
-            Access(data["url"].decode(), data["ca.crt"], data["client.crt"], data["client.key"])
-            if "url" in data
+            Access(tuple(data["urls"].decode().split()), data["ca.crt"], data["client.crt"], data["client.key"])
+            if "urls" in data
             else None
         )
         return Record(

@@ -7,6 +7,7 @@ from typing import Final
 
 from haneul.dkos.backup.record import NAMESPACE, Access, Record, Standing, record_name, record_of, secret_of
 from haneul.dkos.backup.sealing import new_key
+from haneul.dkos.etcd_changing import gateways
 from haneul.dkos.masters import MadeMasters
 from haneul.dkos.model import Cluster
 from haneul.kernel.clock import Clock
@@ -37,18 +38,18 @@ class BackupRecords:
         """Have the worker back a running cluster up."""
         spec = cluster.spec.model_dump(mode="json", by_alias=True, exclude_none=True)
         keys = {name: key.decode() for name, key in made.keyring.encryption_keys}
-        url = f"https://{made.endpoints.etcd_addresses[0]}:2379"
+        urls = gateways(made)
         authority, trusted = made.keyring.issuer("etcd"), made.keyring.trusted("etcd")
-        inputs = (spec, keys, url, authority.certificate, trusted)
+        inputs = (spec, keys, urls, authority.certificate, trusted)
         if self._written.get(cluster.uid) == inputs:
             return
         kept = await self.of(cluster.uid)
         access = kept.access if kept is not None else None
         now = self._clock.now()
-        fits = access is not None and (access.url, access.authority) == (url, trusted)
+        fits = access is not None and (access.urls, access.authority) == (urls, trusted)
         if access is None or not fits or KeyPair(access.certificate, access.key).needs_renewal(now):
             leaf = issue_leaf(authority, _PROFILE, now=now)
-            access = Access(url, trusted, leaf.certificate, leaf.key)
+            access = Access(urls, trusted, leaf.certificate, leaf.key)
         record = Record(
             uid=cluster.uid,
             project=cluster.project,
