@@ -125,7 +125,8 @@ class NodeChanger:
                     await release(tenant, node)
                     return ""
                 case Step.DRAIN:
-                    if left := await self._drainer.drain(tenant, change.node):
+                    together = announced is not None and kubelet_version(node) not in ("", announced.version)
+                    if left := await self._drainer.drain(tenant, change.node, together=together):
                         return f"{len(left)} pods are still to move"
                 case Step.REPLACE | Step.REMOVE if marked_since(node, self._clock.now()) is not None:
                     await self._drainer.note_left(tenant, node)

@@ -87,8 +87,12 @@ class Drainer:
         more = f"; and {len(refused) - _NAMED} more" if len(refused) > _NAMED else ""
         return "; ".join(f"pod {pod}: {why}" for pod, why in refused[:_NAMED]) + more
 
-    async def drain(self, tenant: KubeClient, node: str) -> Sequence[Manifest]:
-        """Ask the node's pods to leave, as their disruption budgets allow; return those that are still there."""
+    async def drain(self, tenant: KubeClient, node: str, *, together: bool = False) -> Sequence[Manifest]:
+        """Ask the node's pods to leave, as their disruption budgets allow; return those that are still there.
+
+        With ``together``, none is asked as long as one may not: who waits without a deadline for the one would be
+        without all others meanwhile, if they find no room elsewhere.
+        """
         pods = await movable_pods(tenant, node)
         now = self._clock.monotonic()
         if not pods:
@@ -96,14 +100,9 @@ class Drainer:
             self._refused.pop(node, None)
         elif now - self._asked.get(node, -_RETRY_SECONDS) >= _RETRY_SECONDS:
             self._asked[node] = now
-            slots = asyncio.Semaphore(_AT_ONCE)
-            async with asyncio.TaskGroup() as group:
-                asked = {
-                    _full_name(pod): group.create_task(_evict(tenant, pod, slots))
-                    for pod in pods
-                    if "deletionTimestamp" not in pod["metadata"]
-                }
-            self._refused[node] = {pod: why for pod, task in asked.items() if (why := task.result())}
+            staying = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+            refused = await _evict_all(tenant, staying, try_only=True) if together else {}
+            self._refused[node] = refused or await _evict_all(tenant, staying)
             pods = await movable_pods(tenant, node)
         return pods
 
@@ -136,14 +135,22 @@ def _full_name(pod: Manifest) -> str:
     return f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
 
 
-async def _evict(tenant: KubeClient, pod: Manifest, slots: asyncio.Semaphore) -> str:
+async def _evict_all(tenant: KubeClient, pods: Sequence[Manifest], *, try_only: bool = False) -> dict[str, str]:
+    """Ask for the pods' end, or only whether they may; return which may not, and why."""
+    slots = asyncio.Semaphore(_AT_ONCE)
+    async with asyncio.TaskGroup() as group:
+        asked = {_full_name(pod): group.create_task(_evict(tenant, pod, slots, try_only=try_only)) for pod in pods}
+    return {pod: why for pod, task in asked.items() if (why := task.result())}
+
+
+async def _evict(tenant: KubeClient, pod: Manifest, slots: asyncio.Semaphore, *, try_only: bool) -> str:
     """Ask for a pod's end; return why it may not, or nothing."""
     metadata = pod["metadata"]
     eviction = {
         "apiVersion": "policy/v1",
         "kind": "Eviction",
         "metadata": {"name": metadata["name"], "namespace": metadata["namespace"]},
-        "deleteOptions": {"preconditions": {"uid": metadata["uid"]}},
+        "deleteOptions": {"preconditions": {"uid": metadata["uid"]}, **({"dryRun": ["All"]} if try_only else {})},
     }
     async with slots:
         try:

@@ -187,6 +187,8 @@ class MemoryKubeClient:
         if any(budget.get("status", {}).get("disruptionsAllowed", 0) < 1 for budget in budgets):
             detail = "Cannot evict pod as it would violate the pod's disruption budget."
             raise KubeApiError(detail, status=429, reason="TooManyRequests")
+        if eviction.get("deleteOptions", {}).get("dryRun") == ["All"]:
+            return {"kind": "Status", "status": "Success"}
         for budget in budgets:
             budget["status"]["disruptionsAllowed"] -= 1
         await self.delete(key.resource, key.name, key.namespace)
