@@ -33,6 +33,8 @@ class Manifest:
     media_type: str
     #: Digests of blobs that have to be there.
     blobs: tuple[str, ...] = ()
+    #: Digests of layers that may be elsewhere; those that are here stay.
+    elsewhere: tuple[str, ...] = ()
     #: Digests of manifests that have to be there.
     manifests: tuple[str, ...] = ()
     #: The manifest that this one says something about; it may be missing.
@@ -43,8 +45,8 @@ class Manifest:
 
     @property
     def references(self) -> tuple[str, ...]:
-        """Return the digests of all that has to be there."""
-        return (*self.blobs, *self.manifests)
+        """Return the digests of all that stays as long as the manifest does."""
+        return (*self.blobs, *self.elsewhere, *self.manifests)
 
 
 def parse_manifest(content: bytes, media_type: str) -> Manifest:
@@ -84,11 +86,13 @@ def _image(document: dict[str, Any], media_type: str) -> Manifest:
     config = _descriptor(document.get("config"), "config")
     layers = _descriptors(document.get("layers"), "layers")
     # Layers with addresses of their own may be elsewhere (image specification, "urls").
-    here = [layer for layer in layers if not layer.get("urls")]
+    blobs = _unique([config, *(layer for layer in layers if not layer.get("urls"))])
+    elsewhere = _unique([layer for layer in layers if layer.get("urls") and layer["digest"] not in blobs])
     artifact_type = _text(document, "artifactType") or str(config["mediaType"])
     return Manifest(
         media_type,
-        blobs=_unique([config, *here]),
+        blobs=blobs,
+        elsewhere=elsewhere,
         subject=_subject(document),
         artifact_type=artifact_type,
         annotations=_annotations(document),

@@ -223,6 +223,27 @@ async def test_shared_content_stays_for_the_other_repository(metadata: SqlMetada
     assert await metadata.blob("shop/web", blob("shared").digest) is None
 
 
+async def test_layers_that_may_be_elsewhere_stay_if_they_are_here(metadata: SqlMetadata, keeping: SqlKeeping) -> None:
+    for text in ("config", "far away"):
+        await metadata.link_blob("shop/web", blob(text), now=NOW)
+    described = [
+        {"mediaType": "a/b", "digest": blob(text).digest, "size": 1, "urls": ["https://example.com/layer"]}
+        for text in ("far away", "never pushed")
+    ]
+    config = {"mediaType": "a/b", "digest": blob("config").digest, "size": 1}
+    content = json.dumps({"schemaVersion": 2, "config": config, "layers": described}).encode()
+    manifest = parse_manifest(content, OCI_MANIFEST)
+    pushed = ManifestPush("shop/web", str(digest_of(content)), content, manifest, NOW + 5 * HOUR, "tester", "v1")
+    await metadata.put_manifest(pushed)
+    linked = await metadata.blob("shop/web", blob("far away").digest)
+    assert linked is not None
+    assert linked.touched == NOW + 5 * HOUR
+    with pytest.raises(UnsupportedError):
+        await metadata.delete_blob("shop/web", blob("far away").digest, now=NOW)
+    assert await collect(keeping, at=NOW + 9 * HOUR) == set()
+    assert await metadata.blob("shop/web", blob("far away").digest) is not None
+
+
 async def test_a_touched_blob_stays(metadata: SqlMetadata, keeping: SqlKeeping) -> None:
     await metadata.link_blob("shop/web", blob("a"), now=NOW)
     assert await metadata.touch_blob("shop/web", blob("a").digest, now=NOW + 5 * HOUR)

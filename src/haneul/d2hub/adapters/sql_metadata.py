@@ -209,6 +209,8 @@ def _hold_references(connection: Connection, repository: int, change: ManifestPu
         if held.rowcount != len(part):
             there = set(connection.execute(_HELD, which).scalars())
             missing += [digest for digest in part if digest not in there]
+    for part in _parts(change.manifest.elsewhere):
+        connection.execute(_HOLD, {"of_repository": repository, "digests": part, "touched": change.now})
     for part in _parts(change.manifest.manifests):
         children = select(manifests.c.digest).where(
             manifests.c.repository == repository, manifests.c.digest.in_(part), manifests.c.deleted.is_(None)
