@@ -101,10 +101,11 @@ class Metadata(Protocol):
         """Return a repository's blob."""
         ...
 
-    async def link_blob(self, repository: str, stored: StoredBlob, *, now: datetime) -> StoredBlob:
+    async def link_blob(self, repository: str, stored: StoredBlob, *, now: datetime, lost_key: str = "") -> StoredBlob:
         """Give a repository a blob whose content is in the store.
 
         Returns where the content lies, which is another place than ``stored`` says if the content was there before.
+        ``lost_key`` is a place where nothing lies any more: if the content is said to be there, it moves to ``stored``.
         """
         ...
 

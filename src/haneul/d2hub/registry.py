@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
+import structlog
+
 from haneul.d2hub.caches import Lru, RepositoryCache
 from haneul.d2hub.digests import Digest, digest_of, is_digest, parse_digest
 from haneul.d2hub.errors import (
@@ -21,12 +23,21 @@ from haneul.d2hub.errors import (
     TagImmutableError,
 )
 from haneul.d2hub.manifests import parse_manifest
-from haneul.d2hub.model import BytesContent, Content, FileContent, LinkedBlob, ManifestPush, StoredManifest
+from haneul.d2hub.model import (
+    BytesContent,
+    Content,
+    FileContent,
+    LinkedBlob,
+    ManifestPush,
+    StoredBlob,
+    StoredManifest,
+)
 from haneul.d2hub.names import parse_tag, project_of
 from haneul.d2hub.ports import BlobStore, Catalog, Metadata
 from haneul.d2hub.rules import Rules
 from haneul.kernel.clock import Clock
 
+_log = structlog.get_logger(__name__)
 MIB: Final = 1 << 20
 #: Content of at most so many bytes is kept in memory once it was read: configurations of images are.
 _SMALL: Final = 64 << 10
@@ -116,11 +127,22 @@ class Registry:
         stored = await self.store.finish(repository, upload, str(digest))
         try:
             kept = await self.metadata.link_blob(repository, stored, now=self._clock.now())
+            if kept.key != stored.key and await self.store.content(kept.key) is None:
+                kept = await self._found_again(repository, stored, kept.key)
         finally:
             self._links.changed(repository)
         if kept.key != stored.key:
             # Somebody else pushed the same before.
             await self.store.remove([stored.key])
+
+    async def _found_again(self, repository: str, stored: StoredBlob, lost_key: str) -> StoredBlob:
+        """Put content in the place of a file that is lost: of a copy that was not whole, or of a broken disk."""
+        _log.warning("lost content was pushed again", digest=stored.digest, lost=lost_key, key=stored.key)
+        try:
+            return await self.metadata.link_blob(repository, stored, now=self._clock.now(), lost_key=lost_key)
+        finally:
+            # Other repositories' links name the lost file too.
+            self._links.clear()
 
     async def push_blob(self, repository: str, digest: Digest, parts: AsyncIterator[bytes]) -> None:
         """Take a whole blob at once."""
@@ -129,8 +151,15 @@ class Registry:
         await self.finish_upload(repository, upload, digest)
 
     async def mount(self, repository: str, digest: str, sources: Sequence[str]) -> bool:
-        """Give a repository a blob that one of the sources has; False if none has."""
+        """Give a repository a blob that one of the sources has; False if none has, or its content is lost."""
         for source in sources:
+            try:
+                linked = await self._linked(source, digest)
+            except BlobUnknownError:
+                continue
+            if await self.store.content(linked.stored.key) is None:
+                self._links.changed(source)
+                continue
             try:
                 mounted = await self.metadata.mount_blob(
                     digest, source=source, target=repository, now=self._clock.now()

@@ -118,6 +118,17 @@ async def test_content_that_is_there_keeps_its_place(metadata: SqlMetadata) -> N
     assert await metadata.link_blob("shop/other", again, now=NOW) == first
 
 
+async def test_content_moves_only_from_where_it_was_lost(metadata: SqlMetadata) -> None:
+    first = blob("x")
+    await metadata.link_blob("shop/web", first, now=NOW)
+    again = StoredBlob(first.digest, "another key", first.size)
+    assert await metadata.link_blob("shop/other", again, now=NOW, lost_key="a third key") == first
+    assert await metadata.link_blob("shop/other", again, now=NOW, lost_key=first.key) == again
+    found = await metadata.blob("shop/web", first.digest)
+    assert found is not None
+    assert found.stored == again
+
+
 async def test_mounting(metadata: SqlMetadata) -> None:
     digest = blob("x").digest
     assert not await metadata.mount_blob(digest, source="shop/web", target="shop/other", now=NOW)

@@ -20,7 +20,7 @@ things = Table("things", MetaData(), Column("name", String(10), primary_key=True
 @pytest.fixture
 async def database(tmp_path: Path) -> AsyncIterator[SqlDatabase]:
     database = SqlDatabase(open_blocking_database(f"sqlite:///{tmp_path}/hub.db"))
-    await database.write(lambda connection: things.create(connection))
+    await database.write(things.create)
     yield database
     database.close()
 

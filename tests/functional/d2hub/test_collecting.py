@@ -19,6 +19,7 @@ from haneul.d2hub.adapters.sql_metadata import SqlMetadata
 from haneul.d2hub.collecting import STRAY_SECONDS, Collector
 from haneul.d2hub.digests import digest_of
 from haneul.d2hub.errors import BlobUnknownError, BlobUploadUnknownError
+from haneul.d2hub.model import FileContent
 from haneul.d2hub.registry import Limits, Registry
 from haneul.kernel.clock import VirtualClock
 from haneul.kernel.database import open_blocking_database
@@ -127,6 +128,25 @@ async def test_who_asks_for_a_blob_to_rely_on_it_keeps_it(hub: Parts) -> None:
     assert hub.files() == 0
     with pytest.raises(BlobUnknownError):
         await hub.registry.blob(REPOSITORY, digest, relied_on=True)
+
+
+async def test_pushing_again_heals_what_was_lost(hub: Parts) -> None:
+    data = b"x" * 100_000
+    digest = await hub.pushed(data)
+    await hub.registry.push_blob("shop/other", digest_of(data), parts(data))
+    assert (await hub.registry.blob("shop/other", digest)).size == len(data)
+    [lost] = [path for path in (hub.folder / "blobs").rglob("*") if path.is_file()]
+    lost.unlink()
+    assert not await hub.registry.mount("shop/third", digest, [REPOSITORY])
+    with pytest.raises(BlobUnknownError):
+        await hub.registry.blob(REPOSITORY, digest)
+    await hub.pushed(data)
+    assert hub.files() == 1
+    for repository in (REPOSITORY, "shop/other"):
+        content = await hub.registry.blob(repository, digest)
+        assert isinstance(content, FileContent)
+        assert content.path.read_bytes() == data
+    assert await hub.registry.mount("shop/third", digest, [REPOSITORY])
 
 
 async def test_the_same_content_pushed_twice_is_kept_once(hub: Parts) -> None:

@@ -76,8 +76,13 @@ class SqlMetadata:
         return None if row is None else LinkedBlob(StoredBlob(digest, row.key, row.size), aware(row.touched))
 
     @writes
-    def link_blob(self, connection: Connection, repository: str, stored: StoredBlob, *, now: datetime) -> StoredBlob:
-        """Write content down if it is new, and the repository's link to it."""
+    def link_blob(
+        self, connection: Connection, repository: str, stored: StoredBlob, *, now: datetime, lost_key: str = ""
+    ) -> StoredBlob:
+        """Write content down if it is new or was lost, and the repository's link to it."""
+        if lost_key:
+            lost = and_(blobs.c.digest == stored.digest, blobs.c.key == lost_key)
+            connection.execute(update(blobs).where(lost).values(key=stored.key, size=stored.size))
         values = {"digest": stored.digest, "key": stored.key, "size": stored.size, "touched": now}
         row = connection.execute(self._keep, values).one()
         self._link(connection, self._repository(connection, repository, now), stored.digest, now)
