@@ -212,15 +212,20 @@ class RegistryHttp:
         return json_reply(200, {"repositories": names[:limit]}, _next_page("/v2/_catalog", names, limit))
 
     async def _sources(self, request: Request, grant: Grant | None, repository: str, digest: str) -> Sequence[str]:
-        """Return where a blob may be mounted from: the named repository, or any of the same project."""
+        """Return where a blob may be mounted from: the named repository, or any of the same project.
+
+        It has to be one that the request's token allows to pull from, or everybody may: what the account may besides
+        is no business of a token that was given out for less.
+        """
         if named := request.parameter("from"):
             source = parse_repository(named)
-            if grant is not None and grant.allows(source, Action.PULL):
-                return [source]
-            account = await self._accounts.account(grant.account) if grant is not None else None
-            return [source] if Action.PULL in await self._accounts.allowed(account, project_of(source)) else []
-        # Whoever may push to the repository may pull from its project: rights are the project's.
-        return await self._registry.catalog.homes(digest, project=project_of(repository))
+            public = self._registry.rules.rules(project_of(source)).public
+            return [source] if public or (grant is not None and grant.allows(source, Action.PULL)) else []
+        project = project_of(repository)
+        if self._registry.rules.rules(project).public:
+            return await self._registry.catalog.homes(digest, project=project)
+        allowed = grant.repositories if grant is not None else {}
+        return [name for name, may in allowed.items() if Action.PULL in may and project_of(name) == project]
 
 
 def _who(grant: Grant | None) -> str:
