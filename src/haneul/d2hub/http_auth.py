@@ -88,7 +88,7 @@ class Doorkeeper:
 
     def challenge(self, request: Request, error: ChallengeError) -> Headers:
         """Return the header that tells a client where to get which token (RFC 6750, section 3)."""
-        base = self._url or f"{request.scheme}://{request.headers.get('host', 'localhost')}"
+        base = self._url or f"{request.scheme}://{request.authority or 'localhost'}"
         parts = [f'realm="{base}{TOKEN_PATH}"', f'service="{self._tokens.service}"']
         if error.scope:
             parts.append(f'scope="{error.scope}"')

@@ -43,6 +43,19 @@ def test_tls_by_its_own_authority(tmp_path: Path) -> None:
         assert (hub.data / "tls" / "tls.crt").read_bytes() != certificate
 
 
+def test_the_challenge_names_the_host_over_http_2_too(tmp_path: Path) -> None:
+    with running(tmp_path / "data") as hub:
+        for version, said in (("--http2", "2"), ("--http1.1", "1.1")):
+            done = subprocess.run(
+                ["curl", "--silent", "--show-error", version, "--cacert", str(hub.data / "tls" / "ca.crt"),
+                 "--noproxy", "*", "--dump-header", "-", "--output", "/dev/null", "--write-out", "%{http_version}",
+                 f"{hub.url}/v2/"],
+                capture_output=True, text=True, timeout=60, check=True,
+            )  # fmt: skip
+            assert f'realm="{hub.url}/token"' in done.stdout
+            assert done.stdout.splitlines()[-1] == said
+
+
 def serve(*options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "haneul.app.main", "d2hub", "serve", *options],
