@@ -182,18 +182,22 @@ class Catalog(Protocol):
 
 
 class Keeping(Protocol):
-    """The part of a collection that is decided by references, each step in one transaction."""
+    """The part of a collection that is decided by references, ``limit`` rows in a transaction."""
 
-    async def purge_deleted(self, *, before: datetime) -> int:
+    async def purge_deleted(self, *, before: datetime, limit: int) -> int:
         """Remove manifests and tags that were deleted before a moment, for good; return how many manifests."""
         ...
 
-    async def unlink_unreferenced(self, *, untouched_since: datetime, limit: int) -> int:
-        """Take blobs from repositories that no manifest there refers to; return how many."""
+    def unlink_unreferenced(self, *, untouched_since: datetime, limit: int) -> AsyncIterator[int]:
+        """Take blobs from repositories that no manifest there refers to; yield how many, after each transaction."""
         ...
 
-    async def drop_unlinked(self, *, untouched_since: datetime, limit: int) -> Sequence[StoredBlob]:
-        """Forget blobs that no repository has; return them, for their content to be removed."""
+    def drop_unlinked(self, *, untouched_since: datetime, limit: int) -> AsyncIterator[Sequence[StoredBlob]]:
+        """Forget blobs that no repository has; yield them, for their content to be removed."""
+        ...
+
+    async def drop_empty(self, *, untouched_since: datetime, limit: int) -> int:
+        """Forget repositories in which nothing is left; return how many."""
         ...
 
     async def unknown(self, keys: Sequence[str]) -> Sequence[str]:

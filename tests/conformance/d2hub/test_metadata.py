@@ -8,11 +8,12 @@ import random
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection
+from sqlalchemy import Connection, event
 
 from haneul.app.d2hub import migrated
 from haneul.d2hub import tables
@@ -87,12 +88,13 @@ async def push(metadata: SqlMetadata, repository: str, *texts: str, tag: str = "
 
 async def collect(keeping: SqlKeeping, *, at: datetime, undo: timedelta = HOUR, grace: timedelta = HOUR) -> set[str]:
     """Collect as the collector does; return the keys of content that went."""
-    await keeping.purge_deleted(before=at - undo)
-    while await keeping.unlink_unreferenced(untouched_since=at - grace, limit=3):
+    await keeping.purge_deleted(before=at - undo, limit=3)
+    async for _ in keeping.unlink_unreferenced(untouched_since=at - grace, limit=3):
         pass
     gone: set[str] = set()
-    while found := await keeping.drop_unlinked(untouched_since=at - grace, limit=3):
+    async for found in keeping.drop_unlinked(untouched_since=at - grace, limit=3):
         gone |= {one.key for one in found}
+    await keeping.drop_empty(untouched_since=at - grace, limit=3)
     return gone
 
 
@@ -212,6 +214,44 @@ async def test_collections_leave_what_is_needed(metadata: SqlMetadata, keeping: 
     for text in ("a", "b"):
         assert await metadata.blob("shop/web", blob(text).digest) is not None
     assert await metadata.blob("shop/web", blob("unused").digest) is None
+
+
+async def test_whoever_writes_waits_for_a_few_rows_only(
+    metadata: SqlMetadata, keeping: SqlKeeping, database: SqlDatabase
+) -> None:
+    """Under the write lock rows are found by their keys, never by looking at all; and each lock takes few."""
+    texts = [f"b{number}" for number in range(10)]
+    for text in texts:
+        made = await push(metadata, "shop/web", text, tag=text)
+        await metadata.delete("shop/web", made.digest, now=NOW, by="x")
+    locks: list[list[tuple[str, Any]]] = []
+
+    def begun(connection: Connection) -> None:
+        if connection.get_execution_options().get("haneul_writes"):
+            locks.append([])
+
+    def asked(connection: Connection, _: Any, statement: str, parameters: Any, *__: Any) -> None:
+        if connection.get_execution_options().get("haneul_writes") and not statement.startswith("BEGIN"):
+            locks[-1].append((statement, parameters))
+
+    event.listen(database.engine, "begin", begun)
+    event.listen(database.engine, "before_cursor_execute", asked)
+    assert await collect(keeping, at=NOW + 5 * HOUR) == {blob(text).key for text in texts}
+    event.remove(database.engine, "begin", begun)
+    event.remove(database.engine, "before_cursor_execute", asked)
+    assert await SqlCatalog(database).projects() == []
+    assert sum(map(len, locks)) >= 10
+    assert max(map(len, locks)) <= 3
+
+    def plans(connection: Connection) -> list[str]:
+        asked = [entry for lock in locks for entry in lock]
+        return [
+            row.detail
+            for entry in asked
+            for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {entry[0]}", entry[1])
+        ]
+
+    assert [plan for plan in await database.read(plans) if plan.startswith("SCAN")] == []
 
 
 async def test_a_deleted_image_is_collected_after_its_undo(metadata: SqlMetadata, keeping: SqlKeeping) -> None:
