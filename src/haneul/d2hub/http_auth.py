@@ -132,7 +132,8 @@ class Doorkeeper:
                     continue
                 allowed = await self._accounts.allowed(account, project_of(name))
                 wanted = frozenset(Action) if "*" in scope.actions else {a for a in Action if a in scope.actions}
-                access[name] = access.get(name, frozenset()) | (allowed & wanted)
+                if allowed & wanted:
+                    access[name] = access.get(name, frozenset()) | (allowed & wanted)
                 asked[name] = asked.get(name, frozenset()) | wanted
         name = account.name if account else ""
         return self._tokens.issue(name, access, asked, catalog=catalog, maintenance=maintenance)
