@@ -201,7 +201,7 @@ async def _document(request: Request) -> dict[str, Any]:
     data = await request.read(_LARGEST_BODY)
     try:
         document = json.loads(data or b"{}") if data is not None else None
-    except ValueError:
+    except (ValueError, RecursionError):
         document = None
     if not isinstance(document, dict):
         raise RequestInvalidError("the body is no JSON object, or too large")

@@ -38,7 +38,8 @@ class BlobStore(Protocol):
     async def append(self, scope: str, upload: str, parts: AsyncIterator[bytes], *, at: int | None = None) -> int:
         """Add bytes to an upload, at its end, and return its size; ``at`` is where the caller thinks that is.
 
-        Whatever arrived before ``parts`` failed stays. Raises RangeNotSatisfiableError if ``at`` is not the end.
+        Whatever arrived before ``parts`` failed stays; nothing does of what there is no room for. Raises
+        RangeNotSatisfiableError if ``at`` is not the end.
         """
         ...
 

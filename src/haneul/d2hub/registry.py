@@ -6,6 +6,7 @@ down, written down before it is acknowledged, and forgotten before it is removed
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -36,6 +37,7 @@ from haneul.d2hub.names import parse_tag, project_of
 from haneul.d2hub.ports import BlobStore, Catalog, Metadata
 from haneul.d2hub.rules import Rules
 from haneul.kernel.clock import Clock
+from haneul.kernel.errors import HaneulError
 
 _log = structlog.get_logger(__name__)
 MIB: Final = 1 << 20
@@ -145,10 +147,15 @@ class Registry:
             self._links.clear()
 
     async def push_blob(self, repository: str, digest: Digest, parts: AsyncIterator[bytes]) -> None:
-        """Take a whole blob at once."""
+        """Take a whole blob at once. Nobody knows the upload's name, so it ends with whatever goes wrong."""
         upload = await self.store.begin(repository)
-        await self.store.append(repository, upload, parts)
-        await self.finish_upload(repository, upload, digest)
+        try:
+            await self.store.append(repository, upload, parts)
+            await self.finish_upload(repository, upload, digest)
+        except BaseException:
+            with contextlib.suppress(HaneulError, OSError):
+                await self.store.cancel(repository, upload)
+            raise
 
     async def mount(self, repository: str, digest: str, sources: Sequence[str]) -> bool:
         """Give a repository a blob that one of the sources has; False if none has, or its content is lost."""

@@ -130,6 +130,16 @@ async def test_who_asks_for_a_blob_to_rely_on_it_keeps_it(hub: Parts) -> None:
         await hub.registry.blob(REPOSITORY, digest, relied_on=True)
 
 
+async def test_a_push_at_once_that_breaks_leaves_nothing(hub: Parts) -> None:
+    async def broken() -> AsyncIterator[bytes]:
+        yield b"x" * 100_000
+        raise ConnectionResetError
+
+    with pytest.raises(ConnectionResetError):
+        await hub.registry.push_blob(REPOSITORY, digest_of(b""), broken())
+    assert [path for path in (hub.folder / "uploads").rglob("*") if path.is_file()] == []
+
+
 async def test_pushing_again_heals_what_was_lost(hub: Parts) -> None:
     data = b"x" * 100_000
     digest = await hub.pushed(data)
