@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from typing import Final
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from haneul.d2hub.digests import parse_digest
 from haneul.d2hub.errors import (
@@ -182,7 +182,9 @@ class RegistryHttp:
         self._door.check(request, repository, Action.PULL)
         artifact_type = request.parameter("artifactType")
         entries = []
-        for found in await self._registry.catalog.referrers(repository, digest, artifact_type):
+        after = request.parameter("last")
+        page = await self._registry.catalog.referrers(repository, digest, artifact_type, after=after)
+        for found in page.entries:
             entry: dict[str, object] = {"mediaType": found.media_type, "digest": found.digest, "size": found.size}
             if found.artifact_type:
                 entry["artifactType"] = found.artifact_type
@@ -190,6 +192,9 @@ class RegistryHttp:
                 entry["annotations"] = dict(found.annotations)
             entries.append(entry)
         headers: Headers = [("oci-filters-applied", "artifactType")] if artifact_type else []
+        if page.more:
+            asked = {"last": page.entries[-1].digest} | ({"artifactType": artifact_type} if artifact_type else {})
+            headers.append(("link", f'</v2/{repository}/referrers/{digest}?{urlencode(asked)}>; rel="next"'))
         document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}
         return json_reply(200, document, headers, media_type=OCI_INDEX)
 

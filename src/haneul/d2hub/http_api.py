@@ -81,7 +81,7 @@ class ApiHttp:
         return json_reply(200, {"items": items, "continue": found[-1].name if len(found) == _PAGE else ""})
 
     async def _image(self, request: Request) -> Reply:
-        """Return a manifest with what it says, its tags and its referrers."""
+        """Return a manifest with what it says, its tags and its referrers, as many as fit into one answer."""
         repository = self._repository(request, Action.PULL)
         found = await self._registry.manifest(repository, parse_reference(request.parameter("reference")))
         tags = await self._registry.catalog.tags(repository) or []
@@ -94,7 +94,8 @@ class ApiHttp:
             "tags": [entry.name for entry in tags if entry.digest == found.digest],
             "manifest": json.loads(found.content),
             "referrers": [
-                {"digest": entry.digest, "artifactType": entry.artifact_type, "size": entry.size} for entry in referrers
+                {"digest": entry.digest, "artifactType": entry.artifact_type, "size": entry.size}
+                for entry in referrers.entries
             ],
         }
         return json_reply(200, document)

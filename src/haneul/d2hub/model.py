@@ -126,6 +126,14 @@ class Referrer:
 
 
 @dataclass(frozen=True)
+class ReferrersPage:
+    """Some of a manifest's referrers, and whether there are more after the last."""
+
+    entries: tuple[Referrer, ...] = ()
+    more: bool = False
+
+
+@dataclass(frozen=True)
 class TagEntry:
     """A tag and what it names."""
 

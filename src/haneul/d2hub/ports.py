@@ -14,7 +14,7 @@ from haneul.d2hub.model import (
     Deletion,
     LinkedBlob,
     ManifestPush,
-    Referrer,
+    ReferrersPage,
     RepositoryEntry,
     StoredBlob,
     StoredManifest,
@@ -148,8 +148,13 @@ class Catalog(Protocol):
         """Return tags in the order of their bytes, or None if there is no such repository."""
         ...
 
-    async def referrers(self, repository: str, subject: str, artifact_type: str = "") -> Sequence[Referrer]:
-        """Return the manifests whose subject this is."""
+    async def referrers(
+        self, repository: str, subject: str, artifact_type: str = "", *, after: str = ""
+    ) -> ReferrersPage:
+        """Return the manifests whose subject this is, in the order of their digests, as many as fit into one answer.
+
+        ``after`` is the digest that the page before ended with.
+        """
         ...
 
     async def repositories(
