@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -112,6 +112,21 @@ class ManifestPush:
     by: str
     tag: str = ""
     immutable: bool = False
+
+
+@dataclass(frozen=True)
+class DeletionOrder:
+    """A tag or manifest that is to be deleted, and who said so.
+
+    With ``expected`` a tag is only deleted if nobody set it since. Tags for which ``stays`` holds are not taken away.
+    """
+
+    repository: str
+    reference: str
+    now: datetime
+    by: str
+    expected: TagEntry | None = None
+    stays: Callable[[str], bool] = field(default=lambda _: False)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from haneul.d2hub.model import (
     Collected,
     Content,
     Deletion,
+    DeletionOrder,
     LinkedBlob,
     ManifestPush,
     ReferrersPage,
@@ -133,10 +134,10 @@ class Metadata(Protocol):
         """
         ...
 
-    async def delete(self, repository: str, reference: str, *, now: datetime, by: str) -> bool:
-        """Delete a tag, or a manifest with all tags that name it; False if it is not there.
+    async def delete(self, deletion: DeletionOrder) -> bool:
+        """Delete a tag, or a manifest with all tags that name it; False if it is not there, or not as expected.
 
-        Raises UnsupportedError if another manifest refers to it.
+        Raises UnsupportedError if another manifest refers to it, TagImmutableError if a tag stays.
         """
         ...
 

@@ -21,17 +21,18 @@ from haneul.d2hub.errors import (
     DigestInvalidError,
     ManifestTooLargeError,
     ManifestUnknownError,
-    TagImmutableError,
 )
 from haneul.d2hub.manifests import parse_manifest
 from haneul.d2hub.model import (
     BytesContent,
     Content,
+    DeletionOrder,
     FileContent,
     LinkedBlob,
     ManifestPush,
     StoredBlob,
     StoredManifest,
+    TagEntry,
 )
 from haneul.d2hub.names import parse_tag, project_of
 from haneul.d2hub.ports import BlobStore, Catalog, Metadata
@@ -206,12 +207,17 @@ class Registry:
             self._changed(repository)
         return Pushed(str(digest), manifest.subject)
 
-    async def delete_manifest(self, repository: str, reference: str, by: str) -> None:
-        """Delete a tag or a manifest. Raises ManifestUnknownError, TagImmutableError."""
-        if self.rules.rules(project_of(repository)).immutable_tags:
-            await self._check_kept(repository, reference)
+    async def delete_manifest(
+        self, repository: str, reference: str, by: str, *, expected: TagEntry | None = None
+    ) -> None:
+        """Delete a tag, if it is still as ``expected``, or a manifest.
+
+        Raises ManifestUnknownError, TagImmutableError.
+        """
+        stays = self.rules.rules(project_of(repository)).keeps_tag
+        order = DeletionOrder(repository, reference, self._clock.now(), by, expected, stays)
         try:
-            found = await self.metadata.delete(repository, reference, now=self._clock.now(), by=by)
+            found = await self.metadata.delete(order)
         finally:
             self._changed(repository)
         if not found:
@@ -255,18 +261,6 @@ class Registry:
                 raise _no_blob(repository, digest)
             self._links.put(repository, digest, linked, state=state)
         return linked
-
-    async def _check_kept(self, repository: str, reference: str) -> None:
-        """Refuse what would take an immutable tag away. Raises TagImmutableError."""
-        names = [reference]
-        if is_digest(reference):
-            entries = await self.catalog.tags(repository) or []
-            names = [entry.name for entry in entries if entry.digest == reference]
-        for name in names:
-            if self._keeps(repository, name):
-                raise TagImmutableError(
-                    f"{repository}:{name} stays, by the rules of its project", hint="an owner can change the rules"
-                )
 
     def _keeps(self, repository: str, tag: str) -> bool:
         return self.rules.rules(project_of(repository)).keeps_tag(tag)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import random
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from haneul.d2hub.adapters.sql_metadata import SqlMetadata
 from haneul.d2hub.digests import digest_of
 from haneul.d2hub.errors import ManifestBlobUnknownError, TagImmutableError, UnsupportedError
 from haneul.d2hub.manifests import OCI_INDEX, OCI_MANIFEST, parse_manifest
-from haneul.d2hub.model import ManifestPush, StoredBlob
+from haneul.d2hub.model import DeletionOrder, ManifestPush, StoredBlob
 from haneul.kernel.database import open_blocking_database
 from haneul.kernel.errors import ConflictError
 
@@ -168,11 +169,42 @@ async def test_an_immutable_tag(metadata: SqlMetadata) -> None:
     assert found.digest == first.digest
 
 
+async def test_a_tag_that_was_set_since_is_not_deleted(metadata: SqlMetadata, catalog: SqlCatalog) -> None:
+    await push(metadata, "shop/web", "a", tag="v1")
+    [seen] = await catalog.tags("shop/web") or []
+    order = DeletionOrder("shop/web", "v1", NOW, "x", expected=seen)
+    for texts in ("a", "b"):
+        await push(metadata, "shop/web", texts, tag="v1", now=NOW + HOUR)
+        assert not await metadata.delete(order)
+    [seen] = await catalog.tags("shop/web") or []
+    assert await metadata.delete(replace(order, expected=seen))
+
+
+async def test_tags_that_stay_are_asked_for_where_they_are_deleted(metadata: SqlMetadata, catalog: SqlCatalog) -> None:
+    made = await push(metadata, "shop/web", "a", tag="v1")
+    for tag in ("latest", "next"):
+        await metadata.put_manifest(change("shop/web", blob("a"), tag=tag))
+    asked: list[str] = []
+
+    def stays(tag: str) -> bool:
+        asked.append(tag)
+        return tag == "v1"
+
+    for reference in ("v1", made.digest):
+        with pytest.raises(TagImmutableError):
+            await metadata.delete(DeletionOrder("shop/web", reference, NOW, "x", stays=stays))
+    assert [entry.name for entry in await catalog.tags("shop/web") or []] == ["latest", "next", "v1"]
+    assert await catalog.deletions("shop/web") == []
+    asked.clear()
+    assert await metadata.delete(DeletionOrder("shop/web", "next", NOW, "x", stays=stays))
+    assert asked == ["next"]
+
+
 async def test_what_is_needed_is_not_deleted(metadata: SqlMetadata) -> None:
     made = await push(metadata, "shop/web", "a")
     await metadata.put_manifest(index("shop/web", made, tag="multi"))
     with pytest.raises(UnsupportedError):
-        await metadata.delete("shop/web", made.digest, now=NOW, by="x")
+        await metadata.delete(DeletionOrder("shop/web", made.digest, NOW, "x"))
     with pytest.raises(UnsupportedError):
         await metadata.delete_blob("shop/web", blob("a").digest, now=NOW)
     assert await metadata.manifest("shop/web", made.digest) is not None
@@ -186,7 +218,7 @@ async def test_a_tag_given_away_can_be_brought_back(metadata: SqlMetadata, catal
     assert (gone.tag, gone.digest, gone.by) == ("v1", first.digest, "tester")
     with pytest.raises(ConflictError):
         await catalog.undelete("shop/web", "v1", now=NOW)
-    await metadata.delete("shop/web", "v1", now=NOW - HOUR, by="x")
+    await metadata.delete(DeletionOrder("shop/web", "v1", NOW - HOUR, "x"))
     assert await catalog.undelete("shop/web", "v1", now=NOW)
     found = await metadata.manifest("shop/web", "v1")
     assert found is not None
@@ -197,8 +229,8 @@ async def test_an_index_comes_back_with_its_images(metadata: SqlMetadata, catalo
     made = await push(metadata, "shop/web", "a", "b")
     outer = index("shop/web", made, tag="multi")
     await metadata.put_manifest(outer)
-    await metadata.delete("shop/web", outer.digest, now=NOW, by="x")
-    await metadata.delete("shop/web", made.digest, now=NOW + HOUR, by="x")
+    await metadata.delete(DeletionOrder("shop/web", outer.digest, NOW, "x"))
+    await metadata.delete(DeletionOrder("shop/web", made.digest, NOW + HOUR, "x"))
     await metadata.delete_blob("shop/web", blob("b").digest, now=NOW + HOUR)
     assert await catalog.undelete("shop/web", outer.digest, now=NOW + 2 * HOUR)
     for reference in ("multi", made.digest):
@@ -223,7 +255,7 @@ async def test_whoever_writes_waits_for_a_few_rows_only(
     texts = [f"b{number}" for number in range(10)]
     for text in texts:
         made = await push(metadata, "shop/web", text, tag=text)
-        await metadata.delete("shop/web", made.digest, now=NOW, by="x")
+        await metadata.delete(DeletionOrder("shop/web", made.digest, NOW, "x"))
     locks: list[list[tuple[str, Any]]] = []
 
     def begun(connection: Connection) -> None:
@@ -257,7 +289,7 @@ async def test_whoever_writes_waits_for_a_few_rows_only(
 async def test_a_deleted_image_is_collected_after_its_undo(metadata: SqlMetadata, keeping: SqlKeeping) -> None:
     made = await push(metadata, "shop/web", "a", tag="v1")
     later = NOW + 5 * HOUR
-    await metadata.delete("shop/web", made.digest, now=later, by="x")
+    await metadata.delete(DeletionOrder("shop/web", made.digest, later, "x"))
     assert await collect(keeping, at=later + HOUR / 2) == set()
     foreseen = await keeping.collectable(deleted_before=later + HOUR, untouched_since=later + HOUR)
     assert (foreseen.manifests, foreseen.links, foreseen.blobs, foreseen.bytes) == (1, 1, 1, 1)
@@ -268,7 +300,7 @@ async def test_a_deleted_image_is_collected_after_its_undo(metadata: SqlMetadata
 async def test_shared_content_stays_for_the_other_repository(metadata: SqlMetadata, keeping: SqlKeeping) -> None:
     first = await push(metadata, "shop/web", "shared")
     await push(metadata, "shop/other", "shared", tag="v1")
-    await metadata.delete("shop/web", first.digest, now=NOW, by="x")
+    await metadata.delete(DeletionOrder("shop/web", first.digest, NOW, "x"))
     assert await collect(keeping, at=NOW + 9 * HOUR) == set()
     assert await metadata.blob("shop/other", blob("shared").digest) is not None
     assert await metadata.blob("shop/web", blob("shared").digest) is None
@@ -351,7 +383,7 @@ async def test_nothing_live_is_ever_collected(metadata: SqlMetadata, keeping: Sq
             repository = chance.choice(repositories)
             entries = await SqlCatalog(metadata.database).tags(repository) or []
             if entries:
-                await metadata.delete(repository, chance.choice(entries).digest, now=NOW, by="x")
+                await metadata.delete(DeletionOrder(repository, chance.choice(entries).digest, NOW, "x"))
             await asyncio.sleep(0)
 
     async def collector(stop: asyncio.Event) -> None:
