@@ -79,8 +79,12 @@ class BlobStore(Protocol):
 class Accounts(Protocol):
     """Who there is, and what they may do in a project, which is the first part of repositories' names."""
 
-    async def sign_in(self, name: str, secret: str) -> Account | None:
-        """Return the account whose secret this is, or None, after the same time whatever is wrong."""
+    async def sign_in(self, name: str, secret: str, *, client: str = "") -> Account | None:
+        """Return the account whose secret this is, or None, after the same time whatever is wrong.
+
+        ``client`` is the address that asks: who guesses secrets makes others of the same address wait, nobody else.
+        Raises UnavailableError if too many wait.
+        """
         ...
 
     async def account(self, name: str) -> Account | None:
