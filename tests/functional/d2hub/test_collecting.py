@@ -19,7 +19,7 @@ from haneul.d2hub.adapters.sql_metadata import SqlMetadata
 from haneul.d2hub.collecting import STRAY_SECONDS, Collector
 from haneul.d2hub.digests import digest_of
 from haneul.d2hub.errors import BlobUnknownError, BlobUploadUnknownError
-from haneul.d2hub.model import FileContent
+from haneul.d2hub.model import FileContent, StoredBlob
 from haneul.d2hub.registry import Limits, Registry
 from haneul.kernel.clock import VirtualClock
 from haneul.kernel.database import open_blocking_database
@@ -138,6 +138,30 @@ async def test_a_push_at_once_that_breaks_leaves_nothing(hub: Parts) -> None:
     with pytest.raises(ConnectionResetError):
         await hub.registry.push_blob(REPOSITORY, digest_of(b""), broken())
     assert [path for path in (hub.folder / "uploads").rglob("*") if path.is_file()] == []
+
+
+async def test_content_is_on_the_disk_before_it_is_written_down(hub: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[tuple[str, str]] = []
+    rename, fsync, link = Path.rename, os.fsync, hub.registry.metadata.link_blob
+
+    def renamed(path: Path, target: Path) -> Path:
+        done.append(("rename", str(target)))
+        return rename(path, target)
+
+    def synced(descriptor: int) -> None:
+        done.append(("sync", str(Path(f"/proc/self/fd/{descriptor}").readlink())))
+        fsync(descriptor)
+
+    async def linked(repository: str, stored: StoredBlob, *, now: datetime) -> StoredBlob:
+        done.append(("write down", str(hub.folder / "blobs" / stored.key)))
+        return await link(repository, stored, now=now)
+
+    monkeypatch.setattr(Path, "rename", renamed)
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(hub.registry.metadata, "link_blob", linked)
+    await hub.pushed(b"content")
+    file = done[0][1]
+    assert done == [("rename", file), ("sync", file), ("sync", str(Path(file).parent)), ("write down", file)]
 
 
 async def test_pushing_again_heals_what_was_lost(hub: Parts) -> None:
