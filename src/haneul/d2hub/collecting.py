@@ -81,16 +81,17 @@ class Collector:
     async def _by_reference(self) -> Collected:
         now, limits = self._now(), self._registry.limits
         untouched_since = now - limits.grace
-        purged = await self._keeping.purge_deleted(before=now - limits.undo)
+        purged = await self._keeping.purge_deleted(before=now - limits.undo, limit=_BATCH)
         unlinked = 0
-        while count := await self._keeping.unlink_unreferenced(untouched_since=untouched_since, limit=_BATCH):
+        async for count in self._keeping.unlink_unreferenced(untouched_since=untouched_since, limit=_BATCH):
             unlinked += count
             self._registry.collected()
         blobs, size = 0, 0
-        while gone := await self._keeping.drop_unlinked(untouched_since=untouched_since, limit=_BATCH):
+        async for gone in self._keeping.drop_unlinked(untouched_since=untouched_since, limit=_BATCH):
             await self._store.remove([blob.key for blob in gone])
             blobs += len(gone)
             size += sum(blob.size for blob in gone)
+        await self._keeping.drop_empty(untouched_since=untouched_since, limit=_BATCH)
         return Collected(manifests=purged, links=unlinked, blobs=blobs, bytes=size)
 
     async def _by_name(self, done: Collected) -> Collected:

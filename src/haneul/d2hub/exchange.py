@@ -44,6 +44,8 @@ class Request:
     body: Body
     scheme: str = "https"
     client: str = ""
+    #: Host and port by which the client came: HTTP/2's ``:authority``, or the header ``Host`` (RFC 9113, 8.3.1).
+    authority: str = ""
 
     @cached_property
     def query(self) -> dict[str, list[str]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from typing import Final
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from haneul.d2hub.digests import parse_digest
 from haneul.d2hub.errors import (
@@ -182,7 +182,9 @@ class RegistryHttp:
         self._door.check(request, repository, Action.PULL)
         artifact_type = request.parameter("artifactType")
         entries = []
-        for found in await self._registry.catalog.referrers(repository, digest, artifact_type):
+        after = request.parameter("last")
+        page = await self._registry.catalog.referrers(repository, digest, artifact_type, after=after)
+        for found in page.entries:
             entry: dict[str, object] = {"mediaType": found.media_type, "digest": found.digest, "size": found.size}
             if found.artifact_type:
                 entry["artifactType"] = found.artifact_type
@@ -190,6 +192,9 @@ class RegistryHttp:
                 entry["annotations"] = dict(found.annotations)
             entries.append(entry)
         headers: Headers = [("oci-filters-applied", "artifactType")] if artifact_type else []
+        if page.more:
+            asked = {"last": page.entries[-1].digest} | ({"artifactType": artifact_type} if artifact_type else {})
+            headers.append(("link", f'</v2/{repository}/referrers/{digest}?{urlencode(asked)}>; rel="next"'))
         document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}
         return json_reply(200, document, headers, media_type=OCI_INDEX)
 
@@ -212,15 +217,20 @@ class RegistryHttp:
         return json_reply(200, {"repositories": names[:limit]}, _next_page("/v2/_catalog", names, limit))
 
     async def _sources(self, request: Request, grant: Grant | None, repository: str, digest: str) -> Sequence[str]:
-        """Return where a blob may be mounted from: the named repository, or any of the same project."""
+        """Return where a blob may be mounted from: the named repository, or any of the same project.
+
+        It has to be one that the request's token allows to pull from, or everybody may: what the account may besides
+        is no business of a token that was given out for less.
+        """
         if named := request.parameter("from"):
             source = parse_repository(named)
-            if grant is not None and grant.allows(source, Action.PULL):
-                return [source]
-            account = await self._accounts.account(grant.account) if grant is not None else None
-            return [source] if Action.PULL in await self._accounts.allowed(account, project_of(source)) else []
-        # Whoever may push to the repository may pull from its project: rights are the project's.
-        return await self._registry.catalog.homes(digest, project=project_of(repository))
+            public = self._registry.rules.rules(project_of(source)).public
+            return [source] if public or (grant is not None and grant.allows(source, Action.PULL)) else []
+        project = project_of(repository)
+        if self._registry.rules.rules(project).public:
+            return await self._registry.catalog.homes(digest, project=project)
+        allowed = grant.repositories if grant is not None else {}
+        return [name for name, may in allowed.items() if Action.PULL in may and project_of(name) == project]
 
 
 def _who(grant: Grant | None) -> str:

@@ -11,10 +11,10 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from haneul.d2hub.collecting import Collector
-from haneul.d2hub.errors import NameUnknownError, RequestInvalidError
+from haneul.d2hub.errors import ManifestUnknownError, NameUnknownError, RequestInvalidError
 from haneul.d2hub.exchange import Reply, Request, json_reply
 from haneul.d2hub.http_auth import CATALOG, MAINTENANCE, Doorkeeper
-from haneul.d2hub.model import Action, TagEntry
+from haneul.d2hub.model import Action, Grant, TagEntry
 from haneul.d2hub.names import parse_reference, parse_repository, project_of
 from haneul.d2hub.ports import Accounts
 from haneul.d2hub.registry import Registry
@@ -81,7 +81,7 @@ class ApiHttp:
         return json_reply(200, {"items": items, "continue": found[-1].name if len(found) == _PAGE else ""})
 
     async def _image(self, request: Request) -> Reply:
-        """Return a manifest with what it says, its tags and its referrers."""
+        """Return a manifest with what it says, its tags and its referrers, as many as fit into one answer."""
         repository = self._repository(request, Action.PULL)
         found = await self._registry.manifest(repository, parse_reference(request.parameter("reference")))
         tags = await self._registry.catalog.tags(repository) or []
@@ -94,7 +94,8 @@ class ApiHttp:
             "tags": [entry.name for entry in tags if entry.digest == found.digest],
             "manifest": json.loads(found.content),
             "referrers": [
-                {"digest": entry.digest, "artifactType": entry.artifact_type, "size": entry.size} for entry in referrers
+                {"digest": entry.digest, "artifactType": entry.artifact_type, "size": entry.size}
+                for entry in referrers.entries
             ],
         }
         return json_reply(200, document)
@@ -154,9 +155,16 @@ class ApiHttp:
         rules = self._registry.rules.rules(project_of(repository))
         gone = expired_tags(tags, rules, now=self._clock.now())
         if not dry:
-            for entry in gone:
-                await self._registry.delete_manifest(repository, entry.name, grant.account if grant else "")
+            gone = [entry for entry in gone if await self._let_go(repository, entry, grant)]
         return json_reply(200, {"dryRun": dry, "items": [self._tag(repository, entry) for entry in gone]})
+
+    async def _let_go(self, repository: str, entry: TagEntry, grant: Grant | None) -> bool:
+        """Delete a tag; False if somebody set or deleted it since it was looked at."""
+        try:
+            await self._registry.delete_manifest(repository, entry.name, grant.account if grant else "", expected=entry)
+        except ManifestUnknownError:
+            return False
+        return True
 
     def _repository(self, request: Request, action: Action) -> str:
         repository = parse_repository(request.parameter("repository"))
@@ -201,7 +209,7 @@ async def _document(request: Request) -> dict[str, Any]:
     data = await request.read(_LARGEST_BODY)
     try:
         document = json.loads(data or b"{}") if data is not None else None
-    except ValueError:
+    except (ValueError, RecursionError):
         document = None
     if not isinstance(document, dict):
         raise RequestInvalidError("the body is no JSON object, or too large")

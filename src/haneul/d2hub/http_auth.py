@@ -88,7 +88,7 @@ class Doorkeeper:
 
     def challenge(self, request: Request, error: ChallengeError) -> Headers:
         """Return the header that tells a client where to get which token (RFC 6750, section 3)."""
-        base = self._url or f"{request.scheme}://{request.headers.get('host', 'localhost')}"
+        base = self._url or f"{request.scheme}://{request.authority or 'localhost'}"
         parts = [f'realm="{base}{TOKEN_PATH}"', f'service="{self._tokens.service}"']
         if error.scope:
             parts.append(f'scope="{error.scope}"')
@@ -105,7 +105,8 @@ class Doorkeeper:
             form = await _form(request)
             if form.get("grant_type") != ["password"]:
                 raise RequestInvalidError("the grant type is not 'password'")
-            account = await self._signed_in(form.get("username", [""])[0], form.get("password", [""])[0])
+            name, secret = form.get("username", [""])[0], form.get("password", [""])[0]
+            account = await self._signed_in(request, name, secret)
             scopes = parse_scopes(form.get("scope", []))
         token = await self._token(account, scopes)
         document = {
@@ -132,7 +133,8 @@ class Doorkeeper:
                     continue
                 allowed = await self._accounts.allowed(account, project_of(name))
                 wanted = frozenset(Action) if "*" in scope.actions else {a for a in Action if a in scope.actions}
-                access[name] = access.get(name, frozenset()) | (allowed & wanted)
+                if allowed & wanted:
+                    access[name] = access.get(name, frozenset()) | (allowed & wanted)
                 asked[name] = asked.get(name, frozenset()) | wanted
         name = account.name if account else ""
         return self._tokens.issue(name, access, asked, catalog=catalog, maintenance=maintenance)
@@ -149,10 +151,12 @@ class Doorkeeper:
         if kind.lower() != "basic" or ":" not in text:
             raise UnauthenticatedError("tokens are given for a name and a secret", hint="sign in again")
         name, _, secret = text.partition(":")
-        return await self._signed_in(name, secret)
+        return await self._signed_in(request, name, secret)
 
-    async def _signed_in(self, name: str, secret: str) -> Account:
-        account = await self._accounts.sign_in(name, secret)
+    async def _signed_in(self, request: Request, name: str, secret: str) -> Account:
+        # Every connection has another port.
+        address = request.client.rpartition(":")[0]
+        account = await self._accounts.sign_in(name, secret, client=address)
         if account is None:
             raise UnauthenticatedError("the name or the secret is wrong", hint="sign in again")
         return account

@@ -22,8 +22,9 @@ DOCKER_LIST: Final = "application/vnd.docker.distribution.manifest.list.v2+json"
 _IMAGES: Final = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
 _INDEXES: Final = frozenset({OCI_INDEX, DOCKER_LIST})
 KNOWN: Final = _IMAGES | _INDEXES
-#: Nesting of JSON that no manifest needs; deeper is refused before the parser's own limit.
 _MOST_REFERENCES: Final = 20_000
+#: Sizes are counted in 64 bits with a sign, with the manifest's own.
+_MOST_BYTES: Final = (1 << 62) - 1
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Manifest:
     media_type: str
     #: Digests of blobs that have to be there.
     blobs: tuple[str, ...] = ()
+    #: Digests of layers that may be elsewhere; those that are here stay.
+    elsewhere: tuple[str, ...] = ()
     #: Digests of manifests that have to be there.
     manifests: tuple[str, ...] = ()
     #: The manifest that this one says something about; it may be missing.
@@ -43,8 +46,8 @@ class Manifest:
 
     @property
     def references(self) -> tuple[str, ...]:
-        """Return the digests of all that has to be there."""
-        return (*self.blobs, *self.manifests)
+        """Return the digests of all that stays as long as the manifest does."""
+        return (*self.blobs, *self.elsewhere, *self.manifests)
 
 
 def parse_manifest(content: bytes, media_type: str) -> Manifest:
@@ -84,15 +87,17 @@ def _image(document: dict[str, Any], media_type: str) -> Manifest:
     config = _descriptor(document.get("config"), "config")
     layers = _descriptors(document.get("layers"), "layers")
     # Layers with addresses of their own may be elsewhere (image specification, "urls").
-    here = [layer for layer in layers if not layer.get("urls")]
-    artifact_type = _text(document, "artifactType") or str(config["mediaType"])
+    blobs = _unique([config, *(layer for layer in layers if not layer.get("urls"))])
+    elsewhere = _unique([layer for layer in layers if layer.get("urls") and layer["digest"] not in blobs])
+    artifact_type = _text(document, "artifactType") or _text(config, "mediaType")
     return Manifest(
         media_type,
-        blobs=_unique([config, *here]),
+        blobs=blobs,
+        elsewhere=elsewhere,
         subject=_subject(document),
         artifact_type=artifact_type,
         annotations=_annotations(document),
-        content_size=sum(item["size"] for item in [config, *layers]),
+        content_size=_size([config, *layers]),
     )
 
 
@@ -106,7 +111,7 @@ def _index(document: dict[str, Any], media_type: str) -> Manifest:
         subject=_subject(document),
         artifact_type=_text(document, "artifactType"),
         annotations=_annotations(document),
-        content_size=sum(entry["size"] for entry in entries),
+        content_size=_size(entries),
     )
 
 
@@ -142,6 +147,8 @@ def _annotations(document: dict[str, Any]) -> dict[str, str]:
         return {}
     if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
         raise ManifestInvalidError("annotations are not a map of texts")
+    for text in (*value, *value.values()):
+        _check_text(text, "an annotation")
     return value
 
 
@@ -149,7 +156,21 @@ def _text(document: dict[str, Any], name: str) -> str:
     value = document.get(name, "")
     if not isinstance(value, str):
         raise ManifestInvalidError(f"{name} is no text")
+    _check_text(value, name)
     return value
+
+
+def _check_text(text: str, what: str) -> None:
+    """Refuse what is a text in JSON only: half a surrogate pair, which no encoding has, and what PostgreSQL refuses."""
+    if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise ManifestInvalidError(f"{what} has a character that is none")
+
+
+def _size(descriptors: list[dict[str, Any]]) -> int:
+    total: int = sum(entry["size"] for entry in descriptors)
+    if total > _MOST_BYTES:
+        raise ManifestInvalidError("the sizes add up to more than there can be")
+    return total
 
 
 def _unique(descriptors: list[dict[str, Any]]) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -115,6 +115,21 @@ class ManifestPush:
 
 
 @dataclass(frozen=True)
+class DeletionOrder:
+    """A tag or manifest that is to be deleted, and who said so.
+
+    With ``expected`` a tag is only deleted if nobody set it since. Tags for which ``stays`` holds are not taken away.
+    """
+
+    repository: str
+    reference: str
+    now: datetime
+    by: str
+    expected: TagEntry | None = None
+    stays: Callable[[str], bool] = field(default=lambda _: False)
+
+
+@dataclass(frozen=True)
 class Referrer:
     """A manifest that names another as its subject, as the referrers list describes it."""
 
@@ -123,6 +138,14 @@ class Referrer:
     size: int
     artifact_type: str
     annotations: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class ReferrersPage:
+    """Some of a manifest's referrers, and whether there are more after the last."""
+
+    entries: tuple[Referrer, ...] = ()
+    more: bool = False
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,10 @@ from haneul.d2hub.model import (
     Collected,
     Content,
     Deletion,
+    DeletionOrder,
     LinkedBlob,
     ManifestPush,
-    Referrer,
+    ReferrersPage,
     RepositoryEntry,
     StoredBlob,
     StoredManifest,
@@ -38,7 +39,8 @@ class BlobStore(Protocol):
     async def append(self, scope: str, upload: str, parts: AsyncIterator[bytes], *, at: int | None = None) -> int:
         """Add bytes to an upload, at its end, and return its size; ``at`` is where the caller thinks that is.
 
-        Whatever arrived before ``parts`` failed stays. Raises RangeNotSatisfiableError if ``at`` is not the end.
+        Whatever arrived before ``parts`` failed stays; nothing does of what there is no room for. Raises
+        RangeNotSatisfiableError if ``at`` is not the end.
         """
         ...
 
@@ -77,8 +79,12 @@ class BlobStore(Protocol):
 class Accounts(Protocol):
     """Who there is, and what they may do in a project, which is the first part of repositories' names."""
 
-    async def sign_in(self, name: str, secret: str) -> Account | None:
-        """Return the account whose secret this is, or None, after the same time whatever is wrong."""
+    async def sign_in(self, name: str, secret: str, *, client: str = "") -> Account | None:
+        """Return the account whose secret this is, or None, after the same time whatever is wrong.
+
+        ``client`` is the address that asks: who guesses secrets makes others of the same address wait, nobody else.
+        Raises UnavailableError if too many wait.
+        """
         ...
 
     async def account(self, name: str) -> Account | None:
@@ -101,10 +107,11 @@ class Metadata(Protocol):
         """Return a repository's blob."""
         ...
 
-    async def link_blob(self, repository: str, stored: StoredBlob, *, now: datetime) -> StoredBlob:
+    async def link_blob(self, repository: str, stored: StoredBlob, *, now: datetime, lost_key: str = "") -> StoredBlob:
         """Give a repository a blob whose content is in the store.
 
         Returns where the content lies, which is another place than ``stored`` says if the content was there before.
+        ``lost_key`` is a place where nothing lies any more: if the content is said to be there, it moves to ``stored``.
         """
         ...
 
@@ -131,10 +138,10 @@ class Metadata(Protocol):
         """
         ...
 
-    async def delete(self, repository: str, reference: str, *, now: datetime, by: str) -> bool:
-        """Delete a tag, or a manifest with all tags that name it; False if it is not there.
+    async def delete(self, deletion: DeletionOrder) -> bool:
+        """Delete a tag, or a manifest with all tags that name it; False if it is not there, or not as expected.
 
-        Raises UnsupportedError if another manifest refers to it.
+        Raises UnsupportedError if another manifest refers to it, TagImmutableError if a tag stays.
         """
         ...
 
@@ -146,8 +153,13 @@ class Catalog(Protocol):
         """Return tags in the order of their bytes, or None if there is no such repository."""
         ...
 
-    async def referrers(self, repository: str, subject: str, artifact_type: str = "") -> Sequence[Referrer]:
-        """Return the manifests whose subject this is."""
+    async def referrers(
+        self, repository: str, subject: str, artifact_type: str = "", *, after: str = ""
+    ) -> ReferrersPage:
+        """Return the manifests whose subject this is, in the order of their digests, as many as fit into one answer.
+
+        ``after`` is the digest that the page before ended with.
+        """
         ...
 
     async def repositories(
@@ -181,18 +193,22 @@ class Catalog(Protocol):
 
 
 class Keeping(Protocol):
-    """The part of a collection that is decided by references, each step in one transaction."""
+    """The part of a collection that is decided by references, ``limit`` rows in a transaction."""
 
-    async def purge_deleted(self, *, before: datetime) -> int:
+    async def purge_deleted(self, *, before: datetime, limit: int) -> int:
         """Remove manifests and tags that were deleted before a moment, for good; return how many manifests."""
         ...
 
-    async def unlink_unreferenced(self, *, untouched_since: datetime, limit: int) -> int:
-        """Take blobs from repositories that no manifest there refers to; return how many."""
+    def unlink_unreferenced(self, *, untouched_since: datetime, limit: int) -> AsyncIterator[int]:
+        """Take blobs from repositories that no manifest there refers to; yield how many, after each transaction."""
         ...
 
-    async def drop_unlinked(self, *, untouched_since: datetime, limit: int) -> Sequence[StoredBlob]:
-        """Forget blobs that no repository has; return them, for their content to be removed."""
+    def drop_unlinked(self, *, untouched_since: datetime, limit: int) -> AsyncIterator[Sequence[StoredBlob]]:
+        """Forget blobs that no repository has; yield them, for their content to be removed."""
+        ...
+
+    async def drop_empty(self, *, untouched_since: datetime, limit: int) -> int:
+        """Forget repositories in which nothing is left; return how many."""
         ...
 
     async def unknown(self, keys: Sequence[str]) -> Sequence[str]:

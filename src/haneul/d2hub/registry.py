@@ -6,10 +6,13 @@ down, written down before it is acknowledged, and forgotten before it is removed
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
+
+import structlog
 
 from haneul.d2hub.caches import Lru, RepositoryCache
 from haneul.d2hub.digests import Digest, digest_of, is_digest, parse_digest
@@ -18,15 +21,26 @@ from haneul.d2hub.errors import (
     DigestInvalidError,
     ManifestTooLargeError,
     ManifestUnknownError,
-    TagImmutableError,
 )
 from haneul.d2hub.manifests import parse_manifest
-from haneul.d2hub.model import BytesContent, Content, FileContent, LinkedBlob, ManifestPush, StoredManifest
+from haneul.d2hub.model import (
+    BytesContent,
+    Content,
+    DeletionOrder,
+    FileContent,
+    LinkedBlob,
+    ManifestPush,
+    StoredBlob,
+    StoredManifest,
+    TagEntry,
+)
 from haneul.d2hub.names import parse_tag, project_of
 from haneul.d2hub.ports import BlobStore, Catalog, Metadata
 from haneul.d2hub.rules import Rules
 from haneul.kernel.clock import Clock
+from haneul.kernel.errors import HaneulError
 
+_log = structlog.get_logger(__name__)
 MIB: Final = 1 << 20
 #: Content of at most so many bytes is kept in memory once it was read: configurations of images are.
 _SMALL: Final = 64 << 10
@@ -116,21 +130,44 @@ class Registry:
         stored = await self.store.finish(repository, upload, str(digest))
         try:
             kept = await self.metadata.link_blob(repository, stored, now=self._clock.now())
+            if kept.key != stored.key and await self.store.content(kept.key) is None:
+                kept = await self._found_again(repository, stored, kept.key)
         finally:
             self._links.changed(repository)
         if kept.key != stored.key:
             # Somebody else pushed the same before.
             await self.store.remove([stored.key])
 
+    async def _found_again(self, repository: str, stored: StoredBlob, lost_key: str) -> StoredBlob:
+        """Put content in the place of a file that is lost: of a copy that was not whole, or of a broken disk."""
+        _log.warning("lost content was pushed again", digest=stored.digest, lost=lost_key, key=stored.key)
+        try:
+            return await self.metadata.link_blob(repository, stored, now=self._clock.now(), lost_key=lost_key)
+        finally:
+            # Other repositories' links name the lost file too.
+            self._links.clear()
+
     async def push_blob(self, repository: str, digest: Digest, parts: AsyncIterator[bytes]) -> None:
-        """Take a whole blob at once."""
+        """Take a whole blob at once. Nobody knows the upload's name, so it ends with whatever goes wrong."""
         upload = await self.store.begin(repository)
-        await self.store.append(repository, upload, parts)
-        await self.finish_upload(repository, upload, digest)
+        try:
+            await self.store.append(repository, upload, parts)
+            await self.finish_upload(repository, upload, digest)
+        except BaseException:
+            with contextlib.suppress(HaneulError, OSError):
+                await self.store.cancel(repository, upload)
+            raise
 
     async def mount(self, repository: str, digest: str, sources: Sequence[str]) -> bool:
-        """Give a repository a blob that one of the sources has; False if none has."""
+        """Give a repository a blob that one of the sources has; False if none has, or its content is lost."""
         for source in sources:
+            try:
+                linked = await self._linked(source, digest)
+            except BlobUnknownError:
+                continue
+            if await self.store.content(linked.stored.key) is None:
+                self._links.changed(source)
+                continue
             try:
                 mounted = await self.metadata.mount_blob(
                     digest, source=source, target=repository, now=self._clock.now()
@@ -170,12 +207,17 @@ class Registry:
             self._changed(repository)
         return Pushed(str(digest), manifest.subject)
 
-    async def delete_manifest(self, repository: str, reference: str, by: str) -> None:
-        """Delete a tag or a manifest. Raises ManifestUnknownError, TagImmutableError."""
-        if self.rules.rules(project_of(repository)).immutable_tags:
-            await self._check_kept(repository, reference)
+    async def delete_manifest(
+        self, repository: str, reference: str, by: str, *, expected: TagEntry | None = None
+    ) -> None:
+        """Delete a tag, if it is still as ``expected``, or a manifest.
+
+        Raises ManifestUnknownError, TagImmutableError.
+        """
+        stays = self.rules.rules(project_of(repository)).keeps_tag
+        order = DeletionOrder(repository, reference, self._clock.now(), by, expected, stays)
         try:
-            found = await self.metadata.delete(repository, reference, now=self._clock.now(), by=by)
+            found = await self.metadata.delete(order)
         finally:
             self._changed(repository)
         if not found:
@@ -219,18 +261,6 @@ class Registry:
                 raise _no_blob(repository, digest)
             self._links.put(repository, digest, linked, state=state)
         return linked
-
-    async def _check_kept(self, repository: str, reference: str) -> None:
-        """Refuse what would take an immutable tag away. Raises TagImmutableError."""
-        names = [reference]
-        if is_digest(reference):
-            entries = await self.catalog.tags(repository) or []
-            names = [entry.name for entry in entries if entry.digest == reference]
-        for name in names:
-            if self._keeps(repository, name):
-                raise TagImmutableError(
-                    f"{repository}:{name} stays, by the rules of its project", hint="an owner can change the rules"
-                )
 
     def _keeps(self, repository: str, tag: str) -> bool:
         return self.rules.rules(project_of(repository)).keeps_tag(tag)

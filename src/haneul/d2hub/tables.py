@@ -108,4 +108,5 @@ deleted_tags = Table(
     Column("deleted_by", String(255), nullable=False),
     ForeignKeyConstraint(["repository", "digest"], ["manifests.repository", "manifests.digest"], ondelete="CASCADE"),
     Index("ix_deleted_tags_repository", "repository", "name"),
+    Index("ix_deleted_tags_digest", "repository", "digest"),
 )

@@ -1,7 +1,7 @@
 """Tokens of the registry: short-lived, for named repositories (Docker's token specification, JSON Web Tokens).
 
 Only the registry itself reads them, so they are signed with a key that it shares with nobody (HS256). A token that
-was checked is remembered by its text until it ends: every request carries one.
+was checked is remembered by its text until it ends, unless it is long: every request carries one.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ from haneul.kernel.errors import UnauthenticatedError
 
 _ALGORITHM: Final = "HS256"
 _REMEMBERED: Final = 10_000
+#: Bytes of a token that is remembered: anybody gets tokens for what they ask for, and shall not fill the memory.
+_LONGEST_REMEMBERED: Final = 4 << 10
 #: Most scopes in one token: a client asks for a repository and those it mounts from.
-MOST_SCOPES: Final = 100
+MOST_SCOPES: Final = 20
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,8 @@ class Tokens:
         grant = self._known.get(token)
         if grant is None:
             grant = self._read(token)
-            self._known[token] = grant
+            if len(token) <= _LONGEST_REMEMBERED:
+                self._known[token] = grant
             while len(self._known) > _REMEMBERED:
                 self._known.popitem(last=False)
         if grant.ends <= self._clock.now().timestamp():

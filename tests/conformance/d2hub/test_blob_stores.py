@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,7 +13,12 @@ import pytest
 
 from haneul.d2hub.adapters.file_blobs import FileBlobs
 from haneul.d2hub.adapters.memory_blobs import MemoryBlobs
-from haneul.d2hub.errors import BlobUploadUnknownError, DigestInvalidError, RangeNotSatisfiableError
+from haneul.d2hub.errors import (
+    BlobUploadUnknownError,
+    DigestInvalidError,
+    RangeNotSatisfiableError,
+    StorageFullError,
+)
 from haneul.d2hub.model import FileContent
 from haneul.d2hub.ports import BlobStore
 
@@ -150,6 +157,30 @@ async def test_parts_from_two_sides_do_not_mix(store: BlobStore) -> None:
     )
     assert list(results) == [20, 40]
     await store.finish(SCOPE, upload, digest(b"a" * 20 + b"b" * 20))
+
+
+async def test_a_full_disk_takes_nothing_of_a_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = FileBlobs(tmp_path)
+    upload = await store.begin(SCOPE)
+    await store.append(SCOPE, upload, parts(b"first "))
+    written, room = os.write, 3_000_000
+
+    def write(descriptor: int, data: memoryview) -> int:
+        nonlocal room
+        if not room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        count = written(descriptor, data[: min(room, 700_000)])
+        room -= count
+        return count
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", write)
+        with pytest.raises(StorageFullError):
+            await store.append(SCOPE, upload, parts(*[b"x" * 500_000] * 10), at=6)
+    assert await store.size(SCOPE, upload) == 6
+    await store.append(SCOPE, upload, parts(b"second"), at=6)
+    stored = await store.finish(SCOPE, upload, digest(b"first second"))
+    assert await read(store, stored.key) == b"first second"
 
 
 async def test_a_restart_in_the_middle_of_an_upload(tmp_path: Path) -> None:

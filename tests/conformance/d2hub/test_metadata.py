@@ -6,13 +6,15 @@ import asyncio
 import json
 import random
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection
+from sqlalchemy import Connection, event
 
 from haneul.app.d2hub import migrated
 from haneul.d2hub import tables
@@ -23,7 +25,7 @@ from haneul.d2hub.adapters.sql_metadata import SqlMetadata
 from haneul.d2hub.digests import digest_of
 from haneul.d2hub.errors import ManifestBlobUnknownError, TagImmutableError, UnsupportedError
 from haneul.d2hub.manifests import OCI_INDEX, OCI_MANIFEST, parse_manifest
-from haneul.d2hub.model import ManifestPush, StoredBlob
+from haneul.d2hub.model import DeletionOrder, ManifestPush, StoredBlob
 from haneul.kernel.database import open_blocking_database
 from haneul.kernel.errors import ConflictError
 
@@ -87,12 +89,13 @@ async def push(metadata: SqlMetadata, repository: str, *texts: str, tag: str = "
 
 async def collect(keeping: SqlKeeping, *, at: datetime, undo: timedelta = HOUR, grace: timedelta = HOUR) -> set[str]:
     """Collect as the collector does; return the keys of content that went."""
-    await keeping.purge_deleted(before=at - undo)
-    while await keeping.unlink_unreferenced(untouched_since=at - grace, limit=3):
+    await keeping.purge_deleted(before=at - undo, limit=3)
+    async for _ in keeping.unlink_unreferenced(untouched_since=at - grace, limit=3):
         pass
     gone: set[str] = set()
-    while found := await keeping.drop_unlinked(untouched_since=at - grace, limit=3):
+    async for found in keeping.drop_unlinked(untouched_since=at - grace, limit=3):
         gone |= {one.key for one in found}
+    await keeping.drop_empty(untouched_since=at - grace, limit=3)
     return gone
 
 
@@ -116,6 +119,17 @@ async def test_content_that_is_there_keeps_its_place(metadata: SqlMetadata) -> N
     assert await metadata.link_blob("shop/web", first, now=NOW) == first
     again = StoredBlob(first.digest, "another key", first.size)
     assert await metadata.link_blob("shop/other", again, now=NOW) == first
+
+
+async def test_content_moves_only_from_where_it_was_lost(metadata: SqlMetadata) -> None:
+    first = blob("x")
+    await metadata.link_blob("shop/web", first, now=NOW)
+    again = StoredBlob(first.digest, "another key", first.size)
+    assert await metadata.link_blob("shop/other", again, now=NOW, lost_key="a third key") == first
+    assert await metadata.link_blob("shop/other", again, now=NOW, lost_key=first.key) == again
+    found = await metadata.blob("shop/web", first.digest)
+    assert found is not None
+    assert found.stored == again
 
 
 async def test_mounting(metadata: SqlMetadata) -> None:
@@ -155,11 +169,42 @@ async def test_an_immutable_tag(metadata: SqlMetadata) -> None:
     assert found.digest == first.digest
 
 
+async def test_a_tag_that_was_set_since_is_not_deleted(metadata: SqlMetadata, catalog: SqlCatalog) -> None:
+    await push(metadata, "shop/web", "a", tag="v1")
+    [seen] = await catalog.tags("shop/web") or []
+    order = DeletionOrder("shop/web", "v1", NOW, "x", expected=seen)
+    for texts in ("a", "b"):
+        await push(metadata, "shop/web", texts, tag="v1", now=NOW + HOUR)
+        assert not await metadata.delete(order)
+    [seen] = await catalog.tags("shop/web") or []
+    assert await metadata.delete(replace(order, expected=seen))
+
+
+async def test_tags_that_stay_are_asked_for_where_they_are_deleted(metadata: SqlMetadata, catalog: SqlCatalog) -> None:
+    made = await push(metadata, "shop/web", "a", tag="v1")
+    for tag in ("latest", "next"):
+        await metadata.put_manifest(change("shop/web", blob("a"), tag=tag))
+    asked: list[str] = []
+
+    def stays(tag: str) -> bool:
+        asked.append(tag)
+        return tag == "v1"
+
+    for reference in ("v1", made.digest):
+        with pytest.raises(TagImmutableError):
+            await metadata.delete(DeletionOrder("shop/web", reference, NOW, "x", stays=stays))
+    assert [entry.name for entry in await catalog.tags("shop/web") or []] == ["latest", "next", "v1"]
+    assert await catalog.deletions("shop/web") == []
+    asked.clear()
+    assert await metadata.delete(DeletionOrder("shop/web", "next", NOW, "x", stays=stays))
+    assert asked == ["next"]
+
+
 async def test_what_is_needed_is_not_deleted(metadata: SqlMetadata) -> None:
     made = await push(metadata, "shop/web", "a")
     await metadata.put_manifest(index("shop/web", made, tag="multi"))
     with pytest.raises(UnsupportedError):
-        await metadata.delete("shop/web", made.digest, now=NOW, by="x")
+        await metadata.delete(DeletionOrder("shop/web", made.digest, NOW, "x"))
     with pytest.raises(UnsupportedError):
         await metadata.delete_blob("shop/web", blob("a").digest, now=NOW)
     assert await metadata.manifest("shop/web", made.digest) is not None
@@ -173,7 +218,7 @@ async def test_a_tag_given_away_can_be_brought_back(metadata: SqlMetadata, catal
     assert (gone.tag, gone.digest, gone.by) == ("v1", first.digest, "tester")
     with pytest.raises(ConflictError):
         await catalog.undelete("shop/web", "v1", now=NOW)
-    await metadata.delete("shop/web", "v1", now=NOW - HOUR, by="x")
+    await metadata.delete(DeletionOrder("shop/web", "v1", NOW - HOUR, "x"))
     assert await catalog.undelete("shop/web", "v1", now=NOW)
     found = await metadata.manifest("shop/web", "v1")
     assert found is not None
@@ -184,8 +229,8 @@ async def test_an_index_comes_back_with_its_images(metadata: SqlMetadata, catalo
     made = await push(metadata, "shop/web", "a", "b")
     outer = index("shop/web", made, tag="multi")
     await metadata.put_manifest(outer)
-    await metadata.delete("shop/web", outer.digest, now=NOW, by="x")
-    await metadata.delete("shop/web", made.digest, now=NOW + HOUR, by="x")
+    await metadata.delete(DeletionOrder("shop/web", outer.digest, NOW, "x"))
+    await metadata.delete(DeletionOrder("shop/web", made.digest, NOW + HOUR, "x"))
     await metadata.delete_blob("shop/web", blob("b").digest, now=NOW + HOUR)
     assert await catalog.undelete("shop/web", outer.digest, now=NOW + 2 * HOUR)
     for reference in ("multi", made.digest):
@@ -203,10 +248,48 @@ async def test_collections_leave_what_is_needed(metadata: SqlMetadata, keeping: 
     assert await metadata.blob("shop/web", blob("unused").digest) is None
 
 
+async def test_whoever_writes_waits_for_a_few_rows_only(
+    metadata: SqlMetadata, keeping: SqlKeeping, database: SqlDatabase
+) -> None:
+    """Under the write lock rows are found by their keys, never by looking at all; and each lock takes few."""
+    texts = [f"b{number}" for number in range(10)]
+    for text in texts:
+        made = await push(metadata, "shop/web", text, tag=text)
+        await metadata.delete(DeletionOrder("shop/web", made.digest, NOW, "x"))
+    locks: list[list[tuple[str, Any]]] = []
+
+    def begun(connection: Connection) -> None:
+        if connection.get_execution_options().get("haneul_writes"):
+            locks.append([])
+
+    def asked(connection: Connection, _: Any, statement: str, parameters: Any, *__: Any) -> None:
+        if connection.get_execution_options().get("haneul_writes") and not statement.startswith("BEGIN"):
+            locks[-1].append((statement, parameters))
+
+    event.listen(database.engine, "begin", begun)
+    event.listen(database.engine, "before_cursor_execute", asked)
+    assert await collect(keeping, at=NOW + 5 * HOUR) == {blob(text).key for text in texts}
+    event.remove(database.engine, "begin", begun)
+    event.remove(database.engine, "before_cursor_execute", asked)
+    assert await SqlCatalog(database).projects() == []
+    assert sum(map(len, locks)) >= 10
+    assert max(map(len, locks)) <= 3
+
+    def plans(connection: Connection) -> list[str]:
+        asked = [entry for lock in locks for entry in lock]
+        return [
+            row.detail
+            for entry in asked
+            for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {entry[0]}", entry[1])
+        ]
+
+    assert [plan for plan in await database.read(plans) if plan.startswith("SCAN")] == []
+
+
 async def test_a_deleted_image_is_collected_after_its_undo(metadata: SqlMetadata, keeping: SqlKeeping) -> None:
     made = await push(metadata, "shop/web", "a", tag="v1")
     later = NOW + 5 * HOUR
-    await metadata.delete("shop/web", made.digest, now=later, by="x")
+    await metadata.delete(DeletionOrder("shop/web", made.digest, later, "x"))
     assert await collect(keeping, at=later + HOUR / 2) == set()
     foreseen = await keeping.collectable(deleted_before=later + HOUR, untouched_since=later + HOUR)
     assert (foreseen.manifests, foreseen.links, foreseen.blobs, foreseen.bytes) == (1, 1, 1, 1)
@@ -217,10 +300,31 @@ async def test_a_deleted_image_is_collected_after_its_undo(metadata: SqlMetadata
 async def test_shared_content_stays_for_the_other_repository(metadata: SqlMetadata, keeping: SqlKeeping) -> None:
     first = await push(metadata, "shop/web", "shared")
     await push(metadata, "shop/other", "shared", tag="v1")
-    await metadata.delete("shop/web", first.digest, now=NOW, by="x")
+    await metadata.delete(DeletionOrder("shop/web", first.digest, NOW, "x"))
     assert await collect(keeping, at=NOW + 9 * HOUR) == set()
     assert await metadata.blob("shop/other", blob("shared").digest) is not None
     assert await metadata.blob("shop/web", blob("shared").digest) is None
+
+
+async def test_layers_that_may_be_elsewhere_stay_if_they_are_here(metadata: SqlMetadata, keeping: SqlKeeping) -> None:
+    for text in ("config", "far away"):
+        await metadata.link_blob("shop/web", blob(text), now=NOW)
+    described = [
+        {"mediaType": "a/b", "digest": blob(text).digest, "size": 1, "urls": ["https://example.com/layer"]}
+        for text in ("far away", "never pushed")
+    ]
+    config = {"mediaType": "a/b", "digest": blob("config").digest, "size": 1}
+    content = json.dumps({"schemaVersion": 2, "config": config, "layers": described}).encode()
+    manifest = parse_manifest(content, OCI_MANIFEST)
+    pushed = ManifestPush("shop/web", str(digest_of(content)), content, manifest, NOW + 5 * HOUR, "tester", "v1")
+    await metadata.put_manifest(pushed)
+    linked = await metadata.blob("shop/web", blob("far away").digest)
+    assert linked is not None
+    assert linked.touched == NOW + 5 * HOUR
+    with pytest.raises(UnsupportedError):
+        await metadata.delete_blob("shop/web", blob("far away").digest, now=NOW)
+    assert await collect(keeping, at=NOW + 9 * HOUR) == set()
+    assert await metadata.blob("shop/web", blob("far away").digest) is not None
 
 
 async def test_a_touched_blob_stays(metadata: SqlMetadata, keeping: SqlKeeping) -> None:
@@ -253,38 +357,43 @@ async def test_repositories_are_listed_in_pages(metadata: SqlMetadata, catalog: 
 
 @pytest.mark.parametrize("seed", range(5))
 async def test_nothing_live_is_ever_collected(metadata: SqlMetadata, keeping: SqlKeeping, seed: int) -> None:
-    """Pushes, mounts, deletions and collections without grace, all at once: every live manifest keeps its blobs."""
+    """Pushes, mounts, deletions and collections, all at once: every live manifest keeps its blobs.
+
+    A push takes less than the grace, so nothing that it relies on is collected before its manifest says so.
+    """
     chance = random.Random(seed)  # noqa: S311 - chance, no secret
     repositories = ["shop/a", "shop/b"]
     removed: set[str] = set()
     keys = iter(range(10**9))
+    turns = 0
+
+    def now() -> datetime:
+        return NOW + turns * HOUR / 20
 
     async def pusher(number: int) -> None:
+        nonlocal turns
         for turn in range(15):
+            turns += 1
             repository = chance.choice(repositories)
             texts = [f"layer {chance.randrange(4)}" for _ in range(2)]
             blobs = [StoredBlob(blob(text).digest, f"key {next(keys)}", 7) for text in dict.fromkeys(texts)]
             for one in blobs:
                 other = chance.choice(repositories)
-                if not await metadata.mount_blob(one.digest, source=other, target=repository, now=NOW):
-                    await metadata.link_blob(repository, one, now=NOW)
-            try:
-                await metadata.put_manifest(change(repository, *blobs, tag=f"t{number}-{turn}"))
-            except ManifestBlobUnknownError:
-                # Collected in between: there is no grace here. The client would push again.
-                continue
+                if not await metadata.mount_blob(one.digest, source=other, target=repository, now=now()):
+                    await metadata.link_blob(repository, one, now=now())
+            await metadata.put_manifest(change(repository, *blobs, tag=f"t{number}-{turn}", now=now()))
 
     async def deleter() -> None:
         for _ in range(25):
             repository = chance.choice(repositories)
             entries = await SqlCatalog(metadata.database).tags(repository) or []
             if entries:
-                await metadata.delete(repository, chance.choice(entries).digest, now=NOW, by="x")
+                await metadata.delete(DeletionOrder(repository, chance.choice(entries).digest, now(), "x"))
             await asyncio.sleep(0)
 
     async def collector(stop: asyncio.Event) -> None:
         while not stop.is_set():
-            removed.update(await collect(keeping, at=NOW + HOUR, undo=HOUR / 2, grace=HOUR / 2))
+            removed.update(await collect(keeping, at=now(), undo=HOUR / 10))
             await asyncio.sleep(0)
 
     # Something that goes whatever chance says, so that collections are known to have worked.
@@ -294,6 +403,8 @@ async def test_nothing_live_is_ever_collected(metadata: SqlMetadata, keeping: Sq
     await asyncio.gather(*(pusher(number) for number in range(3)), deleter())
     stop.set()
     await collecting
+    turns += 100
+    removed.update(await collect(keeping, at=now(), undo=HOUR / 10))
     live = 0
     for repository in repositories:
         for entry in await SqlCatalog(metadata.database).tags(repository) or []:

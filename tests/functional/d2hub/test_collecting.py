@@ -19,6 +19,7 @@ from haneul.d2hub.adapters.sql_metadata import SqlMetadata
 from haneul.d2hub.collecting import STRAY_SECONDS, Collector
 from haneul.d2hub.digests import digest_of
 from haneul.d2hub.errors import BlobUnknownError, BlobUploadUnknownError
+from haneul.d2hub.model import FileContent, StoredBlob
 from haneul.d2hub.registry import Limits, Registry
 from haneul.kernel.clock import VirtualClock
 from haneul.kernel.database import open_blocking_database
@@ -127,6 +128,59 @@ async def test_who_asks_for_a_blob_to_rely_on_it_keeps_it(hub: Parts) -> None:
     assert hub.files() == 0
     with pytest.raises(BlobUnknownError):
         await hub.registry.blob(REPOSITORY, digest, relied_on=True)
+
+
+async def test_a_push_at_once_that_breaks_leaves_nothing(hub: Parts) -> None:
+    async def broken() -> AsyncIterator[bytes]:
+        yield b"x" * 100_000
+        raise ConnectionResetError
+
+    with pytest.raises(ConnectionResetError):
+        await hub.registry.push_blob(REPOSITORY, digest_of(b""), broken())
+    assert [path for path in (hub.folder / "uploads").rglob("*") if path.is_file()] == []
+
+
+async def test_content_is_on_the_disk_before_it_is_written_down(hub: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[tuple[str, str]] = []
+    rename, fsync, link = Path.rename, os.fsync, hub.registry.metadata.link_blob
+
+    def renamed(path: Path, target: Path) -> Path:
+        done.append(("rename", str(target)))
+        return rename(path, target)
+
+    def synced(descriptor: int) -> None:
+        done.append(("sync", str(Path(f"/proc/self/fd/{descriptor}").readlink())))
+        fsync(descriptor)
+
+    async def linked(repository: str, stored: StoredBlob, *, now: datetime) -> StoredBlob:
+        done.append(("write down", str(hub.folder / "blobs" / stored.key)))
+        return await link(repository, stored, now=now)
+
+    monkeypatch.setattr(Path, "rename", renamed)
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(hub.registry.metadata, "link_blob", linked)
+    await hub.pushed(b"content")
+    file = done[0][1]
+    assert done == [("rename", file), ("sync", file), ("sync", str(Path(file).parent)), ("write down", file)]
+
+
+async def test_pushing_again_heals_what_was_lost(hub: Parts) -> None:
+    data = b"x" * 100_000
+    digest = await hub.pushed(data)
+    await hub.registry.push_blob("shop/other", digest_of(data), parts(data))
+    assert (await hub.registry.blob("shop/other", digest)).size == len(data)
+    [lost] = [path for path in (hub.folder / "blobs").rglob("*") if path.is_file()]
+    lost.unlink()
+    assert not await hub.registry.mount("shop/third", digest, [REPOSITORY])
+    with pytest.raises(BlobUnknownError):
+        await hub.registry.blob(REPOSITORY, digest)
+    await hub.pushed(data)
+    assert hub.files() == 1
+    for repository in (REPOSITORY, "shop/other"):
+        content = await hub.registry.blob(repository, digest)
+        assert isinstance(content, FileContent)
+        assert content.path.read_bytes() == data
+    assert await hub.registry.mount("shop/third", digest, [REPOSITORY])
 
 
 async def test_the_same_content_pushed_twice_is_kept_once(hub: Parts) -> None:

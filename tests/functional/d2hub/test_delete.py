@@ -112,6 +112,12 @@ def test_nothing_to_bring_back(client: Client) -> None:
     assert (answer.status_code, answer.json()["code"]) == (404, "manifest-unknown")
 
 
+def test_a_document_that_is_none_is_refused(client: Client) -> None:
+    for body in (b"no json", b"[]", b'{"a":' * 10_000):
+        answer = client.http.post("/api/v1/undelete", content=body)
+        assert (answer.status_code, answer.json()["code"]) == (400, "request-invalid")
+
+
 def test_who_only_writes_deletes_nothing(hub: Hub, client: Client) -> None:
     client.push(image(b"layer"), "v1")
     with Client(hub, client.repository, user="writer") as writer:

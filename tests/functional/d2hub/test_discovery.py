@@ -89,6 +89,28 @@ def test_referrers(client: Client) -> None:
     assert found[sha256(sbom)] == descriptor(sbom, subject.media_type, artifactType="application/x-sbom")
 
 
+def test_pages_of_referrers(client: Client) -> None:
+    subject = image(b"layer")
+    client.push(subject, "v1")
+    described = descriptor(subject.manifest, subject.media_type)
+    pushed = [artifact(described, "a/large", annotations={"a": f"{n}" + "x" * 1_500_000}) for n in range(5)]
+    for content in pushed:
+        assert client.put_manifest(sha256(content), content).status_code == 201
+    seen: list[str] = []
+    path = client.path(f"referrers/{subject.digest}?artifactType=a%2Flarge")
+    for _ in pushed:
+        answer = client.http.get(path)
+        assert len(answer.content) < 5 << 20
+        assert answer.headers["oci-filters-applied"] == "artifactType"
+        seen += [entry["digest"] for entry in answer.json()["manifests"]]
+        if "link" not in answer.headers:
+            break
+        found = re.fullmatch(r'<(/v2/[^>]*)>; rel="next"', answer.headers["link"])
+        assert found is not None
+        path = found[1]
+    assert seen == sorted(map(sha256, pushed))
+
+
 def test_referrers_of_one_type(client: Client) -> None:
     subject = image(b"layer")
     client.push(subject, "v1")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from haneul.app.d2hub import accounts_of
 from tests.functional.d2hub.hub import Client, Hub, codes, sha256, sha512
 
 
@@ -180,9 +181,32 @@ def test_mount_from_another_repository(hub: Hub, client: Client) -> None:
 def test_mount_without_a_source_finds_it_in_the_project(hub: Hub, client: Client) -> None:
     with Client(hub, f"{client.repository}-source", user="owner") as origin:
         digest = origin.push_blob(b"somewhere in this project")
-    answer = client.http.post(client.path("blobs/uploads/"), params={"mount": digest})
-    assert answer.status_code == 201
+    scope = f"repository:{client.repository}-source:pull"
+    with Client(hub, client.repository, user="owner", also=[scope]) as both:
+        answer = both.http.post(both.path("blobs/uploads/"), params={"mount": digest})
+        assert answer.status_code == 201
     assert client.get(f"blobs/{digest}").content == b"somewhere in this project"
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_mount_from_where_the_token_does_not_reach_becomes_an_upload(hub: Hub, client: Client, named: bool) -> None:
+    """The account may pull there; the token, which may be somebody else's by now, was not given out for it."""
+    source = f"{client.repository}-source"
+    with Client(hub, source, user="owner") as origin:
+        digest = origin.push_blob(f"not of this token {named}".encode())
+    params = {"mount": digest, "from": source} if named else {"mount": digest}
+    assert client.http.post(client.path("blobs/uploads/"), params=params).status_code == 202
+    assert client.head(f"blobs/{digest}").status_code == 404
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_mount_from_a_public_project_needs_no_more_than_to_push(hub: Hub, named: bool) -> None:
+    accounts_of(hub.data).set_project("opened", public=True)
+    with Client(hub, f"opened/source-{named}".lower(), user="admin") as origin:
+        digest = origin.push_blob(f"for everybody {named}".encode())
+        params = {"mount": digest, "from": origin.repository} if named else {"mount": digest}
+    with Client(hub, f"opened/target-{named}".lower(), user="admin") as pusher:
+        assert pusher.http.post(pusher.path("blobs/uploads/"), params=params).status_code == 201
 
 
 def test_mount_of_what_is_not_there_becomes_an_upload(client: Client) -> None:

@@ -162,8 +162,25 @@ def test_large_manifests_up_to_the_limit(client: Client) -> None:
         (index(), "text/plain"),
         (b'{"schemaVersion":2,"manifests":[],"annotations":{"a":1}}', OCI_INDEX),
         (b"[" * 200_000, OCI_MANIFEST),
+        (image(artifactType="\ud800").manifest, OCI_MANIFEST),
+        (image(annotations={"\udfff": ""}).manifest, OCI_MANIFEST),
+        (index(*({"mediaType": "a", "digest": sha256(b""), "size": (1 << 63) - 1} for _ in range(2))), OCI_INDEX),
     ],
-    ids=["text", "list", "schema-1", "no-config", "no-list", "bad-digest", "other-type", "unknown", "notes", "deep"],
+    ids=[
+        "text",
+        "list",
+        "schema-1",
+        "no-config",
+        "no-list",
+        "bad-digest",
+        "other-type",
+        "unknown",
+        "notes",
+        "deep",
+        "surrogate",
+        "surrogate-note",
+        "too-much",
+    ],
 )
 def test_a_manifest_that_is_none_is_refused(client: Client, content: bytes, media_type: str) -> None:
     answer = client.put_manifest("v1", content, media_type)

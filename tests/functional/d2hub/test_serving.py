@@ -43,6 +43,19 @@ def test_tls_by_its_own_authority(tmp_path: Path) -> None:
         assert (hub.data / "tls" / "tls.crt").read_bytes() != certificate
 
 
+def test_the_challenge_names_the_host_over_http_2_too(tmp_path: Path) -> None:
+    with running(tmp_path / "data") as hub:
+        for version, said in (("--http2", "2"), ("--http1.1", "1.1")):
+            done = subprocess.run(
+                ["curl", "--silent", "--show-error", version, "--cacert", str(hub.data / "tls" / "ca.crt"),
+                 "--noproxy", "*", "--dump-header", "-", "--output", "/dev/null", "--write-out", "%{http_version}",
+                 f"{hub.url}/v2/"],
+                capture_output=True, text=True, timeout=60, check=True,
+            )  # fmt: skip
+            assert f'realm="{hub.url}/token"' in done.stdout
+            assert done.stdout.splitlines()[-1] == said
+
+
 def serve(*options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "haneul.app.main", "d2hub", "serve", *options],
@@ -158,66 +171,96 @@ def test_a_body_that_ends_early_is_no_blob_and_can_go_on(hub: Hub, client: Clien
     assert answer.status_code == 201
 
 
+class Crowd:
+    """Clients that push and delete, and note what was acknowledged, and every answer that should not be."""
+
+    def __init__(self, hub: Hub) -> None:
+        self.hub = hub
+        self.acknowledged: dict[tuple[str, str], tuple[bytes, list[bytes]]] = {}
+        self.wrong: list[str] = []
+        self.pushed = threading.Semaphore(0)
+        self._stop, self._lock = threading.Event(), threading.Lock()
+        self._workers = [threading.Thread(target=self._work, args=(number,)) for number in range(4)]
+
+    def start(self) -> None:
+        for worker in self._workers:
+            worker.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        for worker in self._workers:
+            worker.join(60)
+
+    def _work(self, number: int) -> None:
+        chance = random.Random(number)  # noqa: S311 - chance, no secret
+        turn = 0
+        while not self._stop.is_set():
+            turn += 1
+            try:
+                with Client(self.hub, f"shop/r{number % 2}", user="admin") as client:
+                    client.http.event_hooks = {"response": [self._look]}
+                    self._push(client, chance, f"t{number}-{turn}")
+                    if chance.random() < 0.4:
+                        self._delete(client, chance, f"t{number}-")
+            except httpx2.TransportError:
+                # Killed in between. Nothing was acknowledged.
+                self._stop.wait(0.05)
+            except Exception as error:  # noqa: BLE001, RUF100 - told by the thread that asserts
+                self.wrong.append(f"{number}-{turn}: {error!r}")
+                return
+
+    def _look(self, answer: httpx2.Response) -> None:
+        if answer.status_code >= 500:
+            self.wrong.append(f"{answer.request.method} {answer.request.url.path}: {answer.status_code}")
+
+    def _push(self, client: Client, chance: random.Random, tag: str) -> None:
+        layers = [f"layer {chance.randrange(6)}".encode() * 5000 for _ in range(2)]
+        made = image(*dict.fromkeys(layers), config=tag.encode())
+        for blob in (made.config, *made.layers):
+            client.push_blob(blob)
+        answer = client.put_manifest(tag, made.manifest)
+        if answer.status_code != 201:
+            # Collected in between: there is nearly no grace here.
+            assert codes(answer) == ["MANIFEST_BLOB_UNKNOWN"], answer.text
+            return
+        with self._lock:
+            self.acknowledged[client.repository, tag] = (made.manifest, [made.config, *made.layers])
+        self.pushed.release()
+
+    def _delete(self, client: Client, chance: random.Random, tags: str) -> None:
+        with self._lock:
+            mine = [key for key in self.acknowledged if key[0] == client.repository and key[1].startswith(tags)]
+            if not mine:
+                return
+            # Whether a deletion that is cut off happened is not known; it is no longer looked for.
+            gone, _ = self.acknowledged.pop(chance.choice(mine))
+        answer = client.delete(f"manifests/{sha256(gone)}")
+        assert answer.status_code == 202, answer.text
+
+
 def test_everything_acknowledged_survives_kills(tmp_path: Path) -> None:
     """Several clients push, delete and collect while the hub is killed again and again."""
     options = ("--plain-http", "--grace-hours", "0.002", "--undo-hours", "0", "--collect-minutes", "0.01")
     with running(tmp_path / "data", *options) as hub:
         hub.user("admin", admin=True)
-        acknowledged: dict[tuple[str, str], tuple[bytes, list[bytes]]] = {}
-        stop = threading.Event()
-        lock, pushed = threading.Lock(), threading.Semaphore(0)
-
-        def work(number: int) -> None:
-            chance = random.Random(number)  # noqa: S311 - chance, no secret
-            repository = f"shop/r{number % 2}"
-            turn = 0
-            while not stop.is_set():
-                turn += 1
-                try:
-                    with Client(hub, repository, user="admin") as client:
-                        step(client, chance, f"t{number}-{turn}")
-                except (httpx2.TransportError, AssertionError, KeyError, ValueError):
-                    # Killed in between, or collected: there is nearly no grace here. Nothing was acknowledged.
-                    stop.wait(0.05)
-
-        def step(client: Client, chance: random.Random, tag: str) -> None:
-            layers = [f"layer {chance.randrange(6)}".encode() * 5000 for _ in range(2)]
-            made = image(*dict.fromkeys(layers), config=tag.encode())
-            for blob in (made.config, *made.layers):
-                client.push_blob(blob)
-            if client.put_manifest(tag, made.manifest).status_code == 201:
-                with lock:
-                    acknowledged[client.repository, tag] = (made.manifest, [made.config, *made.layers])
-                pushed.release()
-            if chance.random() < 0.4:
-                with lock:
-                    mine = [key for key in acknowledged if key[0] == client.repository and key[1][:2] == tag[:2]]
-                    victim = chance.choice(mine) if mine else None
-                    # Whether a deletion that is cut off happened is not known; it is no longer looked for.
-                    gone = acknowledged.pop(victim)[0] if victim else b""
-                if victim:
-                    client.delete(f"manifests/{sha256(gone)}")
-
-        workers = [threading.Thread(target=work, args=(number,)) for number in range(4)]
-        for worker in workers:
-            worker.start()
-        chance = random.Random(7)  # noqa: S311 - as above
+        crowd = Crowd(hub)
+        crowd.start()
+        chance = random.Random(7)  # noqa: S311 - chance, no secret
         try:
             for _ in range(4):
                 # So many images between two kills, and a moment more, so that it is at any step of the next.
                 for _ in range(5):
-                    assert pushed.acquire(timeout=60)
+                    assert crowd.pushed.acquire(timeout=60), crowd.wrong
                 time.sleep(chance.uniform(0, 0.3))
                 hub.kill()
                 hub.start()
-                while pushed.acquire(blocking=False):
+                while crowd.pushed.acquire(blocking=False):
                     pass
         finally:
-            stop.set()
-            for worker in workers:
-                worker.join(60)
-        assert acknowledged
-        assert_all_there(hub, acknowledged)
+            crowd.stop()
+        assert crowd.wrong == []
+        assert crowd.acknowledged
+        assert_all_there(hub, crowd.acknowledged)
 
 
 def assert_all_there(hub: Hub, images: dict[tuple[str, str], tuple[bytes, list[bytes]]]) -> None:

@@ -14,10 +14,11 @@ from haneul.d2hub.collecting import Suspects
 from haneul.d2hub.digests import digest_of, parse_digest
 from haneul.d2hub.errors import DigestInvalidError, ManifestInvalidError, NameInvalidError, registry_code
 from haneul.d2hub.manifests import OCI_MANIFEST, parse_manifest
-from haneul.d2hub.model import TagEntry
+from haneul.d2hub.model import Action, TagEntry
 from haneul.d2hub.names import parse_reference, parse_repository, parse_tag, project_of
 from haneul.d2hub.rules import ProjectRules, Retention, expired_tags
-from haneul.d2hub.tokens import Scope, parse_scopes
+from haneul.d2hub.tokens import MOST_SCOPES, Scope, Tokens, parse_scopes
+from haneul.kernel.clock import VirtualClock
 from haneul.kernel.errors import ForbiddenError, HaneulError, UnauthenticatedError
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
@@ -108,6 +109,24 @@ def test_scopes() -> None:
         Scope("registry", "catalog", ("*",)),
         Scope("repository", "host:5000/a", ("pull",)),
     ]
+
+
+def test_only_short_tokens_are_remembered() -> None:
+    tokens = Tokens(b"k" * 32, service="d2hub", clock=VirtualClock(NOW))
+
+    def issued(count: int) -> str:
+        names = [f"shop/{number}{'x' * 150}" for number in range(count)]
+        asked = {name: [Action.PULL] for name in names}
+        return tokens.issue("alice", asked, asked, catalog=False, maintenance=False)
+
+    short, long = issued(1), issued(MOST_SCOPES)
+    assert tokens.grant(short) is tokens.grant(short)
+    assert tokens.grant(long) == tokens.grant(long)
+    assert tokens.grant(long) is not tokens.grant(long)
+
+
+def test_scopes_beyond_the_most_are_left_out() -> None:
+    assert len(parse_scopes([f"repository:shop/{number}:pull" for number in range(1000)])) == MOST_SCOPES == 20
 
 
 def test_a_cache_keeps_what_was_used_last_within_its_weight() -> None:

@@ -46,7 +46,10 @@ _log = structlog.get_logger(__name__)
 _REMEMBER_SECONDS: Final = 30.0
 _REMEMBER_MOST: Final = 1000
 _LOCK_SECONDS: Final = 10.0
+#: Secrets that wait to be checked: of all clients, of one, and those of one that stand in nobody else's way.
 _MOST_WAITING: Final = 64
+_MOST_OF_ONE: Final = 4
+_MOST_WAITING_OF_ONE: Final = 100
 _USER: Final = re.compile(r"[a-z0-9]([-._a-z0-9]{0,62}[a-z0-9])?")
 ALL_PROJECTS: Final = "*"
 
@@ -101,6 +104,14 @@ class _Read:
     content: _File = field(default_factory=_File)
 
 
+@dataclass
+class _Turns:
+    """Sign-ins of one client: so many at once wait with those of others, the rest for each other."""
+
+    free: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_MOST_OF_ONE))
+    waiting: int = 0
+
+
 class FileAccounts:
     """Accounts and rules of one file."""
 
@@ -115,16 +126,30 @@ class FileAccounts:
         # Hashing takes a core and 19 MiB; who guesses secrets shall not get all of either.
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="sign-in")
         self._waiting = 0
+        self._turns: dict[str, _Turns] = {}
 
-    async def sign_in(self, name: str, secret: str) -> Account | None:
-        """Check a secret."""
+    async def sign_in(self, name: str, secret: str, *, client: str = "") -> Account | None:
+        """Check a secret, in turn with others of the same client."""
+        turns = self._turns.setdefault(client, _Turns())
+        if turns.waiting >= _MOST_WAITING_OF_ONE:
+            raise _too_many()
+        turns.waiting += 1
+        try:
+            async with turns.free:
+                return await self._signed_in(name, secret)
+        finally:
+            turns.waiting -= 1
+            if not turns.waiting:
+                self._turns.pop(client, None)
+
+    async def _signed_in(self, name: str, secret: str) -> Account | None:
         user = self._content().users.get(name)
         hashed = self._decoy if user is None else user.hash
         key = (hashed, hashlib.sha256(secret.encode()).hexdigest())
         if user is not None and (until := self._checked.get(key)) and self._clock.monotonic() < until:
             return Account(name, user.admin)
         if self._waiting >= _MOST_WAITING:
-            raise UnavailableError("too many people sign in at once", hint="try again in a few seconds")
+            raise _too_many()
         self._waiting += 1
         try:
             right = await asyncio.get_running_loop().run_in_executor(self._threads, self._verified, hashed, secret)
@@ -216,7 +241,7 @@ class FileAccounts:
                 content = self._parse().model_copy(deep=True)
                 yield content
                 text = yaml.safe_dump(content.model_dump(mode="json", by_alias=True, exclude_defaults=True))
-                write_atomically(self._path, text, mode=0o600)
+                write_atomically(self._path, text, mode=0o600, owner=self._owner())
         except Timeout as error:
             raise UnavailableError(f"another command is changing {self._path}", hint="try again") from error
 
@@ -225,7 +250,7 @@ class FileAccounts:
         try:
             found = self._path.stat()
             mark = (found.st_ino, found.st_mtime_ns, found.st_size)
-        except FileNotFoundError:
+        except OSError:
             mark = None
         if mark != self._read.mark:
             try:
@@ -243,14 +268,23 @@ class FileAccounts:
             return _File.model_validate(yaml.safe_load(self._path.read_text()) or {})
         except FileNotFoundError:
             return _File()
-        except (yaml.YAMLError, ValidationError) as error:
+        except (OSError, UnicodeDecodeError, yaml.YAMLError, ValidationError) as error:
             raise InvalidInputError(f"{self._path} cannot be read: {error}", hint="mend the file") from error
+
+    def _owner(self) -> tuple[int, int]:
+        """Return whose file this is, or will be: the registry's, also if another user runs a command beside it."""
+        found = (self._path if self._path.exists() else self._path.parent).stat()
+        return found.st_uid, found.st_gid
 
     def _verified(self, hashed: str, secret: str) -> bool:
         try:
             return self._hasher.verify(hashed, secret)
         except (VerificationError, InvalidHashError):
             return False
+
+
+def _too_many() -> UnavailableError:
+    return UnavailableError("too many sign in at once", hint="try again in a few seconds")
 
 
 def _user(content: _File, name: str) -> _User:

@@ -211,6 +211,7 @@ class _Writer:
         self._batch: list[bytes] = []
         self._waiting = 0
         self._under_way: asyncio.Future[None] | None = None
+        self._begin = size
         self.size = size
 
     async def take(self, part: bytes) -> None:
@@ -266,15 +267,26 @@ class _Writer:
 
     def _write(self, batch: list[bytes], length: int) -> None:
         in_order = self._session.hashed == self.size
-        for part in batch:
-            rest = memoryview(part)
-            while rest:
-                rest = rest[os.write(self._descriptor, rest) :]
-            if in_order:
-                self._session.hasher.update(part)
+        try:
+            for part in batch:
+                rest = memoryview(part)
+                while rest:
+                    rest = rest[os.write(self._descriptor, rest) :]
+                if in_order:
+                    self._session.hasher.update(part)
+        except OSError:
+            self._rewind()
+            raise
         self.size += length
         if in_order:
             self._session.hashed += length
+
+    def _rewind(self) -> None:
+        """Make the file as long as it was before, so that the client can send the same again; free the disk."""
+        os.ftruncate(self._descriptor, self._begin)
+        self.size = self._begin
+        # A hash cannot go back: the file will be hashed whole at its end.
+        self._session.hasher, self._session.hashed = new_hasher(), 0
 
 
 def _mark(scope: str) -> str:

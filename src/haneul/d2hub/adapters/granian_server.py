@@ -82,6 +82,8 @@ class GranianServer:
             _RsgiBody(protocol, headers, self._silence, self._received),
             self._scheme,
             scope.client,
+            # HTTP/2 has no header of that name; HTTP/1.1's request line seldom has an authority.
+            scope.authority or headers.get("host") or "",
         )
         _send(protocol, scope.method == "HEAD", await self._answer(request))
 

@@ -5,16 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Final
 
 from sqlalchemy import Connection, and_, delete, func, or_, select, update
 
 from haneul.d2hub.adapters.sql_database import SqlDatabase, reads, writes
 from haneul.d2hub.adapters.sql_metadata import aware
 from haneul.d2hub.digests import is_digest
-from haneul.d2hub.model import Deletion, Referrer, RepositoryEntry, TagEntry, Usage
+from haneul.d2hub.model import Deletion, Referrer, ReferrersPage, RepositoryEntry, TagEntry, Usage
 from haneul.d2hub.tables import blobs, deleted_tags, links, manifests, references, repositories, tags
 from haneul.kernel.errors import ConflictError
 
+#: Bytes of one list of referrers: what the specification lets clients expect of a manifest.
+_PAGE_BYTES: Final = 4 << 20
+_MOST_REFERRERS: Final = 10_000
+#: Of a referrer, besides its texts.
+_DESCRIPTOR_BYTES: Final = 300
 _ON_MANIFEST = and_(manifests.c.repository == tags.c.repository, manifests.c.digest == tags.c.digest)
 
 
@@ -47,22 +53,29 @@ class SqlCatalog:
 
     @reads
     def referrers(
-        self, connection: Connection, repository: str, subject: str, artifact_type: str = ""
-    ) -> Sequence[Referrer]:
-        """List manifests by their subject."""
+        self, connection: Connection, repository: str, subject: str, artifact_type: str = "", *, after: str = ""
+    ) -> ReferrersPage:
+        """List manifests by their subject. Their contents are not read, and rows only until the page is full."""
         query = (
-            select(manifests)
+            select(manifests.c.digest, manifests.c.media_type, manifests.c.size)
+            .add_columns(manifests.c.artifact_type, manifests.c.annotations)
             .join(repositories, repositories.c.id == manifests.c.repository)
             .where(repositories.c.name == repository, manifests.c.subject == subject, manifests.c.deleted.is_(None))
-            .order_by(manifests.c.pushed, manifests.c.digest)
+            .where(manifests.c.digest > after)
+            .order_by(manifests.c.digest)
+            .limit(_MOST_REFERRERS + 1)
         )
         if artifact_type:
             query = query.where(manifests.c.artifact_type == artifact_type)
-        rows = connection.execute(query).all()
-        return [
-            Referrer(row.digest, row.media_type, row.size, row.artifact_type, json.loads(row.annotations))
-            for row in rows
-        ]
+        entries: list[Referrer] = []
+        size = 0
+        for row in connection.execute(query):
+            size += len(row.annotations) + len(row.artifact_type) + _DESCRIPTOR_BYTES
+            if entries and (size > _PAGE_BYTES or len(entries) == _MOST_REFERRERS):
+                return ReferrersPage(tuple(entries), more=True)
+            annotations = json.loads(row.annotations)
+            entries.append(Referrer(row.digest, row.media_type, row.size, row.artifact_type, annotations))
+        return ReferrersPage(tuple(entries))
 
     @reads
     def repositories(

@@ -1,8 +1,9 @@
 """The database, worked with in threads: one change of threads for a transaction, not several for a statement.
 
 SQLite lets one transaction write at a time. So one thread writes, and takes what waits into one transaction: each
-piece of work is whole or not at all by itself (a savepoint), and all of them wait for the disk once. In PostgreSQL each
-piece of work is a transaction of its own, in one of several threads.
+piece of work is whole or not at all by itself (a savepoint), and all of them wait for the disk once. A full or failing
+disk may make SQLite end the whole transaction with the piece that met it; then each piece is done again by itself. In
+PostgreSQL each piece of work is a transaction of its own, in one of several threads.
 """
 
 from __future__ import annotations
@@ -10,13 +11,16 @@ from __future__ import annotations
 import asyncio
 import functools
 import queue
+import sqlite3
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeAlias, TypeVar
 
 from sqlalchemy import Connection, Engine, Table
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError
 
+from haneul.d2hub.errors import StorageFullError
 from haneul.kernel.database import writing_blocking
 
 P = ParamSpec("P")
@@ -27,6 +31,12 @@ _WRITERS: Final = 8
 _MOST_AT_ONCE: Final = 64
 #: A piece of work, and what becomes of it.
 _Waiting: TypeAlias = tuple[Callable[[Connection], Any], Future[Any]]
+#: SQLite's extended codes have the primary code in their lowest byte.
+_PRIMARY_CODE: Final = 0xFF
+
+
+class _EndedError(Exception):
+    """SQLite ended a transaction by itself: nothing of it is written (its documentation, "Transactions", 2.3)."""
 
 
 class SqlDatabase:
@@ -75,7 +85,7 @@ class SqlDatabase:
             with writing_blocking(self.engine) as connection:
                 result = work(connection)
         except BaseException as error:  # noqa: BLE001, RUF100 - whoever waits gets it
-            future.set_exception(error)
+            future.set_exception(_translated(error))
         else:
             future.set_result(result)
 
@@ -90,20 +100,32 @@ class SqlDatabase:
             for work, future in taken:
                 self._write_alone(work, future)
             return
-        done: list[tuple[Future[Any], Any, BaseException | None]] = []
         try:
-            with writing_blocking(self.engine) as connection:
-                for work, future in taken:
-                    done.append((future, *_tried(connection, work)))
+            done = self._done_together(taken)
+        except _EndedError:
+            for work, future in taken:
+                self._write_alone(work, future)
+            return
         except BaseException as error:  # noqa: BLE001, RUF100 - nothing of this transaction is written
             for _, future in taken:
-                future.set_exception(error)
+                future.set_exception(_translated(error))
             return
         for future, result, failure in done:
             if failure is None:
                 future.set_result(result)
             else:
-                future.set_exception(failure)
+                future.set_exception(_translated(failure))
+
+    def _done_together(self, taken: list[_Waiting]) -> list[tuple[Future[Any], Any, BaseException | None]]:
+        """Return what became of each piece, all written. Raises _EndedError, and what the database fails with."""
+        done: list[tuple[Future[Any], Any, BaseException | None]] = []
+        with writing_blocking(self.engine) as connection:
+            for work, future in taken:
+                done.append((future, *_tried(connection, work)))
+                # The next savepoint would begin a transaction of its own, and what came before would be missing.
+                if not _in_transaction(connection):
+                    raise _EndedError
+        return done
 
 
 def _tried(connection: Connection, work: Callable[[Connection], T]) -> tuple[T | None, BaseException | None]:
@@ -113,6 +135,22 @@ def _tried(connection: Connection, work: Callable[[Connection], T]) -> tuple[T |
             return work(connection), None
     except BaseException as error:  # noqa: BLE001, RUF100 - of this piece of work alone
         return None, error
+
+
+def _in_transaction(connection: Connection) -> bool:
+    driver: Any = connection.connection.dbapi_connection
+    return bool(driver.in_transaction)
+
+
+def _translated(error: BaseException) -> BaseException:
+    """Return what to tell of an error: a disk that is full is nobody's mistake."""
+    if isinstance(error, DBAPIError) and isinstance(error.orig, sqlite3.Error):
+        code = getattr(error.orig, "sqlite_errorcode", 0)
+        if code & _PRIMARY_CODE == sqlite3.SQLITE_FULL:
+            return StorageFullError(
+                "the disk of the registry's database is full", hint="tell whoever runs it; then push again"
+            )
+    return error
 
 
 class _OnDatabase(Protocol):

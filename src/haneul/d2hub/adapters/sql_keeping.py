@@ -1,13 +1,29 @@
-"""What a collection decides in SQL. The collector removes only what nobody relied on for a while, and asks in the
-statement that removes."""
+"""What a collection decides in SQL: only what nobody relied on for a while goes.
+
+Candidates are looked for while others write, and removed by their keys, a few in a transaction, with the condition
+asked again in the statement that removes. So whoever pushes waits for a few rows, however much there is.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, delete, exists, func, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    Table,
+    and_,
+    delete,
+    exists,
+    func,
+    literal,
+    select,
+    tuple_,
+)
 
 from haneul.d2hub.adapters.sql_database import SqlDatabase, reads, writes
 from haneul.d2hub.adapters.sql_metadata import counted, referenced
@@ -21,37 +37,38 @@ class SqlKeeping:
     def __init__(self, database: SqlDatabase) -> None:
         self.database = database
 
-    @writes
-    def purge_deleted(self, connection: Connection, *, before: datetime) -> int:
+    async def purge_deleted(self, *, before: datetime, limit: int) -> int:
         """Remove manifests with their references; deleted tags that named them go along."""
-        connection.execute(delete(deleted_tags).where(deleted_tags.c.deleted < before))
-        purged = connection.execute(delete(manifests).where(_purgeable(before)))
-        return purged.rowcount
+        noted = select(deleted_tags.c.id).where(deleted_tags.c.deleted < before)
+        async for rows in self._pages(noted, limit):
+            await self._remove(deleted_tags, [deleted_tags.c.id], rows, deleted_tags.c.deleted < before)
+        purged = 0
+        purgeable = select(manifests.c.repository, manifests.c.digest).where(_purgeable(before))
+        keys = [manifests.c.repository, manifests.c.digest]
+        async for rows in self._pages(purgeable, limit):
+            purged += await self._remove(manifests, keys, rows, _purgeable(before))
+        return purged
 
-    @writes
-    def unlink_unreferenced(self, connection: Connection, *, untouched_since: datetime, limit: int) -> int:
-        """Remove links, and then repositories in which nothing is left."""
-        found = connection.execute(_unreferenced(untouched_since).limit(limit)).all()
-        removed = 0
-        for row in found:
-            mine = and_(links.c.repository == row.repository, links.c.digest == row.digest)
-            # Asked again where it is removed: in PostgreSQL somebody may have touched it since.
-            gone = delete(links).where(mine, _removable_link(untouched_since))
-            removed += connection.execute(gone).rowcount
-        connection.execute(delete(repositories).where(_empty(untouched_since)))
-        return removed
+    async def unlink_unreferenced(self, *, untouched_since: datetime, limit: int) -> AsyncIterator[int]:
+        """Remove links."""
+        removable = _removable_link(untouched_since)
+        keys = [links.c.repository, links.c.digest]
+        async for rows in self._pages(select(*keys).where(removable), limit):
+            yield await self._remove(links, keys, rows, removable)
 
-    @writes
-    def drop_unlinked(self, connection: Connection, *, untouched_since: datetime, limit: int) -> Sequence[StoredBlob]:
+    async def drop_unlinked(self, *, untouched_since: datetime, limit: int) -> AsyncIterator[Sequence[StoredBlob]]:
         """Remove rows of content that no repository links."""
-        some = select(blobs.c.digest).where(_unlinked(untouched_since)).limit(limit)
-        gone = (
-            delete(blobs)
-            .where(blobs.c.digest.in_(some), _unlinked(untouched_since))
-            .returning(blobs.c.digest, blobs.c.key, blobs.c.size)
-        )
-        rows = connection.execute(gone).all()
-        return [StoredBlob(row.digest, row.key, row.size) for row in rows]
+        unlinked = _unlinked(untouched_since)
+        async for rows in self._pages(select(blobs.c.digest).where(unlinked), limit):
+            yield await self._drop([row.digest for row in rows], unlinked)
+
+    async def drop_empty(self, *, untouched_since: datetime, limit: int) -> int:
+        """Remove rows of repositories."""
+        empty = _empty(untouched_since)
+        dropped = 0
+        async for rows in self._pages(select(repositories.c.id).where(empty), limit):
+            dropped += await self._remove(repositories, [repositories.c.id], rows, empty)
+        return dropped
 
     @reads
     def unknown(self, connection: Connection, keys: Sequence[str]) -> Sequence[str]:
@@ -75,6 +92,56 @@ class SqlKeeping:
         removed = connection.execute(counted(unlinked)).scalar_one()
         count, size = connection.execute(content).one()
         return Collected(manifests=purged, links=removed, blobs=count, bytes=int(size))
+
+    async def _pages(self, query: Select[Any], limit: int) -> AsyncIterator[Sequence[Row[Any]]]:
+        """Yield what a query of keys finds, in their order: all pages together look at each row once."""
+        keys = list(query.selected_columns)
+        after: Sequence[Any] = ()
+        while True:
+            page = query.order_by(*keys).limit(limit)
+            if after:
+                page = page.where(tuple_(*keys) > tuple_(*(literal(*pair) for pair in _typed(after, keys))))
+            rows = await self._found(page)
+            if rows:
+                yield rows
+            if len(rows) < limit:
+                return
+            after = rows[-1]
+
+    @reads
+    def _found(self, connection: Connection, query: Select[Any]) -> Sequence[Row[Any]]:
+        return connection.execute(query).all()
+
+    @writes
+    def _remove(
+        self,
+        connection: Connection,
+        table: Table,
+        keys: Sequence[ColumnElement[Any]],
+        rows: Sequence[Row[Any]],
+        removable: ColumnElement[bool],
+    ) -> int:
+        """Remove rows by their keys, for which the condition still holds: somebody may have relied on one since."""
+        gone = 0
+        for row in rows:
+            mine = [key == value for key, value in zip(keys, row, strict=True)]
+            gone += connection.execute(delete(table).where(*mine, removable)).rowcount
+        return gone
+
+    @writes
+    def _drop(
+        self, connection: Connection, digests: Sequence[str], unlinked: ColumnElement[bool]
+    ) -> Sequence[StoredBlob]:
+        gone = (
+            delete(blobs)
+            .where(blobs.c.digest.in_(digests), unlinked)
+            .returning(blobs.c.digest, blobs.c.key, blobs.c.size)
+        )
+        return [StoredBlob(row.digest, row.key, row.size) for row in connection.execute(gone)]
+
+
+def _typed(values: Sequence[Any], keys: Sequence[ColumnElement[Any]]) -> list[tuple[Any, Any]]:
+    return [(value, key.type) for value, key in zip(values, keys, strict=True)]
 
 
 def _purgeable(before: datetime) -> ColumnElement[bool]:
@@ -103,10 +170,6 @@ def _removable_after(deleted_before: datetime, untouched_since: datetime) -> Col
         .where(keeper.c.deleted.is_(None) | (keeper.c.deleted >= deleted_before))
     )
     return and_(links.c.touched < untouched_since, ~kept)
-
-
-def _unreferenced(untouched_since: datetime) -> Select[Any]:
-    return select(links.c.repository, links.c.digest).where(_removable_link(untouched_since))
 
 
 def _unlinked(untouched_since: datetime) -> ColumnElement[bool]:

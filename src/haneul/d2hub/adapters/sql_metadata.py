@@ -17,7 +17,7 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, delet
 from haneul.d2hub.adapters.sql_database import SqlDatabase, reads, writes
 from haneul.d2hub.digests import is_digest
 from haneul.d2hub.errors import ManifestBlobUnknownError, TagImmutableError, UnsupportedError
-from haneul.d2hub.model import LinkedBlob, ManifestPush, StoredBlob, StoredManifest
+from haneul.d2hub.model import DeletionOrder, LinkedBlob, ManifestPush, StoredBlob, StoredManifest
 from haneul.d2hub.names import project_of
 from haneul.d2hub.tables import blobs, deleted_tags, links, manifests, references, repositories, tags
 
@@ -76,8 +76,13 @@ class SqlMetadata:
         return None if row is None else LinkedBlob(StoredBlob(digest, row.key, row.size), aware(row.touched))
 
     @writes
-    def link_blob(self, connection: Connection, repository: str, stored: StoredBlob, *, now: datetime) -> StoredBlob:
-        """Write content down if it is new, and the repository's link to it."""
+    def link_blob(
+        self, connection: Connection, repository: str, stored: StoredBlob, *, now: datetime, lost_key: str = ""
+    ) -> StoredBlob:
+        """Write content down if it is new or was lost, and the repository's link to it."""
+        if lost_key:
+            lost = and_(blobs.c.digest == stored.digest, blobs.c.key == lost_key)
+            connection.execute(update(blobs).where(lost).values(key=stored.key, size=stored.size))
         values = {"digest": stored.digest, "key": stored.key, "size": stored.size, "touched": now}
         row = connection.execute(self._keep, values).one()
         self._link(connection, self._repository(connection, repository, now), stored.digest, now)
@@ -149,14 +154,17 @@ class SqlMetadata:
             self._write_tag(connection, found, change, before)
 
     @writes
-    def delete(self, connection: Connection, repository: str, reference: str, *, now: datetime, by: str) -> bool:
+    def delete(self, connection: Connection, deletion: DeletionOrder) -> bool:
         """Delete a tag or a manifest."""
-        found = _find(connection, repository)
+        found = _find(connection, deletion.repository)
         if found is None:
             return False
-        if not is_digest(reference):
-            return _delete_tags(connection, found, tags.c.name == reference, now, by) > 0
-        return _delete_manifest(connection, found, reference, now, by)
+        if is_digest(deletion.reference):
+            return _delete_manifest(connection, found, deletion)
+        which = tags.c.name == deletion.reference
+        if (seen := deletion.expected) is not None:
+            which = and_(which, tags.c.digest == seen.digest, tags.c.updated == seen.updated)
+        return _delete_tags(connection, found, which, deletion) > 0
 
     def _repository(self, connection: Connection, name: str, now: datetime) -> int:
         found = _find(connection, name)
@@ -209,6 +217,8 @@ def _hold_references(connection: Connection, repository: int, change: ManifestPu
         if held.rowcount != len(part):
             there = set(connection.execute(_HELD, which).scalars())
             missing += [digest for digest in part if digest not in there]
+    for part in _parts(change.manifest.elsewhere):
+        connection.execute(_HOLD, {"of_repository": repository, "digests": part, "touched": change.now})
     for part in _parts(change.manifest.manifests):
         children = select(manifests.c.digest).where(
             manifests.c.repository == repository, manifests.c.digest.in_(part), manifests.c.deleted.is_(None)
@@ -222,27 +232,32 @@ def _hold_references(connection: Connection, repository: int, change: ManifestPu
         )
 
 
-def _delete_tags(connection: Connection, repository: int, which: ColumnElement[bool], now: datetime, by: str) -> int:
-    """Delete tags and note what they named; return how many."""
+def _delete_tags(connection: Connection, repository: int, which: ColumnElement[bool], deletion: DeletionOrder) -> int:
+    """Delete tags and note what they named; return how many. Raises TagImmutableError, which takes all back."""
     gone = delete(tags).where(tags.c.repository == repository, which).returning(tags.c.name, tags.c.digest)
-    rows = [
-        {"repository": repository, "name": row.name, "digest": row.digest, "deleted": now, "deleted_by": by}
-        for row in connection.execute(gone)
-    ]
+    noted = {"repository": repository, "deleted": deletion.now, "deleted_by": deletion.by}
+    rows = [{**noted, "name": row.name, "digest": row.digest} for row in connection.execute(gone)]
+    for row in rows:
+        if deletion.stays(row["name"]):
+            raise TagImmutableError(
+                f"{deletion.repository}:{row['name']} stays, by the rules of its project",
+                hint="an owner can change the rules",
+            )
     if rows:
         connection.execute(deleted_tags.insert(), rows)
     return len(rows)
 
 
-def _delete_manifest(connection: Connection, repository: int, digest: str, now: datetime, by: str) -> bool:
+def _delete_manifest(connection: Connection, repository: int, deletion: DeletionOrder) -> bool:
     """Mark a manifest as deleted, and delete the tags that name it."""
+    digest = deletion.reference
     mine = and_(manifests.c.repository == repository, manifests.c.digest == digest, manifests.c.deleted.is_(None))
     if connection.execute(select(manifests.c.digest).where(mine).with_for_update()).one_or_none() is None:
         return False
     if (user := _live_user(connection, repository, digest)) is not None:
         raise UnsupportedError(f"the index {user} refers to {digest}", hint="delete the index first")
-    _delete_tags(connection, repository, tags.c.digest == digest, now, by)
-    connection.execute(update(manifests).where(mine).values(deleted=now, deleted_by=by))
+    _delete_tags(connection, repository, tags.c.digest == digest, deletion)
+    connection.execute(update(manifests).where(mine).values(deleted=deletion.now, deleted_by=deletion.by))
     return True
 
 

@@ -86,3 +86,4 @@ def upgrade() -> None:
         ),
     )
     op.create_index("ix_deleted_tags_repository", "deleted_tags", ["repository", "name"])
+    op.create_index("ix_deleted_tags_digest", "deleted_tags", ["repository", "digest"])
