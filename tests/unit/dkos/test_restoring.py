@@ -24,7 +24,7 @@ from haneul.dkos.model import (
     RestoreRequest,
     RestoreState,
 )
-from haneul.dkos.restoring import RestoreSettings, restore_job
+from haneul.dkos.restore_jobs import RestoreSettings, restore_job
 from haneul.kernel.clock import VirtualClock
 from haneul.kernel.kube import DEPLOYMENTS, JOBS, NODES, PODS, SECRETS, STATEFUL_SETS
 from tests.unit.dkos.test_controller import World
@@ -56,7 +56,9 @@ class Workshop(World):
         said = (
             {"refused": self.refuses[step]} if step in self.refuses else MADE if step == "prepare" else {"done": step}
         )
-        labels = {"batch.kubernetes.io/job-name": name}
+        job = await self.management.get(JOBS, name, NAMESPACE)
+        assert job is not None
+        labels = {"batch.kubernetes.io/job-name": name, **job["metadata"]["labels"]}
         where = {"name": f"{name}-pod", "namespace": NAMESPACE}
         ended = {"containerStatuses": [{"state": {"terminated": {"message": json.dumps(said)}}}]}
         await self.management.apply(PODS, {"metadata": {**where, "labels": labels}})
@@ -130,6 +132,8 @@ async def test_what_the_backup_cannot_give_changes_nothing(world: Workshop, nati
     assert (status.restore.state, status.restore.message) == (RestoreState.FAILED, world.refuses["prepare"])
     assert all(roles >= ALL for _, roles in world.seen)
     assert "RestoreFailed" in [event.reason.value for event in world.told]
+    # A pod that stays would keep it from falling asleep.
+    assert await world.management.list(JOBS, NAMESPACE) == await world.management.list(PODS, NAMESPACE) == []
     # The next one is another request.
     world.refuses.clear()
     await world.wish(native, restore=RestoreRequest(number=2, revision=20))
