@@ -313,8 +313,7 @@ class ClusterController:
         if status.phase is Phase.READY and cluster.status.phase in SLEEP_PHASES:
             # Before it is said to be ready: whoever goes on after this process ended looks at the phase.
             await self._sleeping.awake(cluster)
-        if status.phase is Phase.READY:
-            status = await self._restoring.settle(cluster, status)
+        status = await self._restoring.settle(cluster, status)
         machines = {one.name: one.instance for one in provided}
         return await self._write(cluster, Look(status, seen.masters, machines, now))
 

@@ -31,8 +31,8 @@ class RestoreSettings:
     backups: str
 
 
-async def end_jobs(client: KubeClient, cluster: Cluster) -> bool:
-    """Ask the cluster's Jobs to go now, with their pods; say whether all were gone.
+async def end_jobs(client: KubeClient, cluster: Cluster, *, kept: int | None = None) -> bool:
+    """Ask the cluster's Jobs to go now, with their pods, but those of the restore ``kept``; say if none was left.
 
     To be called until they are.
     """
@@ -41,14 +41,20 @@ async def end_jobs(client: KubeClient, cluster: Cluster) -> bool:
     # Pods go last, so that none is made for one that went.
     for resource, grace in ((JOBS, None), (PODS, _GRACE_SECONDS)):
         for found in await client.list(resource, NAMESPACE, labels=selector):
-            gone = False
-            await client.delete(resource, found["metadata"]["name"], NAMESPACE, grace=grace)
+            name = str(found["metadata"]["name"])
+            if kept is None or not name.startswith(_prefix(cluster, kept)):
+                gone = False
+                await client.delete(resource, name, NAMESPACE, grace=grace)
     return gone
 
 
 def job_name(cluster: Cluster, step: str) -> str:
     """Return the name of the Job that does a step of the restore that is asked for."""
-    return f"restore-{cluster.uid}-{cluster.spec.restore.number}-{step}"
+    return f"{_prefix(cluster, cluster.spec.restore.number)}{step}"
+
+
+def _prefix(cluster: Cluster, number: int) -> str:
+    return f"restore-{cluster.uid}-{number}-"
 
 
 def restore_job(cluster: Cluster, step: str, host: str, peer_url: str, settings: RestoreSettings) -> Manifest:

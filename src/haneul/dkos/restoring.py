@@ -6,9 +6,12 @@ state     what is done                                                          
 None      the data is made from the backup, beside what runs; a backup that cannot give it changes  Prepared,
           nothing                                                                                   or Failed
 Prepared  the API server ends, then etcd; then the data is put in place, the old data aside         Placed
-Placed    the masters run again; nodes that the restored state does not know are made anew; when    Done
-          all is ready, the old data is deleted
+Placed    the masters run again, and when they are ready and the API answers, the old data is       Done
+          deleted; whoever sees that it is the wrong moment asks for another one meanwhile
 ========  ========================================================================================  ==========
+
+Nodes that the restored state does not know are made anew. That may take as long as it likes: a machine that nobody
+reaches, or that nobody lets in, holds no restore up.
 
 What touches files runs as Jobs in the backup worker's namespace, each with exactly this member's folder. Neighbours:
 :mod:`haneul.dkos.backup.placing` is what the Jobs do, :mod:`haneul.dkos.controller` looks here before anything else.
@@ -30,6 +33,7 @@ from haneul.dkos.events import Tell, restore_began, restore_failed, restored
 from haneul.dkos.hibernation import Level
 from haneul.dkos.masters import Masters
 from haneul.dkos.model import (
+    NEVER,
     Cluster,
     ClusterStatus,
     NodeProviderName,
@@ -38,7 +42,7 @@ from haneul.dkos.model import (
 )
 from haneul.dkos.ports import NodeProvider, ProvidedNode
 from haneul.dkos.restore_jobs import RestoreSettings, end_jobs, job_name, restore_job
-from haneul.dkos.states import restoring_status
+from haneul.dkos.states import restoring_status, serves
 from haneul.kernel.kube import JOBS, PERSISTENT_VOLUMES, PODS, KubeClient, Manifest
 
 
@@ -82,6 +86,9 @@ class Restoring:
     async def _prepare(self, cluster: Cluster, seen: RestoreStatus, now: datetime) -> ClusterStatus:
         request = cluster.spec.restore
         if cluster.status.restore.number != request.number:
+            if not await end_jobs(self._management, cluster, kept=request.number):
+                # The last job of the restore before deletes what this one's would make.
+                return restoring_status(cluster, cluster.status.restore, "Preparing", "its last jobs end", now)
             self._tell(cluster, restore_began())
         if not request.source and not await self._has_its_founder_alone(cluster):
             why = "it has or had other etcd members than its first one; restore it as a new cluster (--as NEW)"
@@ -139,7 +146,7 @@ class Restoring:
         A kubelet registers only when it starts.
         """
         seen = cluster.status.restore
-        if seen.state is not RestoreState.PLACED:
+        if seen.placed == NEVER:
             return
         known = {node["metadata"]["name"] for node in nodes}
         provider_of = {name: pool.provider for pool in cluster.spec.node_pools for name in pool.node_names}
@@ -149,9 +156,9 @@ class Restoring:
                 await self._providers[provider_of[machine.name]].remove(cluster, machine.name)
 
     async def settle(self, cluster: Cluster, status: ClusterStatus) -> ClusterStatus:
-        """Delete what was replaced once the cluster is ready on what was restored."""
+        """Delete what was replaced once the masters serve what was restored; nodes may take longer, or never come."""
         seen = status.restore
-        if seen.state is not RestoreState.PLACED:
+        if seen.state is not RestoreState.PLACED or not serves(status):
             return status
         outcome = await self._job(cluster, "clear")
         if outcome.said is None and not outcome.refused:
@@ -211,4 +218,5 @@ class Restoring:
 
 def _seen(cluster: Cluster, now: datetime) -> RestoreStatus:
     seen, number = cluster.status.restore, cluster.spec.restore.number
-    return seen if seen.number == number else RestoreStatus(number=number, began=now)
+    # Machines that the last restore left without a node are still to be made anew, should this one be given up.
+    return seen if seen.number == number else RestoreStatus(number=number, began=now, placed=seen.placed)

@@ -38,13 +38,20 @@ class Workshop(World):
 
     refuses: dict[str, str] = field(default_factory=dict)
     seen: list[tuple[str, frozenset[str]]] = field(default_factory=list)
+    #: Nodes whose machines nobody reaches.
+    dead: frozenset[str] = frozenset()
+    #: Whether the API server never gets as far as to answer.
+    silent: bool = False
     #: The steps of jobs in the order in which they were done, and the masters that ran then.
     done: list[tuple[str, frozenset[str]]] = field(default_factory=list)
 
     async def move(self, cluster: Cluster) -> None:
         await super().move(cluster)
         roles = await self.masters(cluster)
-        self.wire.cut = "kube-apiserver" not in roles
+        self.wire.cut = self.silent or "kube-apiserver" not in roles
+        for name in self.dead:
+            lost = {"conditions": [{"type": "Ready", "status": "Unknown", "message": "it says nothing"}]}
+            await self.tenant.patch(NODES, name, {"status": lost}, subresource="status")
         self.seen.append((cluster.status.phase, roles))
         for job in await self.management.list(JOBS, NAMESPACE):
             if not job.get("status", {}).get("conditions"):
@@ -209,6 +216,35 @@ async def test_nodes_that_the_restored_state_does_not_know_are_made_anew(world: 
     after = {node.name: node.instance for node in await world.nodes.observe(await world.cluster(native))}
     assert {name for name in before if before[name] != after[name]} == {"default-1"}
     assert status.phase is Phase.READY
+
+
+async def test_a_node_that_never_comes_holds_no_restore_up(world: Workshop, native: Cluster) -> None:
+    await ready(world, native)
+    world.dead = frozenset({"default-1"})
+    await world.wish(native, restore=RestoreRequest(number=1, revision=77))
+    async with world.controller() as controller:
+        status = await world.settle(controller, native, 14)
+    assert [step for step, _ in world.done] == ["prepare", "place", "clear"]
+    assert (status.phase, status.restore.state) == (Phase.DEGRADED, RestoreState.DONE)
+    assert not (await world.cluster(native)).is_restoring
+
+
+async def test_what_never_answers_is_restored_to_another_moment(world: Workshop, native: Cluster) -> None:
+    await ready(world, native)
+    world.silent = True
+    await world.wish(native, restore=RestoreRequest(number=1, revision=77))
+    async with world.controller() as controller:
+        status = await world.settle(controller, native, 14)
+    # What was there before stays until what was restored answers.
+    assert (status.restore.state, [step for step, _ in world.done]) == (RestoreState.PLACED, ["prepare", "place"])
+    assert not (await world.cluster(native)).restore_is_due
+    world.silent = False
+    await world.wish(native, restore=RestoreRequest(number=2, revision=50))
+    async with world.controller() as controller:
+        status = await world.settle(controller, native, 16)
+    assert [step for step, _ in world.done] == ["prepare", "place", "prepare", "place", "clear"]
+    assert (status.phase, status.restore.state, status.restore.number) == (Phase.READY, RestoreState.DONE, 2)
+    assert await world.management.list(JOBS, NAMESPACE) == await world.management.list(PODS, NAMESPACE) == []
 
 
 async def test_a_restore_comes_before_sleep(world: Workshop, native: Cluster) -> None:
