@@ -5,7 +5,8 @@ state     what is done                                                          
 ========  ========================================================================================  ==========
 None      the data is made from the backup, beside what runs; a backup that cannot give it changes  Prepared,
           nothing                                                                                   or Failed
-Prepared  the API server ends, then etcd; then the data is put in place, the old data aside         Placed
+Prepared  the API server ends, then etcd; then the data is put in place, the old data aside; what   Placed,
+          fails there is tried again, for nobody knows how far it came                              or Failed
 Placed    the masters run again, and when they are ready and the API answers, the old data is       Done
           deleted; whoever sees that it is the wrong moment asks for another one meanwhile
 ========  ========================================================================================  ==========
@@ -22,8 +23,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, Final
 
 from haneul.dkos.backup.record import NAMESPACE
 from haneul.dkos.backup.recording import BackupRecords
@@ -45,13 +46,22 @@ from haneul.dkos.restore_jobs import RestoreSettings, end_jobs, job_name, restor
 from haneul.dkos.states import restoring_status, serves
 from haneul.kernel.kube import JOBS, PERSISTENT_VOLUMES, PODS, KubeClient, Manifest
 
+_PLACE_WAIT_FIRST: Final = timedelta(seconds=10)
+_PLACE_WAIT_LAST: Final = timedelta(minutes=5)
+
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a Job ended: what it says, or why it refused; nothing of both while it works."""
+    """How a Job ended: what it says, or why it refused, or that it failed without a word; nothing while it works."""
 
     said: Mapping[str, Any] | None = None
     refused: str = ""
+    failed: bool = False
+
+    @property
+    def why(self) -> str:
+        """Return why it did not do what it was to do; nothing if it did or works."""
+        return self.refused or ("its Job failed; look at the operator's log" if self.failed else "")
 
 
 class Restoring:
@@ -73,6 +83,9 @@ class Restoring:
         self._records = records
         self._settings = settings
         self._tell = tell
+        #: When data that could not be put in place is tried again, and how long after that.
+        self._place_again = NEVER
+        self._place_wait = _PLACE_WAIT_FIRST
 
     async def look(self, cluster: Cluster, now: datetime) -> ClusterStatus:
         """Bring a restore that is due one step further; the status says which."""
@@ -101,8 +114,8 @@ class Restoring:
             if source is None or source.project != cluster.project:
                 return await self._failed(cluster, seen, "that backup is not there", now)
         outcome = await self._job(cluster, "prepare")
-        if outcome.refused:
-            return await self._failed(cluster, seen, outcome.refused, now)
+        if outcome.why:
+            return await self._failed(cluster, seen, outcome.why, now)
         if outcome.said is None:
             return restoring_status(cluster, seen, "Preparing", "the data is being made from the backup", now)
         update = {
@@ -130,9 +143,16 @@ class Restoring:
         await self._masters.ensure(cluster, Level.NOTHING)
         if "etcd" in running:
             return restoring_status(cluster, seen, "EtcdEnding", "waiting for etcd to end", now)
-        outcome = await self._job(cluster, "place")
+        outcome = Outcome() if now < self._place_again else await self._job(cluster, "place")
         if outcome.refused:
             return await self._failed(cluster, seen, outcome.refused, now)
+        if outcome.failed:
+            # It may have come anywhere: to give it up now could begin an empty cluster.
+            self._place_again = now + self._place_wait
+            self._place_wait = min(2 * self._place_wait, _PLACE_WAIT_LAST)
+        if now < self._place_again:
+            words = "the data could not be put in place, which is tried again; look at the member's host"
+            return restoring_status(cluster, seen, "PlacingFailed", words, now)
         if outcome.said is None:
             return restoring_status(cluster, seen, "Placing", "the data is being put in place", now)
         placed = seen.model_copy(update={"state": RestoreState.PLACED, "placed": now})
@@ -161,7 +181,7 @@ class Restoring:
         if seen.state is not RestoreState.PLACED or not serves(status):
             return status
         outcome = await self._job(cluster, "clear")
-        if outcome.said is None and not outcome.refused:
+        if outcome.said is None and not outcome.why:
             return status
         await end_jobs(self._management, cluster)
         self._tell(cluster, restored(seen.revision))
@@ -193,7 +213,7 @@ class Restoring:
         if "Failed" in conditions:
             said = await self._said(name)
             await self._management.delete(JOBS, name, NAMESPACE)
-            return Outcome(refused=str(said.get("refused") or "its Job failed; look at the operator's log"))
+            return Outcome(refused=str(said.get("refused", "")), failed=True)
         if "Complete" not in conditions:
             return Outcome()
         said = await self._said(name)

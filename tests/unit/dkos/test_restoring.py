@@ -37,6 +37,8 @@ class Workshop(World):
     """The world, in which Jobs of restores are done when a second passes, and what ran at every move."""
 
     refuses: dict[str, str] = field(default_factory=dict)
+    #: How often a step's job fails, as when a host dies or its disk is full.
+    fails: dict[str, int] = field(default_factory=dict)
     seen: list[tuple[str, frozenset[str]]] = field(default_factory=list)
     #: Nodes whose machines nobody reaches.
     dead: frozenset[str] = frozenset()
@@ -60,6 +62,11 @@ class Workshop(World):
     async def _do(self, name: str, roles: frozenset[str]) -> None:
         step = name.rpartition("-")[2]
         self.done.append((step, roles))
+        if self.fails.get(step):
+            self.fails[step] -= 1
+            failed = {"status": {"conditions": [{"type": "Failed", "status": "True"}]}}
+            await self.management.patch(JOBS, name, failed, NAMESPACE, subresource="status")
+            return
         said = (
             {"refused": self.refuses[step]} if step in self.refuses else MADE if step == "prepare" else {"done": step}
         )
@@ -216,6 +223,41 @@ async def test_nodes_that_the_restored_state_does_not_know_are_made_anew(world: 
     after = {node.name: node.instance for node in await world.nodes.observe(await world.cluster(native))}
     assert {name for name in before if before[name] != after[name]} == {"default-1"}
     assert status.phase is Phase.READY
+
+
+async def test_what_fails_while_data_is_put_in_place_is_tried_again_ever_more_slowly(
+    world: Workshop, native: Cluster
+) -> None:
+    await ready(world, native)
+    # Nobody knows how far it came: what was there may be aside already.
+    world.fails["place"] = 3
+    world.told.clear()
+    await world.wish(native, restore=RestoreRequest(number=1, revision=77))
+    async with world.controller() as controller:
+        began = world.clock.now()
+        while world.fails["place"]:
+            assert (await controller.reconcile(await world.cluster(native))).phase is Phase.RESTORING
+            await world.move(await world.cluster(native))
+            assert not {"etcd", "kube-apiserver"} & await world.masters(native) or len(world.done) < 2
+        assert timedelta(seconds=30) < world.clock.now() - began < timedelta(seconds=60)
+        status = await controller.reconcile(await world.cluster(native))
+        assert "tried again" in status.conditions[-1].message
+        world.clock.advance(40)
+        status = await world.settle(controller, native, 10)
+    assert [step for step, _ in world.done] == ["prepare", *4 * ["place"], "clear"]
+    assert (status.phase, status.restore.state) == (Phase.READY, RestoreState.DONE)
+    assert "RestoreFailed" not in [event.reason.value for event in world.told]
+
+
+async def test_what_cannot_be_put_in_place_is_given_up_and_said(world: Workshop, native: Cluster) -> None:
+    await ready(world, native)
+    world.refuses["place"] = "what was prepared is gone"
+    await world.wish(native, restore=RestoreRequest(number=1, revision=77))
+    async with world.controller() as controller:
+        status = await world.settle(controller, native, 14)
+    assert (status.restore.state, status.restore.message) == (RestoreState.FAILED, world.refuses["place"])
+    assert status.phase is Phase.READY
+    assert await world.management.list(JOBS, NAMESPACE) == await world.management.list(PODS, NAMESPACE) == []
 
 
 async def test_a_node_that_never_comes_holds_no_restore_up(world: Workshop, native: Cluster) -> None:
