@@ -43,7 +43,7 @@ from haneul.dkos.event_recorder import EventRecorder
 from haneul.dkos.events import teardown_failed
 from haneul.dkos.masters import EXAMINATION, Masters
 from haneul.dkos.model import CLUSTERS, BackupStatus, Cluster, NodeProviderName, cluster_from_resource
-from haneul.dkos.restoring import RestoreSettings
+from haneul.dkos.restore_jobs import RestoreSettings
 from haneul.dkos.teardown import tear_down
 from haneul.dkos.tenant_objects import CILIUM_RESOURCES
 from haneul.dkos.turns import Turns

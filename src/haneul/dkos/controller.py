@@ -48,7 +48,8 @@ from haneul.dkos.node_files import node_files
 from haneul.dkos.node_plan import NodePlan, node_statuses, plan_nodes, what_matters
 from haneul.dkos.pace import IDLE, Pace, is_settled
 from haneul.dkos.ports import Examiner, JoinGate, NodeAnnouncement, NodeProvider, ProvidedNode, SpecWriter
-from haneul.dkos.restoring import RestoreSettings, Restoring
+from haneul.dkos.restore_jobs import RestoreSettings
+from haneul.dkos.restoring import Restoring
 from haneul.dkos.rotating import AuthorityRotation
 from haneul.dkos.signing import NodeSigner
 from haneul.dkos.sleeping import Sleeping
@@ -312,8 +313,7 @@ class ClusterController:
         if status.phase is Phase.READY and cluster.status.phase in SLEEP_PHASES:
             # Before it is said to be ready: whoever goes on after this process ended looks at the phase.
             await self._sleeping.awake(cluster)
-        if status.phase is Phase.READY:
-            status = await self._restoring.settle(cluster, status)
+        status = await self._restoring.settle(cluster, status)
         machines = {one.name: one.instance for one in provided}
         return await self._write(cluster, Look(status, seen.masters, machines, now))
 

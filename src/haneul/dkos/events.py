@@ -176,7 +176,11 @@ MEANINGS: Final[Mapping[Reason, tuple[EventType, str, str]]] = {
     ),
     Reason.WAKING: (_N, "the cluster wakes", ""),
     Reason.RESTORING: (_N, "somebody asked for a state of the cluster's backup, and its data is being made", ""),
-    Reason.RESTORED: (_N, "the cluster is ready on restored data, and what was replaced is deleted", ""),
+    Reason.RESTORED: (
+        _N,
+        "the masters serve restored data, and what was replaced is deleted; nodes may come later",
+        "",
+    ),
     Reason.RESTORE_FAILED: (
         _W,
         "the backup cannot give what was asked for; nothing was changed",

@@ -461,7 +461,7 @@ class RestoreStatus(_Model):
         description="`Prepared` beside what runs, `Placed` where etcd is, `Done`, or `Failed` with nothing changed.",
     )
     began: datetime = Field(default=NEVER, description="When it began.")
-    placed: datetime = Field(default=NEVER, description="When the data was put in place.")
+    placed: datetime = Field(default=NEVER, description="When restored data was put in place last.")
     revision: int = Field(default=0, description="The revision that was restored.")
     keys: int = Field(default=0, description="How many keys of etcd that state has.")
     prepare_seconds: float = Field(default=0.0, description="How long the data took to make, beside what ran.")

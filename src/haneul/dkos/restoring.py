@@ -5,10 +5,14 @@ state     what is done                                                          
 ========  ========================================================================================  ==========
 None      the data is made from the backup, beside what runs; a backup that cannot give it changes  Prepared,
           nothing                                                                                   or Failed
-Prepared  the API server ends, then etcd; then the data is put in place, the old data aside         Placed
-Placed    the masters run again; nodes that the restored state does not know are made anew; when    Done
-          all is ready, the old data is deleted
+Prepared  the API server ends, then etcd; then the data is put in place, the old data aside; what   Placed,
+          fails there is tried again, for nobody knows how far it came                              or Failed
+Placed    the masters run again, and when they are ready and the API answers, the old data is       Done
+          deleted; whoever sees that it is the wrong moment asks for another one meanwhile
 ========  ========================================================================================  ==========
+
+Nodes that the restored state does not know are made anew. That may take as long as it likes: a machine that nobody
+reaches, or that nobody lets in, holds no restore up.
 
 What touches files runs as Jobs in the backup worker's namespace, each with exactly this member's folder. Neighbours:
 :mod:`haneul.dkos.backup.placing` is what the Jobs do, :mod:`haneul.dkos.controller` looks here before anything else.
@@ -19,12 +23,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
-from haneul.dkos.backup.record import NAMESPACE, record_name
+from haneul.dkos.backup.record import NAMESPACE
 from haneul.dkos.backup.recording import BackupRecords
-from haneul.dkos.control_plane import CLUSTER_LABEL, ROLE_LABEL, USER, hosts_of, labels
+from haneul.dkos.control_plane import CLUSTER_LABEL, ROLE_LABEL, hosts_of
 from haneul.dkos.etcd_slots import FOUNDER, slot_of
 from haneul.dkos.events import Tell, restore_began, restore_failed, restored
 from haneul.dkos.hibernation import Level
@@ -38,29 +42,26 @@ from haneul.dkos.model import (
     RestoreStatus,
 )
 from haneul.dkos.ports import NodeProvider, ProvidedNode
-from haneul.dkos.states import restoring_status
+from haneul.dkos.restore_jobs import RestoreSettings, end_jobs, job_name, restore_job
+from haneul.dkos.states import restoring_status, serves
 from haneul.kernel.kube import JOBS, PERSISTENT_VOLUMES, PODS, KubeClient, Manifest
-from haneul.kernel.kube_manifests import hardened_container, hardened_pod
 
-_ROLE: Final = "restore"
-_JOB_SECONDS: Final = 3600
-
-
-@dataclass(frozen=True)
-class RestoreSettings:
-    """What the Jobs of a restore run: the platform's image, and the hosts' folders of clusters and of backups."""
-
-    image: str
-    clusters: str
-    backups: str
+_PLACE_WAIT_FIRST: Final = timedelta(seconds=10)
+_PLACE_WAIT_LAST: Final = timedelta(minutes=5)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a Job ended: what it says, or why it refused; nothing of both while it works."""
+    """How a Job ended: what it says, or why it refused, or that it failed without a word; nothing while it works."""
 
     said: Mapping[str, Any] | None = None
     refused: str = ""
+    failed: bool = False
+
+    @property
+    def why(self) -> str:
+        """Return why it did not do what it was to do; nothing if it did or works."""
+        return self.refused or ("its Job failed; look at the operator's log" if self.failed else "")
 
 
 class Restoring:
@@ -82,6 +83,9 @@ class Restoring:
         self._records = records
         self._settings = settings
         self._tell = tell
+        #: When data that could not be put in place is tried again, and how long after that.
+        self._place_again = NEVER
+        self._place_wait = _PLACE_WAIT_FIRST
 
     async def look(self, cluster: Cluster, now: datetime) -> ClusterStatus:
         """Bring a restore that is due one step further; the status says which."""
@@ -95,20 +99,23 @@ class Restoring:
     async def _prepare(self, cluster: Cluster, seen: RestoreStatus, now: datetime) -> ClusterStatus:
         request = cluster.spec.restore
         if cluster.status.restore.number != request.number:
+            if not await end_jobs(self._management, cluster, kept=request.number):
+                # The last job of the restore before deletes what this one's would make.
+                return restoring_status(cluster, cluster.status.restore, "Preparing", "its last jobs end", now)
             self._tell(cluster, restore_began())
         if not request.source and not await self._has_its_founder_alone(cluster):
             why = "it has or had other etcd members than its first one; restore it as a new cluster (--as NEW)"
-            return self._failed(cluster, seen, why, now)
+            return await self._failed(cluster, seen, why, now)
         if request.source:
             # Nothing of it runs before it has its data; its place and its keys are there.
             made = await self._masters.ensure(cluster, Level.NOTHING)
             await self._records.follow(cluster, made)
             source = await self._records.of(request.source)
             if source is None or source.project != cluster.project:
-                return self._failed(cluster, seen, "that backup is not there", now)
+                return await self._failed(cluster, seen, "that backup is not there", now)
         outcome = await self._job(cluster, "prepare")
-        if outcome.refused:
-            return self._failed(cluster, seen, outcome.refused, now)
+        if outcome.why:
+            return await self._failed(cluster, seen, outcome.why, now)
         if outcome.said is None:
             return restoring_status(cluster, seen, "Preparing", "the data is being made from the backup", now)
         update = {
@@ -119,8 +126,10 @@ class Restoring:
         }
         return restoring_status(cluster, seen.model_copy(update=update), "Prepared", "the masters end", now)
 
-    def _failed(self, cluster: Cluster, seen: RestoreStatus, why: str, now: datetime) -> ClusterStatus:
+    async def _failed(self, cluster: Cluster, seen: RestoreStatus, why: str, now: datetime) -> ClusterStatus:
         """A restore in place that cannot be is given up, and the cluster goes on; a new cluster stays without data."""
+        # Pods of what was given up would count as something of the cluster that still runs.
+        await end_jobs(self._management, cluster)
         self._tell(cluster, restore_failed(why))
         failed = seen.model_copy(update={"state": RestoreState.FAILED, "message": why})
         return restoring_status(cluster, failed, "RestoreFailed", why, now)
@@ -134,9 +143,16 @@ class Restoring:
         await self._masters.ensure(cluster, Level.NOTHING)
         if "etcd" in running:
             return restoring_status(cluster, seen, "EtcdEnding", "waiting for etcd to end", now)
-        outcome = await self._job(cluster, "place")
+        outcome = Outcome() if now < self._place_again else await self._job(cluster, "place")
         if outcome.refused:
-            return self._failed(cluster, seen, outcome.refused, now)
+            return await self._failed(cluster, seen, outcome.refused, now)
+        if outcome.failed:
+            # It may have come anywhere: to give it up now could begin an empty cluster.
+            self._place_again = now + self._place_wait
+            self._place_wait = min(2 * self._place_wait, _PLACE_WAIT_LAST)
+        if now < self._place_again:
+            words = "the data could not be put in place, which is tried again; look at the member's host"
+            return restoring_status(cluster, seen, "PlacingFailed", words, now)
         if outcome.said is None:
             return restoring_status(cluster, seen, "Placing", "the data is being put in place", now)
         placed = seen.model_copy(update={"state": RestoreState.PLACED, "placed": now})
@@ -150,7 +166,7 @@ class Restoring:
         A kubelet registers only when it starts.
         """
         seen = cluster.status.restore
-        if seen.state is not RestoreState.PLACED:
+        if seen.placed == NEVER:
             return
         known = {node["metadata"]["name"] for node in nodes}
         provider_of = {name: pool.provider for pool in cluster.spec.node_pools for name in pool.node_names}
@@ -160,14 +176,14 @@ class Restoring:
                 await self._providers[provider_of[machine.name]].remove(cluster, machine.name)
 
     async def settle(self, cluster: Cluster, status: ClusterStatus) -> ClusterStatus:
-        """Delete what was replaced once the cluster is ready on what was restored."""
+        """Delete what was replaced once the masters serve what was restored; nodes may take longer, or never come."""
         seen = status.restore
-        if seen.state is not RestoreState.PLACED:
+        if seen.state is not RestoreState.PLACED or not serves(status):
             return status
         outcome = await self._job(cluster, "clear")
-        if outcome.said is None and not outcome.refused:
+        if outcome.said is None and not outcome.why:
             return status
-        await self._forget_jobs(cluster)
+        await end_jobs(self._management, cluster)
         self._tell(cluster, restored(seen.revision))
         return status.model_copy(update={"restore": seen.model_copy(update={"state": RestoreState.DONE})})
 
@@ -182,7 +198,7 @@ class Restoring:
 
     async def _job(self, cluster: Cluster, step: str) -> Outcome:
         """Have a step's Job run once; return how it ended."""
-        name = _job_name(cluster, step)
+        name = job_name(cluster, step)
         job = await self._management.get(JOBS, name, NAMESPACE)
         if job is None:
             volume = await self._management.get(PERSISTENT_VOLUMES, f"etcd-{cluster.uid}-0")
@@ -197,7 +213,7 @@ class Restoring:
         if "Failed" in conditions:
             said = await self._said(name)
             await self._management.delete(JOBS, name, NAMESPACE)
-            return Outcome(refused=str(said.get("refused") or "its Job failed; look at the operator's log"))
+            return Outcome(refused=str(said.get("refused", "")), failed=True)
         if "Complete" not in conditions:
             return Outcome()
         said = await self._said(name)
@@ -219,87 +235,8 @@ class Restoring:
                     return found
         return {}
 
-    async def _forget_jobs(self, cluster: Cluster) -> None:
-        for step in ("prepare", "place", "clear"):
-            await self._management.delete(JOBS, _job_name(cluster, step), NAMESPACE)
-
 
 def _seen(cluster: Cluster, now: datetime) -> RestoreStatus:
     seen, number = cluster.status.restore, cluster.spec.restore.number
-    return seen if seen.number == number else RestoreStatus(number=number, began=now)
-
-
-def _job_name(cluster: Cluster, step: str) -> str:
-    return f"restore-{cluster.uid}-{cluster.spec.restore.number}-{step}"
-
-
-def restore_job(cluster: Cluster, step: str, host: str, peer_url: str, settings: RestoreSettings) -> Manifest:
-    """Return the Job of one step, which sees this member's folder, the backups (to read) and two records. Pure."""
-    request = cluster.spec.restore
-    arguments = [
-        "serve",
-        "restore",
-        step,
-        f"--number={request.number}",
-        f"--peer-url={peer_url}",
-        # A word that no other etcd of the cluster had, so that members of different histories never meet.
-        f"--token={cluster.uid}-{request.number}",
-        f"--revision={request.revision}",
-        f"--least={request.least}",
-        *([f"--moment={request.moment.isoformat()}"] if request.moment != NEVER else []),
-        *(["--as-new"] if request.source else []),
-    ]
-    marks = labels(cluster, _ROLE)
-    container = {
-        "name": "restore",
-        "image": settings.image,
-        "imagePullPolicy": "IfNotPresent",
-        "args": arguments,
-        "volumeMounts": [
-            {"name": "clusters", "mountPath": "/data", "subPath": f"{cluster.uid}/etcd-0"},
-            {"name": "backups", "mountPath": "/backups", "readOnly": True},
-            {"name": "source", "mountPath": "/etc/haneul/source", "readOnly": True},
-            {"name": "own", "mountPath": "/etc/haneul/own", "readOnly": True},
-            {"name": "scratch", "mountPath": "/scratch"},
-            {"name": "scratch", "mountPath": "/tmp", "subPath": "tmp"},  # noqa: S108 - of this pod alone
-        ],
-        "securityContext": hardened_container(),
-        "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "2Gi"}},
-    }
-    return {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": {"name": _job_name(cluster, step), "namespace": NAMESPACE, "labels": marks},
-        "spec": {
-            "backoffLimit": 4,
-            "activeDeadlineSeconds": _JOB_SECONDS,
-            "template": {
-                "metadata": {"labels": marks},
-                "spec": {
-                    "restartPolicy": "Never",
-                    "nodeSelector": {"kubernetes.io/hostname": host},
-                    "automountServiceAccountToken": False,
-                    "enableServiceLinks": False,
-                    "priorityClassName": "haneul-masters",
-                    "securityContext": hardened_pod(USER),
-                    "containers": [container],
-                    "volumes": [
-                        {"name": "clusters", "hostPath": {"path": settings.clusters, "type": "Directory"}},
-                        {"name": "backups", "hostPath": {"path": settings.backups, "type": "Directory"}},
-                        _secret("source", request.source or cluster.uid),
-                        _secret("own", cluster.uid),
-                        {"name": "scratch", "emptyDir": {"sizeLimit": "8Gi"}},
-                    ],
-                },
-            },
-        },
-    }
-
-
-def _secret(name: str, uid: str) -> dict[str, Any]:
-    # No more of a record than restoring takes: no certificate for any etcd.
-    items = [
-        {"key": key, "path": key}
-        for key in ("uid", "project", "name", "standing", "key", "sealing-keys.json", "spec.json")
-    ]
-    return {"name": name, "secret": {"secretName": record_name(uid), "defaultMode": 0o440, "items": items}}
+    # Machines that the last restore left without a node are still to be made anew, should this one be given up.
+    return seen if seen.number == number else RestoreStatus(number=number, began=now, placed=seen.placed)

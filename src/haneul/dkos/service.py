@@ -276,7 +276,8 @@ class ClusterService:
                 hint=f"'haneul cluster restore {name} --as NEW' makes a new cluster, or 'haneul cluster scale {name} "
                 "--masters 1' first",
             )
-        if cluster.is_restoring:
+        if cluster.restore_is_due:
+            # One whose data is in place may be the wrong moment, which is seen before all nodes are there again.
             raise ConflictError(
                 f"{name} is being restored", hint=f"'haneul cluster get {name} --wait' waits for it; then ask again"
             )

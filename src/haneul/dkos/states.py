@@ -165,6 +165,12 @@ def restoring_status(
     )
 
 
+def serves(status: ClusterStatus) -> bool:
+    """Say whether all masters are ready and the API answers, whatever the nodes do."""
+    true = {condition.type for condition in status.conditions if condition.status == "True"}
+    return {ConditionType.CONTROL_PLANE_READY, ConditionType.API_ANSWERS} <= true
+
+
 def has_answered(status: ClusterStatus) -> bool:
     """Say whether the API has answered since the cluster was made; of one that slept, since it began to wake."""
     if status.phase in SLEEP_PHASES:

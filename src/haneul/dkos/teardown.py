@@ -11,6 +11,7 @@ from haneul.dkos.door import WAKER_NAMESPACE, record_name
 from haneul.dkos.etcd_slots import member_name
 from haneul.dkos.events import Event, Reason, event, teardown_waits
 from haneul.dkos.model import Cluster
+from haneul.dkos.restore_jobs import end_jobs
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import UnavailableError
 from haneul.kernel.kube import (
@@ -43,6 +44,8 @@ async def tear_down(
     for namespace, what in ((cluster.nodes_namespace, "nodes"), (cluster.masters_namespace, "masters")):
         if await client.delete(NAMESPACES, namespace):
             tell(teardown_waits(f"the {what} to end (namespace {namespace})"))
+    if not await end_jobs(client, cluster):
+        tell(teardown_waits("the jobs of its restore to end"))
     await client.delete(CONFIG_MAPS, record_name(cluster.uid), WAKER_NAMESPACE)
     await _end_content(client, cluster)
     for namespace in (cluster.nodes_namespace, cluster.masters_namespace):
@@ -51,6 +54,12 @@ async def tear_down(
             return await client.get(NAMESPACES, name) is None
 
         await wait_for(gone, what=f"the namespace {namespace} to end", timeout=_NAMESPACE_SECONDS, clock=clock)
+
+    async def jobs_gone() -> bool:
+        return await end_jobs(client, cluster)
+
+    # One that still wrote would bring the data back after it was deleted.
+    await wait_for(jobs_gone, what="the jobs of its restore to end", timeout=_NAMESPACE_SECONDS, clock=clock)
     volumes = await client.list(PERSISTENT_VOLUMES, labels=f"{CLUSTER_LABEL}={cluster.uid}")
     for host in sorted({host for volume in volumes for host in hosts_of(volume)}):
         if await client.get(NODES, host) is None:

@@ -47,12 +47,13 @@ from haneul.dkos.model import (
     NodePool,
     NodeProviderName,
     Phase,
+    RestoreRequest,
     cluster_from_resource,
     project_namespace,
 )
 from haneul.dkos.node_changes import DRAIN_LIFE
 from haneul.dkos.ports import NodeAnnouncement
-from haneul.dkos.restoring import RestoreSettings
+from haneul.dkos.restore_jobs import RestoreSettings, restore_job
 from haneul.dkos.rotation import Step
 from haneul.dkos.states import waits_on
 from haneul.dkos.teardown import tear_down
@@ -919,7 +920,10 @@ async def _owned(world: World, cluster: Cluster) -> list[str]:
 
 def _is_backup_record(manifest: Manifest) -> bool:
     """Say whether it is what outlives a cluster, so that its deletion can be undone."""
-    return bool(manifest["metadata"].get("namespace") == BACKUP_NAMESPACE)
+    metadata = manifest["metadata"]
+    uid = metadata.get("labels", {}).get("dkos.haneul.dev/cluster")
+    # No pod and no Job has such a name: of these, none is to outlive it.
+    return (metadata.get("namespace"), metadata["name"]) == (BACKUP_NAMESPACE, f"backup-{uid}")
 
 
 def _tear(
@@ -976,6 +980,50 @@ async def test_teardown_that_ends_at_any_call_is_continued(images: Images, nativ
         if ended:
             break
     assert number > 8
+
+
+class Ordered(Wire):
+    """A wire that keeps which Jobs and pods of restores were there when the deletion of data began."""
+
+    left: list[str] | None = None
+
+    async def apply(self, resource: Resource, manifest: Manifest, *, subresource: str = "") -> Manifest:
+        if manifest["metadata"]["name"].startswith("wipe-"):
+            there = [*await self.list(JOBS, BACKUP_NAMESPACE), *await self.list(PODS, BACKUP_NAMESPACE)]
+            self.left = [entry["metadata"]["name"] for entry in there]
+        return await super().apply(resource, manifest, subresource=subresource)
+
+
+async def test_teardown_ends_the_jobs_of_a_restore_before_it_deletes_the_data(world: World, native: Cluster) -> None:
+    await world.ask(native)
+    async with world.controller() as controller:
+        await world.settle(controller, native)
+    cluster, told = await world.cluster(native), list[Event]()
+    settings = RestoreSettings("haneul.local/platform:v1", "/data", "/backups")
+    # One of a restore that was given up, too: its number is another one.
+    for number, step in ((1, "place"), (2, "prepare")):
+        spec = cluster.spec.model_copy(update={"restore": RestoreRequest(number=number, revision=7)})
+        job = restore_job(cluster.model_copy(update={"spec": spec}), step, "host-a", "https://192.0.2.7:2380", settings)
+        await world.management.apply(JOBS, job)
+        pod = {"name": f"{job['metadata']['name']}-x", "namespace": BACKUP_NAMESPACE}
+        # Whose host takes its time to end it.
+        await world.management.apply(PODS, {"metadata": {**pod, "labels": labels(cluster), "finalizers": ["a/host"]}})
+
+    async def host() -> None:
+        async for event in world.management.watch(PODS, BACKUP_NAMESPACE):
+            if "deletionTimestamp" in event.object["metadata"] and event.type == "MODIFIED":
+                name = event.object["metadata"]["name"]
+                await world.management.patch(PODS, name, {"metadata": {"finalizers": None}}, BACKUP_NAMESPACE)
+
+    client = Ordered(world.management, Calls())
+    task = asyncio.create_task(host())
+    async with job_controller(world.management):
+        await _tear(client, cluster, world.clock, told.append)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert client.left == []
+    assert await _owned(world, cluster) == []
+    assert "waiting for the jobs of its restore to end" in [event.message for event in told]
 
 
 async def test_teardown_tells_what_it_waits_for_and_its_end(world: World, native: Cluster) -> None:

@@ -24,7 +24,7 @@ from haneul.dkos.model import (
     RestoreRequest,
     RestoreState,
 )
-from haneul.dkos.restoring import RestoreSettings, restore_job
+from haneul.dkos.restore_jobs import RestoreSettings, restore_job
 from haneul.kernel.clock import VirtualClock
 from haneul.kernel.kube import DEPLOYMENTS, JOBS, NODES, PODS, SECRETS, STATEFUL_SETS
 from tests.unit.dkos.test_controller import World
@@ -37,14 +37,23 @@ class Workshop(World):
     """The world, in which Jobs of restores are done when a second passes, and what ran at every move."""
 
     refuses: dict[str, str] = field(default_factory=dict)
+    #: How often a step's job fails, as when a host dies or its disk is full.
+    fails: dict[str, int] = field(default_factory=dict)
     seen: list[tuple[str, frozenset[str]]] = field(default_factory=list)
+    #: Nodes whose machines nobody reaches.
+    dead: frozenset[str] = frozenset()
+    #: Whether the API server never gets as far as to answer.
+    silent: bool = False
     #: The steps of jobs in the order in which they were done, and the masters that ran then.
     done: list[tuple[str, frozenset[str]]] = field(default_factory=list)
 
     async def move(self, cluster: Cluster) -> None:
         await super().move(cluster)
         roles = await self.masters(cluster)
-        self.wire.cut = "kube-apiserver" not in roles
+        self.wire.cut = self.silent or "kube-apiserver" not in roles
+        for name in self.dead:
+            lost = {"conditions": [{"type": "Ready", "status": "Unknown", "message": "it says nothing"}]}
+            await self.tenant.patch(NODES, name, {"status": lost}, subresource="status")
         self.seen.append((cluster.status.phase, roles))
         for job in await self.management.list(JOBS, NAMESPACE):
             if not job.get("status", {}).get("conditions"):
@@ -53,10 +62,17 @@ class Workshop(World):
     async def _do(self, name: str, roles: frozenset[str]) -> None:
         step = name.rpartition("-")[2]
         self.done.append((step, roles))
+        if self.fails.get(step):
+            self.fails[step] -= 1
+            failed = {"status": {"conditions": [{"type": "Failed", "status": "True"}]}}
+            await self.management.patch(JOBS, name, failed, NAMESPACE, subresource="status")
+            return
         said = (
             {"refused": self.refuses[step]} if step in self.refuses else MADE if step == "prepare" else {"done": step}
         )
-        labels = {"batch.kubernetes.io/job-name": name}
+        job = await self.management.get(JOBS, name, NAMESPACE)
+        assert job is not None
+        labels = {"batch.kubernetes.io/job-name": name, **job["metadata"]["labels"]}
         where = {"name": f"{name}-pod", "namespace": NAMESPACE}
         ended = {"containerStatuses": [{"state": {"terminated": {"message": json.dumps(said)}}}]}
         await self.management.apply(PODS, {"metadata": {**where, "labels": labels}})
@@ -130,6 +146,8 @@ async def test_what_the_backup_cannot_give_changes_nothing(world: Workshop, nati
     assert (status.restore.state, status.restore.message) == (RestoreState.FAILED, world.refuses["prepare"])
     assert all(roles >= ALL for _, roles in world.seen)
     assert "RestoreFailed" in [event.reason.value for event in world.told]
+    # A pod that stays would keep it from falling asleep.
+    assert await world.management.list(JOBS, NAMESPACE) == await world.management.list(PODS, NAMESPACE) == []
     # The next one is another request.
     world.refuses.clear()
     await world.wish(native, restore=RestoreRequest(number=2, revision=20))
@@ -205,6 +223,70 @@ async def test_nodes_that_the_restored_state_does_not_know_are_made_anew(world: 
     after = {node.name: node.instance for node in await world.nodes.observe(await world.cluster(native))}
     assert {name for name in before if before[name] != after[name]} == {"default-1"}
     assert status.phase is Phase.READY
+
+
+async def test_what_fails_while_data_is_put_in_place_is_tried_again_ever_more_slowly(
+    world: Workshop, native: Cluster
+) -> None:
+    await ready(world, native)
+    # Nobody knows how far it came: what was there may be aside already.
+    world.fails["place"] = 3
+    world.told.clear()
+    await world.wish(native, restore=RestoreRequest(number=1, revision=77))
+    async with world.controller() as controller:
+        began = world.clock.now()
+        while world.fails["place"]:
+            assert (await controller.reconcile(await world.cluster(native))).phase is Phase.RESTORING
+            await world.move(await world.cluster(native))
+            assert not {"etcd", "kube-apiserver"} & await world.masters(native) or len(world.done) < 2
+        assert timedelta(seconds=30) < world.clock.now() - began < timedelta(seconds=60)
+        status = await controller.reconcile(await world.cluster(native))
+        assert "tried again" in status.conditions[-1].message
+        world.clock.advance(40)
+        status = await world.settle(controller, native, 10)
+    assert [step for step, _ in world.done] == ["prepare", *4 * ["place"], "clear"]
+    assert (status.phase, status.restore.state) == (Phase.READY, RestoreState.DONE)
+    assert "RestoreFailed" not in [event.reason.value for event in world.told]
+
+
+async def test_what_cannot_be_put_in_place_is_given_up_and_said(world: Workshop, native: Cluster) -> None:
+    await ready(world, native)
+    world.refuses["place"] = "what was prepared is gone"
+    await world.wish(native, restore=RestoreRequest(number=1, revision=77))
+    async with world.controller() as controller:
+        status = await world.settle(controller, native, 14)
+    assert (status.restore.state, status.restore.message) == (RestoreState.FAILED, world.refuses["place"])
+    assert status.phase is Phase.READY
+    assert await world.management.list(JOBS, NAMESPACE) == await world.management.list(PODS, NAMESPACE) == []
+
+
+async def test_a_node_that_never_comes_holds_no_restore_up(world: Workshop, native: Cluster) -> None:
+    await ready(world, native)
+    world.dead = frozenset({"default-1"})
+    await world.wish(native, restore=RestoreRequest(number=1, revision=77))
+    async with world.controller() as controller:
+        status = await world.settle(controller, native, 14)
+    assert [step for step, _ in world.done] == ["prepare", "place", "clear"]
+    assert (status.phase, status.restore.state) == (Phase.DEGRADED, RestoreState.DONE)
+    assert not (await world.cluster(native)).is_restoring
+
+
+async def test_what_never_answers_is_restored_to_another_moment(world: Workshop, native: Cluster) -> None:
+    await ready(world, native)
+    world.silent = True
+    await world.wish(native, restore=RestoreRequest(number=1, revision=77))
+    async with world.controller() as controller:
+        status = await world.settle(controller, native, 14)
+    # What was there before stays until what was restored answers.
+    assert (status.restore.state, [step for step, _ in world.done]) == (RestoreState.PLACED, ["prepare", "place"])
+    assert not (await world.cluster(native)).restore_is_due
+    world.silent = False
+    await world.wish(native, restore=RestoreRequest(number=2, revision=50))
+    async with world.controller() as controller:
+        status = await world.settle(controller, native, 16)
+    assert [step for step, _ in world.done] == ["prepare", "place", "prepare", "place", "clear"]
+    assert (status.phase, status.restore.state, status.restore.number) == (Phase.READY, RestoreState.DONE, 2)
+    assert await world.management.list(JOBS, NAMESPACE) == await world.management.list(PODS, NAMESPACE) == []
 
 
 async def test_a_restore_comes_before_sleep(world: Workshop, native: Cluster) -> None:

@@ -3,8 +3,9 @@
 Everything lies in one folder, that of the member: ``member-data`` is what etcd runs on. What was restored is made as
 ``restoring-<number>`` and becomes ``restored-<number>`` when it is whole; then ``member-data`` becomes
 ``replaced-<number>``, and ``restored-<number>`` becomes ``member-data``. A file ``restored`` says which number was put
-in place last. Each step may be repeated after it was interrupted anywhere; what was replaced is deleted by the last one
-only.
+in place last, in its last line, and before that those whose replaced data is still there. Each step may be repeated
+after it was interrupted anywhere; what was replaced is deleted by the last one only, and only if what replaced it was
+put in place: of a restore that was given up it may be the one good copy.
 """
 
 from __future__ import annotations
@@ -27,8 +28,7 @@ _MARK: Final = "restored"
 
 def is_placed(folder: Path, number: int) -> bool:
     """Say whether a restore's data is in its place."""
-    mark = folder / _MARK
-    return mark.exists() and mark.read_text().strip() == str(number)
+    return _placed(folder)[-1:] == [number]
 
 
 async def prepare(
@@ -80,7 +80,7 @@ async def prepare(
 def place(folder: Path, number: int) -> None:
     """Put what was prepared where etcd takes it from, and what was there aside. No etcd may run on it.
 
-    Raises BackupIncompleteError if nothing was prepared.
+    Raises BackupIncompleteError if nothing was prepared; then what was there is in its place.
     """
     if is_placed(folder, number):
         return
@@ -95,15 +95,20 @@ def place(folder: Path, number: int) -> None:
         prepared.rename(live)
         _sync(folder)
     elif not live.exists() or not replaced.exists():
+        if replaced.exists():
+            # Without it, an etcd would begin an empty cluster.
+            replaced.rename(live)
+            _sync(folder)
         raise BackupIncompleteError("what was prepared is gone", hint="ask for the restore again")
-    write_atomically(folder / _MARK, f"{number}\n", mode=0o600)
+    before = [one for one in _placed(folder) if one != number and (folder / f"replaced-{one}").exists()]
+    write_atomically(folder / _MARK, "".join(f"{one}\n" for one in [*before, number]), mode=0o600)
 
 
 def clear(folder: Path) -> None:
-    """Delete what restores left: data that was replaced, and what was prepared and given up."""
-    for name in ("replaced", "restored", "restoring"):
-        for path in folder.glob(f"{name}-*"):
-            shutil.rmtree(path)
+    """Delete what restores left: data that was replaced by what was put in place, and what was prepared in vain."""
+    left = [folder / f"replaced-{number}" for number in _placed(folder)]
+    for path in (*folder.glob("restored-*"), *folder.glob("restoring-*"), *(one for one in left if one.exists())):
+        shutil.rmtree(path)
 
 
 def sync_tree(folder: Path) -> None:
@@ -112,6 +117,11 @@ def sync_tree(folder: Path) -> None:
         for name in files:
             _sync(Path(current, name))
         _sync(Path(current))
+
+
+def _placed(folder: Path) -> list[int]:
+    mark = folder / _MARK
+    return [int(number) for number in mark.read_text().split()] if mark.exists() else []
 
 
 def _prepared(folder: Path, number: int) -> Path:
