@@ -16,7 +16,6 @@ from haneul.kernel.errors import HostNotReadyError
 
 if TYPE_CHECKING:
     from haneul.components.store import ComponentStore
-    from haneul.kernel.progress import Progress
 
 Output = Annotated[Format, typer.Option("--output", "-o", help="How to show the result.")]
 
@@ -199,6 +198,7 @@ def demo() -> None:
 
 
 def _components() -> typer.Typer:
+    from haneul.cli.progress import TerminalProgress  # noqa: PLC0415
     from haneul.components.cli import components_app  # noqa: PLC0415
 
     def store() -> ComponentStore:
@@ -207,12 +207,7 @@ def _components() -> typer.Typer:
 
         return component_store()
 
-    def progress() -> Progress:
-        from haneul.cli.progress import TerminalProgress  # noqa: PLC0415
-
-        return TerminalProgress()
-
-    return components_app(store, progress)
+    return components_app(store, TerminalProgress)
 
 
 def _bench() -> typer.Typer:

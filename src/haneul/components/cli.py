@@ -17,10 +17,10 @@ from rich.console import Console
 from rich.table import Table
 
 from haneul.components.table import COMPONENTS, IMAGES, Image, component_of
+from haneul.kernel.progress import Progress
 
 if TYPE_CHECKING:
     from haneul.components.store import ComponentStore
-    from haneul.kernel.progress import Progress
 
 
 class Output(StrEnum):
