@@ -178,3 +178,10 @@ def test_segments_of_a_history_without_a_snapshot_are_of_no_use() -> None:
     orphan = segment(5, 9, 1, 2, FIRST)
     whole = contents(orphan, snapshot(20, 10, SECOND), segment(21, 30, 11, 12, SECOND))
     assert outlived(whole, Retention(), BEGIN + timedelta(minutes=1)) == (orphan.key,)
+
+
+def test_segments_that_came_before_their_first_snapshot_stay() -> None:
+    young = segment(21, 30, 11, 12, SECOND)
+    whole = contents(snapshot(10, 0), segment(11, 20, 1, 2), young)
+    assert outlived(whole, Retention(), BEGIN + timedelta(minutes=1)) == ()
+    assert outlived(contents(young), Retention(), BEGIN + timedelta(days=9)) == ()

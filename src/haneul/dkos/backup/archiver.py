@@ -43,6 +43,8 @@ _log = structlog.get_logger(__name__)
 
 _RECEIVE_SECONDS: Final = 5.0
 _BACKOFF_FIRST, _BACKOFF_LAST = 0.5, 10.0
+#: How long after a snapshot or a drill that failed for want of something else it is tried again first.
+_SNAPSHOT_WAIT: Final = timedelta(seconds=10)
 #: How much may wait for the store, in bytes of keys and values, before no more is read from etcd.
 _MOST_WAITING: Final = 32 << 20
 _KNOWN_LEASES: Final = 4096
@@ -70,6 +72,15 @@ class _Position:
     generation: str
     last: int
     changes: tuple[Change, ...]
+
+
+@dataclass(frozen=True)
+class _Undrilled:
+    """A snapshot that is stored and not proven yet, the digest of its state, and the snapshot before it."""
+
+    snapshot: Snapshot
+    digest: str
+    before: Snapshot | None
 
 
 class Archiver:
@@ -110,6 +121,8 @@ class Archiver:
         self._complete_until: datetime | None = None
         self._worst_lag = 0.0
         self._next_snapshot: datetime | None = None
+        self._undrilled: _Undrilled | None = None
+        self._snapshot_wait = _SNAPSHOT_WAIT
         self._problem = ""
         self._told: tuple[object, ...] = ()
         self._tell_again = NEVER
@@ -193,6 +206,9 @@ class Archiver:
             async with asyncio.TaskGroup() as group:
                 await self._store_all(group.create_task(self._receive()), group)
         except BaseExceptionGroup as errors:
+            # What was received is good, whatever ended it, and may be all that there is: etcd may never answer again.
+            with contextlib.suppress(HaneulError, OSError):
+                await self._flush()
             # One of them ended the others; of several at once, that the history is another one says most.
             raise _weightiest(errors) from errors
 
@@ -276,8 +292,17 @@ class Archiver:
         """Store what waits, as one segment."""
         if not self._waiting:
             return
-        taken, self._waiting, self._waiting_size = self._waiting, [], 0
+        taken, size = self._waiting, self._waiting_size
+        self._waiting, self._waiting_size = [], 0
         self._room.set()
+        try:
+            await self._store(taken)
+        except BaseException:
+            # It failed, or was ended in the middle: the next flush, which may be the last one, has it all.
+            self._waiting, self._waiting_size = [*taken, *self._waiting], size + self._waiting_size
+            raise
+
+    async def _store(self, taken: list[Revision]) -> None:
         first, last = taken[0], taken[-1]
         segment = Segment(self._objects.cluster, self._generation, first.number, last.number, first.time, last.time)
         content = await asyncio.to_thread(pack, taken)
@@ -296,20 +321,37 @@ class Archiver:
             self._marks[self._generation] = mark
 
     async def _take_snapshot(self) -> None:
-        """Take a snapshot, and prove that it, and everything since the one before, can be restored."""
+        """Take a snapshot, and prove that it, and everything since the one before, can be restored.
+
+        What failed for another reason than the backup itself is tried again, ever more slowly, with the snapshot that
+        is there: each one is a whole copy of the cluster's state.
+        """
         try:
-            await self._snapshot_and_drills()
+            # First, whatever the drills find: else one that always fails fills the disk, and a full disk fails it.
+            await self._clean()
+            if self._undrilled is None or self._is_old(self._undrilled):
+                self._undrilled = await self._store_snapshot()
+            await self._drills(self._undrilled)
         except (BackupDamagedError, BackupIncompleteError) as error:
+            self._undrilled = None
             is_first = not self._problem
             self._problem = error.detail
             if is_first:
                 # Whatever it was, what comes next shall not depend on it.
                 raise OtherHistoryError(f"a drill failed: {error.detail}") from error
         except (HaneulError, OSError) as error:
-            _log.warning("no snapshot", cluster=self._objects.cluster, error=str(error))
-            self._next_snapshot = self._clock.now() + timedelta(seconds=_BACKOFF_LAST)
+            _log.warning("no snapshot, or not proven", cluster=self._objects.cluster, error=str(error))
+            self._next_snapshot = self._clock.now() + self._snapshot_wait
+            self._snapshot_wait = min(2 * self._snapshot_wait, self._schedule.snapshot_every)
+        else:
+            self._undrilled, self._snapshot_wait = None, _SNAPSHOT_WAIT
 
-    async def _snapshot_and_drills(self) -> None:
+    def _is_old(self, undrilled: _Undrilled) -> bool:
+        """Say whether the next one is due, proven or not, or this one is of another generation."""
+        age = timedelta(milliseconds=milliseconds(self._clock.now()) - undrilled.snapshot.taken)
+        return undrilled.snapshot.generation != self._generation or age >= self._schedule.snapshot_every
+
+    async def _store_snapshot(self) -> _Undrilled:
         generation = self._generation
         before = max(
             (one for one in self._contents.snapshots if one.generation == generation),
@@ -328,13 +370,16 @@ class Archiver:
         self._contents = replace(
             self._contents, snapshots=tuple(sorted({*self._contents.snapshots, replace(snapshot, size=size)}))
         )
+        return _Undrilled(snapshot, found.digest, before)
+
+    async def _drills(self, undrilled: _Undrilled) -> None:
+        snapshot, before = undrilled.snapshot, undrilled.before
         async with self._news:
-            await self._news.wait_for(lambda: self._stored >= found.revision)
-        await self._drill(snapshot, Wish(revision=found.revision), found.digest, compared=False)
-        if before is not None and before.revision < found.revision:
-            await self._drill(before, Wish(revision=found.revision), found.digest, compared=True)
+            await self._news.wait_for(lambda: self._stored >= snapshot.revision)
+        await self._drill(snapshot, Wish(revision=snapshot.revision), undrilled.digest, compared=False)
+        if before is not None and before.revision < snapshot.revision:
+            await self._drill(before, Wish(revision=snapshot.revision), undrilled.digest, compared=True)
             await self._merge(before, snapshot)
-        await self._clean()
 
     async def _drill(self, snapshot: Snapshot, wish: Wish, digest: str, *, compared: bool) -> None:
         """Restore, start an etcd on the result, read everything back; write down how long it took, or what is wrong."""

@@ -189,7 +189,8 @@ def outlived(contents: Contents, retention: Retention, now: datetime) -> tuple[s
     """Return the names of the objects that need not be kept, in the order in which they are deleted.
 
     Every state of the last hours stays possible, which takes the newest snapshot before them too; before that, the
-    last snapshot of each day is kept alone. The newest snapshot of all is always kept, with what came after it.
+    last snapshot of each day is kept alone. The newest snapshot of all is always kept, with what came after it; so is
+    what is newer and has yet to get its first snapshot.
     """
     moment = milliseconds(now)
     begin = moment - int(retention.every_state.total_seconds() * 1000)
@@ -203,7 +204,10 @@ def outlived(contents: Contents, retention: Retention, now: datetime) -> tuple[s
     daily = {snapshot.taken // _DAY: snapshot for snapshot in before if snapshot.taken >= oldest_day}
     kept = needed | set(daily.values())
     gone: list[str] = []
+    newest = max((snapshot.generation for snapshot in snapshots), default="")
     for segment in contents.segments:
+        if segment.generation > newest:
+            continue
         same = [snapshot.revision for snapshot in needed if snapshot.generation == segment.generation]
         # With the snapshots goes what only led on from them.
         if not same or segment.last <= min(same):
