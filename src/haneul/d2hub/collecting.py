@@ -1,8 +1,9 @@
 """Collection of what nobody needs any more, while the registry works.
 
-The order is the reverse of a push: deleted manifests whose undo has ended, then blobs of repositories that no manifest
-refers to, then content that no repository has, then files that nobody knows. The first three are decided in SQL, in
-the same statement that removes, against rows that every push writes; a push and a collection cannot both believe to be
+Where a project says so, manifests without a tag are deleted first; they can be brought back for a time. Then the order
+is the reverse of a push: deleted manifests whose undo has ended, then blobs of repositories that no manifest refers
+to, then content that no repository has, then files that nobody knows. All but the last are decided in SQL, in the same
+statement that removes, against rows that every push writes; a push and a collection cannot both believe to be
 alone. Files are removed only after the database forgot them, under names that are never used again.
 
 Time is the machine's, but never faster than its monotonic clock: a clock that jumps ahead makes nothing old.
@@ -72,11 +73,24 @@ class Collector:
     async def collect(self) -> Collected:
         """Collect once."""
         async with self._one:
+            await self._delete_untagged()
             done = await self._by_reference()
             done = await self._by_name(done)
         if done != Collected():
             _log.info("collected", **vars(done))
         return done
+
+    async def _delete_untagged(self) -> None:
+        """Delete what lost its last tag long ago, by the rules of each project; it can be brought back."""
+        now = self._now()
+        for project in await self._registry.catalog.projects():
+            days = self._registry.rules.rules(project).untagged_days
+            if days is None:
+                continue
+            limit = now - timedelta(days=days)
+            async for changed in self._keeping.delete_untagged(project, released_before=limit, now=now, limit=_BATCH):
+                self._registry.changed(changed)
+                _log.info("deleted manifests without tags", repositories=list(changed))
 
     async def _by_reference(self) -> Collected:
         now, limits = self._now(), self._registry.limits

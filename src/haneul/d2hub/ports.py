@@ -195,6 +195,16 @@ class Catalog(Protocol):
 class Keeping(Protocol):
     """The part of a collection that is decided by references, ``limit`` rows in a transaction."""
 
+    def delete_untagged(
+        self, project: str, *, released_before: datetime, now: datetime, limit: int
+    ) -> AsyncIterator[Sequence[str]]:
+        """Delete manifests of a project that had no tag since a moment, so that they can be brought back.
+
+        Not what an index refers to, nor what has a subject, until that is removed for good. Yields the repositories
+        that changed, after each transaction.
+        """
+        ...
+
     async def purge_deleted(self, *, before: datetime, limit: int) -> int:
         """Remove manifests and tags that were deleted before a moment, for good; return how many manifests."""
         ...

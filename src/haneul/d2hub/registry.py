@@ -244,6 +244,11 @@ class Registry:
                 hint="'haneul image deleted' shows what can be brought back",
             )
 
+    def changed(self, repositories: Sequence[str]) -> None:
+        """Forget what repositories have, after somebody else changed it."""
+        for repository in repositories:
+            self._changed(repository)
+
     def collected(self) -> None:
         """Forget where content lies, after a collection."""
         self._links.clear()

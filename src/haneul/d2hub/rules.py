@@ -27,6 +27,8 @@ class ProjectRules:
     public: bool = False
     immutable_tags: tuple[str, ...] = ()
     retention: Retention | None = None
+    #: Days after which a manifest without a tag goes; None keeps it, as somebody may use it by its digest.
+    untagged_days: int | None = None
 
     def keeps_tag(self, tag: str) -> bool:
         """Say whether a tag, once set, stays what it is."""

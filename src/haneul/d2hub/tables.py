@@ -56,21 +56,24 @@ links = Table(
     Column("deleted", DateTime(timezone=True)),
 )
 
+#: ``released`` is when a manifest was pushed or brought back, or a tag left it, whatever was last.
 manifests = Table(
     "manifests",
     metadata,
     Column("repository", _ID, ForeignKey("repositories.id"), primary_key=True),
     Column("digest", _DIGEST, primary_key=True),
     Column("media_type", String(255), nullable=False),
-    Column("content", LargeBinary, nullable=False),
     Column("size", BigInteger, nullable=False),
     Column("content_size", BigInteger, nullable=False),
     Column("subject", _DIGEST),
     Column("artifact_type", Text, nullable=False),
-    Column("annotations", Text, nullable=False),
     Column("pushed", DateTime(timezone=True), nullable=False),
+    Column("released", DateTime(timezone=True), nullable=False),
     Column("deleted", DateTime(timezone=True), index=True),
     Column("deleted_by", String(255)),
+    # What may be large is at the end: SQLite reads a row up to the last column that is asked for.
+    Column("annotations", Text, nullable=False),
+    Column("content", LargeBinary, nullable=False),
     Index("ix_manifests_subject", "repository", "subject"),
 )
 

@@ -286,6 +286,41 @@ async def test_whoever_writes_waits_for_a_few_rows_only(
     assert [plan for plan in await database.read(plans) if plan.startswith("SCAN")] == []
 
 
+async def test_what_had_no_tag_for_long_is_deleted(
+    metadata: SqlMetadata, catalog: SqlCatalog, keeping: SqlKeeping
+) -> None:
+    async def untagged(at: datetime) -> list[str]:
+        """Return the digests that go if those without a tag for an hour do."""
+        found = keeping.delete_untagged("shop", released_before=at - HOUR, now=at, limit=2)
+        assert [name async for names in found for name in names] in ([], ["shop/web"], ["shop/web"] * 2)
+        return [gone.digest for gone in await catalog.deletions("shop/web") if not gone.tag]
+
+    child = await push(metadata, "shop/web", "child")
+    outer = index("shop/web", child, tag="multi")
+    await metadata.put_manifest(outer)
+    alone = await push(metadata, "shop/web", "alone")
+    moved = await push(metadata, "shop/web", "moved", tag="v1")
+    await push(metadata, "lab/x", "of another project")
+    subject = {"mediaType": OCI_MANIFEST, "digest": moved.digest, "size": 1}
+    content = json.dumps({"schemaVersion": 2, "manifests": [], "subject": subject}).encode()
+    manifest = parse_manifest(content, OCI_INDEX)
+    await metadata.put_manifest(ManifestPush("shop/web", str(digest_of(content)), content, manifest, NOW, "tester"))
+
+    later = NOW + 5 * HOUR
+    await push(metadata, "shop/web", "new", tag="v1", now=later)
+    assert await untagged(NOW + HOUR / 2) == []
+    assert await untagged(later) == [alone.digest]
+    assert await catalog.undelete("shop/web", alone.digest, now=later)
+    assert await untagged(later) == []
+    await metadata.delete(DeletionOrder("shop/web", "multi", later, "x"))
+    assert await untagged(later + HOUR / 2) == []
+    assert set(await untagged(later + 2 * HOUR)) == {alone.digest, moved.digest, outer.digest}
+    # What they need, or what describes them, goes when they cannot come back any more.
+    await keeping.purge_deleted(before=later + 3 * HOUR, limit=9)
+    assert set(await untagged(later + 4 * HOUR)) == {child.digest, str(digest_of(content))}
+    assert await metadata.manifest("shop/web", "v1") is not None
+
+
 async def test_a_deleted_image_is_collected_after_its_undo(metadata: SqlMetadata, keeping: SqlKeeping) -> None:
     made = await push(metadata, "shop/web", "a", tag="v1")
     later = NOW + 5 * HOUR

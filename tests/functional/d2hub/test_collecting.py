@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -18,7 +20,8 @@ from haneul.d2hub.adapters.sql_keeping import SqlKeeping
 from haneul.d2hub.adapters.sql_metadata import SqlMetadata
 from haneul.d2hub.collecting import STRAY_SECONDS, Collector
 from haneul.d2hub.digests import digest_of
-from haneul.d2hub.errors import BlobUnknownError, BlobUploadUnknownError
+from haneul.d2hub.errors import BlobUnknownError, BlobUploadUnknownError, ManifestUnknownError
+from haneul.d2hub.manifests import OCI_INDEX
 from haneul.d2hub.model import FileContent, StoredBlob
 from haneul.d2hub.registry import Limits, Registry
 from haneul.kernel.clock import VirtualClock
@@ -138,6 +141,31 @@ async def test_a_push_at_once_that_breaks_leaves_nothing(hub: Parts) -> None:
     with pytest.raises(ConnectionResetError):
         await hub.registry.push_blob(REPOSITORY, digest_of(b""), broken())
     assert [path for path in (hub.folder / "uploads").rglob("*") if path.is_file()] == []
+
+
+async def test_what_has_no_tag_goes_if_the_rules_say_when(hub: Parts) -> None:
+    (hub.folder / "accounts.yaml").write_text("projects: {shop: {untaggedDays: 7}, quick: {untaggedDays: 1}}")
+    content = json.dumps({"schemaVersion": 2, "manifests": []}).encode()
+    digest = str(digest_of(content))
+    for project in ("shop", "kept", "quick"):
+        await hub.registry.put_manifest(f"{project}/web", digest, content, OCI_INDEX, "tester")
+
+    async def there() -> list[str]:
+        await hub.collector.collect()
+        found = []
+        for project in ("shop", "kept", "quick"):
+            with contextlib.suppress(ManifestUnknownError):
+                await hub.registry.manifest(f"{project}/web", digest)
+                found.append(project)
+        return found
+
+    assert await there() == ["shop", "kept", "quick"]
+    hub.clock.advance(2 * DAY.total_seconds())
+    assert await there() == ["shop", "kept"]
+    hub.clock.advance(6 * DAY.total_seconds())
+    assert await there() == ["kept"]
+    await hub.registry.undelete("shop/web", digest)
+    assert await there() == ["shop", "kept"]
 
 
 async def test_content_is_on_the_disk_before_it_is_written_down(hub: Parts, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ users:
     admin: false
     projects: {shop: writer, "*": reader}
 projects:
-  shop: {public: true, immutableTags: ["v*"], retention: {newest: 10, days: 30, keep: ["v*"]}}
+  shop: {public: true, immutableTags: ["v*"], retention: {newest: 10, days: 30, keep: ["v*"]}, untaggedDays: 30}
 ```
 
 The file holds no secret, only hashes (Argon2id, RFC 9106). The server takes up a changed file with the next question.
@@ -89,6 +89,7 @@ class _Project(_Entry):
     public: bool = False
     immutable_tags: list[Annotated[str, StringConstraints(min_length=1)]] = []
     retention: _Retention | None = None
+    untagged_days: Annotated[int, Field(ge=0)] | None = None
 
 
 class _File(_Entry):
@@ -186,7 +187,7 @@ class FileAccounts:
             return ProjectRules()
         policy = said.retention
         retention = None if policy is None else Retention(policy.newest, policy.days, tuple(policy.keep))
-        return ProjectRules(said.public, tuple(said.immutable_tags), retention)
+        return ProjectRules(said.public, tuple(said.immutable_tags), retention, said.untagged_days)
 
     def users(self) -> list[dict[str, Any]]:
         """Return everybody, without hashes."""

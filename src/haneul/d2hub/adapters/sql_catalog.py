@@ -230,7 +230,7 @@ class SqlCatalog:
         deleted = connection.execute(query).scalar_one_or_none()
         if deleted is None:
             return False
-        connection.execute(update(manifests).where(mine).values(deleted=None, deleted_by=None))
+        connection.execute(update(manifests).where(mine).values(deleted=None, deleted_by=None, released=now))
         targets = select(references.c.target).where(
             references.c.repository == repository, references.c.manifest == digest
         )

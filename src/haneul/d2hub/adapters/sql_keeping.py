@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import (
     ColumnElement,
@@ -23,6 +23,7 @@ from sqlalchemy import (
     literal,
     select,
     tuple_,
+    update,
 )
 
 from haneul.d2hub.adapters.sql_database import SqlDatabase, reads, writes
@@ -30,12 +31,24 @@ from haneul.d2hub.adapters.sql_metadata import counted, referenced
 from haneul.d2hub.model import Collected, StoredBlob
 from haneul.d2hub.tables import blobs, deleted_tags, links, manifests, references, repositories, tags
 
+#: Who deleted what nobody did: no user has such a name.
+_UNTAGGED: Final = "(untagged)"
+
 
 class SqlKeeping:
     """Collections of one database."""
 
     def __init__(self, database: SqlDatabase) -> None:
         self.database = database
+
+    async def delete_untagged(
+        self, project: str, *, released_before: datetime, now: datetime, limit: int
+    ) -> AsyncIterator[Sequence[str]]:
+        """Mark manifests as deleted, as if somebody had."""
+        mine = manifests.c.repository.in_(select(repositories.c.id).where(repositories.c.project == project))
+        unused = _unused(released_before)
+        async for rows in self._pages(select(manifests.c.repository, manifests.c.digest).where(mine, unused), limit):
+            yield await self._mark(rows, unused, now)
 
     async def purge_deleted(self, *, before: datetime, limit: int) -> int:
         """Remove manifests with their references; deleted tags that named them go along."""
@@ -129,6 +142,20 @@ class SqlKeeping:
         return gone
 
     @writes
+    def _mark(
+        self, connection: Connection, rows: Sequence[Row[Any]], unused: ColumnElement[bool], now: datetime
+    ) -> Sequence[str]:
+        """Mark manifests for which the condition still holds as deleted; return their repositories."""
+        changed: set[int] = set()
+        for row in rows:
+            mine = and_(manifests.c.repository == row.repository, manifests.c.digest == row.digest)
+            change = update(manifests).where(mine, unused).values(deleted=now, deleted_by=_UNTAGGED)
+            if connection.execute(change).rowcount:
+                changed.add(row.repository)
+        names = select(repositories.c.name).where(repositories.c.id.in_(changed))
+        return connection.execute(names).scalars().all()
+
+    @writes
     def _drop(
         self, connection: Connection, digests: Sequence[str], unlinked: ColumnElement[bool]
     ) -> Sequence[StoredBlob]:
@@ -142,6 +169,18 @@ class SqlKeeping:
 
 def _typed(values: Sequence[Any], keys: Sequence[ColumnElement[Any]]) -> list[tuple[Any, Any]]:
     return [(value, key.type) for value, key in zip(values, keys, strict=True)]
+
+
+def _unused(released_before: datetime) -> ColumnElement[bool]:
+    """Without a tag for long enough; and nothing that can still be brought back needs it, or is described by it."""
+    subject = manifests.alias("subjects")
+    return and_(
+        manifests.c.deleted.is_(None),
+        manifests.c.released < released_before,
+        ~exists().where(tags.c.repository == manifests.c.repository, tags.c.digest == manifests.c.digest),
+        ~referenced(manifests.c.digest, manifests.c.repository),
+        ~exists().where(subject.c.repository == manifests.c.repository, subject.c.digest == manifests.c.subject),
+    )
 
 
 def _purgeable(before: datetime) -> ColumnElement[bool]:

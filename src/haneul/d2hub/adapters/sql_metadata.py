@@ -53,7 +53,7 @@ class SqlMetadata:
         again = {"touched": new.excluded.touched, "deleted": None}
         self._link_one = new.on_conflict_do_update(index_elements=[links.c.repository, links.c.digest], set_=again)
         new = database.insert(manifests)
-        said = {"media_type": new.excluded.media_type, "pushed": new.excluded.pushed}
+        said = {name: new.excluded[name] for name in ("media_type", "pushed", "released")}
         self._write_one = new.on_conflict_do_update(
             index_elements=[manifests.c.repository, manifests.c.digest],
             set_={**said, "deleted": None, "deleted_by": None},
@@ -193,6 +193,7 @@ class SqlMetadata:
             "artifact_type": parsed.artifact_type,
             "annotations": json.dumps(dict(parsed.annotations)),
             "pushed": change.now,
+            "released": change.now,
         }
         connection.execute(self._write_one, values)
         rows = [{"repository": repository, "manifest": change.digest, "target": target} for target in parsed.references]
@@ -204,6 +205,7 @@ class SqlMetadata:
             gone = {"repository": repository, "name": change.tag, "digest": before}
             gone |= {"deleted": change.now, "deleted_by": change.by}
             connection.execute(self.database.insert(deleted_tags).values(gone))
+            _release(connection, repository, [before], change.now)
         values = {"repository": repository, "name": change.tag, "digest": change.digest, "updated": change.now}
         connection.execute(self._set_tag, values)
 
@@ -245,7 +247,15 @@ def _delete_tags(connection: Connection, repository: int, which: ColumnElement[b
             )
     if rows:
         connection.execute(deleted_tags.insert(), rows)
+        _release(connection, repository, list({row["digest"] for row in rows}), deletion.now)
     return len(rows)
+
+
+def _release(connection: Connection, repository: int, digests: Sequence[str], now: datetime) -> None:
+    """Note that a tag left manifests."""
+    for part in _parts(digests):
+        here = and_(manifests.c.repository == repository, manifests.c.digest.in_(part))
+        connection.execute(update(manifests).where(here).values(released=now))
 
 
 def _delete_manifest(connection: Connection, repository: int, deletion: DeletionOrder) -> bool:

@@ -43,15 +43,16 @@ def upgrade() -> None:
         sa.Column("repository", _ID, sa.ForeignKey("repositories.id"), primary_key=True),
         sa.Column("digest", sa.String(135), primary_key=True),
         sa.Column("media_type", sa.String(255), nullable=False),
-        sa.Column("content", sa.LargeBinary, nullable=False),
         sa.Column("size", sa.BigInteger, nullable=False),
         sa.Column("content_size", sa.BigInteger, nullable=False),
         sa.Column("subject", sa.String(135)),
         sa.Column("artifact_type", sa.Text, nullable=False),
-        sa.Column("annotations", sa.Text, nullable=False),
         sa.Column("pushed", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("released", sa.DateTime(timezone=True), nullable=False),
         sa.Column("deleted", sa.DateTime(timezone=True), index=True),
         sa.Column("deleted_by", sa.String(255)),
+        sa.Column("annotations", sa.Text, nullable=False),
+        sa.Column("content", sa.LargeBinary, nullable=False),
     )
     op.create_index("ix_manifests_subject", "manifests", ["repository", "subject"])
     op.create_table(
