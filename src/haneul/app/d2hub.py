@@ -28,6 +28,7 @@ from typing import Final
 
 import structlog
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from sqlalchemy import select
 
 from haneul import d2hub as d2hub_package
@@ -232,7 +233,7 @@ def _certificate(settings: HubSettings, clock: Clock) -> tuple[Path, Path]:
     certificate, key = folder / "tls.crt", folder / "tls.key"
     profile = _profile(settings)
     leaf = _kept(certificate, key)
-    if leaf is None or leaf.needs_renewal(now) or not _is_for(leaf, profile):
+    if leaf is None or leaf.needs_renewal(now) or not _is_for(leaf, profile) or not _is_of(leaf, authority):
         leaf = issue_leaf(authority, profile, now=now, life=_LEAF_LIFE)
         # In between a crash leaves a pair that does not fit, so the old certificate goes first.
         certificate.unlink(missing_ok=True)
@@ -265,6 +266,16 @@ def _is_for(leaf: KeyPair, profile: LeafProfile) -> bool:
     return set(names.get_values_for_type(x509.DNSName)) == set(profile.dns_names) and {
         str(address) for address in names.get_values_for_type(x509.IPAddress)
     } == set(profile.addresses)
+
+
+def _is_of(leaf: KeyPair, authority: KeyPair) -> bool:
+    """Say whether clients that trust the authority trust the certificate; not after somebody made a new authority."""
+    issuer = x509.load_pem_x509_certificate(authority.certificate)
+    try:
+        x509.load_pem_x509_certificate(leaf.certificate).verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
 
 
 def _is_loopback(address: str) -> bool:

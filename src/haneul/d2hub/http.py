@@ -7,7 +7,7 @@ is stands in its path alone, so a client may put any query behind it.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Final
 from urllib.parse import quote, urlencode
 
@@ -146,16 +146,17 @@ class RegistryHttp:
             case "GET" | "HEAD":
                 return _under_way(204, repository, upload, await store.size(repository, upload))
             case "PATCH":
-                size = await store.append(repository, upload, request.body.parts(), at=_begins(request))
+                at, parts = _chunk(request)
+                size = await store.append(repository, upload, parts, at=at)
                 return _under_way(202, repository, upload, size)
             case "PUT":
                 wanted = request.parameter("digest")
                 if not wanted:
                     raise DigestInvalidError("the parameter 'digest' is missing")
                 digest = parse_digest(wanted)
-                at = _begins(request)
+                at, parts = _chunk(request)
                 if at is not None or request.content_length != 0:
-                    await store.append(repository, upload, request.body.parts(), at=at)
+                    await store.append(repository, upload, parts, at=at)
                 await self._registry.finish_upload(repository, upload, digest)
                 return _made(repository, str(digest))
             case "DELETE":
@@ -250,11 +251,14 @@ def _under_way(status: int, repository: str, upload: str, size: int) -> Reply:
     return Reply(status, headers)
 
 
-def _begins(request: Request) -> int | None:
-    """Return where a part of an upload begins, if the request says so. Raises BlobUploadInvalidError."""
+def _chunk(request: Request) -> tuple[int | None, AsyncIterator[bytes]]:
+    """Return where a chunk of an upload begins, if the request says so, and its bytes.
+
+    Raises BlobUploadInvalidError; so do the bytes.
+    """
     text = request.headers.get("content-range")
     if text is None:
-        return None
+        return None, request.body.parts()
     found = _CONTENT_RANGE.fullmatch(text.strip())
     if found is None:
         raise BlobUploadInvalidError(f"Content-Range {text[:80]!r} is not of the form 'first-last'")
@@ -262,7 +266,19 @@ def _begins(request: Request) -> int | None:
     length = request.content_length
     if last < first or (length is not None and length != last - first + 1):
         raise BlobUploadInvalidError(f"Content-Range {first}-{last} does not fit {length} bytes")
-    return first
+    return first, _exactly(request.body.parts(), last - first + 1)
+
+
+async def _exactly(parts: AsyncIterator[bytes], length: int) -> AsyncIterator[bytes]:
+    """Yield a chunk whose length only its Content-Range says. Raises BlobUploadInvalidError if it has another."""
+    received = 0
+    async for part in parts:
+        received += len(part)
+        if received > length:
+            raise BlobUploadInvalidError(f"more than the {length} bytes arrived that Content-Range says")
+        yield part
+    if received < length:
+        raise BlobUploadInvalidError(f"{received} bytes arrived, and Content-Range says {length}")
 
 
 def _part(header: str | None, size: int) -> tuple[int, int] | None:

@@ -52,13 +52,13 @@ class Doorkeeper:
 
         Raises ChallengeError if another token might do, ForbiddenError if none would.
         """
-        grant = self.grant(request)
+        scope = f"repository:{repository}:{','.join(actions)}"
+        grant = self.grant(request, scope)
         allowed = grant.repositories.get(repository) if grant is not None else None
         if allowed is not None and all(action in allowed for action in actions):
             return grant
         if actions == (Action.PULL,) and self._rules.rules(project_of(repository)).public:
             return grant
-        scope = f"repository:{repository}:{','.join(actions)}"
         if grant is None:
             raise ChallengeError(f"no token allows {scope}", scope=scope)
         # A token for pulls says nothing about who may push, unless it was asked for both.
@@ -68,23 +68,26 @@ class Doorkeeper:
 
     def check_registry(self, request: Request, scope: str) -> Grant:
         """Return the grant if it allows to list, or to maintain, the registry. Raises ChallengeError."""
-        grant = self.grant(request)
+        grant = self.grant(request, scope)
         if grant is not None and (grant.catalog if scope == CATALOG else grant.maintenance):
             return grant
         problem = "" if grant is None else "insufficient_scope"
         raise ChallengeError(f"the token does not allow {scope}", scope=scope, problem=problem)
 
-    def grant(self, request: Request) -> Grant | None:
-        """Return what the request's token allows, or None without one. Raises ChallengeError if it is not good."""
+    def grant(self, request: Request, scope: str = "") -> Grant | None:
+        """Return what the request's token allows, or None without one.
+
+        Raises ChallengeError if it is not good, which asks for a token for ``scope``.
+        """
         header = request.headers.get("authorization")
         if not header:
             return None
         if not header.startswith(_BEARER):
-            raise ChallengeError("requests carry a bearer token, not a password", scope="")
+            raise ChallengeError("requests carry a bearer token, not a password", scope=scope)
         try:
             return self._tokens.grant(header[len(_BEARER) :])
         except UnauthenticatedError as error:
-            raise ChallengeError(error.detail, scope="", problem="invalid_token") from error
+            raise ChallengeError(error.detail, scope=scope, problem="invalid_token") from error
 
     def challenge(self, request: Request, error: ChallengeError) -> Headers:
         """Return the header that tells a client where to get which token (RFC 6750, section 3)."""

@@ -36,7 +36,7 @@ class Manifest:
     blobs: tuple[str, ...] = ()
     #: Digests of layers that may be elsewhere; those that are here stay.
     elsewhere: tuple[str, ...] = ()
-    #: Digests of manifests that have to be there.
+    #: Digests of manifests that have to be there; or of blobs, which an index of BuildKit's cache has for entries.
     manifests: tuple[str, ...] = ()
     #: The manifest that this one says something about; it may be missing.
     subject: str | None = None

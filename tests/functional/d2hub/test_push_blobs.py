@@ -109,6 +109,16 @@ def test_a_range_that_does_not_fit_its_chunk_is_refused(client: Client, header: 
     assert codes(answer) == ["BLOB_UPLOAD_INVALID"]
 
 
+@pytest.mark.parametrize("last", [2, 9])
+def test_a_range_that_does_not_fit_what_arrives_is_refused(client: Client, last: int) -> None:
+    location = client.begin()
+    answer = client.http.patch(location, content=iter([b"01", b"23"]), headers={"Content-Range": f"0-{last}"})
+    assert answer.status_code == 400
+    assert codes(answer) == ["BLOB_UPLOAD_INVALID"]
+    answer = client.http.patch(client.begin(), content=iter([b"01", b"23"]), headers={"Content-Range": "0-3"})
+    assert answer.status_code == 202
+
+
 def test_the_status_of_an_upload(client: Client) -> None:
     location = client.begin()
     fresh = client.http.get(location)

@@ -103,6 +103,20 @@ def test_nested_indexes(client: Client) -> None:
     assert (got.content, got.headers["content-type"]) == (outer, OCI_INDEX)
 
 
+def test_an_index_of_blobs(client: Client) -> None:
+    """BuildKit's cache: layers as entries, and its configuration."""
+    layer, config = b"cached layer", b'{"layers":[]}'
+    content = index(
+        descriptor(layer, "application/vnd.oci.image.layer.v1.tar+gzip"),
+        descriptor(config, "application/vnd.buildkit.cacheconfig.v0"),
+    )
+    assert client.put_manifest("cache", content, OCI_INDEX).status_code == 404
+    for blob in (layer, config):
+        client.push_blob(blob)
+    assert client.put_manifest("cache", content, OCI_INDEX).status_code == 201
+    assert client.delete(f"blobs/{sha256(layer)}").status_code == 405
+
+
 def test_an_index_of_what_is_not_there_is_refused(client: Client) -> None:
     content = index(descriptor(image(b"x").manifest, OCI_MANIFEST))
     answer = client.put_manifest("v1", content, OCI_INDEX)

@@ -41,6 +41,12 @@ def test_tls_by_its_own_authority(tmp_path: Path) -> None:
         hub.start()
         assert (hub.data / "tls" / "ca.crt").read_bytes() == authority
         assert (hub.data / "tls" / "tls.crt").read_bytes() != certificate
+        hub.stop()
+        for name in ("ca.crt", "ca.key"):
+            (hub.data / "tls" / name).unlink()
+        # Answers only to who trusts the new authority.
+        hub.start()
+        assert (hub.data / "tls" / "ca.crt").read_bytes() != authority
 
 
 def test_the_challenge_names_the_host_over_http_2_too(tmp_path: Path) -> None:

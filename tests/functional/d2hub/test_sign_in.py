@@ -119,7 +119,8 @@ def test_a_token_that_is_none_is_refused(hub: Hub, repository: str, token: str) 
     with hub.browser() as http:
         answer = http.get(f"/v2/{repository}/tags/list", headers={"Authorization": f"Bearer {token}"})
         assert answer.status_code == 401
-        assert challenge(answer.headers["www-authenticate"])["error"] == "invalid_token"
+        said = challenge(answer.headers["www-authenticate"])
+        assert (said["error"], said["scope"]) == ("invalid_token", f"repository:{repository}:pull")
 
 
 def test_secrets_do_not_come_with_requests(hub: Hub, repository: str) -> None:

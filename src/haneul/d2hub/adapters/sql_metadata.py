@@ -214,11 +214,7 @@ def _hold_references(connection: Connection, repository: int, change: ManifestPu
     """Make sure that everything a manifest refers to is there and stays. Raises ManifestBlobUnknownError."""
     missing: list[str] = []
     for part in _parts(change.manifest.blobs):
-        which = {"of_repository": repository, "digests": part}
-        held = connection.execute(_HOLD, {**which, "touched": change.now})
-        if held.rowcount != len(part):
-            there = set(connection.execute(_HELD, which).scalars())
-            missing += [digest for digest in part if digest not in there]
+        missing += _without_blob(connection, repository, part, change.now)
     for part in _parts(change.manifest.elsewhere):
         connection.execute(_HOLD, {"of_repository": repository, "digests": part, "touched": change.now})
     for part in _parts(change.manifest.manifests):
@@ -226,12 +222,23 @@ def _hold_references(connection: Connection, repository: int, change: ManifestPu
             manifests.c.repository == repository, manifests.c.digest.in_(part), manifests.c.deleted.is_(None)
         )
         there = set(connection.execute(children.with_for_update()).scalars())
-        missing += [digest for digest in part if digest not in there]
+        missing += _without_blob(connection, repository, [one for one in part if one not in there], change.now)
     if missing:
         raise ManifestBlobUnknownError(
             f"{change.repository} does not have {', '.join(missing[:10])}",
             hint="push what a manifest refers to before the manifest",
         )
+
+
+def _without_blob(connection: Connection, repository: int, digests: Sequence[str], now: datetime) -> list[str]:
+    """Touch blobs, so that they stay; return those that are not there."""
+    if not digests:
+        return []
+    which = {"of_repository": repository, "digests": digests}
+    if connection.execute(_HOLD, {**which, "touched": now}).rowcount == len(digests):
+        return []
+    there = set(connection.execute(_HELD, which).scalars())
+    return [digest for digest in digests if digest not in there]
 
 
 def _delete_tags(connection: Connection, repository: int, which: ColumnElement[bool], deletion: DeletionOrder) -> int:
