@@ -292,8 +292,11 @@ BACKUP_WORKER = {
 
 def test_etcd_is_reached_by_its_own_api_server_and_members_only(native: Cluster) -> None:
     spec = policies(native)[(native.masters_namespace, "etcd")]
-    assert len(spec["ingress"]) == 2
-    for rule, port, role in zip(spec["ingress"], (2379, 2380), ("kube-apiserver", "etcd"), strict=True):
+    own, by_gateway, members = spec["ingress"]
+    # Of several members each is asked by its gateway, by the backup worker alone.
+    assert by_gateway["from"] == [BACKUP_WORKER]
+    assert [entry["port"] for entry in by_gateway["ports"]] == [2382]
+    for rule, port, role in ((own, 2379, "kube-apiserver"), (members, 2380, "etcd")):
         assert [entry["port"] for entry in rule["ports"]] == [port]
         # Only the backup worker, which reaches every cluster's etcd, and no cluster's, comes besides.
         peer, *others = rule["from"]
