@@ -150,6 +150,7 @@ def test_masters_name_files_for_every_secret_and_never_the_secret(rendered: dict
                     assert value.startswith("/etc/haneul/") or argument.startswith("--initial-cluster-token="), argument
             assert {entry["name"] for entry in container["env"]} <= {
                 "GOGC",
+                "GOMAXPROCS",
                 "GOMEMLIMIT",
                 "HOME",
                 "CILIUM_K8S_NAMESPACE",
