@@ -34,6 +34,7 @@ from tests.support import haneul
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2400)]
 CLOCK = SystemClock()
 NAME = "three"
+MEMBERS = 3
 NAMESPACE = f"cluster-{PROJECT}-{NAME}"
 ROLE, CLUSTER = "dkos.haneul.dev/role", "dkos.haneul.dev/cluster"
 
@@ -123,7 +124,11 @@ def _named(name: str) -> Manifest:
 
 def nothing_failed(probe: Probe, ledger: Ledger | None = None) -> None:
     assert probe.ledger.tally().asked > 50
-    assert probe.ledger.tally().failed == 0, (probe.ledger.tally(), probe.said[:5])
+    # While etcd's leader hands over, it drops writes that others pass on to it, and nobody repeats them (raft's
+    # ErrProposalDropped); each of the three members may have led once.
+    dropped = [said for said in probe.said if said.startswith("500 ") and "etcdserver: request timed out" in said]
+    assert len(dropped) <= MEMBERS, probe.said[:5]
+    assert probe.ledger.tally().failed == len(dropped), (probe.ledger.tally(), probe.said[:5])
     assert ledger is None or ledger.tally().failed == 0, ledger.tally()
 
 
