@@ -20,7 +20,7 @@ from haneul.kernel.errors import HaneulError
 from haneul.kernel.kube import NAMESPACES, KubeClient
 
 #: After this many seconds without an answer a question has failed.
-PATIENCE: Final = 2.0
+PATIENCE: Final = 5.0
 
 
 class Prober:
