@@ -169,6 +169,7 @@ async def test_three_masters_are_there(three: str, installation: Installation) -
     assert '"kube-apiserver"' in budgets
 
 
+@pytest.mark.long
 async def test_changed_settings_and_renewed_certificates_cost_no_request(
     workload: str, installation: Installation
 ) -> None:
@@ -200,6 +201,7 @@ async def test_changed_settings_and_renewed_certificates_cost_no_request(
     assert "--max-requests-inflight=300" in str(server)
 
 
+@pytest.mark.long
 async def test_from_three_to_one_and_back_nothing_is_lost(workload: str, installation: Installation) -> None:
     async with tenant(NAME) as kube:
         kept = {"apiVersion": "v1", "kind": "ConfigMap", **_named("kept"), "data": {"what": "all of it"}}
