@@ -22,7 +22,7 @@ PYTEST := $(VENV)/bin/python -m pytest
 QUICK_TESTS := tests/unit tests/conformance tests/functional
 say = @printf '\n==> %s\n'
 
-.PHONY: help setup system-packages lint format demo test test-fast bench lock clean
+.PHONY: help setup system-packages lint format demo test test-fast test-long test-chaos bench lock clean
 
 help: ## list these targets
 	@echo 'Haneul: a private container cloud.'
@@ -91,7 +91,15 @@ test: lint test-fast ## everything: lint, all tests, on the platform of this mac
 	$(say) 'upstream programs and images'
 	haneul components build
 	$(say) 'end-to-end tests'
-	$(PYTEST) -m e2e tests
+	$(PYTEST) -m 'e2e and not chaos and not long' tests
+
+test-long: setup ## end-to-end tests that wait for minutes, which 'make test' has no time for (about 35 minutes)
+	$(say) 'long end-to-end tests'
+	$(PYTEST) -m long tests/e2e
+
+test-chaos: setup ## break the platform piece by piece and hold it to its promises (about 45 minutes)
+	haneul components build
+	$(PYTEST) -m chaos tests/e2e
 
 bench: setup ## measure the running platform and draw the figures
 	haneul bench dkos

@@ -188,6 +188,12 @@ class Machine:
             "processes": sorted((await self.run("sh", "-c", "cat /proc/[0-9]*/comm 2>/dev/null || true")).split()),
         }
 
+    async def network_seen(self) -> str:
+        """Return how the machine's node sees its network, for who looks into a failure: routes, neighbours, log."""
+        looks = "ip -4 route; ip neigh; ip -d link show flannel.1; bridge fdb show dev flannel.1"
+        log = "tail -n 300 /opt/haneul/node/root-*/haneul-log/current | grep -v -i -e level=info -e 'kubelet.*Info'"
+        return await self.run("sh", "-c", f"({looks}; {log}) 2>&1 || true")
+
     async def differences(self, found: dict[str, list[str]]) -> dict[str, list[str]]:
         """Return what is otherwise than it was found. An SSH session that was ended takes a moment to be gone."""
         different: dict[str, list[str]] = {}
@@ -218,7 +224,7 @@ def _cgroups(name: str) -> list[Path]:
     return [path / name for path in found]
 
 
-def idle_node_tree(folder: Path) -> Path:
+def idle_node_tree(folder: Path, *, version: str = "1.37.2") -> Path:
     """Make a node image that only stays there: small, so that tests of how nodes come and go are quick."""
     (folder / "usr/local/lib/haneul").mkdir(parents=True)
     for place in ("bin", "usr/bin", "usr/sbin", "etc"):
@@ -236,6 +242,7 @@ def idle_node_tree(folder: Path) -> Path:
     for name, text in programs.items():
         (folder / name).write_text(f"#!/bin/sh\n{text}\n")
         (folder / name).chmod(0o755)
+    (folder / "etc/kubernetes-version").write_text(f"{version}\n")
     return folder
 
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import itertools
 import json
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
-import aiohttp
 import pytest
 
-from haneul.app.demo import Ledger, cluster_access, deploy_workload
+from haneul.app.demo import cluster_access, deploy_workload
 from haneul.app.installation import Installation
 from haneul.cli.context import Contexts
 from haneul.dkos.credentials import decode
@@ -22,7 +19,8 @@ from haneul.kernel.errors import HaneulError, UnavailableError
 from haneul.kernel.kube import CONFIG_MAPS, NODES, SECRETS, SERVICES, KubeAccess
 from haneul.kernel.kube_http import HttpKubeClient
 from haneul.kernel.waiting import wait_for
-from tests.e2e.tenants import PROJECT, cluster, tenant
+from tests.e2e.balancer import Balancer
+from tests.e2e.tenants import PROJECT, tenant
 from tests.support import haneul
 
 pytestmark = pytest.mark.e2e
@@ -41,47 +39,6 @@ def keys(project: str) -> Iterator[str]:
     haneul("cluster", "create", "keys", "--nodes", "2", "--memory", "1024", "-p", project)
     yield "keys"
     haneul("cluster", "delete", "keys", "--yes", "-p", project)
-
-
-class Balancer:
-    """What stands before a cluster: asks one ready node after the other, and the next when one does not answer.
-
-    The nodes are read anew all the while, as a node that is made anew has another address.
-    """
-
-    def __init__(self, name: str, port: int) -> None:
-        self.ledger = Ledger(name, f"port {port} of any node")
-        self._name, self._port = name, port
-        self._addresses: list[str] = []
-        self._turn = itertools.count()
-
-    async def follow(self, stop: asyncio.Event) -> None:
-        while not stop.is_set():
-            nodes = (await asyncio.to_thread(cluster, self._name))["status"]["nodes"]
-            self._addresses = [node["address"] for node in nodes if node["ready"]] or self._addresses
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), 0.5)
-
-    async def ask(self, stop: asyncio.Event) -> None:
-        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as session:
-            while not stop.is_set():
-                at = CLOCK.monotonic()
-                if self._addresses:
-                    self.ledger.note(await self._one(session), at)
-                await asyncio.sleep(max(0.0, 0.05 - (CLOCK.monotonic() - at)))
-
-    async def _one(self, session: aiohttp.ClientSession) -> bool:
-        first = next(self._turn)
-        for number in range(len(self._addresses)):
-            address = self._addresses[(first + number) % len(self._addresses)]
-            with contextlib.suppress(TimeoutError, aiohttp.ClientError, OSError):
-                async with session.get(
-                    f"http://{address}:{self._port}/hostname", timeout=aiohttp.ClientTimeout(total=2)
-                ) as answer:
-                    await answer.read()
-                    if answer.status == 200:
-                        return True
-        return False
 
 
 async def access(name: str) -> KubeAccess:
@@ -117,8 +74,8 @@ async def test_new_authorities_while_a_workload_is_asked(keys: str, installation
     finally:
         stop.set()
         await asyncio.gather(*probing)
-    assert balancer.ledger.asked > 100
-    assert balancer.ledger.failed == 0, balancer.ledger
+    assert balancer.ledger.tally().asked > 100
+    assert balancer.ledger.tally().failed == 0, balancer.ledger.tally()
 
     # What the old authority signed, and whom it let trust, is worth nothing now.
     fresh = await access(keys)
@@ -160,6 +117,7 @@ async def test_api_takes_up_a_renewed_certificate_without_a_restart(installation
     await wait_for(renewed, what="the renewed certificate", timeout=240, clock=CLOCK, interval=2)
 
 
+@pytest.mark.long
 async def test_host_renews_its_certificates_and_the_platform_goes_on(installation: Installation) -> None:
     """A certificate without its key is due like one near its end: all are renewed, the static pods start in order."""
     key = Path("/etc/kubernetes/pki/apiserver-kubelet-client.key")

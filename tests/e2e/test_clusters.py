@@ -13,15 +13,16 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import NameOID
 
-from haneul.app.demo import Ledger, deploy_workload, kill_masters, probe
+from haneul.app.demo import deploy_workload, kill_masters
 from haneul.app.installation import Installation
+from haneul.chaos.ledger import Ledger
+from haneul.chaos.prober import Prober, any_of, at, reads
 from haneul.cli.context import Contexts
 from haneul.cli.waiting import is_settled
 from haneul.kernel.clock import SystemClock
 from haneul.kernel.errors import HaneulError
 from haneul.kernel.kube import (
     CERTIFICATE_REQUESTS,
-    NAMESPACES,
     NODES,
     POD_DISRUPTION_BUDGETS,
     PODS,
@@ -80,13 +81,12 @@ async def test_killed_masters_touch_neither_their_workload_nor_their_neighbour(
     shop: str, lab: str, installation: Installation
 ) -> None:
     """The workloads of both and the neighbour's API are asked all the while; each failure counts."""
-    ledgers = [Ledger(name, f"http://{await deploy(name)}/hostname") for name in (shop, lab)]
-    async with tenant(lab) as kube:
-        version_before = (await kube.get(NAMESPACES, "default") or {})["metadata"]["uid"]
-        stop = asyncio.Event()
-        probing = asyncio.create_task(probe(ledgers, stop))
-        assert await kill_masters(installation, PROJECT, shop) >= 4
-        async with tenant(shop) as victim:
+    urls = {name: f"http://{await deploy(name)}/hostname" for name in (shop, lab)}
+    async with tenant(lab) as kube, tenant(shop) as victim, aiohttp.ClientSession() as session:
+        async with Prober(clock=CLOCK) as prober:
+            ledgers = [prober.ask(name, any_of(session, at(url))) for name, url in urls.items()]
+            ledgers.append(prober.ask("the neighbour's API", reads(kube)))
+            assert await kill_masters(installation, PROJECT, shop) >= 4
 
             async def down() -> bool:
                 try:
@@ -96,17 +96,14 @@ async def test_killed_masters_touch_neither_their_workload_nor_their_neighbour(
                 return False
 
             async def back() -> bool:
-                assert (await kube.get(NAMESPACES, "default") or {})["metadata"]["uid"] == version_before
                 return not await down()
 
             await wait_for(down, what="the killed API to go", timeout=10, clock=CLOCK, interval=0.02)
             await wait_for(back, what="the masters to be back", timeout=90, clock=CLOCK)
-            assert len(await victim.list(NODES)) == 2
-        stop.set()
-        await probing
+        assert len(await victim.list(NODES)) == 2
     for ledger in ledgers:
-        assert ledger.asked > 20
-        assert ledger.failed == 0, ledger
+        assert ledger.tally().asked > 20
+        assert ledger.tally().failed == 0, ledger
 
 
 async def test_scaling_adds_and_removes_nodes(shop: str) -> None:
@@ -150,7 +147,7 @@ async def test_a_changed_setting_replaces_nodes_one_by_one_and_the_workload_answ
     """Three replicas on two nodes; asked at whatever addresses the nodes have, because those change with them."""
     address = await deploy(shop)
     namespace, port = f"nodes-{PROJECT}-{shop}", address.rsplit(":", 1)[1]
-    ledger, stop, most_away = Ledger(shop, address), asyncio.Event(), 0
+    ledger, stop, most_away = Ledger(shop), asyncio.Event(), 0
 
     async def ask_all() -> None:
         nonlocal most_away
@@ -163,7 +160,7 @@ async def test_a_changed_setting_replaces_nodes_one_by_one_and_the_workload_answ
                 urls = [f"http://{pod['status']['podIP']}:{port}/hostname" for pod in pods if "podIP" in pod["status"]]
                 answers = await asyncio.gather(*(session.get(url) for url in urls), return_exceptions=True)
                 answered = [answer for answer in answers if not isinstance(answer, BaseException)]
-                ledger.note(any(answer.status == 200 for answer in answered), time.monotonic())
+                ledger.note(time.monotonic(), good=any(answer.status == 200 for answer in answered))
                 for answer in answered:
                     answer.release()
                 await asyncio.sleep(0.1)
@@ -198,8 +195,8 @@ async def test_a_changed_setting_replaces_nodes_one_by_one_and_the_workload_answ
             await kube.delete(POD_DISRUPTION_BUDGETS, "web", "default")
         assert before.isdisjoint({pod["metadata"]["uid"] for pod in await management.list(PODS, namespace)})
     assert most_away <= 1
-    assert ledger.asked > 20
-    assert ledger.failed == 0, ledger
+    assert ledger.tally().asked > 20
+    assert ledger.tally().failed == 0, ledger
 
 
 async def test_a_stranger_gets_no_node_certificate(shop: str) -> None:

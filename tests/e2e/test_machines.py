@@ -18,7 +18,7 @@ from haneul.kernel.errors import DeadlineExceededError
 from haneul.kernel.kube import NODES, PODS
 from haneul.kernel.waiting import wait_for
 from tests.e2e.tenants import PROJECT, cluster, connect, tenant, to_meet
-from tests.machines import machines, ports_of_host
+from tests.machines import Machine, machines, ports_of_host
 from tests.support import haneul
 
 pytestmark = pytest.mark.e2e
@@ -53,7 +53,7 @@ async def test_machines_join_run_pods_die_come_back_and_are_left_as_found(
         )
         await command("cluster", "create", NAME, "--file", str(spec))
         try:
-            await _pods_meet(installation)
+            await _pods_meet(installation, made)
             taken = await command("machine", "remove", "rack0", check=False)
             assert taken.returncode != 0 and NAME in taken.stderr
             made[0].kill()
@@ -73,7 +73,7 @@ async def test_machines_join_run_pods_die_come_back_and_are_left_as_found(
             assert await machine.differences(found) == {}
 
 
-async def _pods_meet(installation: Installation) -> None:
+async def _pods_meet(installation: Installation, made: list[Machine]) -> None:
     """Pod to pod across machines, service to pod, pod to the API, and the API server to each kubelet."""
     with Contexts.default().client() as client:
         await deploy_workload(client, NAME, CLOCK, project=PROJECT)
@@ -83,10 +83,10 @@ async def _pods_meet(installation: Installation) -> None:
     assert {node["metadata"]["labels"]["dkos.haneul.dev/preset"] for node in nodes} == {"pm"}
     for pod in pods:
         for target in targets:
-            await _reaches(installation, pod, target)
+            await _reaches(installation, pod, target, made)
 
 
-async def _reaches(installation: Installation, pod: str, target: str) -> None:
+async def _reaches(installation: Installation, pod: str, target: str, made: list[Machine]) -> None:
     said = ""
 
     async def connects() -> bool:
@@ -94,11 +94,13 @@ async def _reaches(installation: Installation, pod: str, target: str) -> None:
         status, said = await connect(installation, NAME, pod, target, seconds=3)
         return status == 0
 
-    # A machine learns the way to another one's pods a moment after that has joined.
+    # A machine learns the way to another one's pods a moment after that has joined; a minute, if what it watches was
+    # ended meanwhile (client-go's reflector waits longer from time to time).
     try:
-        await wait_for(connects, what=f"{pod} to reach {target}", timeout=30, clock=CLOCK)
+        await wait_for(connects, what=f"{pod} to reach {target}", timeout=120, clock=CLOCK)
     except DeadlineExceededError as error:
-        raise AssertionError(f"{pod} → {target}: {said}") from error
+        seen = [f"{machine.name}:\n{await machine.network_seen()}" for machine in made]
+        raise AssertionError("\n".join([f"{pod} → {target}: {said}", *seen])) from error
 
 
 async def _pods_are_on(name: str, node: str) -> None:

@@ -49,8 +49,10 @@ class ApiServer:
         arguments: Mapping[str, str],
         files: Mapping[str, str],
         people: Mapping[str, tuple[str, tuple[str, ...]]] | None = None,
+        program: str = "kube-apiserver",
     ) -> None:
         self.folder = folder
+        self.program = program
         self.arguments = dict(arguments)
         self.client_port, self.peer_port, self.port = free_ports(3)
         now = datetime.now(UTC)
@@ -100,7 +102,7 @@ class ApiServer:
                 f"--initial-advertise-peer-urls={peer}",
                 f"--initial-cluster=default={peer}",
             ],
-            [program("kube-apiserver"), *(f"--{name}={value}" for name, value in arguments.items())],
+            [program(self.program), *(f"--{name}={value}" for name, value in arguments.items())],
         ]
 
     @contextlib.contextmanager

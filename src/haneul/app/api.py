@@ -28,6 +28,7 @@ from haneul.compliance.http import benchmark_router
 from haneul.compliance.ports import LookStore
 from haneul.dkos.admission import TakenRange
 from haneul.dkos.authentication import token_audience
+from haneul.dkos.backup.http import backups_router
 from haneul.dkos.cluster_store import ClusterStore, QuotaStore
 from haneul.dkos.event_log import EventLog
 from haneul.dkos.http import clusters_router
@@ -35,10 +36,12 @@ from haneul.dkos.machine_http import machines_router
 from haneul.dkos.machine_service import MachineService
 from haneul.dkos.machine_store import MachineStore, PublicKeys
 from haneul.dkos.model import Cluster
+from haneul.dkos.ports import BackupCatalogues
 from haneul.dkos.ports import Caller as AnyCaller
 from haneul.dkos.quota import QuotaLimits
 from haneul.dkos.quota_http import quotas_router
 from haneul.dkos.service import ClientAuthorities, ClusterService
+from haneul.dkos.upgrade_http import upgrades_router
 from haneul.firewall.http import firewall_router
 from haneul.firewall.ports import ApprovalBoard
 from haneul.firewall.record import FirewallRecord
@@ -138,8 +141,11 @@ class ClustersInProject:
     A deleted project's namespace stays: it is empty, costs nothing, and keeps its events for who asks later.
     """
 
-    def __init__(self, store: ClusterStore, quotas: QuotaStore, machines: MachineService) -> None:
+    def __init__(
+        self, store: ClusterStore, quotas: QuotaStore, machines: MachineService, backups: BackupCatalogues
+    ) -> None:
         self._store = store
+        self._backups = backups
         self._quotas = quotas
         self._machines = machines
 
@@ -147,13 +153,15 @@ class ClustersInProject:
     async def closed(self, project: str) -> AsyncIterator[list[str]]:
         """Let no cluster be created meanwhile; yield the project's clusters and machines in words.
 
-        With the project, its quota and the key to its machines end. The key goes first: were it left behind, by a
-        process that ended in between, the next project of the name would have it.
+        With the project, its quota, the backups of clusters that it had, and the key to its machines end. Backups and
+        key go first: were they left behind, by a process that ended in between, the next project of the name would
+        have them.
         """
         async with self._store.closed(project) as clusters:
             machines = await self._machines.list(project)
             things = [f"cluster {cluster.name}" for cluster in clusters] + [f"machine {one.name}" for one in machines]
             if not things:
+                await self._backups.withdraw(project)
                 await self._machines.forget(project)
             yield things
             await self._quotas.set_quota(project, QuotaLimits())
@@ -184,6 +192,7 @@ def create_api(
     events: EventLog,
     looks: LookStore,
     board: ApprovalBoard,
+    backups: BackupCatalogues,
     reserved: list[TakenRange],
     clock: Clock,
     version: str,
@@ -213,6 +222,7 @@ def create_api(
         authorities=authorities,
         events=events,
         reserved=reserved,
+        backups=backups,
         changed=recorder.changed,
         tokens=tokens,
     )
@@ -252,7 +262,7 @@ def create_api(
     # The gate decides; this only says in the description of the API that a token is needed.
     token = [Depends(HTTPBearer(auto_error=False, scheme_name="token"))]
     for router in (
-        identity_router(identity, gate, contents=ClustersInProject(store, quotas, machine_service)),
+        identity_router(identity, gate, contents=ClustersInProject(store, quotas, machine_service, backups)),
         groups_router(groups, gate),
         robots_router(robots, gate),
         audit_router(audit, gate),
@@ -264,10 +274,13 @@ def create_api(
             app.include_router(made(issuer))
         if issuer.provider is not None:
             app.include_router(provider_router(issuer, issuer.provider))
+    askers = AskersOnRecord(ways, proxies)
     for router in (
-        clusters_router(service, access, AskersOnRecord(ways, proxies), heartbeat_seconds=heartbeat_seconds),
+        clusters_router(service, access, askers, heartbeat_seconds=heartbeat_seconds),
+        backups_router(service, access, askers),
         machines_router(machine_service, access),
         firewall_router(firewall, PeopleAtTheGate(gate, identity, proxies)),
+        upgrades_router(service, access),
         quotas_router(quotas, store, NoAddresses(), access),
         benchmark_router(ExaminationsOfClusters(service, looks, clock), MembersMayExamine(gate)),
         usage_router(record, ProjectUsageAccess(gate, identity), clock),

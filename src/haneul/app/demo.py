@@ -8,14 +8,15 @@ times a second, and every failure is counted.
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import contextlib
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import aiohttp
 
 from haneul.app.installation import Installation, this_host
+from haneul.chaos.ledger import Ledger
+from haneul.chaos.prober import Prober, any_of, at, reads
 from haneul.cli import kubeconfig
 from haneul.cli.client import ApiClient
 from haneul.cli.context import Contexts
@@ -33,32 +34,7 @@ from haneul.kernel.waiting import wait_for
 
 PROJECT: Final = "demo"
 CLUSTERS: Final = ("one", "two")
-NEIGHBOUR_FAILURES: Final = "failed reads of the other's API meanwhile"
-_PROBE_SECONDS: Final = 0.05
 _REPLICAS: Final = 3
-
-
-@dataclass
-class Ledger:
-    """What a probe of one address saw: how often it asked and failed, and the longest time without an answer."""
-
-    name: str
-    url: str
-    asked: int = 0
-    failed: int = 0
-    longest_gap: float = 0.0
-    _gap_since: float | None = field(default=None, repr=False)
-
-    def note(self, answered: bool, at: float) -> None:
-        """Take note of one answer or failure at a monotonic moment."""
-        self.asked += 1
-        if answered:
-            self._gap_since = None
-            return
-        self.failed += 1
-        if self._gap_since is None:
-            self._gap_since = at
-        self.longest_gap = max(self.longest_gap, at - self._gap_since + _PROBE_SECONDS)
 
 
 async def run_demo() -> None:
@@ -77,16 +53,16 @@ async def run_demo() -> None:
             with progress.stage(f"create cluster {name}", expected_seconds=12) as stage:
                 await _ensure_cluster(client, name, stage.note, clock)
             times[f"cluster {name} with 2 nodes"] = clock.monotonic() - started
-        ledgers = []
+        urls = {}
         for name in CLUSTERS:
             started = clock.monotonic()
             with progress.stage(f"run a workload on {name}", expected_seconds=5):
                 address = await deploy_workload(client, name, clock)
             times[f"{_REPLICAS} replicas answer on {name}"] = clock.monotonic() - started
-            ledgers.append(Ledger(f"workload on {name}", f"http://{address}/hostname"))
-        await _kill_and_watch(installation, client, ledgers, progress, clock, times)
-    _tell(ledgers, times)
-    failed = sum(ledger.failed for ledger in ledgers) + int(times[NEIGHBOUR_FAILURES])
+            urls[f"workload on {name}"] = f"http://{address}/hostname"
+        ledgers = await _kill_and_watch(installation, client, urls, progress, clock, times)
+    _tell(ledgers, urls, times)
+    failed = sum(ledger.tally().failed for ledger in ledgers)
     if failed:
         raise UnavailableError(
             f"{failed} requests failed that should not have noticed",
@@ -137,7 +113,7 @@ async def deploy_workload(client: ApiClient, name: str, clock: Clock, project: s
 
     async def answers() -> bool:
         async with aiohttp.ClientSession() as session:
-            return await _ask(session, f"http://{address}/hostname")
+            return await any_of(session, at(f"http://{address}/hostname"))()
 
     await wait_for(answers, what=f"the workload on {name} to answer at {address}", timeout=30, clock=clock)
     return address
@@ -178,28 +154,6 @@ def workload_service() -> Manifest:
     }
 
 
-async def probe(ledgers: Sequence[Ledger], stop: asyncio.Event) -> None:
-    """Ask every address twenty times a second until ``stop``; each failure is counted."""
-
-    async def ask_one(session: aiohttp.ClientSession, ledger: Ledger) -> None:
-        while not stop.is_set():
-            at = time.monotonic()
-            ledger.note(await _ask(session, ledger.url), at)
-            await asyncio.sleep(max(0.0, _PROBE_SECONDS - (time.monotonic() - at)))
-
-    async with aiohttp.ClientSession() as session:
-        await asyncio.gather(*(ask_one(session, ledger) for ledger in ledgers))
-
-
-async def _ask(session: aiohttp.ClientSession, url: str) -> bool:
-    try:
-        async with session.get(url, timeout=aiohttp.ClientTimeout(total=2)) as response:
-            await response.read()
-            return response.status == 200
-    except (TimeoutError, aiohttp.ClientError, OSError):
-        return False
-
-
 async def kill_masters(installation: Installation, project: str, name: str) -> int:
     """Kill all master pods of a cluster at once, without grace; return how many there were."""
     namespace = f"cluster-{project}-{name}"
@@ -212,60 +166,56 @@ async def kill_masters(installation: Installation, project: str, name: str) -> i
 async def _kill_and_watch(
     installation: Installation,
     client: ApiClient,
-    ledgers: list[Ledger],
+    urls: Mapping[str, str],
     progress: Progress,
     clock: Clock,
     times: dict[str, float],
-) -> None:
+) -> list[Ledger]:
     victim, other = CLUSTERS
-    access = await cluster_access(client, PROJECT, victim)
-    untouched = await cluster_access(client, PROJECT, other)
-    stop = asyncio.Event()
-    probing = asyncio.create_task(probe(ledgers, stop))
-    failures = 0
-    try:
+    async with contextlib.AsyncExitStack() as stack:
+        kube, untouched = [
+            await stack.enter_async_context(HttpKubeClient(await cluster_access(client, PROJECT, name)))
+            for name in CLUSTERS
+        ]
+        session = await stack.enter_async_context(aiohttp.ClientSession())
+        prober = await stack.enter_async_context(Prober(clock=clock))
+        ledgers = [prober.ask(name, any_of(session, at(url))) for name, url in urls.items()]
+        ledgers.append(prober.ask(f"API of {other}", reads(untouched)))
         with progress.stage(f"kill the masters of {victim}", expected_seconds=10) as stage:
             killed = await kill_masters(installation, PROJECT, victim)
             started = clock.monotonic()
             stage.note(f"{killed} pods killed; waiting for its API to answer again")
-            async with HttpKubeClient(access) as kube, HttpKubeClient(untouched) as other_kube:
 
-                async def back() -> bool:
-                    nonlocal failures
-                    failures += not await _reads(other_kube)
-                    return await _reads(kube)
+            async def back() -> bool:
+                return await _reads(kube)
 
-                async def gone() -> bool:
-                    return not await _reads(kube)
+            async def gone() -> bool:
+                return not await _reads(kube)
 
-                await wait_for(gone, what="the killed API to go", timeout=15, clock=clock, interval=0.02)
-                await wait_for(back, what=f"the masters of {victim} to be back", timeout=90, clock=clock)
+            await wait_for(gone, what="the killed API to go", timeout=15, clock=clock, interval=0.02)
+            await wait_for(back, what=f"the masters of {victim} to be back", timeout=90, clock=clock)
             times[f"masters of {victim} killed, API back"] = clock.monotonic() - started
-    finally:
-        stop.set()
-        await probing
-    times[NEIGHBOUR_FAILURES] = failures
+    return ledgers
 
 
 async def _reads(kube: HttpKubeClient) -> bool:
     try:
-        await kube.list(PODS, "default")
+        return await reads(kube)()
     except HaneulError:
         return False
-    return True
 
 
-def _tell(ledgers: Sequence[Ledger], times: dict[str, float]) -> None:
+def _tell(ledgers: Sequence[Ledger], urls: Mapping[str, str], times: Mapping[str, float]) -> None:
     say("")
     for title, value in times.items():
-        text = f"{value:.0f}" if title.startswith("failed") else f"{value:.1f} s"
-        say(f"  {title:<48} {text}")
+        say(f"  {title:<48} {value:.1f} s")
     for ledger in ledgers:
-        share = f"{ledger.failed} of {ledger.asked} failed"
-        say(f"  {ledger.name + ', asked 20 times a second':<48} {share}, longest gap {ledger.longest_gap:.2f} s")
+        tally = ledger.tally()
+        share = f"{tally.failed} of {tally.asked} failed"
+        say(f"  {ledger.name + ', asked 20 times a second':<48} {share}, longest gap {tally.longest_gap:.2f} s")
     say("")
-    for ledger in ledgers:
-        say(f"  {ledger.name}: {ledger.url}")
+    for name, url in urls.items():
+        say(f"  {name}: {url}")
     say(f"""
 Try next:
   haneul cluster list -p {PROJECT} -o wide

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -211,6 +213,10 @@ def _components() -> typer.Typer:
 def _bench() -> typer.Typer:
     from haneul.bench.cli import Outcome, bench_app  # noqa: PLC0415
     from haneul.bench.dkos import BenchPlan  # noqa: PLC0415
+    from haneul.bench.registry_figures import RegistryFigures, RegistryPlan  # noqa: PLC0415
+    from haneul.chaos import outcome as chaos  # noqa: PLC0415
+    from haneul.chaos.cli import add_chaos_command  # noqa: PLC0415
+    from haneul.chaos.plan import Round  # noqa: PLC0415
     from haneul.kernel.clock import SystemClock  # noqa: PLC0415
 
     async def run_dkos(plan: BenchPlan, peer: bool, outcome: Outcome) -> None:
@@ -219,4 +225,19 @@ def _bench() -> typer.Typer:
 
         await run_dkos_bench(plan, peer, outcome)
 
-    return bench_app(run_dkos, SystemClock())
+    async def run_registries(
+        plan: RegistryPlan, peer: bool, figures: RegistryFigures, machine: dict[str, str], folder: Path | None
+    ) -> None:
+        from haneul.app.registry_lab import run_registry_bench  # noqa: PLC0415
+
+        await run_registry_bench(plan, peer, figures, machine, folder)
+
+    async def run_chaos(plan: Sequence[Round], beside_others: bool, outcome: chaos.Outcome) -> None:
+        _need_root()
+        from haneul.app.chaos_suite import run_chaos_suite  # noqa: PLC0415
+
+        await run_chaos_suite(plan, beside_others, outcome)
+
+    app = bench_app(run_dkos, run_registries, SystemClock())
+    add_chaos_command(app, run_chaos, SystemClock())
+    return app

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from haneul.app.d2hub_commands import d2hub_app
 from haneul.app.host_commands import add_host_commands, check_platform
 from haneul.app.serve import serve_app, version
 from haneul.cli import people, sign_on
@@ -18,6 +19,7 @@ from haneul.cli.check import check_tree
 from haneul.cli.clusters import cluster_app, node_app
 from haneul.cli.firewall import firewall_app
 from haneul.cli.groups import group_app
+from haneul.cli.images import image_app
 from haneul.cli.machines import machine_app
 from haneul.cli.output import say, say_error
 from haneul.cli.robots import robot_app
@@ -68,6 +70,8 @@ def command_tree() -> typer.Typer:
     app.add_typer(check_tree(check_platform), name="check")
     app.add_typer(machine_app, name="machine")
     app.add_typer(firewall_app, name="firewall")
+    app.add_typer(image_app, name="image")
+    app.add_typer(d2hub_app, name="d2hub")
     app.add_typer(serve_app, name="serve", hidden=True)
     return app
 

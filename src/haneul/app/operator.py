@@ -23,6 +23,7 @@ import yaml
 from haneul.app.benchmark_checks import ClusterExaminer
 from haneul.app.firewall_gate import FirewallJoinGate, GatewaySettings, firewall_backend
 from haneul.compliance.adapters.kube_looks import KubeLooks
+from haneul.dkos.adapters.etcd_http import HttpEtcdMembers
 from haneul.dkos.adapters.kube_clusters import KubeClusters
 from haneul.dkos.adapters.kube_events import KubeEvents
 from haneul.dkos.adapters.kube_machines import KubeKeys, KubeMachines
@@ -31,13 +32,18 @@ from haneul.dkos.adapters.sandbox_nodes import SandboxNodes
 from haneul.dkos.adapters.ssh_machines import SshMachines
 from haneul.dkos.adapters.ssh_nodes import SshNodes
 from haneul.dkos.authentication import IssuerTrust
+from haneul.dkos.backup.record import NAMESPACE as BACKUP_NAMESPACE
+from haneul.dkos.backup.record import RECORD_LABELS, catalogue_from
+from haneul.dkos.backup.recording import BackupRecords
 from haneul.dkos.control_plane import CLUSTER_LABEL, Images
 from haneul.dkos.controller import ClusterController
 from haneul.dkos.door import Door, Wakers, watch_requests
+from haneul.dkos.etcd_changing import MemberChanger
 from haneul.dkos.event_recorder import EventRecorder
 from haneul.dkos.events import teardown_failed
 from haneul.dkos.masters import EXAMINATION, Masters
-from haneul.dkos.model import CLUSTERS, Cluster, NodeProviderName, cluster_from_resource
+from haneul.dkos.model import CLUSTERS, BackupStatus, Cluster, NodeProviderName, cluster_from_resource
+from haneul.dkos.restore_jobs import RestoreSettings
 from haneul.dkos.teardown import tear_down
 from haneul.dkos.tenant_objects import CILIUM_RESOURCES
 from haneul.dkos.turns import Turns
@@ -45,7 +51,7 @@ from haneul.firewall.adapters.kube_approvals import APPROVALS, CLUSTER_UID, Kube
 from haneul.firewall.gatekeeper import Gatekeeper
 from haneul.kernel.clock import SystemClock
 from haneul.kernel.errors import HaneulError, HostNotReadyError
-from haneul.kernel.kube import PODS, KubeAccess, KubeClient, Manifest, Resource
+from haneul.kernel.kube import CONFIG_MAPS, PODS, KubeAccess, KubeClient, Manifest, Resource
 from haneul.kernel.kube_http import HttpKubeClient
 from haneul.kernel.tasks import in_own_task
 
@@ -67,8 +73,11 @@ class OperatorSettings:
     #: Folder with Cilium's resource definitions; the operator's pod mounts it.
     cilium_definitions: Path
     data: str = "/var/lib/haneul/clusters"
-    #: The unpacked node image, whose files machines get; the operator's pod mounts it.
-    node_tree: Path = Path("/opt/haneul/node")
+    backups: str = "/var/lib/haneul/backups"
+    #: The platform's own image, which restores run.
+    platform_image: str = ""
+    #: Folder with the unpacked node images by version, whose files machines get; the operator's pod mounts them.
+    node_trees: Path = Path("/opt/haneul/nodes")
     #: Where kopf answers liveness probes, such as ``http://0.0.0.0:8080/healthz``; nowhere by default.
     health: str | None = None
     #: The platform's issuer, where tenants' API servers trust it.
@@ -90,6 +99,8 @@ class Operator:
         self._examiner = ClusterExaminer(self._management, KubeLooks(self._management, EXAMINATION), clock=self._clock)
         self._controllers: dict[str, ClusterController] = {}
         self._specs = KubeClusters(self._management, clock=self._clock)
+        self._records = BackupRecords(self._management, clock=self._clock)
+        self._backups: dict[str, BackupStatus] = {}
         self._wakers = Wakers()
         # Sleeping clusters that somebody asks for.
         self._requested: set[str] = set()
@@ -101,7 +112,7 @@ class Operator:
             architecture=_ARCHITECTURES.get(platform.machine(), platform.machine()),
             clock=self._clock,
         )
-        self._pack: NodePack | None = None
+        self._packs: dict[str, NodePack] = {}
         self._packing = asyncio.Lock()
         self._ssh_nodes = SshNodes(self._machines, pack=self._node_pack, clock=self._clock)
         # A cluster is either kept or torn down, never both at once.
@@ -119,6 +130,7 @@ class Operator:
                     self._machines.watch_checks(),
                     self._wakers.run(self._management, self._wake_all),
                     watch_requests(self._management, self._note_request),
+                    self._watch_backups(),
                 )
                 beside = [group.create_task(work) for work in works]
                 await self._ssh_nodes.resume()
@@ -134,12 +146,12 @@ class Operator:
             await self._ssh_nodes.close()
             await self._management.close()
 
-    async def _node_pack(self) -> NodePack:
-        """Return the files that machines get; looked at once, when the first machine needs them."""
+    async def _node_pack(self, version: str) -> NodePack:
+        """Return the files that machines of a version get; looked at once, when the first machine needs them."""
         async with self._packing:
-            if self._pack is None:
-                self._pack = await asyncio.to_thread(pack, self._settings.node_tree)
-            return self._pack
+            if version not in self._packs:
+                self._packs[version] = await asyncio.to_thread(pack, self._settings.node_trees / version)
+            return self._packs[version]
 
     def _registry(self) -> kopf.OperatorRegistry:
         registry = kopf.OperatorRegistry()
@@ -198,15 +210,24 @@ class Operator:
     @contextlib.asynccontextmanager
     async def _controller(self, uid: str) -> AsyncIterator[ClusterController]:
         settings = self._settings
+        masters = Masters(
+            self._management,
+            images=settings.images,
+            outside_address=settings.outside_address,
+            data=settings.data,
+            clock=self._clock,
+            trust=settings.trust,
+        )
         controller = ClusterController(
             management=self._management,
-            masters=Masters(
+            masters=masters,
+            members=MemberChanger(
                 self._management,
-                images=settings.images,
-                outside_address=settings.outside_address,
+                masters,
+                connect=HttpEtcdMembers,
+                toolbox=settings.images.toolbox,
                 data=settings.data,
                 clock=self._clock,
-                trust=settings.trust,
             ),
             providers={
                 NodeProviderName.SANDBOX: SandboxNodes(self._management, settings.images),
@@ -222,6 +243,9 @@ class Operator:
             cilium_definitions=self._cilium_definitions,
             gate=self._gate,
             examiner=self._examiner,
+            records=self._records,
+            restore=RestoreSettings(settings.platform_image, settings.data, settings.backups),
+            backup=self._backups.get,
         )
         self._controllers[uid] = controller
         if uid in self._requested:
@@ -246,10 +270,22 @@ class Operator:
                     tell=functools.partial(self._recorder.tell, cluster),
                 )
                 await self._gate.leave(cluster)
+                await self._records.end(cluster)
             except HaneulError as error:
                 self._recorder.tell(cluster, teardown_failed(error.detail))
                 raise kopf.TemporaryError(str(error), delay=2) from error
         self._locks.pop(cluster.uid, None)
+
+    async def _watch_backups(self) -> None:
+        """Keep in mind how each cluster's backup stands; controllers say so with their next look."""
+        async for event in self._management.watch(CONFIG_MAPS, BACKUP_NAMESPACE, labels=RECORD_LABELS):
+            catalogue = catalogue_from(event.object)
+            if catalogue is None:
+                continue
+            if event.type == "DELETED" or catalogue.deleted is not None:
+                self._backups.pop(catalogue.uid, None)
+            else:
+                self._backups[catalogue.uid] = catalogue.status
 
     def _lock(self, uid: str) -> asyncio.Lock:
         return self._locks.setdefault(uid, asyncio.Lock())

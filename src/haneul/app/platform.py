@@ -18,12 +18,14 @@ from typing import Any, Final
 
 from haneul.app import reserved
 from haneul.components.store import ComponentStore
-from haneul.components.table import image_reference
+from haneul.components.table import image_reference, variants
 from haneul.dkos.adapters.kube_events import READER
 from haneul.dkos.adapters.kube_machines import KEYS_NAMESPACE
 from haneul.dkos.adapters.sandbox_policy import node_pod_policy, runtime_class
+from haneul.dkos.backup.record import NAMESPACE as BACKUP_NAMESPACE
+from haneul.dkos.backup.record import WORKER_NAME as BACKUP_NAME
 from haneul.dkos.door import WAKER_NAME, WAKER_NAMESPACE
-from haneul.dkos.isolation import waker_policies
+from haneul.dkos.isolation import backup_policies, waker_policies
 from haneul.dkos.schema import custom_resource_definition, machine_resource_definition
 from haneul.firewall.schema import custom_resource_definition as approvals_definition
 from haneul.firewall.schema import writer_policy
@@ -55,7 +57,17 @@ API_PORT: Final = 7443
 _USER: Final = 65532
 _WAKER_ALIVE_PORT: Final = 8080
 _LABELS: Final = {"app.kubernetes.io/managed-by": "haneul", "app.kubernetes.io/part-of": "haneul"}
-_IMAGES: Final = ("platform", "toolbox", "node")
+#: What clusters of the management cluster's own version run beside it, and all that those of the older minor do.
+_IMAGES: Final = (
+    "platform",
+    "toolbox",
+    *(
+        row.name
+        for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
+        for row in variants(name)[1:]
+    ),
+    *(row.name for row in variants("node")),
+)
 _CERTIFICATE_LIFE: Final = timedelta(days=90)
 
 
@@ -90,6 +102,11 @@ class PlatformFiles:
         """Return the folder of the API's database."""
         return self.state / "platform"
 
+    @property
+    def backups(self) -> Path:
+        """Return the folder of all clusters' backups."""
+        return self.state / "backups"
+
 
 class Platform:
     """Installs the platform's services; every step may be repeated."""
@@ -105,13 +122,14 @@ class Platform:
 
     async def up(self, progress: Progress) -> None:
         """Install or update the services and wait until they serve."""
-        with progress.stage("load the platform's images", expected_seconds=12) as stage:
+        with progress.stage("load the platform's images", expected_seconds=20) as stage:
             for name in _IMAGES:
                 stage.note(name)
                 await self._lifecycle.containers.load_image(name)
         with progress.stage("start the platform", expected_seconds=10) as stage:
-            self.files.database.mkdir(mode=0o700, exist_ok=True)
-            os.chown(self.files.database, _USER, _USER)
+            for folder in (self.files.database, self.files.backups):
+                folder.mkdir(mode=0o700, exist_ok=True)
+                os.chown(folder, _USER, _USER)
             build = self._store.image_archive("platform").stem
             manifests = platform_manifests(
                 settings=self._settings,
@@ -127,6 +145,7 @@ class Platform:
                     ("haneul-operator", NAMESPACE),
                     ("haneul-api", NAMESPACE),
                     (WAKER_NAME, WAKER_NAMESPACE),
+                    (BACKUP_NAME, BACKUP_NAMESPACE),
                 ):
                     stage.note(name)
                     await self._wait_for(client, name, namespace)
@@ -161,6 +180,7 @@ class Platform:
                 found = [
                     *await client.list(DEPLOYMENTS, NAMESPACE),
                     *await client.list(DEPLOYMENTS, WAKER_NAMESPACE),
+                    *await client.list(DEPLOYMENTS, BACKUP_NAMESPACE),
                 ]
         except (HaneulError, FileNotFoundError):
             return []
@@ -302,6 +322,8 @@ def platform_manifests(
         },
         *_waker_surroundings(),
         _waker(image, build),
+        *_backup_surroundings(),
+        _backup(settings, image, build),
         _operator(settings, image, build),
         _api(settings, image, build),
     ]
@@ -349,6 +371,7 @@ def _operator_rules() -> list[Manifest]:
         rule("apps", ["deployments", "statefulsets"], WRITE),
         rule("batch", ["jobs"], WRITE),
         rule("networking.k8s.io", ["networkpolicies"], WRITE),
+        rule("policy", ["poddisruptionbudgets"], WRITE),
         rule("discovery.k8s.io", ["endpointslices"], WRITE),
         rule("rbac.authorization.k8s.io", ["roles", "rolebindings"], WRITE),
         rule("rbac.authorization.k8s.io", ["roles"], ["bind"], names=["credential-signer"]),
@@ -392,8 +415,10 @@ def _keys_rights() -> list[Manifest]:
 
 
 def _operator(settings: ManagementSettings, image: str, build: str) -> Manifest:
+    # What machines get is what sandbox nodes run: the files of the node image.
+    nodes = variants("node")
     container = {
-        **_container(image, ["serve", "operator", f"--outside-address={settings.address}", *_trust(settings)]),
+        **_container(image, _operator_arguments(settings, image)),
         "readinessProbe": {"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 2, "timeoutSeconds": 5},
         "livenessProbe": {
             "httpGet": {"path": "/healthz", "port": 8080},
@@ -405,7 +430,10 @@ def _operator(settings: ManagementSettings, image: str, build: str) -> Manifest:
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - for an instant it holds a key
             {"name": "cilium", "mountPath": "/opt/haneul/cilium", "readOnly": True},
             {"name": "authority", "mountPath": "/etc/haneul/authority", "readOnly": True},
-            {"name": "node", "mountPath": "/opt/haneul/node", "readOnly": True},
+            *(
+                {"name": row.name.replace(".", "-"), "mountPath": f"/opt/haneul/nodes/{row.version}", "readOnly": True}
+                for row in nodes
+            ),
         ],
         "resources": {"requests": {"cpu": "100m", "memory": "96Mi"}, "limits": {"memory": "1Gi"}},
     }
@@ -414,9 +442,19 @@ def _operator(settings: ManagementSettings, image: str, build: str) -> Manifest:
     # Upstream's resource definitions, as the release brings them.
     cilium = {"name": "cilium", "image": {"reference": image_reference("cilium"), "pullPolicy": "IfNotPresent"}}
     authority = {"name": "authority", "configMap": {"name": "platform-authority"}}
-    # What machines get is what sandbox nodes run: the files of the node image.
-    node = {"name": "node", "image": {"reference": image_reference("node"), "pullPolicy": "IfNotPresent"}}
-    return _deployment("haneul-operator", container, [scratch, cilium, authority, node], build)
+    trees = [
+        {
+            "name": row.name.replace(".", "-"),
+            "image": {"reference": image_reference(row.name), "pullPolicy": "IfNotPresent"},
+        }
+        for row in nodes
+    ]
+    return _deployment("haneul-operator", container, [scratch, cilium, authority, *trees], build)
+
+
+def _operator_arguments(settings: ManagementSettings, image: str) -> list[str]:
+    folders = [f"--clusters={settings.clusters}", f"--backups={settings.state}/backups", f"--platform-image={image}"]
+    return ["serve", "operator", f"--outside-address={settings.address}", *folders, *_trust(settings)]
 
 
 def _issuer(settings: ManagementSettings) -> str:
@@ -499,6 +537,62 @@ def _waker(image: str, build: str) -> Manifest:
     deployment = _deployment(WAKER_NAME, container, [], build, namespace=WAKER_NAMESPACE)
     # What it holds is lost with it, so the next one stands before it goes; two at once disturb nobody.
     deployment["spec"]["strategy"] = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+    return deployment
+
+
+def _backup_surroundings() -> list[Manifest]:
+    """Return the backup worker's own namespace, account and bounds.
+
+    It reads the records there, shows catalogues, and deletes both when a deleted cluster's time has come. The API
+    reads the catalogues, and takes those of a deleted project away.
+    """
+    # The backups' folder, and in Jobs of restores one member's data, are folders of the host.
+    labels = {
+        **_LABELS,
+        "pod-security.kubernetes.io/enforce": "privileged",
+        "pod-security.kubernetes.io/warn": "baseline",
+    }
+    metadata = {"name": BACKUP_NAME, "namespace": BACKUP_NAMESPACE, "labels": _LABELS}
+    worker = [
+        rule("", ["secrets"], [*READ, "delete"]),
+        rule("", ["configmaps"], WRITE),
+    ]
+    api = [rule("", ["configmaps"], [*READ, "delete"])]
+    reader = account("haneul-api", NAMESPACE)
+    return [
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": BACKUP_NAMESPACE, "labels": labels}},
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata},
+        *rights_in_namespace("records", BACKUP_NAMESPACE, worker, account(BACKUP_NAME, BACKUP_NAMESPACE), _LABELS),
+        *rights_in_namespace("catalogues", BACKUP_NAMESPACE, api, reader, _LABELS),
+        *backup_policies(_LABELS),
+    ]
+
+
+def _backup(settings: ManagementSettings, image: str, build: str) -> Manifest:
+    container = {
+        **_container(image, ["serve", "backup", f"--alive-port={_WAKER_ALIVE_PORT}"]),
+        "readinessProbe": {"tcpSocket": {"port": _WAKER_ALIVE_PORT}, "periodSeconds": 2, "timeoutSeconds": 5},
+        "livenessProbe": {
+            "tcpSocket": {"port": _WAKER_ALIVE_PORT},
+            "periodSeconds": 15,
+            "failureThreshold": 6,
+            "timeoutSeconds": 10,
+        },
+        "volumeMounts": [
+            {"name": "backups", "mountPath": "/backups"},
+            {"name": "scratch", "mountPath": "/scratch"},
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - for an instant it holds a key
+        ],
+        # Drills, of which there is one at a time, have an etcd of their own.
+        "resources": {"requests": {"cpu": "20m", "memory": "96Mi"}, "limits": {"memory": "1536Mi"}},
+    }
+    volumes = [
+        {"name": "backups", "hostPath": {"path": f"{settings.state}/backups", "type": "Directory"}},
+        {"name": "scratch", "emptyDir": {"sizeLimit": "12Gi"}},
+        {"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": "8Mi"}},
+    ]
+    deployment = _deployment(BACKUP_NAME, container, volumes, build, namespace=BACKUP_NAMESPACE)
+    deployment["spec"]["template"]["spec"]["nodeSelector"] = {"kubernetes.io/hostname": settings.host_name}
     return deployment
 
 

@@ -15,9 +15,11 @@ from typing import Final
 
 import haneul
 from haneul.app.command_reference import cli_page
+from haneul.bench.report import replace_section
+from haneul.chaos.report import catalogue_markdown
 from haneul.compliance.reference import benchmark_page
 from haneul.components.table import COMPONENTS, IMAGES, GoComponent, Image
-from haneul.dkos.reference import cluster_events_page, cluster_spec_page
+from haneul.dkos.reference import cluster_events_page, cluster_spec_page, kubernetes_versions_page
 from haneul.kernel.errors import HaneulError
 from haneul.kernel.files import write_atomically
 
@@ -71,6 +73,8 @@ def pages() -> Mapping[str, Callable[[], str]]:
         "cluster-spec.md": cluster_spec_page,
         "components.md": components_page,
         "errors.md": errors_page,
+        "faults.md": faults_page,
+        "kubernetes-versions.md": kubernetes_versions_page,
     }
 
 
@@ -82,6 +86,11 @@ def errors_page() -> str:
         cells = (f"`{error.code}`", str(error.http_status), str(error.exit_code), error.title, meaning)
         rows.append(f"| {' | '.join(cells)} |")
     return _ERRORS_HEAD + "\n".join(rows) + "\n"
+
+
+def faults_page() -> str:
+    """Return the page of faults as it is, with the catalogue as the code has it; its figures are measured."""
+    return replace_section((_FOLDER / "faults.md").read_text(), "catalogue", catalogue_markdown())
 
 
 def components_page() -> str:
@@ -112,7 +121,7 @@ def _image_row(row: Image) -> str:
         parts.append("this project with its locked Python packages")
     if row.images:
         parts.append("images " + ", ".join(row.images))
-    return f"| `haneul.local/{row.name}:v{row.version}` | {'; '.join(parts)} |"
+    return f"| `haneul.local/{row.repository}:v{row.version}` | {'; '.join(parts)} |"
 
 
 def _lines(rows: list[str]) -> str:

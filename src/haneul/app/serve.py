@@ -19,6 +19,7 @@ serve_app = typer.Typer(help="Run one of the platform's own programs (inside its
 
 _DATABASE = "sqlite+aiosqlite:////data/haneul.db"
 _DEFINITIONS = Path("/opt/haneul/cilium/usr/share/cilium/crds")
+_REPLAY = Path("/usr/bin/etcd-replay")
 _KEY_FILE, _PROVIDER = Path("/data/issuer.key"), Path("/data/provider.yaml")
 
 
@@ -55,6 +56,9 @@ def operator(
     gateway: Annotated[Path | None, typer.Option(help="Network namespace of a gateway to keep rules on.")] = None,
     guarded: Annotated[list[str] | None, typer.Option(help="Network behind the gateway; may be repeated.")] = None,
     cilium_definitions: Annotated[Path, typer.Option(help="Folder with Cilium's resource definitions.")] = _DEFINITIONS,
+    clusters: Annotated[str, typer.Option(help="Folder of clusters' data on the hosts.")] = "/var/lib/haneul/clusters",
+    backups: Annotated[str, typer.Option(help="Folder of backups on the hosts.")] = "/var/lib/haneul/backups",
+    platform_image: Annotated[str, typer.Option(help="Reference of the image that restores run.")] = "",
 ) -> None:
     """Run the DKOS operator."""
     from haneul.app.firewall_gate import GatewaySettings  # noqa: PLC0415
@@ -75,6 +79,9 @@ def operator(
         cilium_definitions=cilium_definitions,
         health="http://0.0.0.0:8080/healthz",
         trust=trust,
+        data=clusters,
+        backups=backups,
+        platform_image=platform_image or image_reference("platform"),
         gateway=None if gateway is None else GatewaySettings(gateway, tuple(guarded or ())),
     )
     asyncio.run(Operator(settings).run())
@@ -121,6 +128,55 @@ def waker(
 
 
 @serve_app.command()
+def backup(
+    alive_port: Annotated[int, typer.Option(help="Port that is open while it works.")] = 8080,
+    snapshot_minutes: Annotated[float, typer.Option(help="Minutes between two snapshots of a cluster.")] = 60,
+    keep_hours: Annotated[int, typer.Option(help="Hours of which every state is kept.")] = 24,
+    keep_days: Annotated[int, typer.Option(help="Days of which one snapshot each is kept.")] = 7,
+    keep_deleted_days: Annotated[int, typer.Option(help="Days that a deleted cluster's backup is kept.")] = 7,
+) -> None:
+    """Back up the etcd of every cluster."""
+    from datetime import timedelta  # noqa: PLC0415
+
+    from haneul.app.backup_programs import WorkerFolders, run_worker  # noqa: PLC0415
+    from haneul.dkos.backup.archiver import Schedule  # noqa: PLC0415
+    from haneul.dkos.backup.timeline import Retention  # noqa: PLC0415
+    from haneul.kernel.kube_http import access_in_cluster  # noqa: PLC0415
+
+    configure_logs()
+    days = timedelta(days=keep_days)
+    retention = Retention(timedelta(hours=keep_hours), days, timedelta(days=keep_deleted_days))
+    schedule = Schedule(snapshot_every=timedelta(minutes=snapshot_minutes), retention=retention)
+    asyncio.run(run_worker(access_in_cluster(), WorkerFolders(), replay=_REPLAY, schedule=schedule, port=alive_port))
+
+
+@serve_app.command()
+def restore(
+    step: Annotated[str, typer.Argument(help="prepare, place or clear.")],
+    number: Annotated[int, typer.Option(help="The restore's number.")],
+    peer_url: Annotated[str, typer.Option(help="URL of the etcd member for its peers.")],
+    token: Annotated[str, typer.Option(help="A word that no other etcd of the cluster had.")],
+    revision: Annotated[int, typer.Option(help="The revision that is wanted.")] = 0,
+    least: Annotated[int, typer.Option(help="A revision that the backup is known to reach.")] = 0,
+    moment: Annotated[str, typer.Option(help="The moment before which the last state is wanted.")] = "",
+    as_new: Annotated[bool, typer.Option(help="Leave out what is of the old cluster's nodes and masters.")] = False,
+    message: Annotated[Path, typer.Option(help="File for what is to be told of it.")] = Path("/dev/termination-log"),
+) -> None:
+    """Do one step of a restore on the files of an etcd."""
+    from datetime import datetime  # noqa: PLC0415
+
+    from haneul.app.backup_programs import RestoreFolders, RestoreStep, run_restore, told  # noqa: PLC0415
+    from haneul.kernel.clock import SystemClock  # noqa: PLC0415
+
+    configure_logs()
+    wanted = RestoreStep(
+        number, peer_url, token, revision, least, datetime.fromisoformat(moment) if moment else None, as_new
+    )
+    said = asyncio.run(run_restore(step, wanted, RestoreFolders(), replay=_REPLAY, clock=SystemClock()))
+    message.write_text(told(said))
+
+
+@serve_app.command()
 def api(
     port: Annotated[int, typer.Option(help="Port to serve on.")] = 7443,
     database: Annotated[str, typer.Option(help="SQLAlchemy URL of the database.")] = _DATABASE,
@@ -146,6 +202,7 @@ def api(
     from haneul.app.serving_certificate import ServingCertificate  # noqa: PLC0415
     from haneul.compliance.adapters.kube_looks import KubeLooks  # noqa: PLC0415
     from haneul.dkos.adapters.kube_authorities import KubeAuthorities  # noqa: PLC0415
+    from haneul.dkos.adapters.kube_backups import KubeBackups  # noqa: PLC0415
     from haneul.dkos.adapters.kube_clusters import KubeClusters  # noqa: PLC0415
     from haneul.dkos.adapters.kube_events import KubeEvents  # noqa: PLC0415
     from haneul.dkos.adapters.kube_machines import KubeKeys, KubeMachines  # noqa: PLC0415
@@ -171,6 +228,7 @@ def api(
         events=KubeEvents(client),
         looks=KubeLooks(client, EXAMINATION),
         board=KubeApprovals(client),
+        backups=KubeBackups(client),
         reserved=loaded(reserved.read_text()),
         clock=clock,
         version=version(),

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from haneul.bench import dkos_report
+from haneul.bench import dkos_report, registries_report
 from haneul.bench.dkos import QUICK, BenchPlan, Figures
+from haneul.bench.registry_figures import QUICK as QUICK_REGISTRIES
+from haneul.bench.registry_figures import RegistryFigures, RegistryPlan
 from haneul.bench.report import Report, as_json, as_markdown, as_text, replace_section
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import InvalidInputError, UnavailableError
@@ -32,20 +34,17 @@ class Outcome:
     machine: dict[str, str] = field(default_factory=dict)
 
 
-RunDkos = Callable[[BenchPlan, bool, Outcome], Awaitable[None]]
+RunDkos = Callable[[BenchPlan, bool, Outcome], Coroutine[Any, Any, None]]
+#: Measures into the figures and facts that it is given; the folder is where data of registries may lie.
+RunRegistries = Callable[[RegistryPlan, bool, RegistryFigures, dict[str, str], Path | None], Coroutine[Any, Any, None]]
 
 
-def bench_app(run_dkos: RunDkos, clock: Clock) -> typer.Typer:
+def bench_app(run_dkos: RunDkos, run_registries: RunRegistries, clock: Clock) -> typer.Typer:
     """Return the command group.
 
     ``run_dkos`` measures into the outcome that it is given; its second argument says whether the peer is measured too.
     """
-    app = typer.Typer(help="Measure the running platform beside its peers.", no_args_is_help=True)
-
-    @app.callback()
-    def group() -> None:
-        # With a callback, typer keeps a group of one command a group.
-        pass
+    app = typer.Typer(help="Measure Haneul beside its peers.", no_args_is_help=True)
 
     @app.command("dkos")
     def dkos(
@@ -70,10 +69,48 @@ def bench_app(run_dkos: RunDkos, clock: Clock) -> typer.Typer:
             raise InvalidInputError("a trial has no figures to record", hint="leave out --quick or --record")
         at, outcome = clock.now(), Outcome()
         try:
-            asyncio.run(_run(run_dkos, QUICK if quick else BenchPlan(), peer, outcome))
+            asyncio.run(until_told(run_dkos(QUICK if quick else BenchPlan(), peer, outcome)))
         finally:
             report = dkos_report.report(outcome.figures, at=at, machine=outcome.machine)
             drawings = dkos_report.drawings(outcome.figures)
+            if drawings:
+                typer.echo(as_text(report), nl=False)
+                for path in save(report, drawings, results):
+                    typer.echo(f"written: {path}", err=True)
+        if record is not None:
+            record_in(report, drawings, record)
+
+    @app.command("d2hub")
+    def d2hub(
+        quick: Annotated[bool, typer.Option("--quick", help="One round of a second: a trial, no figure.")] = False,
+        peer: Annotated[bool, typer.Option(help="Also measure Debian's docker-registry.")] = True,
+        data: Annotated[
+            Path | None, typer.Option(help="Folder in which the registries' data lies meanwhile; else the system's.")
+        ] = None,
+        results: Annotated[Path, typer.Option(help="Folder for JSON and charts.")] = Path("bench-results"),
+        record: Annotated[
+            Path | None, typer.Option(help="Folder of the page benchmarks.md, in which the figures are replaced.")
+        ] = None,
+    ) -> None:
+        """Measure the registry: pulls and pushes beside Debian's docker-registry, with authorisation on.
+
+        It needs no platform: both registries run as processes of this run. Let nothing else run on the host meanwhile.
+
+        Examples:
+
+            haneul bench d2hub --quick
+
+            haneul bench d2hub --record docs/reference
+        """
+        if quick and record is not None:
+            raise InvalidInputError("a trial has no figures to record", hint="leave out --quick or --record")
+        at, figures, machine = clock.now(), RegistryFigures(), dict[str, str]()
+        plan = QUICK_REGISTRIES if quick else RegistryPlan()
+        try:
+            asyncio.run(until_told(run_registries(plan, peer, figures, machine, data)))
+        finally:
+            report = registries_report.report(figures, at=at, machine=machine)
+            drawings = registries_report.drawings(figures)
             if drawings:
                 typer.echo(as_text(report), nl=False)
                 for path in save(report, drawings, results):
@@ -95,19 +132,19 @@ def save(report: Report, drawings: Mapping[str, str], folder: Path) -> list[Path
     return list(contents)
 
 
-def record_in(report: Report, drawings: Mapping[str, str], folder: Path) -> None:
-    """Replace the report's part of the page of benchmarks, and its figures beside it."""
-    page = folder / _PAGE
+def record_in(report: Report, drawings: Mapping[str, str], folder: Path, *, page_name: str = _PAGE) -> None:
+    """Replace the report's part of a page, by default that of benchmarks, and its figures beside it."""
+    page = folder / page_name
     section = as_markdown(report, figures=_FIGURES)
     write_atomically(page, replace_section(page.read_text(), report.name, section))
     for name, drawing in drawings.items():
         write_atomically(folder / _FIGURES / f"{name}.svg", drawing)
 
 
-async def _run(run_dkos: RunDkos, plan: BenchPlan, peer: bool, outcome: Outcome) -> None:
-    """Run to the end, or until the process is told to end; then the run deletes its clusters first."""
+async def until_told(run: Coroutine[Any, Any, None]) -> None:
+    """Run to the end, or until the process is told to end; then the run clears up first."""
     told = asyncio.Event()
-    running = asyncio.ensure_future(run_dkos(plan, peer, outcome))
+    running = asyncio.ensure_future(run)
 
     def end() -> None:
         told.set()

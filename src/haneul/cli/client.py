@@ -109,7 +109,7 @@ class ApiClient:
             ) as response:
                 if response.status_code >= 400:
                     response.read()
-                    raise _error(response)
+                    raise error_of(response)
                 kind = ""
                 for line in response.iter_lines():
                     if line.startswith("event: "):
@@ -125,7 +125,7 @@ class ApiClient:
         except httpx2.TransportError as error:
             raise self._unavailable(error) from error
         if response.status_code >= 400:
-            raise _error(response)
+            raise error_of(response)
         return response.json() if response.content else None
 
     def _unavailable(self, error: Exception) -> UnavailableError:
@@ -135,14 +135,24 @@ class ApiClient:
         )
 
 
-def _error(response: httpx2.Response) -> HaneulError:
+def error_of(response: httpx2.Response) -> HaneulError:
     """Return the error that the server told, as the class of its code."""
     try:
         body = response.json()
     except ValueError:
         body = {}
+    if "code" not in body and body.get("errors"):
+        # The form of the OCI distribution specification.
+        entry = body["errors"][0]
+        return _of_status(response.status_code)(entry["message"], hint=str(entry.get("detail", "")))
     detail = body.get("detail") or body.get("title") or f"the server answered {response.status_code}"
     for kind in vars(errors).values():
         if isinstance(kind, type) and issubclass(kind, HaneulError) and kind.code == body.get("code"):
             return kind(detail, hint=body.get("hint", ""))
-    return HaneulError(detail, hint=body.get("hint", ""))
+    return _of_status(response.status_code)(detail, hint=body.get("hint", ""))
+
+
+def _of_status(status: int) -> type[HaneulError]:
+    """Return the class of an error whose code is another product's own."""
+    kinds = (errors.UnauthenticatedError, errors.ForbiddenError, errors.NotFoundError, errors.ConflictError)
+    return next((kind for kind in kinds if kind.http_status == status), HaneulError)

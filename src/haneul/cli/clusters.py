@@ -10,15 +10,20 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from haneul.cli import cluster_events
+from haneul.cli import cluster_events, upgrades
 from haneul.cli import kubeconfig as kube
+from haneul.cli.backups import backup_app, restore
 from haneul.cli.context import Contexts
 from haneul.cli.output import Column, Format, age, say, show
 from haneul.cli.waiting import describe, wait_asleep, wait_awake, wait_gone, wait_ready
 from haneul.kernel.errors import InvalidInputError
 
 cluster_app = typer.Typer(help="Kubernetes clusters with masters of their own.", no_args_is_help=True)
+cluster_app.add_typer(backup_app, name="backup")
+cluster_app.command()(restore)
 node_app = typer.Typer(help="The nodes of a cluster.", no_args_is_help=True)
+cluster_app.command()(upgrades.versions)
+cluster_app.command()(upgrades.upgrade)
 
 Project = Annotated[str | None, typer.Option("--project", "-p", help="Project; by default the one in use.")]
 Output = Annotated[Format, typer.Option("--output", "-o", help="How to show the result.")]
@@ -40,6 +45,17 @@ def _since(cluster: dict[str, Any]) -> str:
     return age((missing or [max(conditions, key=lambda entry: entry["lastTransitionTime"])])[0]["lastTransitionTime"])
 
 
+def _backup(cluster: dict[str, Any]) -> str:
+    """Return how the backup stands: how old it is if it is not current, how far behind if it is."""
+    backup = cluster["status"].get("backup")
+    if backup is None:
+        return "none"
+    if backup["state"] in ("Current", "Unproven"):
+        return f"{backup['state']}, lag {backup['lagSeconds']:.1f}s"
+    complete = backup["completeUntil"]
+    return f"{backup['state']}, {age(complete)} old" if not complete.startswith("1970") else str(backup["state"])
+
+
 def _of_nodes(cluster: dict[str, Any], what: str) -> float:
     return float(sum(pool["count"] * pool[what] for pool in cluster["spec"]["nodePools"]))
 
@@ -48,12 +64,17 @@ def _wanted(cluster: dict[str, Any]) -> int:
     return sum(pool["count"] for pool in cluster["spec"]["nodePools"])
 
 
+def _masters(cluster: dict[str, Any]) -> str:
+    version, count = str(cluster["status"]["version"]), cluster["spec"]["masters"]
+    return version if count == 1 or not version else f"{count} x {version}"
+
+
 _COLUMNS = [
     Column("NAME", lambda c: c["name"]),
     Column("PHASE", _phase),
     Column("SINCE", _since, wide=True),
     Column("VERSION", lambda c: c["spec"]["version"]),
-    Column("MASTERS", lambda c: c["status"]["version"], wide=True),
+    Column("MASTERS", _masters, wide=True),
     Column("NETWORK", lambda c: c["spec"]["network"]["plugin"]),
     Column("NODES", lambda c: f"{sum(n['ready'] for n in c['status']['nodes'])}/{_wanted(c)}"),
     Column("CPU", lambda c: f"{_of_nodes(c, 'cpu'):g}", wide=True),
@@ -62,6 +83,7 @@ _COLUMNS = [
     Column("AGE", lambda c: age(c["created"])),
     Column("PODS", lambda c: c["status"]["pods"], wide=True),
     Column("SERVICES", lambda c: c["status"]["services"], wide=True),
+    Column("BACKUP", _backup, wide=True),
     Column("WAITS ON", describe, wide=True),
 ]
 
@@ -70,8 +92,13 @@ _COLUMNS = [
 def create(
     name: Name,
     nodes: Annotated[int, typer.Option(help="How many nodes.")] = 1,
+    ha: Annotated[
+        bool, typer.Option("--ha", help="Three masters, whose API answers through changes and the loss of one.")
+    ] = False,
     network: Annotated[str, typer.Option(help="native or cilium.")] = "native",
-    version: Annotated[str | None, typer.Option(help="Kubernetes version; by default the newest.")] = None,
+    version: Annotated[
+        str | None, typer.Option(help="Kubernetes version, of 'haneul cluster versions'; by default the newest.")
+    ] = None,
     pods: Annotated[str | None, typer.Option(help="Range for pods; by default a free one.")] = None,
     services: Annotated[str | None, typer.Option(help="Range for services; by default a free one.")] = None,
     cpu: Annotated[float, typer.Option(help="Cores of each node.")] = 2.0,
@@ -83,7 +110,7 @@ def create(
     file: Annotated[Path | None, typer.Option("--file", "-f", help="Read the spec from a YAML file.")] = None,
     project: Project = None,
     wait: Wait = True,
-    timeout: Timeout = 180,
+    timeout: Timeout = 300,
     output: Output = Format.TABLE,
 ) -> None:
     """Make a cluster and wait until its nodes are ready.
@@ -94,6 +121,8 @@ def create(
 
         haneul cluster create shop --nodes 3 --network cilium
 
+        haneul cluster create shop --ha
+
         haneul cluster create metal --machine rack1 --machine rack2
 
         haneul cluster create shop --set nodeMonitorGraceSeconds=20 --no-wait
@@ -102,6 +131,8 @@ def create(
     owner = contexts.project(project)
     if file is not None:
         spec = yaml.safe_load(file.read_text())
+        if ha:
+            spec = {**spec, "masters": 3}
     else:
         spec = {
             "network": {"plugin": network, "pods": pods, "services": services},
@@ -111,6 +142,7 @@ def create(
                 else {"name": "default", "count": nodes, "cpu": cpu, "memoryMib": memory}
             ],
             "settings": _settings(setting or []),
+            "masters": 3 if ha else 1,
         }
         if version is not None:
             spec["version"] = version
@@ -153,7 +185,7 @@ def list_clusters(project: Project = None, output: Output = Format.TABLE) -> Non
 def get(
     name: Name, project: Project = None, wait: Wait = False, timeout: Timeout = 180, output: Output = Format.TABLE
 ) -> None:
-    """Show a cluster: what it is, what it waits on, its nodes, and what happened to it last.
+    """Show a cluster: what it is, what it waits on, its masters and nodes, and what happened to it last.
 
     Examples:
 
@@ -180,9 +212,15 @@ def get(
             Column("MESSAGE", lambda c: c["message"]),
         ]
         show(cluster["status"]["conditions"], conditions, output)
-        if cluster["status"]["nodes"]:
-            print()  # noqa: T201 - between two tables
-            show(cluster["status"]["nodes"], _NODE_COLUMNS, output)
+        backup = cluster["status"].get("backup")
+        for entries, columns in (
+            (cluster["status"]["masters"], _MASTER_COLUMNS),
+            ([backup] if backup else [], _BACKUP_COLUMNS),
+            (cluster["status"]["nodes"], _NODE_COLUMNS),
+        ):
+            if entries:
+                print()  # noqa: T201 - between two tables
+                show(entries, columns, output)
         if happened:
             print()  # noqa: T201 - between two tables
             show(happened, cluster_events.COLUMNS, output)
@@ -219,33 +257,42 @@ def scale(
     machine: Annotated[
         list[str] | None, typer.Option(help="A registered machine that shall be in the pool; all others leave it.")
     ] = None,
+    masters: Annotated[int | None, typer.Option(help="How many masters the cluster shall have: 1 or 3.")] = None,
     pool: Annotated[str | None, typer.Option(help="Name of the pool; by default the first.")] = None,
     project: Project = None,
     wait: Wait = True,
-    timeout: Timeout = 180,
+    timeout: Timeout = 300,
     output: Output = Format.TABLE,
 ) -> None:
-    """Change how many nodes a cluster has.
+    """Change how many nodes or masters a cluster has.
 
     Examples:
 
         haneul cluster scale shop --nodes 3
 
+        haneul cluster scale shop --masters 3
+
         haneul cluster scale metal --machine rack1 --machine rack3
     """
-    if (nodes is None) == (not machine):
-        raise InvalidInputError("name either --nodes or --machine", hint="machines are named, sandbox nodes counted")
-    change: dict[str, Any] = {"machines": machine, "count": len(machine)} if machine else {"count": nodes}
+    if sum((nodes is not None, bool(machine), masters is not None)) != 1:
+        raise InvalidInputError(
+            "name one of --nodes, --machine and --masters", hint="machines are named, sandbox nodes and masters counted"
+        )
     contexts = Contexts.default()
     owner = contexts.project(project)
     with contexts.client() as client:
         path = f"/projects/{owner}/clusters/{name}"
-        pools = client.get(path)["spec"]["nodePools"]
-        wanted = pool or (pools[0]["name"] if pools else "")
-        if wanted not in [entry["name"] for entry in pools]:
-            raise InvalidInputError(f"{name} has no pool named {wanted}", hint=f"'haneul cluster get {name} -o yaml'")
-        changed = [{**entry, **change} if entry["name"] == wanted else entry for entry in pools]
-        cluster = client.patch(path, {"nodePools": changed})
+        if masters is not None:
+            change: dict[str, Any] = {"masters": masters}
+        else:
+            pool_change = {"machines": machine, "count": len(machine)} if machine else {"count": nodes}
+            pools = client.get(path)["spec"]["nodePools"]
+            wanted = pool or (pools[0]["name"] if pools else "")
+            if wanted not in [entry["name"] for entry in pools]:
+                hint = f"'haneul cluster get {name} -o yaml'"
+                raise InvalidInputError(f"{name} has no pool named {wanted}", hint=hint)
+            change = {"nodePools": [{**one, **pool_change} if one["name"] == wanted else one for one in pools]}
+        cluster = client.patch(path, change)
         if wait:
             cluster = wait_ready(client, owner, name, timeout=timeout)
     show([cluster], _COLUMNS, output, single=True)
@@ -441,10 +488,25 @@ def credential(name: Name, project: Project = None) -> None:
     print(json.dumps(found))  # noqa: T201 - kubectl reads standard output
 
 
+_MASTER_COLUMNS = [
+    Column("MASTER", lambda m: m["name"]),
+    Column("READY", lambda m: "yes" if m["ready"] else "no"),
+    Column("HOST", lambda m: m["host"]),
+    Column("MESSAGE", lambda m: m["message"]),
+]
+_BACKUP_COLUMNS = [
+    Column("BACKUP", lambda b: b["state"]),
+    Column("COMPLETE", lambda b: f"until {age(b['completeUntil'])} ago"),
+    Column("LAG", lambda b: f"{b['lagSeconds']:.1f}s"),
+    Column("RESTORABLE", lambda b: f"since {age(b['restorableSince'])} ago" if b["restorableSince"] else ""),
+    Column("DRILL", lambda b: f"{b['drillSeconds']:.1f}s, {age(b['provenAt'])} ago" if b["provenAt"] else "not yet"),
+    Column("MESSAGE", lambda b: b["message"]),
+]
 _NODE_COLUMNS = [
     Column("NODE", lambda n: n["name"]),
     Column("POOL", lambda n: n["pool"]),
     Column("READY", lambda n: "yes" if n["ready"] else "no"),
+    Column("VERSION", lambda n: n["version"]),
     Column("ADDRESS", lambda n: n["address"]),
     Column("MESSAGE", lambda n: n["message"]),
 ]

@@ -15,11 +15,13 @@ from haneul.kernel.errors import DeadlineExceededError, InvalidInputError, NotFo
 _STAGES = {
     "Accepted": "accept the request",
     "Hibernated": "fall asleep",
+    "Restored": "restore the data",
     "ControlPlaneReady": "start the masters",
     "ApiAnswers": "wait for the API server to answer",
     "NetworkReady": "connect the first node",
     "NodesReady": "join the nodes",
     "AuthoritiesCurrent": "replace the authorities",
+    "VersionCurrent": "bring everything to the version of Kubernetes",
 }
 
 

@@ -17,7 +17,7 @@ from filelock import FileLock
 
 from haneul.components.paths import CacheLayout, digest, folder_digest
 from haneul.components.programs import ProgramBuilder
-from haneul.components.table import Image, component_of, image, image_reference
+from haneul.components.table import Image, component_of, file_name, image, image_reference
 from haneul.kernel.errors import HostNotReadyError
 from haneul.kernel.process import run
 from haneul.kernel.progress import Progress, Stage
@@ -69,7 +69,7 @@ class ImageBuilder:
         programs = context / "bin"
         programs.mkdir(exist_ok=True)
         for name in row.programs:
-            shutil.copy(self._programs.program(name), programs / name)
+            shutil.copy(self._programs.program(name), programs / file_name(name))
         for name in row.host_files:
             shutil.copy(name, programs / Path(name).name)
         for module, folder, name in row.module_folders:
@@ -162,7 +162,7 @@ class ImageBuilder:
         unfinished.rename(target)
 
     def _sources(self, row: Image) -> Path:
-        return self._project / "components" / "images" / row.name
+        return self._project / "components" / "images" / row.repository
 
     def _key(self, row: Image) -> str:
         parts = [repr(row), folder_digest(self._sources(row))]

@@ -9,7 +9,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from haneul.components.paths import CacheLayout, digest, folder_digest
-from haneul.components.table import GoComponent, Program, component_of
+from haneul.components.table import GoComponent, Program, component_of, file_name
 from haneul.kernel.errors import HostNotReadyError
 from haneul.kernel.process import run
 from haneul.kernel.progress import Progress
@@ -36,7 +36,7 @@ class ProgramBuilder:
     def program(self, name: str) -> Path:
         """Return a built executable. Raises HostNotReadyError if it is not built."""
         component = component_of(name)
-        path = self.folder(component) / name
+        path = self.folder(component) / file_name(name)
         if not path.is_file():
             raise HostNotReadyError(
                 f"the program {name} is not built", hint=f"run 'haneul components build {component.name}'"

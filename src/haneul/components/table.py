@@ -4,11 +4,15 @@ A Go component is a small module of ours in ``components/<name>`` whose ``go.mod
 ``go.sum`` pins every byte of it and of its dependencies. An image is a folder ``components/images/<name>`` with a
 Containerfile, and rows here that say which programs and Debian packages go in. Versions stand here and in ``go.mod``;
 a unit test holds the two together.
+
+Two minors of Kubernetes are built. The newer one is also the management cluster's; of the older one there is what a
+tenant's cluster runs, and nothing else. Its programs have the same names, so they are told apart by their component:
+``kubernetes-1.36/kubelet``. Its images are variants: the same Containerfile and the same name under another tag.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 
@@ -39,11 +43,12 @@ class GoComponent:
 class Image:
     """An OCI image made here.
 
-    ``programs`` are copied into the build context as ``bin/<program>``. ``packages`` are Debian packages: when there
-    are any, the context holds ``rootfs.tar`` with a minimal Debian that has them. ``host_files`` are files of Debian
-    packages of this machine, such as a static busybox. ``project`` asks for this project's own wheel and its locked
-    requirements. ``images`` are archives that the image carries along. ``module_folders`` are folders of the module
-    cache, as ``(module, folder, name in the context)``.
+    ``programs`` are copied into the build context as ``bin/<program>``, without their component's name.
+    ``packages`` are Debian packages: when there are any, the context holds ``rootfs.tar`` with a minimal Debian
+    that has them. ``host_files`` are files of Debian packages of this machine, such as a static busybox.
+    ``project`` asks for this project's own wheel and its locked requirements. ``images`` are archives that the
+    image carries along. ``module_folders`` are folders of the module cache, as ``(module, folder, name in the
+    context)``. A ``variant_of`` another image has that one's Containerfile and name, and another tag.
     """
 
     name: str
@@ -55,10 +60,32 @@ class Image:
     images: tuple[str, ...] = ()
     project: bool = False
     estimate: float = 5.0
+    # Not part of what a row says of itself: it is a name of what is built, and no part of it.
+    variant_of: str = field(default="", repr=False)
+
+    @property
+    def repository(self) -> str:
+        """Return the image's name without its tag, which is also its folder's."""
+        return self.variant_of or self.name
 
 
+#: The releases of Kubernetes, one a minor.
 KUBERNETES: Final = "1.37.2"
+KUBERNETES_BEFORE: Final = "1.36.5"
+_BEFORE: Final = "kubernetes-1.36"
 _KUBERNETES_VERSION: Final = "k8s.io/component-base/version"
+
+
+def _kubernetes_flags(version: str) -> tuple[str, ...]:
+    """Return what the linker tells the programs of their version."""
+    major, minor, _ = version.split(".")
+    return (
+        f"-X {_KUBERNETES_VERSION}.gitVersion=v{version}",
+        f"-X {_KUBERNETES_VERSION}.gitMajor={major}",
+        f"-X {_KUBERNETES_VERSION}.gitMinor={minor}",
+        f"-X {_KUBERNETES_VERSION}.gitTreeState=clean",
+    )
+
 
 COMPONENTS: Final[tuple[GoComponent, ...]] = (
     GoComponent(
@@ -70,8 +97,9 @@ COMPONENTS: Final[tuple[GoComponent, ...]] = (
             Program("etcd", "./cmd/etcd"),
             Program("etcdctl", "go.etcd.io/etcd/etcdctl/v3"),
             Program("etcdutl", "go.etcd.io/etcd/etcdutl/v3"),
+            Program("etcd-replay", "./cmd/etcd-replay"),
         ),
-        estimate=30,
+        estimate=35,
     ),
     GoComponent("pause", "1.0.0", "", "Apache-2.0", (Program("pause", "."),), estimate=3),
     GoComponent("await-connection", "1.0.0", "", "Apache-2.0", (Program("await-connection", "."),), estimate=3),
@@ -128,12 +156,7 @@ COMPONENTS: Final[tuple[GoComponent, ...]] = (
             Program("agnhost", "k8s.io/kubernetes/test/images/agnhost"),
         ),
         estimate=420,
-        ldflags=(
-            f"-X {_KUBERNETES_VERSION}.gitVersion=v{KUBERNETES}",
-            f"-X {_KUBERNETES_VERSION}.gitMajor=1",
-            f"-X {_KUBERNETES_VERSION}.gitMinor=37",
-            f"-X {_KUBERNETES_VERSION}.gitTreeState=clean",
-        ),
+        ldflags=_kubernetes_flags(KUBERNETES),
     ),
     GoComponent(
         "cilium",
@@ -157,7 +180,55 @@ COMPONENTS: Final[tuple[GoComponent, ...]] = (
         (Program("flanneld", "./cmd/flanneld"),),
         estimate=40,
     ),
+    GoComponent(
+        _BEFORE,
+        KUBERNETES_BEFORE,
+        "k8s.io/kubernetes",
+        "Apache-2.0",
+        (
+            Program("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
+            Program("kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager"),
+            Program("kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler"),
+            Program("kubelet", "k8s.io/kubernetes/cmd/kubelet"),
+            Program("kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy"),
+        ),
+        estimate=300,
+        ldflags=_kubernetes_flags(KUBERNETES_BEFORE),
+    ),
 )
+
+_NODE_PROGRAMS: Final = (
+    "containerd",
+    "containerd-shim-runc-v2",
+    "ctr",
+    "runc",
+    "kubelet",
+    "kube-proxy",
+    "flanneld",
+    "loopback",
+    "ptp",
+    "bridge",
+    "host-local",
+    "portmap",
+    "cilium-cni",
+    "kubectl",
+)
+_NODE_PACKAGES: Final = (
+    "conntrack",
+    "iproute2",
+    "ipset",
+    "iptables",
+    "kmod",
+    "libseccomp2",
+    "mount",
+    "nftables",
+    "procps",
+    "runit",
+    "tini",
+    "util-linux",
+)
+#: What a node needs before any registry serves it.
+_NODE_IMAGES: Final = ("pause", "toolbox", "agnhost")
 
 IMAGES: Final[tuple[Image, ...]] = (
     Image("pause", "1.0.0", programs=("pause",)),
@@ -189,6 +260,8 @@ IMAGES: Final[tuple[Image, ...]] = (
     Image(
         "platform",
         "0.1.0",
+        # What restores clusters from their backups, and proves that it can.
+        programs=("etcd-replay",),
         packages=("ca-certificates", "python3"),
         project=True,
         estimate=60,
@@ -197,49 +270,57 @@ IMAGES: Final[tuple[Image, ...]] = (
     Image(
         "node",
         KUBERNETES,
-        programs=(
-            "containerd",
-            "containerd-shim-runc-v2",
-            "ctr",
-            "runc",
-            "kubelet",
-            "kube-proxy",
-            "flanneld",
-            "loopback",
-            "ptp",
-            "bridge",
-            "host-local",
-            "portmap",
-            "cilium-cni",
-            "kubectl",
-        ),
-        packages=(
-            "conntrack",
-            "iproute2",
-            "ipset",
-            "iptables",
-            "kmod",
-            "libseccomp2",
-            "mount",
-            "nftables",
-            "procps",
-            "runit",
-            "tini",
-            "util-linux",
-        ),
-        # What a node needs before any registry serves it.
-        images=("pause", "toolbox", "agnhost"),
+        programs=_NODE_PROGRAMS,
+        packages=_NODE_PACKAGES,
+        images=_NODE_IMAGES,
         estimate=60,
+    ),
+    Image(
+        "kube-apiserver-1.36",
+        KUBERNETES_BEFORE,
+        programs=(f"{_BEFORE}/kube-apiserver", "await-connection"),
+        variant_of="kube-apiserver",
+    ),
+    Image(
+        "kube-controller-manager-1.36",
+        KUBERNETES_BEFORE,
+        programs=(f"{_BEFORE}/kube-controller-manager",),
+        variant_of="kube-controller-manager",
+    ),
+    Image(
+        "kube-scheduler-1.36",
+        KUBERNETES_BEFORE,
+        programs=(f"{_BEFORE}/kube-scheduler",),
+        variant_of="kube-scheduler",
+    ),
+    Image(
+        "node-1.36",
+        KUBERNETES_BEFORE,
+        # A kubectl works with the minor before its own, and all else is the same.
+        programs=tuple(f"{_BEFORE}/{name}" if name in ("kubelet", "kube-proxy") else name for name in _NODE_PROGRAMS),
+        packages=_NODE_PACKAGES,
+        images=_NODE_IMAGES,
+        estimate=30,
+        variant_of="node",
     ),
 )
 
 
 def component_of(program: str) -> GoComponent:
-    """Return the component that ``program`` is built from. Raises KeyError for an unknown program."""
+    """Return the component that ``program`` is built from. Raises KeyError for an unknown program.
+
+    ``component/program`` names one of a component; without, it is the first component that has it.
+    """
+    wanted, _, name = program.rpartition("/")
     for component in COMPONENTS:
-        if any(candidate.name == program for candidate in component.programs):
+        if wanted in ("", component.name) and any(candidate.name == name for candidate in component.programs):
             return component
     raise KeyError(program)
+
+
+def file_name(program: str) -> str:
+    """Return the name of a program's file, which does not name its component."""
+    return program.rpartition("/")[2]
 
 
 def image(name: str) -> Image:
@@ -252,4 +333,10 @@ def image(name: str) -> Image:
 
 def image_reference(name: str) -> str:
     """Return the name under which containerd and Kubernetes know an image."""
-    return f"haneul.local/{name}:v{image(name).version}"
+    row = image(name)
+    return f"haneul.local/{row.repository}:v{row.version}"
+
+
+def variants(name: str) -> tuple[Image, ...]:
+    """Return an image and its variants, the newest first."""
+    return tuple(row for row in IMAGES if row.repository == name)

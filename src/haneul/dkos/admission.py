@@ -20,12 +20,14 @@ from haneul.dkos.machines import LONGEST_MACHINE_NAME, Machine
 from haneul.dkos.model import (
     LONGEST_CLUSTER_NAME,
     MOST_NODES,
-    VERSIONS,
     Cluster,
     ClusterSpec,
+    ConditionType,
     NetworkPlugin,
     NodeProviderName,
 )
+from haneul.dkos.states import MASTERS_STARTING, NO_ETCD_MAJORITY
+from haneul.dkos.upgrading import check_version
 from haneul.kernel.errors import ConflictError, InvalidInputError
 from haneul.kernel.names import parse_label
 
@@ -46,6 +48,8 @@ class TakenRange:
     network: ipaddress.IPv4Network
     owner: str
     inside: bool = False
+    #: Whether it is a cluster's range of services.
+    services: bool = False
 
 
 def admit(
@@ -57,6 +61,11 @@ def admit(
     """
     parse_label(name, what="cluster name", longest=LONGEST_CLUSTER_NAME)
     check_shape(spec)
+    check_version(spec.version)
+    if spec.node_version not in ("", spec.version):
+        raise InvalidInputError(
+            "the nodes of a new cluster have the version of its masters", hint="leave nodeVersion out"
+        )
     if spec.hibernation.asleep:
         raise InvalidInputError(
             "a cluster cannot begin asleep",
@@ -73,6 +82,11 @@ def admit(
     taken = [*reserved, *_taken_by(others)]
     pods = _given(spec.network.pods, "pods", taken, _POD_POOL, _POD_BITS)
     taken.append(TakenRange(pods, "this cluster's pods"))
+    if spec.restore.source:
+        # Objects of a restored cluster hold addresses of its services, so it has the range that it had. Only nodes of
+        # one cluster ever see these addresses; they lead nowhere else.
+        own = str(spec.network.services)
+        taken = [entry for entry in taken if not (entry.services and str(entry.network) == own)]
     services = _given(spec.network.services, "services", taken, _SERVICE_POOL, _SERVICE_BITS)
     network = spec.network.model_copy(update={"pods": str(pods), "services": str(services)})
     return spec.model_copy(update={"network": network})
@@ -118,6 +132,11 @@ def admit_change(before: ClusterSpec, after: ClusterSpec) -> None:
         raise InvalidInputError(
             "the network of a cluster cannot change once it is made", hint="create another cluster and move there"
         )
+    if after.restore != before.restore:
+        raise InvalidInputError(
+            "a restore is not asked for by a change of the spec",
+            hint="an owner of the project asks for it: 'haneul cluster restore NAME'",
+        )
     if after.authorities != before.authorities:
         raise InvalidInputError(
             "authorities are not replaced by a change of the spec",
@@ -125,12 +144,29 @@ def admit_change(before: ClusterSpec, after: ClusterSpec) -> None:
         )
 
 
+def admit_masters(cluster: Cluster, after: ClusterSpec) -> None:
+    """Raise ConflictError if a cluster's masters cannot become fewer now, as it was seen last.
+
+    What all etcd members agreed to is handed over by a majority of them, so there has to be one. A cluster that sleeps
+    has its data, and changes when it wakes; one that is in the middle of becoming more goes back.
+    """
+    if after.masters >= cluster.spec.masters:
+        return
+    condition = next((c for c in cluster.status.conditions if c.type is ConditionType.CONTROL_PLANE_READY), None)
+    if condition is None or condition.status == "True":
+        return
+    working = sum(master.ready for master in cluster.status.masters if master.role == "etcd")
+    stands = condition.reason == MASTERS_STARTING and "ready" in cluster.status.milestones
+    if condition.reason == NO_ETCD_MAJORITY or (stands and working <= cluster.spec.masters // 2):
+        raise ConflictError(
+            f"{cluster.name} has no majority of its etcd members: {working} of {cluster.spec.masters} work, and what "
+            "they agreed to could be lost",
+            hint=f"'haneul cluster get {cluster.name}' shows what they wait for; ask again when two work",
+        )
+
+
 def check_shape(spec: ClusterSpec) -> None:
     """Raise InvalidInputError for what is wrong with a spec by itself."""
-    if spec.version not in VERSIONS:
-        raise InvalidInputError(
-            f"Kubernetes {spec.version} is not built here", hint=f"choose one of {', '.join(VERSIONS)}"
-        )
     names = [pool.name for pool in spec.node_pools]
     if len(set(names)) != len(names):
         raise InvalidInputError("two pools have the same name", hint="give each pool a name of its own")
@@ -217,7 +253,8 @@ def _taken_by(clusters: Iterable[Cluster]) -> list[TakenRange]:
         network = cluster.spec.network
         for use, text in (("pods", network.pods), ("services", network.services)):
             if text is not None:
-                taken.append(TakenRange(_Range(text), f"the {use} of cluster {cluster.name} of {cluster.project}"))
+                owner = f"the {use} of cluster {cluster.name} of {cluster.project}"
+                taken.append(TakenRange(_Range(text), owner, services=use == "services"))
     return taken
 
 

@@ -7,19 +7,28 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import timedelta
 
 import structlog
 
-from haneul.dkos.draining import Drainer, mark, marked_since, pods_left, release
+from haneul.dkos.draining import Drainer, mark, mark_replaced, marked_since, pods_left, release
 from haneul.dkos.model import Cluster, NodeProviderName
-from haneul.dkos.node_changes import Change, NodeView, Step, next_changes, progress
-from haneul.dkos.node_plan import may_run_pods, node_state
+from haneul.dkos.node_changes import Change, NodeView, Step, next_changes, progress, stopped
+from haneul.dkos.node_plan import kubelet_version, may_run_pods, node_state
 from haneul.dkos.ports import NodeAnnouncement, NodeProvider, ProvidedNode
 from haneul.kernel.clock import Clock
 from haneul.kernel.kube import NODES, KubeClient, Manifest
 
 _log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Changing:
+    """What there is to say of a cluster's nodes: what is under way, and what only goes on once somebody helps."""
+
+    progress: str = ""
+    stopped: str = ""
 
 
 class NodeChanger:
@@ -43,8 +52,8 @@ class NodeChanger:
         provided: Sequence[ProvidedNode],
         nodes: Sequence[Manifest],
         barred: Mapping[str, str] | None = None,
-    ) -> str:
-        """Bring the nodes one step closer to what is announced; return in words what is under way, or nothing.
+    ) -> Changing:
+        """Bring the nodes one step closer to what is announced; return in words what is under way.
 
         A ``barred`` node that runs pods leaves like one that no pool wants; its machine is made anew after that.
         """
@@ -59,7 +68,8 @@ class NodeChanger:
             )
             for name in sorted({*announced, *machines, *objects})
         }
-        changes = next_changes(tuple(views.values()), self._clock.now())
+        now = self._clock.now()
+        changes = next_changes(tuple(views.values()), now)
         async with asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(
@@ -69,8 +79,9 @@ class NodeChanger:
             ]
         for change, task in zip(changes, tasks, strict=True):
             if said := task.result():
-                views[change.node] = replace(views[change.node], message=said)
-        return progress(tuple(views.values()))
+                views[change.node] = replace(views[change.node], message=said, held=self._drainer.held(change.node))
+        seen = tuple(views.values())
+        return Changing(progress(seen), stopped(seen, now))
 
     def _view(
         self,
@@ -89,6 +100,9 @@ class NodeChanger:
             joined=node is not None,
             current=announced is None or not self.outdated(cluster, announced, machine),
             marked=marked_since(node, self._clock.now()),
+            patient=announced is not None and kubelet_version(node) not in ("", announced.version),
+            drain_life=timedelta(seconds=cluster.spec.settings.drain_seconds),
+            started=machine.started if machine is not None else None,
             message="; ".join(filter(None, (pods_left(node), message))),
         )
 
@@ -111,13 +125,16 @@ class NodeChanger:
                     await release(tenant, node)
                     return ""
                 case Step.DRAIN:
-                    if left := await self._drainer.drain(tenant, change.node):
+                    together = announced is not None and kubelet_version(node) not in ("", announced.version)
+                    if left := await self._drainer.drain(tenant, change.node, together=together):
                         return f"{len(left)} pods are still to move"
                 case Step.REPLACE | Step.REMOVE if marked_since(node, self._clock.now()) is not None:
                     await self._drainer.note_left(tenant, node)
         _log.info("node is changed" if announced else "node is removed", cluster=cluster.uid, node=change.node)
         if announced is not None:
             await self._providers[announced.pool.provider].ensure(cluster, announced)
+            if node is not None and marked_since(node, self._clock.now()) is not None:
+                await mark_replaced(tenant, node, self._clock.now())
             return "its machine is being made anew"
         for provider in self._providers.values():
             await provider.remove(cluster, change.node)

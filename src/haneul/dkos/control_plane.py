@@ -8,14 +8,16 @@ volume made for exactly this cluster. Network policies let only the cluster's ow
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Final
 
+from haneul.dkos import high_availability
 from haneul.dkos.authentication import IssuerTrust, authentication
 from haneul.dkos.confinement import POLICIES_FILE, POLICY_FILES_GATE, policies, policies_in
 from haneul.dkos.credentials import Endpoints
+from haneul.dkos.etcd_slots import CLIENT_PORT, GATEWAY_PORT, PEER_PORT, Slot, in_play, member_name, pod_name
 from haneul.dkos.model import Cluster, Settings
 from haneul.kernel.documents import to_yaml
 from haneul.kernel.kube import Manifest
@@ -34,6 +36,9 @@ CREDENTIALS_ANNOTATION: Final = "dkos.haneul.dev/credentials"
 NODE_CIDR_BITS: Final = 24
 _PEM: Final = "/etc/haneul/pki"
 _POLICIES: Final = "/etc/haneul/policies"
+#: A Go program with several processors wakes another of its threads at each of its timers, of which a cluster without
+#: work has hundreds a second; one is enough for what these parts do.
+_ONE_PROCESSOR: Final = {"name": "GOMAXPROCS", "value": "1"}
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,23 @@ class Images:
     toolbox: str
     node: str
     cilium: str
+
+    def of(self, version: str) -> Images:
+        """Return the same with what is Kubernetes' own in this version, which the tags carry.
+
+        The version need not be built here: a cluster that an earlier Haneul made stays as it is until it is upgraded.
+        """
+
+        def tagged(reference: str) -> str:
+            return f"{reference.rpartition(':')[0]}:v{version}"
+
+        return replace(
+            self,
+            apiserver=tagged(self.apiserver),
+            controller_manager=tagged(self.controller_manager),
+            scheduler=tagged(self.scheduler),
+            node=tagged(self.node),
+        )
 
 
 @dataclass(frozen=True)
@@ -84,41 +106,53 @@ def namespaces(cluster: Cluster) -> list[Manifest]:
     ]
 
 
-def services(cluster: Cluster) -> list[Manifest]:
-    """Return the services of the etcd members and of the API server.
+def services(cluster: Cluster, slots: Sequence[Slot] = (Slot(0),)) -> list[Manifest]:
+    """Return the services of the places for etcd members, by their numbers, and last the API server's.
 
     Each etcd member has an address of its own that outlives its pods, so that nothing in a control plane needs DNS.
+    Clients reach it there only while it votes: one that does not would refuse them.
     The API server is reached from outside at a port of every management host. Its address is published before the
     kubelet, which looks once a second, has seen that it is ready, until the cluster was ready once: so long everything
     waits for it and an answer that comes too early harms nobody.
     """
+    known = {slot.index: slot for slot in slots}
     return [
-        {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": {"name": "etcd-0", "namespace": cluster.masters_namespace, "labels": labels(cluster)},
-            "spec": {
-                "type": "ClusterIP",
-                "publishNotReadyAddresses": True,
-                "selector": {**labels(cluster, "etcd"), "statefulset.kubernetes.io/pod-name": "etcd-0"},
-                "ports": [
-                    {"name": "client", "port": 2379, "targetPort": 2379},
-                    {"name": "peer", "port": 2380, "targetPort": 2380},
-                ],
-            },
-        },
+        *(_etcd_service(cluster, index, known.get(index)) for index in range(in_play(cluster.spec.masters, slots))),
         {
             "apiVersion": "v1",
             "kind": "Service",
             "metadata": {"name": "kube-apiserver", "namespace": cluster.masters_namespace, "labels": labels(cluster)},
             "spec": {
                 "type": "NodePort",
-                "publishNotReadyAddresses": "ready" not in cluster.status.milestones,
+                "publishNotReadyAddresses": publishes_early(cluster),
                 "selector": labels(cluster, "kube-apiserver"),
                 "ports": [{"name": "https", "port": 6443, "targetPort": 6443}],
             },
         },
     ]
+
+
+def publishes_early(cluster: Cluster) -> bool:
+    """Say whether an API server's address is published before it is ready; several replace each other long before."""
+    return ("api" if cluster.spec.highly_available else "ready") not in cluster.status.milestones
+
+
+def _etcd_service(cluster: Cluster, index: int, slot: Slot | None) -> Manifest:
+    ports = [("client", CLIENT_PORT)] if slot is not None and slot.published else []
+    ports.append(("peer", PEER_PORT))
+    if slot is not None and slot.published and slot.gateway_port != CLIENT_PORT:
+        ports.append(("gateway", GATEWAY_PORT))
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": member_name(index), "namespace": cluster.masters_namespace, "labels": labels(cluster)},
+        "spec": {
+            "type": "ClusterIP",
+            "publishNotReadyAddresses": True,
+            "selector": {**labels(cluster, "etcd"), "statefulset.kubernetes.io/pod-name": pod_name(index)},
+            "ports": [{"name": name, "port": port, "targetPort": port} for name, port in ports],
+        },
+    }
 
 
 def volume(cluster: Cluster, placement: Placement, index: int = 0) -> list[Manifest]:
@@ -188,7 +222,7 @@ def configurations(cluster: Cluster, trust: IssuerTrust | None = None) -> dict[s
             "authentication.yaml": authentication(cluster, trust),
             POLICIES_FILE: policies(cluster),
         },
-        "kube-scheduler": {"scheduler.yaml": _scheduling()},
+        "kube-scheduler": {"scheduler.yaml": _scheduling(cluster)},
     }
     return {
         component: {
@@ -201,7 +235,7 @@ def configurations(cluster: Cluster, trust: IssuerTrust | None = None) -> dict[s
     }
 
 
-def _scheduling() -> str:
+def _scheduling(cluster: Cluster) -> str:
     """The scheduler looks at a pod again after a second at most.
 
     The default of up to ten seconds spares clusters with thousands of pods that fit nowhere; here it is what the first
@@ -212,7 +246,7 @@ def _scheduling() -> str:
             "apiVersion": "kubescheduler.config.k8s.io/v1",
             "kind": "KubeSchedulerConfiguration",
             "clientConnection": {"kubeconfig": f"{_PEM}/kubeconfig", "qps": 200, "burst": 400},
-            "leaderElection": {"leaderElect": False},
+            "leaderElection": {"leaderElect": cluster.spec.highly_available},
             "enableProfiling": False,
             "podInitialBackoffSeconds": 1,
             "podMaxBackoffSeconds": 1,
@@ -250,9 +284,12 @@ def _audit_policy() -> str:
 def etcd(
     cluster: Cluster, endpoints: Endpoints, images: Images, digests: Mapping[str, str], *, replicas: int = 1
 ) -> Manifest:
-    """Return the cluster's own etcd; a sleeping cluster has no replica of it, nor of what follows."""
+    """Return the cluster's own etcd; a sleeping cluster has no replica of it, nor of what follows.
+
+    It is the one that begins the cluster alone; :mod:`haneul.dkos.etcd_members` makes the others of it.
+    """
     namespace = cluster.masters_namespace
-    address = endpoints.etcd_addresses[0]
+    address = endpoints.places[0]
     arguments = {
         "name": "etcd-0",
         "data-dir": "/data/member-data",
@@ -281,7 +318,7 @@ def etcd(
     }
     container = _container("etcd", images.etcd, arguments, memory="48Mi", limit="512Mi", cpu="12m")
     container |= {
-        "env": [{"name": "GOMEMLIMIT", "value": "384MiB"}],
+        "env": [{"name": "GOMEMLIMIT", "value": "384MiB"}, _ONE_PROCESSOR],
         "volumeMounts": [
             _mount("pki", _PEM),
             {"name": "data", "mountPath": "/data", "subPath": f"{cluster.uid}/etcd-0"},
@@ -363,7 +400,8 @@ def apiserver(
         "max-mutating-requests-inflight": str(settings.max_requests_in_flight - reading),
         "event-ttl": "1h0m0s",
         # Machines do not reach the advertised address; DKOS writes down the one that they do (tenant_objects).
-        **({"endpoint-reconciler-type": "none"} if cluster.spec.outside else {}),
+        **({} if cluster.spec.announces_itself else {"endpoint-reconciler-type": "none"}),
+        **(high_availability.SERVER_ARGUMENTS if cluster.spec.highly_available else {}),
         **_feature_gates(settings, {POLICY_FILES_GATE: True}),
     }
     container = _container("kube-apiserver", images.apiserver, arguments, memory="256Mi", limit="1536Mi", cpu="25m")
@@ -392,7 +430,10 @@ def apiserver(
         },
         {"name": "audit", "emptyDir": {"sizeLimit": "64Mi"}},
     ]
-    return _deployment(cluster, "kube-apiserver", container, volumes, digests, replicas)
+    made = _deployment(cluster, "kube-apiserver", container, volumes, digests, replicas)
+    if cluster.spec.highly_available:
+        made["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] = high_availability.SERVER_GRACE_SECONDS
+    return made
 
 
 def controller_manager(cluster: Cluster, images: Images, digests: Mapping[str, str], *, replicas: int = 1) -> Manifest:
@@ -422,7 +463,7 @@ def controller_manager(cluster: Cluster, images: Images, digests: Mapping[str, s
         "node-cidr-mask-size": str(NODE_CIDR_BITS),
         "service-cluster-ip-range": str(cluster.spec.network.services),
         "node-monitor-grace-period": f"{settings.node_monitor_grace_seconds}s",
-        "leader-elect": "false",
+        "leader-elect": str(cluster.spec.highly_available).lower(),
         "kube-api-qps": "300",
         "kube-api-burst": "600",
         "terminated-pod-gc-threshold": "1000",
@@ -433,7 +474,7 @@ def controller_manager(cluster: Cluster, images: Images, digests: Mapping[str, s
         "kube-controller-manager", images.controller_manager, arguments, memory="80Mi", limit="768Mi", cpu="4m"
     )
     container |= {
-        "env": [{"name": "GOGC", "value": "60"}, {"name": "GOMEMLIMIT", "value": "640MiB"}],
+        "env": [{"name": "GOGC", "value": "60"}, {"name": "GOMEMLIMIT", "value": "640MiB"}, _ONE_PROCESSOR],
         "volumeMounts": [_mount("pki", _PEM)],
         "livenessProbe": _probe(10257, "/healthz", period=15, failures=6, timeout=15),
     }
@@ -450,7 +491,7 @@ def scheduler(cluster: Cluster, images: Images, digests: Mapping[str, str], *, r
     }
     container = _container("kube-scheduler", images.scheduler, arguments, memory="48Mi", limit="512Mi", cpu="2m")
     container |= {
-        "env": [{"name": "GOGC", "value": "60"}, {"name": "GOMEMLIMIT", "value": "384MiB"}],
+        "env": [{"name": "GOGC", "value": "60"}, {"name": "GOMEMLIMIT", "value": "384MiB"}, _ONE_PROCESSOR],
         "volumeMounts": [_mount("pki", _PEM), _mount("config", "/etc/haneul/config")],
         "livenessProbe": _probe(10259, "/healthz", period=15, failures=6, timeout=15),
     }
@@ -509,6 +550,8 @@ def _container(
         "imagePullPolicy": "IfNotPresent",
         "args": [f"--{argument}={value}" for argument, value in arguments.items()],
         "resources": {"requests": {"cpu": cpu, "memory": memory}, "limits": {"memory": limit}},
+        # What a program said at its end is why it cannot start, for those who cannot read its log.
+        "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": hardened_container(),
     }
 
@@ -539,6 +582,8 @@ def _deployment(
 ) -> Manifest:
     pod = _pod(cluster, role, container, volumes)
     pod["metadata"]["annotations"] = {CREDENTIALS_ANNOTATION: digests[role]}
+    if cluster.spec.highly_available:
+        pod["spec"]["topologySpreadConstraints"] = high_availability.spread(labels(cluster, role))
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",

@@ -19,10 +19,12 @@ from datetime import datetime, timedelta
 import structlog
 
 from haneul.dkos import tenant_objects
-from haneul.dkos.changing import NodeChanger
+from haneul.dkos.backup.recording import BackupRecords
+from haneul.dkos.changing import Changing, NodeChanger
 from haneul.dkos.control_plane import labels
 from haneul.dkos.credentials import decode, node_kubeconfig, operator_access, secret_manifest
 from haneul.dkos.door import Door
+from haneul.dkos.etcd_changing import MemberChanger
 from haneul.dkos.events import Look, Tell, credentials_renewed, told
 from haneul.dkos.gate_keeping import GateKeeping
 from haneul.dkos.hibernation import Level
@@ -31,12 +33,14 @@ from haneul.dkos.masters import MadeMasters, Masters
 from haneul.dkos.model import (
     CLUSTERS,
     SLEEP_PHASES,
+    BackupStatus,
     Cluster,
     ClusterStatus,
     NetworkPlugin,
     NodePool,
     NodeProviderName,
     Phase,
+    RestoreState,
     cluster_from_resource,
     project_namespace,
 )
@@ -44,10 +48,12 @@ from haneul.dkos.node_files import node_files
 from haneul.dkos.node_plan import NodePlan, node_statuses, plan_nodes, what_matters
 from haneul.dkos.pace import IDLE, Pace, is_settled
 from haneul.dkos.ports import Examiner, JoinGate, NodeAnnouncement, NodeProvider, ProvidedNode, SpecWriter
+from haneul.dkos.restore_jobs import RestoreSettings
+from haneul.dkos.restoring import Restoring
 from haneul.dkos.rotating import AuthorityRotation
 from haneul.dkos.signing import NodeSigner
 from haneul.dkos.sleeping import Sleeping
-from haneul.dkos.states import Observation, has_answered, status_of
+from haneul.dkos.states import MasterState, Observation, has_answered, status_of
 from haneul.dkos.turns import Turns
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import HaneulError
@@ -69,6 +75,7 @@ _log = structlog.get_logger(__name__)
 _TOKENS = "bootstrap-tokens"
 _RESYNC = timedelta(minutes=10)
 _CLIENT_LIFE = timedelta(minutes=30)
+_BACKUP_EVERY = timedelta(minutes=1)
 
 ClientFactory = Callable[[KubeAccess], contextlib.AbstractAsyncContextManager[KubeClient]]
 
@@ -89,15 +96,27 @@ class ClusterController:
         clock: Clock,
         tell: Tell,
         turns: Turns,
+        members: MemberChanger,
         cilium_definitions: Sequence[Manifest] = (),
         gate: JoinGate,
         examiner: Examiner,
+        records: BackupRecords,
+        restore: RestoreSettings,
+        backup: Callable[[str], BackupStatus | None] = lambda _: None,
     ) -> None:
-        """``cilium_definitions`` are what Cilium's operator would define: one after the other, a second each."""
+        """``cilium_definitions`` are what Cilium's operator would define: one after the other, a second each.
+
+        ``backup`` says how the backup of the cluster with a uid stands.
+        """
         self._management = management
         self._masters = masters
         self._providers = providers
         self._sleeping = Sleeping(management, masters=masters, providers=providers, door=door, specs=specs, tell=tell)
+        self._records = records
+        self._backup = backup
+        self._restoring = Restoring(
+            management, masters=masters, providers=providers, records=records, settings=restore, tell=tell
+        )
         self._connect = connect
         self._pause_image = pause_image
         self._clock = clock
@@ -105,6 +124,7 @@ class ClusterController:
         self._gate = GateKeeping(gate, read=self._read, observe=self._observe, clock=clock)
         self._examiner = examiner
         self._turns = turns
+        self._members = members
         self._cilium_definitions = cilium_definitions
         self._uid = ""
         self._begun = False
@@ -186,10 +206,8 @@ class ClusterController:
             status = await self._report(cluster, Observation(problem=problem))
             await self._gate.close(cluster)
             return status
-        if await self._sleeping.follow_schedule(cluster, now):
-            return cluster.status
-        if cluster.spec.hibernation.asleep:
-            return await self._sleep(cluster, now)
+        if (rest := await self._restore_or_sleep(cluster, now)) is not None:
+            return rest
         if before := await self._clusters_before(cluster):
             return await self._report(cluster, Observation(starting_before=before, nodes=cluster.status.nodes))
         masters = await self._masters.observe(cluster)
@@ -201,6 +219,7 @@ class ClusterController:
         is_open = not waking or await self._sleeping.open(cluster, made, masters)
         for component in made.renewed:
             self._tell(cluster, credentials_renewed(component))
+        masters_change = await self._change_masters(cluster, made, masters)
         tokens = await self._tokens(cluster)
         announced = self._announcements(cluster, made, tokens)
         provided = await self._observe(cluster)
@@ -211,8 +230,10 @@ class ClusterController:
         tenant = self._tenant if api_answers else None
         plan = plan_nodes(cluster, provided, ())
         nodes, barred = await self._look_at_gate(tenant, cluster, plan, provided)
-        change = ""
+        change = Changing()
         if tenant is not None:
+            await self._records.follow(cluster, made)
+            await self._restoring.replace_lost(cluster, list(plan.keep), provided, nodes)
             await self._serve_tenant(tenant, cluster, made, plan, provided, nodes, tokens, barred)
             change = await self._changer.look(tenant, cluster, announced, provided, nodes, barred)
         rotation = await self._rotation.look(
@@ -235,9 +256,32 @@ class ClusterController:
             endpoint=made.endpoints.outside,
             rotation=rotation,
             authorities_expire=made.keyring.expires,
-            change=change,
+            change=change.progress,
+            masters_change=masters_change,
+            stopped=change.stopped,
+            upgrade=made.upgrade,
+            nodes_version=made.nodes_version,
         )
         return await self._report(cluster, seen, provided)
+
+    async def _change_masters(self, cluster: Cluster, made: MadeMasters, masters: Sequence[MasterState]) -> str:
+        """Bring the etcd members closer to what is asked for, once the cluster answers; return what is under way."""
+        if not has_answered(cluster.status):
+            return ""
+        try:
+            return await self._members.look(cluster, made, masters, self._tell)
+        except HaneulError as error:
+            # What else there is to do for the cluster does not wait for its etcd; the next look tries again.
+            _log.warning("etcd members not changed", cluster=cluster.uid, error=str(error))
+            return f"changing the etcd members is tried again: {error.detail}"
+
+    async def _restore_or_sleep(self, cluster: Cluster, now: datetime) -> ClusterStatus | None:
+        """Do what comes before keeping the cluster: its data first, then its sleep; None if it is to be kept."""
+        if cluster.restore_is_due:
+            return await self._restore(cluster, now)
+        if await self._sleeping.follow_schedule(cluster, now):
+            return cluster.status
+        return await self._sleep(cluster, now) if cluster.spec.hibernation.asleep else None
 
     async def _clusters_before(self, cluster: Cluster) -> int:
         """Return how many clusters are to start before this one; none once it has begun or has answered."""
@@ -269,11 +313,13 @@ class ClusterController:
         if status.phase is Phase.READY and cluster.status.phase in SLEEP_PHASES:
             # Before it is said to be ready: whoever goes on after this process ended looks at the phase.
             await self._sleeping.awake(cluster)
+        status = await self._restoring.settle(cluster, status)
         machines = {one.name: one.instance for one in provided}
         return await self._write(cluster, Look(status, seen.masters, machines, now))
 
     async def _write(self, cluster: Cluster, look: Look) -> ClusterStatus:
         """Write the status down if it changed, and tell what changed."""
+        look = replace(look, status=_with_backup(look.status, self._backup(cluster.uid)))
         if look.status != cluster.status:
             body = look.status.model_dump(mode="json", by_alias=True)
             namespace = project_namespace(cluster.project)
@@ -285,10 +331,22 @@ class ClusterController:
         """Make everything again at this look, in case somebody else changed it; hold nothing that can be read again."""
         self._masters.forget()
         self._sleeping.forget()
+        self._records.forget(self._uid)
         self._base_done.clear()
         self._base_applied = ()
         self._tokens_kept, self._tokens_until = {}, 0.0
         self._announced = None
+
+    async def _restore(self, cluster: Cluster, now: datetime) -> ClusterStatus:
+        """Bring a restore one step further; what was known of the cluster's API is of the state before."""
+        self._turns.done(cluster.uid)
+        status = await self._restoring.look(cluster, now)
+        if status.restore.state in (RestoreState.PREPARED, RestoreState.PLACED):
+            await self._disconnect()
+            self._forget()
+            self._joined.clear()
+            self._listens = False
+        return await self._write(cluster, Look(status, at=now))
 
     async def _sleep(self, cluster: Cluster, now: datetime) -> ClusterStatus:
         """Bring the cluster one step closer to sleep, or leave it asleep."""
@@ -308,6 +366,7 @@ class ClusterController:
         else:
             await self._gate.look(cluster, plan_nodes(cluster, (), ()), await self._observe(cluster), None)
         if rest.status.phase is Phase.ASLEEP:
+            await self._records.rest(cluster)
             self._rest()
         status = await self._write(cluster, Look(rest.status, at=now))
         # Only now: what a look that failed was about is still to be looked at.
@@ -357,7 +416,7 @@ class ClusterController:
     ) -> dict[str, NodeAnnouncement]:
         """Return what the wanted nodes are made from; rendered anew only if something that goes into it changed."""
         authority = made.keyring.trusted("cluster")
-        inputs = (cluster.spec, made.endpoints, authority, made.keyring.machine_era, tokens)
+        inputs = (cluster.spec, made.endpoints, authority, made.keyring.machine_era, tokens, made.nodes_version)
         if self._announced is None or self._announced[0] != inputs:
             announced = {
                 name: NodeAnnouncement(
@@ -366,6 +425,7 @@ class ClusterController:
                     node_files(cluster, pool, name, pause_image=self._pause_image),
                     node_kubeconfig(_server(made, pool), tokens[name]),
                     authority,
+                    made.nodes_version,
                     made.keyring.machine_era,
                 )
                 for name, pool in plan_nodes(cluster, (), ()).keep.items()
@@ -499,10 +559,10 @@ class ClusterController:
                 await tenant.apply(resource_of(manifest), manifest)
                 self._base_done.add(key)
 
-        inputs = (cluster.spec.network.plugin, cluster.spec.outside, made.endpoints)
+        inputs = (cluster.spec.network.plugin, cluster.spec.outside, cluster.spec.announces_itself, made.endpoints)
         if self._base_applied == inputs:
-            if cluster.spec.outside:
-                await self._keep_way_in(tenant, made)
+            if not cluster.spec.announces_itself:
+                await self._keep_way_in(tenant, cluster, made)
             return
         cilium = cluster.spec.network.plugin is NetworkPlugin.CILIUM
         async with asyncio.TaskGroup() as group:
@@ -512,9 +572,9 @@ class ClusterController:
                 group.create_task(apply(manifest))
         self._base_applied = inputs
 
-    async def _keep_way_in(self, tenant: KubeClient, made: MadeMasters) -> None:
-        """An API server of before the cluster's first machines may still have announced itself, as it was told to."""
-        wanted = tenant_objects.kubernetes_endpoint(made.endpoints)
+    async def _keep_way_in(self, tenant: KubeClient, cluster: Cluster, made: MadeMasters) -> None:
+        """An API server of before may still have announced itself, as it was told to, or taken that back."""
+        wanted = tenant_objects.kubernetes_endpoint(cluster, made.endpoints)
         found = await tenant.get(ENDPOINT_SLICES, wanted["metadata"]["name"], wanted["metadata"]["namespace"])
         if found is None or any(found.get(field) != wanted[field] for field in ("endpoints", "ports")):
             await tenant.apply(ENDPOINT_SLICES, wanted)
@@ -553,6 +613,18 @@ class ClusterController:
         lease = await tenant.get(LEASES, name, "kube-node-lease")
         renewed = (lease or {}).get("spec", {}).get("renewTime")
         return bool(renewed and machine.started and datetime.fromisoformat(renewed) > machine.started)
+
+
+def _with_backup(status: ClusterStatus, backup: BackupStatus | None) -> ClusterStatus:
+    """Return the status with what is known of the backup; of what changes all the time, once a minute at most."""
+    before = status.backup
+    if backup is None or backup == before:
+        return status
+    if before is not None and backup.as_of - before.as_of < _BACKUP_EVERY:
+        moving = ("as_of", "complete_until", "lag_seconds", "revision", "size", "restorable_since")
+        if backup == before.model_copy(update={name: getattr(backup, name) for name in moving}):
+            return status
+    return status.model_copy(update={"backup": backup})
 
 
 def _server(made: MadeMasters, pool: NodePool) -> str:

@@ -17,6 +17,8 @@ from typing import Any, Final
 
 from cryptography.hazmat.primitives import serialization
 
+from haneul.dkos.etcd_port import EtcdAccess
+from haneul.dkos.etcd_slots import MOST_MEMBERS, component_name
 from haneul.dkos.keyring import Keyring
 from haneul.kernel.documents import to_yaml
 from haneul.kernel.kube import KubeAccess, Manifest
@@ -32,11 +34,19 @@ NODE_AUTHORITY_FILE: Final = "/etc/haneul/bootstrap/ca.crt"
 class Endpoints:
     """Where a cluster's etcd and API server are reached: addresses that survive every pod and need no DNS."""
 
+    #: Of the etcd members that the API servers use.
     etcd_addresses: tuple[str, ...]
     service_address: str
     kubernetes_service_address: str
     outside_address: str
     outside_port: int
+    #: Of all places for etcd members, where there is more than the one that is used.
+    etcd_places: tuple[str, ...] = ()
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Return the addresses of all places for etcd members, by their numbers."""
+        return self.etcd_places or self.etcd_addresses
 
     @property
     def inside(self) -> str:
@@ -51,41 +61,57 @@ class Endpoints:
 
 def component_profiles(endpoints: Endpoints, *, cilium: bool) -> dict[str, dict[str, LeafProfile]]:
     """Return the leaf certificates of each component's secret, by file name."""
-    etcd_addresses = ("127.0.0.1", *endpoints.etcd_addresses)
+    members = {
+        component_name(index): {"server": _etcd_server(address)} | ({"peer-client": _ETCD_CLIENT} if index else {})
+        for index, address in enumerate(endpoints.places)
+    }
     operators = {
         "cilium-operator": {"client": LeafProfile("haneul:cilium-operator", ("haneul:cilium-operators",), client=True)}
     }
-    return (operators if cilium else {}) | {
-        "etcd": {"server": LeafProfile("etcd", (), ("localhost",), etcd_addresses, server=True, client=True)},
-        "kube-apiserver": {
-            "server": LeafProfile(
-                "kube-apiserver",
-                (),
-                (
-                    "kubernetes",
-                    "kubernetes.default",
-                    "kubernetes.default.svc",
-                    "localhost",
+    return (
+        (operators if cilium else {})
+        | members
+        | {
+            "kube-apiserver": {
+                "server": LeafProfile(
+                    "kube-apiserver",
+                    (),
+                    (
+                        "kubernetes",
+                        "kubernetes.default",
+                        "kubernetes.default.svc",
+                        "localhost",
+                    ),
+                    (
+                        "127.0.0.1",
+                        endpoints.service_address,
+                        endpoints.kubernetes_service_address,
+                        endpoints.outside_address,
+                    ),
+                    server=True,
                 ),
-                (
-                    "127.0.0.1",
-                    endpoints.service_address,
-                    endpoints.kubernetes_service_address,
-                    endpoints.outside_address,
-                ),
-                server=True,
-            ),
-            "etcd-client": LeafProfile("kube-apiserver", client=True),
-            "kubelet-client": LeafProfile("haneul:kube-apiserver", ("haneul:kubelet-clients",), client=True),
-            "front-proxy-client": LeafProfile("front-proxy-client", client=True),
-        },
-        "kube-controller-manager": {"client": LeafProfile("system:kube-controller-manager", client=True)},
-        "kube-scheduler": {"client": LeafProfile("system:kube-scheduler", client=True)},
-    }
+                "etcd-client": LeafProfile("kube-apiserver", client=True),
+                "kubelet-client": LeafProfile("haneul:kube-apiserver", ("haneul:kubelet-clients",), client=True),
+                "front-proxy-client": LeafProfile("front-proxy-client", client=True),
+            },
+            "kube-controller-manager": {"client": LeafProfile("system:kube-controller-manager", client=True)},
+            "kube-scheduler": {"client": LeafProfile("system:kube-scheduler", client=True)},
+        }
+    )
 
 
-_ISSUERS = {("etcd", "server"): "etcd", ("kube-apiserver", "etcd-client"): "etcd"}
-_ISSUERS |= {("kube-apiserver", "front-proxy-client"): "front-proxy"}
+_ISSUERS = {("kube-apiserver", "etcd-client"): "etcd", ("kube-apiserver", "front-proxy-client"): "front-proxy"}
+_ISSUERS |= {
+    (component_name(index), name): "etcd" for index in range(MOST_MEMBERS) for name in ("server", "peer-client")
+}
+_MEMBERS: Final = frozenset(component_name(index) for index in range(MOST_MEMBERS))
+#: With this, members that joined call the others. It names no address: a member that began alone compares those that
+#: it is called with to where it is called from, which is a pod's and not its Service's.
+_ETCD_CLIENT: Final = LeafProfile("etcd", client=True)
+
+
+def _etcd_server(address: str) -> LeafProfile:
+    return LeafProfile("etcd", (), ("localhost",), ("127.0.0.1", address), server=True, client=True)
 
 
 def component_data(
@@ -99,7 +125,7 @@ def component_data(
     files = {f"{name}.crt": leaf.certificate for name, leaf in leaves.items()}
     files |= {f"{name}.key": leaf.key for name, leaf in leaves.items()}
     match component:
-        case "etcd":
+        case _ if component in _MEMBERS:
             files["ca.crt"] = keyring.trusted("etcd")
         case "kube-apiserver":
             files |= {
@@ -184,6 +210,14 @@ def operator_access(keyring: Keyring, endpoints: Endpoints, now: datetime) -> Ku
     profile = LeafProfile("haneul:operator", ("system:masters",), client=True)
     leaf = issue_leaf(keyring.request_signer, profile, now=now, life=timedelta(hours=1))
     return KubeAccess(endpoints.inside, keyring.trusted("cluster"), leaf.certificate, leaf.key)
+
+
+def etcd_access(keyring: Keyring, urls: tuple[str, ...], now: datetime) -> EtcdAccess:
+    """Return the operator's own access to the cluster's etcd, good for an hour and written down nowhere."""
+    leaf = issue_leaf(
+        keyring.issuer("etcd"), LeafProfile("haneul:operator", client=True), now=now, life=timedelta(hours=1)
+    )
+    return EtcdAccess(urls, keyring.trusted("etcd"), leaf.certificate, leaf.key)
 
 
 def _kubeconfig(server: str, authority: Mapping[str, str], user: Mapping[str, str]) -> bytes:

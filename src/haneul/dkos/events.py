@@ -44,6 +44,9 @@ class Reason(StrEnum):
     MASTER_FAILING = "MasterFailing"
     MASTER_RESTARTED = "MasterRestarted"
     MASTER_OUT_OF_MEMORY = "MasterOutOfMemory"
+    MEMBER_JOINED = "MemberJoined"
+    MEMBER_LEFT = "MemberLeft"
+    MEMBER_LOST = "MemberLost"
     API_ANSWERS = "ApiAnswers"
     API_SILENT = "ApiSilent"
     CREDENTIALS_RENEWED = "CredentialsRenewed"
@@ -56,6 +59,12 @@ class Reason(StrEnum):
     NODE_NOT_READY = "NodeNotReady"
     NODE_REPLACED = "NodeReplaced"
     NODE_DROPPED = "NodeDropped"
+    UPGRADE_BEGUN = "UpgradeBegun"
+    UPGRADE_REFUSED = "UpgradeRefused"
+    UPGRADE_STOPPED = "UpgradeStopped"
+    MASTERS_UPGRADED = "MastersUpgraded"
+    NODE_UPGRADED = "NodeUpgraded"
+    UPGRADED = "Upgraded"
     CLUSTER_READY = "ClusterReady"
     SCHEDULE_DUE = "ScheduleDue"
     SLEEP_WAITS = "SleepWaits"
@@ -64,6 +73,9 @@ class Reason(StrEnum):
     WAKE_REQUESTED = "WakeRequested"
     WAKE_REFUSED = "WakeRefused"
     WAKING = "Waking"
+    RESTORING = "Restoring"
+    RESTORED = "Restored"
+    RESTORE_FAILED = "RestoreFailed"
     STILL_WAITING = "StillWaiting"
     DELETING = "Deleting"
     TEARDOWN_WAITS = "TeardownWaits"
@@ -91,6 +103,18 @@ MEANINGS: Final[Mapping[Reason, tuple[EventType, str, str]]] = {
         "a master's program needed more memory than it may have, and was started again",
         "keep fewer objects in the cluster, or split it in two",
     ),
+    Reason.MEMBER_JOINED: (
+        _N,
+        "an etcd member has all data and votes; it comes with more masters, or for a lost one",
+        "",
+    ),
+    Reason.MEMBER_LEFT: (_N, "an etcd member is gone, with its copy of the data; the others have all of it", ""),
+    Reason.MEMBER_LOST: (
+        _W,
+        "an etcd member's host is gone, or it has not worked for three minutes on a host that does; a new one is made "
+        "in its place, from the others",
+        "look after the host's disk if it happens again",
+    ),
     Reason.API_ANSWERS: (_N, "the cluster's API server answers", ""),
     Reason.API_SILENT: (_W, "the API server answered and does so no more; nodes and pods go on", "look at the masters"),
     Reason.CREDENTIALS_RENEWED: (_N, "a master got new certificates and restarts with them", ""),
@@ -115,6 +139,21 @@ MEANINGS: Final[Mapping[Reason, tuple[EventType, str, str]]] = {
     Reason.NODE_NOT_READY: (_W, "a node that ran pods does not", "wait a minute; then look at the node"),
     Reason.NODE_REPLACED: (_N, "a node has a new machine; what was on the old one's disk is gone", ""),
     Reason.NODE_DROPPED: (_N, "no pool wants the node any more, so it is taken out", ""),
+    Reason.UPGRADE_BEGUN: (_N, "the cluster begins to come to another version of Kubernetes", ""),
+    Reason.UPGRADE_REFUSED: (
+        _W,
+        "the spec asks for a version that Kubernetes does not let the cluster come to; everything stays as it is",
+        "`haneul cluster upgrade` with a version that it may come to",
+    ),
+    Reason.UPGRADE_STOPPED: (
+        _W,
+        "an upgrade does not go on by itself: masters did not become ready in five minutes, a node's pods may not "
+        "move, or a changed node does not become ready",
+        "[upgrade clusters](../howto/upgrade-clusters.md#when-an-upgrade-stops); it goes on once that is mended",
+    ),
+    Reason.MASTERS_UPGRADED: (_N, "all masters run another version of Kubernetes", ""),
+    Reason.NODE_UPGRADED: (_N, "a node runs another version of Kubernetes", ""),
+    Reason.UPGRADED: (_N, "masters and nodes run what was asked for", ""),
     Reason.CLUSTER_READY: (_N, "everything is as it was asked for", ""),
     Reason.SCHEDULE_DUE: (_N, "a moment of the cluster's schedule came, and so it falls asleep or wakes", ""),
     Reason.SLEEP_WAITS: (
@@ -136,6 +175,17 @@ MEANINGS: Final[Mapping[Reason, tuple[EventType, str, str]]] = {
         "let another cluster sleep or make it smaller, or have the quota raised; then `haneul cluster wake`",
     ),
     Reason.WAKING: (_N, "the cluster wakes", ""),
+    Reason.RESTORING: (_N, "somebody asked for a state of the cluster's backup, and its data is being made", ""),
+    Reason.RESTORED: (
+        _N,
+        "the masters serve restored data, and what was replaced is deleted; nodes may come later",
+        "",
+    ),
+    Reason.RESTORE_FAILED: (
+        _W,
+        "the backup cannot give what was asked for; nothing was changed",
+        "[restore another moment](../howto/restore-a-cluster.md)",
+    ),
     Reason.STILL_WAITING: (
         _W,
         "the cluster waits for the same for one, five or thirty minutes",
@@ -192,6 +242,7 @@ def told(before: Look, after: Look) -> list[Event]:
         *_condition_events(before.status, after.status),
         *_machine_events(before.machines, after.machines),
         *_node_events(before.status, after.status),
+        *_upgrade_events(before.status, after.status),
         *_ready_events(before.status, after.status),
         *_patience_events(before, after),
     ]
@@ -200,6 +251,24 @@ def told(before: Look, after: Look) -> list[Event]:
 def credentials_renewed(component: str) -> Event:
     """Return the event for a master that got fresh certificates in place of kept ones."""
     return event(Reason.CREDENTIALS_RENEWED, f"{component} got new certificates and restarts with them")
+
+
+_NUMBERS: Final = ("first", "second", "third")
+
+
+def member_joined(place: int, members: int) -> Event:
+    """Return the event for an etcd member that votes from now on, as one of so many."""
+    return event(Reason.MEMBER_JOINED, f"the {_NUMBERS[place]} etcd member joined; {members} vote now")
+
+
+def member_left(place: int) -> Event:
+    """Return the event for an etcd member that is gone with its data."""
+    return event(Reason.MEMBER_LEFT, f"the {_NUMBERS[place]} etcd member left, and its copy of the data is deleted")
+
+
+def member_lost(place: int, why: str) -> Event:
+    """Return the event for an etcd member whose data is given up."""
+    return event(Reason.MEMBER_LOST, f"the {_NUMBERS[place]} etcd member is replaced: {why}")
 
 
 def certificate_signed(node: str, *, serving: bool) -> Event:
@@ -231,6 +300,21 @@ def sleep_waits(what: str) -> Event:
 def wake_refused(why: str) -> Event:
     """Return the event for a cluster that may not wake."""
     return event(Reason.WAKE_REFUSED, f"the cluster stays asleep: {why}")
+
+
+def restore_began() -> Event:
+    """Return the event of a restore that was asked for."""
+    return event(Reason.RESTORING, "the data is being made from the backup, beside what runs")
+
+
+def restored(revision: int) -> Event:
+    """Return the event of a restore that is done."""
+    return event(Reason.RESTORED, f"the cluster has the state of revision {revision} of its backup")
+
+
+def restore_failed(why: str) -> Event:
+    """Return the event of a restore that was given up."""
+    return event(Reason.RESTORE_FAILED, f"nothing was restored: {why}")
 
 
 def teardown_waits(what: str) -> Event:
@@ -333,6 +417,30 @@ def _approval_events(before: NodeStatus, after: NodeStatus) -> Iterator[Event]:
         yield event(Reason.NODE_AWAITS_APPROVAL, f"{place} {after.barred}")
     elif before.barred and not after.barred and after.address:
         yield event(Reason.NODE_APPROVED, f"{place} may reach all that its pool names")
+
+
+def _upgrade_events(before: ClusterStatus, after: ClusterStatus) -> Iterator[Event]:
+    old, new = _condition(before, ConditionType.VERSION_CURRENT), _condition(after, ConditionType.VERSION_CURRENT)
+    if new is None:
+        return
+    if old is not None and _true(old) and not _true(new) and new.reason != Reason.UPGRADE_REFUSED:
+        yield event(Reason.UPGRADE_BEGUN, new.message.partition(":")[0])
+    if before.version and after.version != before.version:
+        yield event(
+            Reason.MASTERS_UPGRADED, f"the masters run Kubernetes {after.version}, before it was {before.version}"
+        )
+    known = {node.name: node.version for node in before.nodes}
+    for node in after.nodes:
+        if known.get(node.name) and node.version and node.version != known[node.name]:
+            yield event(Reason.NODE_UPGRADED, f"node {node.name} runs Kubernetes {node.version}")
+    for reason in (Reason.UPGRADE_STOPPED, Reason.UPGRADE_REFUSED):
+        again = old is not None and (old.reason, old.message) == (new.reason, new.message)
+        if new.reason == reason and not again:
+            yield event(reason, new.message)
+    if old is not None and not _true(old) and _true(new) and old.reason != Reason.UPGRADE_REFUSED:
+        yield event(
+            Reason.UPGRADED, f"masters and nodes run what was asked for, the masters Kubernetes {after.version}"
+        )
 
 
 def _why(node: NodeStatus) -> str:

@@ -81,6 +81,8 @@ def standing(wanted: Hibernation, created: datetime, now: datetime) -> Standing:
 def sleep_waits_for(cluster: Cluster) -> str:
     """Return, in words, what a cluster is in the middle of and ends before it falls asleep; nothing if it may."""
     status = cluster.status
+    if cluster.is_restoring:
+        return "it is being restored"
     if "ready" not in status.milestones:
         return "it is being made"
     for condition in status.conditions:

@@ -8,17 +8,29 @@ its own pods, which is how health checks work.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from haneul.dkos.authentication import IssuerTrust
+from haneul.dkos.backup.record import NAMESPACE as BACKUP_NAMESPACE
+from haneul.dkos.backup.record import WORKER_NAME
 from haneul.dkos.control_plane import CLUSTER_LABEL, ROLE_LABEL, labels
 from haneul.dkos.door import NODE_PORTS, WAKER_NAMESPACE
+from haneul.dkos.etcd_slots import CLIENT_PORT, GATEWAY_PORT, PEER_PORT
 from haneul.dkos.model import Cluster
 from haneul.kernel.kube import Manifest
 
+#: The only one besides a cluster's own API server that reaches its etcd.
+_BACKUP_WORKER: Final = {
+    "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": BACKUP_NAMESPACE}},
+    "podSelector": {"matchLabels": {"app.kubernetes.io/name": WORKER_NAME}},
+}
 
-def network_policies(cluster: Cluster, trust: IssuerTrust | None = None) -> list[Manifest]:
-    """Return all policies of a cluster's two namespaces. The API server also reaches an issuer that it trusts."""
+
+def network_policies(cluster: Cluster, trust: IssuerTrust | None = None, *, several: bool = False) -> list[Manifest]:
+    """Return all policies of a cluster's two namespaces. The API server also reaches an issuer that it trusts.
+
+    Of ``several`` etcd members, some of which join or leave, the operator reaches those that vote.
+    """
     own_nodes = {
         "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": cluster.nodes_namespace}},
         "podSelector": {"matchLabels": {CLUSTER_LABEL: cluster.uid}},
@@ -39,7 +51,14 @@ def network_policies(cluster: Cluster, trust: IssuerTrust | None = None) -> list
             masters,
             "etcd",
             labels(cluster, "etcd"),
-            ingress=[_from([own_apiserver], 2379), _from([own_etcd], 2380)],
+            ingress=[
+                _from([own_apiserver, _BACKUP_WORKER], CLIENT_PORT),
+                # Who was one of several answers in JSON there, also when the others are gone.
+                _from([_BACKUP_WORKER], GATEWAY_PORT),
+                _from([own_etcd], PEER_PORT),
+                # Of an etcd with one member, the operator has nothing to ask.
+                *(_from([_operator()], port) for port in ((CLIENT_PORT, GATEWAY_PORT) if several else ())),
+            ],
             egress=[_to([own_etcd], 2380)],
         ),
         _policy(
@@ -96,6 +115,45 @@ def waker_policies(marks: Mapping[str, str]) -> list[Manifest]:
             "kind": "CiliumNetworkPolicy",
             "metadata": {"name": "waker-management-api", **metadata},
             "spec": {"endpointSelector": {}, "egress": [{"toEntities": ["kube-apiserver"]}]},
+        },
+    ]
+
+
+def _operator() -> dict[str, Any]:
+    return {
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "haneul-system"}},
+        "podSelector": {"matchLabels": {"app.kubernetes.io/name": "haneul-operator"}},
+    }
+
+
+def backup_policies(marks: Mapping[str, str]) -> list[Manifest]:
+    """Return the policies of the backup worker's namespace: nobody comes to it, and it reaches the port of etcds alone.
+
+    Jobs of restores, which are there too, reach nothing at all.
+    """
+    any_etcd = {
+        "namespaceSelector": {"matchExpressions": [{"key": CLUSTER_LABEL, "operator": "Exists"}]},
+        "podSelector": {"matchLabels": {ROLE_LABEL: "etcd"}},
+    }
+    worker = {"app.kubernetes.io/name": WORKER_NAME}
+    metadata = {"namespace": BACKUP_NAMESPACE, "labels": dict(marks)}
+
+    def policy(name: str, selector: Manifest, egress: list[Any]) -> Manifest:
+        return {
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "NetworkPolicy",
+            "metadata": {"name": name, **metadata},
+            "spec": {"podSelector": selector, "policyTypes": ["Ingress", "Egress"], "ingress": [], "egress": egress},
+        }
+
+    return [
+        policy("default", {}, []),
+        policy("worker", {"matchLabels": worker}, [_to([any_etcd], port) for port in (CLIENT_PORT, GATEWAY_PORT)]),
+        {
+            "apiVersion": "cilium.io/v2",
+            "kind": "CiliumNetworkPolicy",
+            "metadata": {"name": "worker-management-api", **metadata},
+            "spec": {"endpointSelector": {"matchLabels": worker}, "egress": [{"toEntities": ["kube-apiserver"]}]},
         },
     ]
 

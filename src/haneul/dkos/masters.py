@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from haneul.dkos import control_plane, isolation
+from haneul.dkos import control_plane, etcd_members, high_availability, isolation
 from haneul.dkos.authentication import IssuerTrust
-from haneul.dkos.control_plane import CLUSTER_LABEL, CREDENTIALS_ANNOTATION, ROLE_LABEL, Images, Placement, labels
+from haneul.dkos.control_plane import CLUSTER_LABEL, CREDENTIALS_ANNOTATION, ROLE_LABEL, Images, labels
 from haneul.dkos.credentials import (
     Endpoints,
     component_data,
@@ -25,16 +26,20 @@ from haneul.dkos.credentials import (
     profile_digest,
     secret_manifest,
 )
+from haneul.dkos.etcd_rolling import next_changes
+from haneul.dkos.etcd_slots import MOST_MEMBERS, Slot, SlotState, component_name, in_play, is_spread, serving
+from haneul.dkos.etcd_volumes import EtcdVolumes
 from haneul.dkos.hibernation import Level
 from haneul.dkos.keyring import Keyring, keyring_from, new_authorities
-from haneul.dkos.model import Cluster, NetworkPlugin
+from haneul.dkos.model import Cluster, MasterStatus, NetworkPlugin
+from haneul.dkos.releases import parse
 from haneul.dkos.rotation import Record, Step
 from haneul.dkos.states import MasterState
+from haneul.dkos.upgrade import Part, Plan, Recorded, Stage, Verdict, Versions, next_versions
 from haneul.kernel.clock import Clock
+from haneul.kernel.errors import UnavailableError
 from haneul.kernel.kube import (
     DEPLOYMENTS,
-    NODES,
-    PERSISTENT_VOLUMES,
     PODS,
     SECRETS,
     SERVICES,
@@ -47,8 +52,16 @@ from haneul.kernel.kube import (
 from haneul.kernel.kube_manifests import account, rights_in_namespace, rule
 
 _AUTHORITIES = "authorities"
+#: The roles of which a majority, or what it takes to answer everybody, stays while hosts are emptied.
+BUDGETED = ("etcd", "kube-apiserver")
 #: For how long after a look nothing is read again, unless what is wanted changed.
 _FRESH_SECONDS = 15.0
+#: Characters of what a program said that people are shown.
+_LONGEST_WORDS = 300
+#: What klog writes before each message: severity, moment, thread, place; it differs each time.
+_LOG_HEADER = re.compile(r"^[IWEF]\d{4} [\d:.]+ +\d+ [^\]]*\] ")
+#: On the controller manager's Deployment: the version that nodes are made from, as they have no workload of their own.
+NODES_VERSION = "dkos.haneul.dev/nodes-version"
 #: The secret from which the platform's API signs people's short-lived certificates.
 CLIENT_AUTHORITY = "client-authority"
 #: The ConfigMap, beside the masters, of what was found when the cluster was examined last.
@@ -65,6 +78,15 @@ class MadeMasters:
     digests: Mapping[str, str] = field(default_factory=dict)
     #: The components that got fresh certificates in place of kept ones.
     renewed: tuple[str, ...] = ()
+    #: The places of etcd members that have a volume.
+    slots: tuple[Slot, ...] = (Slot(0),)
+    #: What the etcd members are made from, by their places; of a member that is alone nobody asks.
+    templates: Mapping[int, str] = field(default_factory=dict)
+    #: Whether one of several etcd members is changed, or waits for that.
+    rolling: bool = False
+    #: What nodes are to be made from, and how far the masters are on their way to what is asked for.
+    nodes_version: str = ""
+    upgrade: Verdict = field(default_factory=Verdict)
 
 
 class Masters:
@@ -84,19 +106,30 @@ class Masters:
         self._trust = trust
         self._images = images
         self._outside_address = outside_address
-        self._data = data
         self._clock = clock
+        self.volumes = EtcdVolumes(client, data)
         self._applied: dict[tuple[str, str, str], int] = {}
         self._made: MadeMasters | None = None
         self._made_for: tuple[object, ...] = ()
         self._fresh_until = 0.0
         self._rendered_for: tuple[object, ...] = ()
         self._digests: dict[str, str] = {}
+        self._templates: dict[int, str] = {}
+        #: Whether an etcd member is not yet what it should be, so that the next call has to look again.
+        self._rolling = False
+        self._plan: Plan | None = None
 
     def forget(self) -> None:
         """Apply everything again at the next call, in case somebody else changed it."""
         self._applied.clear()
+        self.volumes.forget()
         self._made, self._made_for, self._rendered_for = None, (), ()
+        self._plan = None
+
+    def look_again(self) -> None:
+        """Read and render everything at the next call: an etcd member is not what it was."""
+        self.volumes.forget()
+        self._made, self._rendered_for = None, ()
 
     async def ensure(self, cluster: Cluster, level: Level = Level.ALL, *, rest: bool = True) -> MadeMasters:
         """Make the masters be as the spec says; does not wait until they run, or until they ended.
@@ -106,50 +139,120 @@ class Masters:
         should not compete with what waits for it.
         """
         # All that rendering takes from the cluster.
-        wanted = (cluster.uid, cluster.spec, "ready" in cluster.status.milestones, level, rest)
+        wanted = (cluster.uid, cluster.spec, control_plane.publishes_early(cluster), level, rest)
         now = self._clock.monotonic()
-        if self._made is not None and self._made_for == wanted and now < self._fresh_until:
+        settled = self._plan is not None and self._plan.verdict.stage is Stage.DONE
+        if settled and self._made is not None and self._made_for == wanted and now < self._fresh_until:
             return self._made
         await self._apply(control_plane.namespaces(cluster))
+        slots = await self.volumes.look(cluster)
         endpoints, keyring, _ = await asyncio.gather(
-            self._endpoints(cluster), self._keyring(cluster), self._volume(cluster)
+            self._endpoints(cluster, slots), self._keyring(cluster), self.volumes.keep(cluster)
         )
+        slots = await self.volumes.look(cluster)
         digests, renewed = await self._credentials(cluster, endpoints, keyring)
-        inputs = (*wanted, endpoints, digests)
-        if inputs != self._rendered_for:
-            self._digests = await self._programs(cluster, endpoints, digests, level, rest=rest)
+        plan = self._plan = await self._versions(cluster, level)
+        inputs = (*wanted, endpoints, digests, slots, plan.versions)
+        if inputs != self._rendered_for or self._rolling:
+            self._digests = await self._programs(cluster, endpoints, digests, level, slots, plan.versions, rest=rest)
             self._rendered_for = inputs
-        self._made, self._made_for = MadeMasters(endpoints, keyring, self._digests), wanted
+        made = MadeMasters(
+            endpoints,
+            keyring,
+            self._digests,
+            slots=slots,
+            templates=self._templates,
+            rolling=self._rolling,
+            nodes_version=plan.versions.nodes,
+            upgrade=plan.verdict,
+        )
+        self._made, self._made_for = None if self._rolling else made, wanted
         self._fresh_until = now + _FRESH_SECONDS
-        return replace(self._made, renewed=renewed)
+        return replace(made, renewed=renewed)
+
+    async def _versions(self, cluster: Cluster, level: Level) -> Plan:
+        """Return what each part is to be made from. What was settled needs no look until something else is asked for.
+
+        While masters end, or come back only in part, all stays as it is.
+        """
+        known = self._plan
+        if known is not None and known.verdict.stage is Stage.DONE:
+            settled = Recorded(Part(known.versions.api, runs=True), Part(known.versions.controllers, runs=True))
+            if known == next_versions(cluster.spec, replace(settled, nodes=known.versions.nodes)):
+                return known
+        selector = f"{CLUSTER_LABEL}={cluster.uid}"
+        made = recorded(await self._client.list(DEPLOYMENTS, cluster.masters_namespace, labels=selector))
+        if level < Level.ALL and made.api.version:
+            controllers = made.controllers.version or made.api.version
+            return Plan(Versions(made.api.version, controllers, made.nodes or controllers))
+        return next_versions(cluster.spec, made)
 
     async def _programs(
-        self, cluster: Cluster, endpoints: Endpoints, credentials: dict[str, str], level: Level, *, rest: bool
+        self,
+        cluster: Cluster,
+        endpoints: Endpoints,
+        credentials: dict[str, str],
+        level: Level,
+        slots: Sequence[Slot],
+        versions: Versions,
+        *,
+        rest: bool,
     ) -> dict[str, str]:
         """Apply what runs, and what bounds it; return what the pods are made from, by component."""
         configurations = control_plane.configurations(cluster, self._trust)
         role, binding = _signing_rights(cluster)
-        await self._apply([*configurations.values(), *isolation.network_policies(cluster, self._trust), role])
+        several = in_play(cluster.spec.masters, slots) > 1
+        policies = isolation.network_policies(cluster, self._trust, several=several)
+        await self._apply([*configurations.values(), *policies, role])
         # A role is bound only once it is there.
         await self._apply([binding])
         digests = dict(credentials)
         for component, configuration in configurations.items():
             digests[component] += content_digest(configuration)
-        images = self._images
+        images = self._images.of(versions.api)
+        spread = is_spread(cluster.spec.masters, slots)
+        etcd = await self._etcd(cluster, endpoints, digests, slots, replicas=int(level >= Level.ETCD))
+        servers = cluster.spec.masters if spread else 1
         programs = [
-            control_plane.etcd(cluster, endpoints, images, digests, replicas=int(level >= Level.ETCD)),
-            control_plane.apiserver(cluster, endpoints, images, digests, replicas=int(level >= Level.API)),
+            *etcd,
+            *(_disruption_budgets(cluster) if spread else ()),
+            control_plane.apiserver(cluster, endpoints, images, digests, replicas=servers * (level >= Level.API)),
         ]
         if rest:
-            replicas = int(level is Level.ALL)
-            programs += [
-                control_plane.controller_manager(cluster, images, digests, replicas=replicas),
-                control_plane.scheduler(cluster, images, digests, replicas=replicas),
-            ]
+            replicas = (high_availability.CONTROLLERS if spread else 1) * (level is Level.ALL)
+            images = self._images.of(versions.controllers)
+            manager = control_plane.controller_manager(cluster, images, digests, replicas=replicas)
+            manager["metadata"]["annotations"] = {NODES_VERSION: versions.nodes}
+            programs += [manager, control_plane.scheduler(cluster, images, digests, replicas=replicas)]
             if cluster.spec.network.plugin is NetworkPlugin.CILIUM:
                 programs.append(control_plane.cilium_operator(cluster, endpoints, images, digests, replicas=replicas))
         await self._apply(programs)
-        return digests
+        running = {component_name(slot.index) for slot in slots if slot.member}
+        idle = {component_name(index) for index in range(MOST_MEMBERS)} - running
+        return {component: digest for component, digest in digests.items() if component not in idle}
+
+    async def _etcd(
+        self, cluster: Cluster, endpoints: Endpoints, digests: dict[str, str], slots: Sequence[Slot], *, replicas: int
+    ) -> list[Manifest]:
+        """Return the etcd members to apply now; of several, not more than one that votes is changed at a time."""
+        self._rolling = False
+        if in_play(cluster.spec.masters, slots) == 1 and slots[0].state is SlotState.FOUNDER:
+            return [control_plane.etcd(cluster, endpoints, self._images, digests, replicas=replicas)]
+        found = await self._client.list(STATEFUL_SETS, cluster.masters_namespace, labels=f"{ROLE_LABEL}=etcd")
+        by_name = {workload["metadata"]["name"]: workload for workload in found}
+        live = {index: by_name[name] for index in range(MOST_MEMBERS) if (name := component_name(index)) in by_name}
+        voting = [slot.index for slot in slots if slot.published]
+        wanted = {
+            slot.index: etcd_members.member(
+                cluster, slot, endpoints, self._images, digests, others=voting, replicas=replicas
+            )
+            for slot in slots
+            # Who leaves is not made anew.
+            if slot.member and (slot.state is not SlotState.LEAVING or slot.index in live)
+        }
+        now, self._rolling = next_changes(wanted, live, {slot.index: slot for slot in slots})
+        self._templates = {index: etcd_members.template_digest(manifest) for index, manifest in wanted.items()}
+        return now
 
     async def begin(self, cluster: Cluster, made: MadeMasters, step: Step) -> None:
         """Begin a step of the authorities' replacement, unless somebody else went on from the same state already."""
@@ -189,8 +292,14 @@ class Masters:
         roles = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"]
         if cluster.spec.network.plugin is NetworkPlugin.CILIUM:
             roles.append("cilium-operator")
+        several = {"etcd": cluster.spec.masters, "kube-apiserver": cluster.spec.masters}
+        others = high_availability.CONTROLLERS if cluster.spec.highly_available else 1
         return tuple(
-            _master_state(role, [pod for pod in pods if pod["metadata"]["labels"].get(ROLE_LABEL) == role])
+            _master_state(
+                role,
+                [pod for pod in pods if pod["metadata"]["labels"].get(ROLE_LABEL) == role],
+                wanted=several.get(role, others),
+            )
             for role in roles
         )
 
@@ -199,38 +308,26 @@ class Masters:
         service = await self._client.get(SERVICES, "kube-apiserver", cluster.masters_namespace)
         return int(service["spec"]["ports"][0]["nodePort"]) if service else None
 
-    async def _endpoints(self, cluster: Cluster) -> Endpoints:
-        etcd, api = await asyncio.gather(
-            *(self._client.apply(SERVICES, manifest) for manifest in control_plane.services(cluster))
+    async def etcd_address(self, cluster: Cluster) -> str:
+        """Return the address of the first etcd member, which outlives its pods. Raises UnavailableError before that."""
+        service = await self._client.get(SERVICES, "etcd-0", cluster.masters_namespace)
+        if service is None:
+            raise UnavailableError(f"etcd of {_full_name(cluster)} has no address yet")
+        return str(service["spec"]["clusterIP"])
+
+    async def _endpoints(self, cluster: Cluster, slots: Sequence[Slot]) -> Endpoints:
+        *etcd, api = await asyncio.gather(
+            *(self._client.apply(SERVICES, manifest) for manifest in control_plane.services(cluster, slots))
         )
+        places = tuple(str(service["spec"]["clusterIP"]) for service in etcd)
         return Endpoints(
-            etcd_addresses=(etcd["spec"]["clusterIP"],),
+            etcd_addresses=tuple(places[index] for index in serving(cluster.spec.masters, slots)),
             service_address=api["spec"]["clusterIP"],
             kubernetes_service_address=control_plane.kubernetes_service_address(str(cluster.spec.network.services)),
             outside_address=self._outside_address,
             outside_port=api["spec"]["ports"][0]["nodePort"],
+            etcd_places=places if len(places) > 1 else (),
         )
-
-    async def _volume(self, cluster: Cluster) -> None:
-        """Put etcd's data on the host that has it already, else on the host with the fewest volumes."""
-        name = f"etcd-{cluster.uid}-0"
-        if (PERSISTENT_VOLUMES.kind, "", name) in self._applied:
-            return
-        kept = await self._client.get(PERSISTENT_VOLUMES, name)
-        if kept is None:
-            volumes, nodes = await asyncio.gather(
-                self._client.list(PERSISTENT_VOLUMES, labels="app.kubernetes.io/managed-by=haneul"),
-                self._client.list(NODES),
-            )
-            host = choose_host([node["metadata"]["name"] for node in nodes], volumes)
-            # One after the other: a claim is bound at once only if its volume is there.
-            for manifest in control_plane.volume(cluster, Placement(host, self._data)):
-                await self._apply([manifest])
-        else:
-            # A volume's place never changes, but its claim may be missing: the process that made both ended between.
-            _, claim = control_plane.volume(cluster, Placement(control_plane.hosts_of(kept)[0], self._data))
-            await self._apply([claim])
-        self._applied[(PERSISTENT_VOLUMES.kind, "", name)] = 0
 
     async def _keyring(self, cluster: Cluster) -> Keyring:
         namespace = cluster.masters_namespace
@@ -300,14 +397,48 @@ class Masters:
                 group.create_task(apply(manifest))
 
 
-def choose_host(hosts: list[str], volumes: list[Manifest]) -> str:
-    """Return the host that carries the fewest of the given volumes, the first by name among equals."""
-    carried = dict.fromkeys(sorted(hosts), 0)
-    for volume in volumes:
-        for host in control_plane.hosts_of(volume):
-            if host in carried:
-                carried[host] += 1
-    return min(carried, key=lambda host: carried[host])
+def _disruption_budgets(cluster: Cluster) -> list[Manifest]:
+    """While a host is emptied, two etcd members and two API servers stay."""
+    return [
+        high_availability.disruption_budget(role, cluster.masters_namespace, labels(cluster, role), labels(cluster))
+        for role in BUDGETED
+    ]
+
+
+def recorded(deployments: Sequence[Manifest]) -> Recorded:
+    """Return what the masters' Deployments were made from last, and whether just that runs. Pure."""
+    by_name = {deployment["metadata"]["name"]: deployment for deployment in deployments}
+    controllers = [by_name[name] for name in ("kube-controller-manager", "kube-scheduler") if name in by_name]
+    versions = sorted(map(_version_of, controllers), key=lambda version: (parse(version) or (0, 0, 0), version))
+    annotations = by_name.get("kube-controller-manager", {}).get("metadata", {}).get("annotations") or {}
+    api = by_name.get("kube-apiserver")
+    return Recorded(
+        Part(_version_of(api), _runs(api)) if api is not None else Part(),
+        # The older one is what has still to be brought along.
+        Part(versions[0], all(map(_runs, controllers)) and len(set(versions)) == 1) if versions else Part(),
+        annotations.get(NODES_VERSION, ""),
+    )
+
+
+def _version_of(workload: Manifest) -> str:
+    image: str = workload["spec"]["template"]["spec"]["containers"][0]["image"]
+    return image.rpartition(":")[2].removeprefix("v")
+
+
+def _runs(workload: Manifest) -> bool:
+    """Say whether pods of its last template run and are ready, as many as wanted, and no others.
+
+    An API server that ends may still serve for a while, and a newer controller shall not find it.
+    """
+    status, wanted = workload.get("status", {}), workload["spec"]["replicas"]
+    return bool(
+        wanted
+        and status.get("observedGeneration") == workload["metadata"]["generation"]
+        and status.get("replicas", 0) == wanted
+        and status.get("updatedReplicas", 0) == wanted
+        and status.get("readyReplicas", 0) == wanted
+        and not status.get("terminatingReplicas", 0)
+    )
 
 
 def unfinished_rollouts(workloads: Sequence[Manifest], digests: Mapping[str, str]) -> list[str]:
@@ -345,18 +476,42 @@ def _signing_rights(cluster: Cluster) -> list[Manifest]:
     return rights_in_namespace("credential-signer", cluster.masters_namespace, rules, api, labels(cluster))
 
 
-def _master_state(role: str, pods: list[Manifest]) -> MasterState:
+def _master_state(role: str, pods: list[Manifest], *, wanted: int = 1) -> MasterState:
     if not pods:
         return MasterState(role, ready=False, message="its pod is being made")
     containers = [entry for pod in pods for entry in pod.get("status", {}).get("containerStatuses", [])]
     restarts = sum(entry.get("restartCount", 0) for entry in containers)
     ended = next((words for entry in containers if (words := _how_it_ended(entry))), "")
-    for pod in pods:
-        conditions = pod.get("status", {}).get("conditions", [])
-        if any(entry["type"] == "Ready" and entry["status"] == "True" for entry in conditions):
-            address = str(pod.get("status", {}).get("podIP", ""))
-            return MasterState(role, ready=True, restarts=restarts, ended=ended, address=address)
-    return MasterState(role, ready=False, message=_why_not_ready(pods[-1]), restarts=restarts, ended=ended)
+    # One that ends serves for a while yet, and is not counted on.
+    ready = [pod for pod in pods if _is_ready(pod) and (wanted == 1 or "deletionTimestamp" not in pod["metadata"])]
+    address = str(ready[0].get("status", {}).get("podIP", "")) if ready else ""
+    waiting = [pod for pod in pods if pod not in ready]
+    why = "" if len(ready) >= wanted else (_why_not_ready(waiting[-1]) if waiting else "its pod is being made")
+    message = f"{len(ready)} of {wanted} ready: {why}" if why and wanted > 1 else why
+    coming = [pod for pod in waiting if "deletionTimestamp" not in pod["metadata"]] if not why else []
+    return MasterState(
+        role,
+        ready=len(ready) >= wanted,
+        message=message,
+        restarts=restarts,
+        ended=ended,
+        address=address,
+        pods=tuple(_pod_status(role, pod) for pod in pods),
+        working=len(ready),
+        coming=_why_not_ready(coming[0]) if coming else "",
+    )
+
+
+def _pod_status(role: str, pod: Manifest) -> MasterStatus:
+    ready = _is_ready(pod)
+    message = "it ends" if "deletionTimestamp" in pod["metadata"] else ("" if ready else _why_not_ready(pod))
+    host = str(pod.get("spec", {}).get("nodeName", ""))
+    return MasterStatus(name=pod["metadata"]["name"], role=role, host=host, ready=ready, message=message)
+
+
+def _is_ready(pod: Manifest) -> bool:
+    conditions = pod.get("status", {}).get("conditions", [])
+    return any(entry["type"] == "Ready" and entry["status"] == "True" for entry in conditions)
 
 
 def _how_it_ended(container: Manifest) -> str:
@@ -368,12 +523,19 @@ def _how_it_ended(container: Manifest) -> str:
     return "OOMKilled" if end.get("reason") == "OOMKilled" else f"exit code {end.get('exitCode', 'unknown')}"
 
 
+def _last_words(container: Manifest) -> str:
+    """Return the last line that a container's program wrote before it ended by an error; nothing if none did."""
+    said = str((container.get("lastState", {}).get("terminated") or {}).get("message", ""))
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    return _LOG_HEADER.sub("", lines[-1])[:_LONGEST_WORDS] if lines else ""
+
+
 def _why_not_ready(pod: Manifest) -> str:
     status = pod.get("status", {})
     for entry in [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]:
         waiting = entry.get("state", {}).get("waiting")
         if waiting and waiting.get("reason") not in ("PodInitializing", "ContainerCreating"):
-            return f"{waiting.get('reason')}: {waiting.get('message', '')}".rstrip(": ")
+            return f"{waiting.get('reason')}: {_last_words(entry) or waiting.get('message', '')}".rstrip(": ")
     scheduled = next((e for e in status.get("conditions", []) if e["type"] == "PodScheduled"), None)
     if scheduled is not None and scheduled["status"] == "False":
         return str(scheduled.get("message", "not scheduled"))

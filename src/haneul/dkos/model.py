@@ -11,21 +11,19 @@ import ipaddress
 import re
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
+from haneul.dkos.releases import VERSIONS
 from haneul.kernel.errors import InvalidInputError
 from haneul.kernel.kube import Resource
 from haneul.kernel.names import LABEL_PATTERN, parse_label
 
 CLUSTERS: Final = Resource("dkos.haneul.dev", "v1alpha1", "clusters", "Cluster")
-
-#: Kubernetes versions whose components are built, newest first. The first is the default.
-VERSIONS: Final = ("1.37.2",)
 
 #: Names become parts of DNS labels and namespaces together with the project's name.
 LONGEST_CLUSTER_NAME: Final = 30
@@ -189,6 +187,13 @@ class Settings(_Model):
         le=3600,
         description="How long pods stay bound to an unreachable node before they are replaced, in seconds.",
     )
+    drain_seconds: int = Field(
+        default=300,
+        ge=10,
+        le=3600,
+        description="How long the pods of a node that is changed or removed have to move, in seconds; then it goes "
+        "without them. A node that changes its version of Kubernetes waits longer, and the upgrade says on what.",
+    )
     max_pods_per_node: int = Field(default=110, ge=1, le=250, description="Pods on one node at most.")
     audit_log_days: int = Field(
         default=30,
@@ -270,10 +275,32 @@ class AuthoritiesRequest(_Model):
     )
 
 
+class RestoreRequest(_Model):
+    """Which state of a backup the cluster is brought to; the platform's action `restore` sets it."""
+
+    number: int = Field(default=0, ge=0, description="A higher number than that of the last restore asks for one.")
+    source: str = Field(
+        default="", max_length=64, description="The uid of the cluster whose backup it is; by default its own."
+    )
+    revision: int = Field(default=0, ge=0, description="The revision of its etcd that is wanted.")
+    moment: AwareDatetime = Field(
+        default=NEVER, description="The last state before this moment; without it and `revision` the newest state."
+    )
+    least: int = Field(
+        default=0, ge=0, description="A revision that the backup had reached by then; with less, a part of it is gone."
+    )
+
+
 class ClusterSpec(_Model):
     """What a cluster is asked to be."""
 
-    version: str = Field(default=VERSIONS[0], description="The version of Kubernetes.")
+    version: str = Field(default=VERSIONS[0], description="The version of Kubernetes; it never goes back.")
+    node_version: str = Field(
+        default="", description="The nodes' version where it is not the same: never newer, at most three minors older."
+    )
+    masters: Literal[1, 3] = Field(
+        default=1, description="How many masters it has; with 3 its API answers through changes and the loss of one."
+    )
     network: Network = Field(default=Network(), description="The network; it cannot change later.")
     node_pools: tuple[NodePool, ...] = Field(
         default=(NodePool(),), description=f"The nodes, at most {MOST_NODES} in all pools together."
@@ -282,6 +309,9 @@ class ClusterSpec(_Model):
     hibernation: Hibernation = Field(default=Hibernation(), description="Whether and when the cluster sleeps.")
     authorities: AuthoritiesRequest = Field(
         default=AuthoritiesRequest(), description="Asks for new certificate authorities; `rotate-authorities` sets it."
+    )
+    restore: RestoreRequest = Field(
+        default=RestoreRequest(), description="Asks for a state of a backup; `restore` sets it."
     )
 
     @property
@@ -299,6 +329,19 @@ class ClusterSpec(_Model):
         """Say whether the nodes are outside the management cluster, and so reach the API server from there."""
         return any(pool.provider is NodeProviderName.SSH for pool in self.node_pools)
 
+    @property
+    def highly_available(self) -> bool:
+        """Say whether the cluster has more than one master."""
+        return self.masters > 1
+
+    @property
+    def announces_itself(self) -> bool:
+        """Say whether the API server says by itself where pods reach it.
+
+        Several at one address would each take that back when they end.
+        """
+        return not self.outside and not self.highly_available
+
 
 class Phase(StrEnum):
     """A cluster's life in one word, for lists."""
@@ -311,6 +354,7 @@ class Phase(StrEnum):
     HIBERNATING = "Hibernating"
     ASLEEP = "Asleep"
     WAKING = "Waking"
+    RESTORING = "Restoring"
     DELETING = "Deleting"
 
 
@@ -319,15 +363,17 @@ SLEEP_PHASES: Final = frozenset({Phase.HIBERNATING, Phase.ASLEEP, Phase.WAKING})
 
 
 class ConditionType(StrEnum):
-    """The conditions of a cluster, in the order in which they come true; of one that sleeps only the first two."""
+    """The conditions of a cluster, in the order in which they come true; of one that sleeps or is restored two."""
 
     ACCEPTED = "Accepted"
     HIBERNATED = "Hibernated"
+    RESTORED = "Restored"
     CONTROL_PLANE_READY = "ControlPlaneReady"
     API_ANSWERS = "ApiAnswers"
     NETWORK_READY = "NetworkReady"
     NODES_READY = "NodesReady"
     AUTHORITIES_CURRENT = "AuthoritiesCurrent"
+    VERSION_CURRENT = "VersionCurrent"
 
 
 class Condition(_Model):
@@ -346,11 +392,80 @@ class NodeStatus(_Model):
     name: str = Field(description="Its pool's name, and a number or its machine's name.")
     pool: str = Field(description="Its pool.")
     address: str = Field(default="", description="Where its provider sees it.")
+    version: str = Field(default="", description="The version of Kubernetes that its kubelet said to be last.")
     ready: bool = Field(default=False, description="Whether it runs pods.")
     message: str = Field(default="", description="What it waits for.")
     barred: str = Field(
         default="", description="What has to happen before it may join: a firewall approver's decision."
     )
+
+
+class MasterStatus(_Model):
+    """One pod of the masters as the operator sees it."""
+
+    name: str = Field(description="The pod's name.")
+    role: str = Field(description="Which program it runs.")
+    host: str = Field(default="", description="The management host that it runs on.")
+    ready: bool = Field(default=False, description="Whether it serves.")
+    message: str = Field(default="", description="What it waits for.")
+
+
+class BackupState(StrEnum):
+    """A backup in one word."""
+
+    STARTING = "Starting"
+    CURRENT = "Current"
+    BEHIND = "Behind"
+    UNPROVEN = "Unproven"
+    PAUSED = "Paused"
+
+
+class BackupStatus(_Model):
+    """How a cluster's backup stands."""
+
+    state: BackupState = Field(
+        default=BackupState.STARTING,
+        description="`Current`, `Behind` while etcd or the store does not answer, `Unproven` after a failed drill, "
+        "`Paused` while the cluster sleeps, `Starting` before the first snapshot.",
+    )
+    message: str = Field(default="", description="What is wrong.")
+    as_of: datetime = Field(default=NEVER, description="When all this was seen.")
+    complete_until: datetime = Field(
+        default=NEVER, description="What the cluster acknowledged before this moment is in the backup."
+    )
+    lag_seconds: float = Field(default=0.0, description="The most by which it was behind lately, in seconds.")
+    revision: int = Field(default=0, description="The last revision of etcd in it.")
+    restorable_since: datetime | None = Field(default=None, description="The first moment that can be restored.")
+    snapshots: int = Field(default=0, description="How many snapshots there are.")
+    size: int = Field(default=0, description="Its size in bytes.")
+    proven_at: datetime | None = Field(default=None, description="When a drill restored it last.")
+    drill_seconds: float = Field(default=0.0, description="How long that took.")
+
+
+class RestoreState(StrEnum):
+    """How far a restore is: prepared beside what runs, put in its place, done; or given up, with nothing changed."""
+
+    NONE = "None"
+    PREPARED = "Prepared"
+    PLACED = "Placed"
+    DONE = "Done"
+    FAILED = "Failed"
+
+
+class RestoreStatus(_Model):
+    """The restore that was asked for last."""
+
+    number: int = Field(default=0, description="Its number; see `spec.restore`.")
+    state: RestoreState = Field(
+        default=RestoreState.NONE,
+        description="`Prepared` beside what runs, `Placed` where etcd is, `Done`, or `Failed` with nothing changed.",
+    )
+    began: datetime = Field(default=NEVER, description="When it began.")
+    placed: datetime = Field(default=NEVER, description="When restored data was put in place last.")
+    revision: int = Field(default=0, description="The revision that was restored.")
+    keys: int = Field(default=0, description="How many keys of etcd that state has.")
+    prepare_seconds: float = Field(default=0.0, description="How long the data took to make, beside what ran.")
+    message: str = Field(default="", description="Why it failed.")
 
 
 class ClusterStatus(_Model):
@@ -362,14 +477,19 @@ class ClusterStatus(_Model):
         default="", description="The request for a look after which this status was seen; see `lookRequested`."
     )
     endpoint: str = Field(default="", description="The API server's URL for people.")
-    version: str = Field(default="", description="The version of Kubernetes.")
+    version: str = Field(default="", description="The version of Kubernetes that all masters run, or ran last.")
     pods: str = Field(default="", description="The range of the pods' addresses.")
     services: str = Field(default="", description="The range of the services' addresses.")
+    masters: tuple[MasterStatus, ...] = Field(
+        default=(), description="Every pod of the masters; empty while the cluster sleeps."
+    )
     nodes: tuple[NodeStatus, ...] = Field(default=(), description="Every node that a pool wants.")
     conditions: tuple[Condition, ...] = Field(default=(), description="How far the cluster has come.")
     authorities_expire: datetime | None = Field(
         default=None, description="When the first of the cluster's authorities ends; new ones are made a year before."
     )
+    backup: BackupStatus | None = Field(default=None, description="How its backup stands.")
+    restore: RestoreStatus = Field(default=RestoreStatus(), description="The restore that was asked for last.")
     milestones: dict[str, float] = Field(
         default_factory=dict, description="Seconds from creation until first reached: `api`, `node`, `ready`."
     )
@@ -406,6 +526,24 @@ class Cluster(_Model):
     def nodes_namespace(self) -> str:
         """Return the management namespace of the cluster's sandbox nodes."""
         return f"nodes-{self.project}-{self.name}"
+
+    @property
+    def restore_is_due(self) -> bool:
+        """Say whether a restore that was asked for comes before everything else: its data is not in place yet."""
+        request, seen = self.spec.restore, self.status.restore
+        if not request.number:
+            return False
+        if seen.number != request.number:
+            return True
+        # A new cluster without its data is none; one that was there goes on with what it had.
+        return seen.state in (RestoreState.NONE, RestoreState.PREPARED) or (
+            seen.state is RestoreState.FAILED and bool(request.source)
+        )
+
+    @property
+    def is_restoring(self) -> bool:
+        """Say whether a restore is not over yet."""
+        return self.restore_is_due or self.status.restore.state is RestoreState.PLACED
 
 
 #: How a request for a look ends that asks for an examination too.

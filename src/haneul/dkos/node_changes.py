@@ -18,9 +18,11 @@ is outdated and ready                                 marked, drained and replac
 ====================================================  ===============================================================
 
 So at most one wanted node is down by our own doing, a changed node that does not become ready stops the rest, and what
-is broken is mended first, whatever the others do. A node that may not join until a person lets it in holds up its own
-pool, whose nodes would wait one after the other, and no other pool. A mark is an annotation of the Node object, so
-whoever looks next sees what was begun.
+is broken is mended first, whatever the others do. A ready node that changes its version of Kubernetes has no deadline:
+nobody waits for an upgrade as for a setting that is to help at once, so it stops and says what holds the pods
+(:func:`stopped`), and goes on by itself once they may move. A node that may not join until a person lets it in holds up
+its own pool, whose nodes would wait one after the other, and no other pool. A mark is an annotation of the Node object,
+so whoever looks next sees what was begun.
 """
 
 from __future__ import annotations
@@ -37,6 +39,8 @@ from haneul.dkos.node_plan import NodeState
 DRAIN_LIFE: Final = timedelta(minutes=5)
 #: The same for a node that is not ready: its kubelet may be unable to end any pod.
 BROKEN_DRAIN_LIFE: Final = timedelta(seconds=30)
+#: How long a changed node may take to be ready again before somebody should look at it.
+JOIN_LIFE: Final = timedelta(minutes=5)
 
 
 @dataclass(frozen=True)
@@ -55,8 +59,16 @@ class NodeView:
     marked: datetime | None = None
     #: It may not join until a person lets it in.
     barred: bool = False
+    #: Its version of Kubernetes changes with its machine, so its pods are given all the time that they need.
+    patient: bool = False
+    #: How long its pods have to move.
+    drain_life: timedelta = DRAIN_LIFE
+    #: When its machine started.
+    started: datetime | None = None
     #: What it waits for, in words.
     message: str = ""
+    #: What keeps its pods from moving, in words that do not change all the time.
+    held: str = ""
 
     @property
     def ready(self) -> bool:
@@ -77,7 +89,7 @@ class NodeView:
         """Return until when its pods may stay."""
         if self.marked is None:
             return None
-        return self.marked + (DRAIN_LIFE if self.ready else BROKEN_DRAIN_LIFE)
+        return self.marked + (self.drain_life if self.ready else BROKEN_DRAIN_LIFE)
 
 
 class Step(StrEnum):
@@ -132,6 +144,21 @@ def progress(views: Sequence[NodeView]) -> str:
         nodes = ", ".join(_said(view) for view in waited)
         what = f"changing node {nodes}" if begun else f"changing nodes, waiting for {nodes or 'their turn'}"
         parts.append(f"{what}; {len(wanted) - len(unfinished)} of {len(wanted)} done")
+    return "; ".join(parts)
+
+
+def stopped(views: Sequence[NodeView], now: datetime) -> str:
+    """Return in words what holds up a change of version, or any changed node, so that somebody has to look at it."""
+    parts = []
+    for view in views:
+        if not view.pool or view.marked is None:
+            continue
+        if view.outdated and view.ready and view.patient and _overdue(view, now):
+            parts.append(f"node {view.name} cannot be emptied: {view.held or 'its pods do not end'}")
+        # A machine that started before is the one that is being replaced.
+        began = view.started if view.started and view.started >= view.marked else view.marked + view.drain_life
+        if not view.outdated and not view.ready and now >= began + JOIN_LIFE:
+            parts.append(f"node {view.name} does not become ready: {view.message or 'nothing more is known'}")
     return "; ".join(parts)
 
 
@@ -190,7 +217,8 @@ def _beside(first: NodeView, wanted: Sequence[NodeView]) -> list[NodeView]:
 def _next(view: NodeView, now: datetime) -> Change:
     if view.marked is None:
         return Change(view.name, Step.MARK)
-    return Change(view.name, Step.REPLACE if view.state is NodeState.EMPTY or _overdue(view, now) else Step.DRAIN)
+    over = _overdue(view, now) and not (view.patient and view.ready)
+    return Change(view.name, Step.REPLACE if view.state is NodeState.EMPTY or over else Step.DRAIN)
 
 
 def _overdue(view: NodeView, now: datetime) -> bool:

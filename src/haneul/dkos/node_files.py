@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from haneul.dkos.credentials import NODE_AUTHORITY_FILE
 from haneul.dkos.model import Cluster, NetworkPlugin, NodePool, NodeProviderName
+from haneul.kernel.containerd import DISABLED_PLUGINS, SPARING_STATISTICS
 from haneul.kernel.documents import to_yaml
 from haneul.kernel.kube_manifests import STRONG_CIPHERS
 
@@ -119,9 +120,7 @@ def _kube_proxy(cluster: Cluster) -> dict[str, Any]:
 def _containerd(pause_image: str, *, native: bool) -> str:
     template = 'conf_template = "/run/haneul/cni-template.json"' if native else ""
     return f"""version = 3
-disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.zfs",
-    "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.erofs", "io.containerd.nri.v1.nri",
-    "io.containerd.tracing.processor.v1.otlp", "io.containerd.internal.v1.tracing"]
+{DISABLED_PLUGINS}
 
 [plugins."io.containerd.cri.v1.images"]
 snapshotter = "overlayfs"
@@ -130,6 +129,7 @@ sandbox = "{pause_image}"
 
 [plugins."io.containerd.cri.v1.runtime"]
 restrict_oom_score_adj = true
+{SPARING_STATISTICS}
 [plugins."io.containerd.cri.v1.runtime".cni]
 bin_dirs = ["/opt/cni/bin"]
 conf_dir = "/etc/cni/net.d"

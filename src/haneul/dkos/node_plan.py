@@ -57,10 +57,17 @@ def _status(name: str, pool: NodePool, machine: ProvidedNode | None, node: Manif
         name=name,
         pool=pool.name,
         address=address,
+        version=kubelet_version(node),
         ready=ready,
         message=message,
         barred=barred if address else "",
     )
+
+
+def kubelet_version(node: Manifest | None) -> str:
+    """Return the version that a node's kubelet last said to be; nothing before it ever joined."""
+    said = (node or {}).get("status", {}).get("nodeInfo", {}).get("kubeletVersion", "")
+    return str(said).removeprefix("v")
 
 
 class NodeState(Enum):

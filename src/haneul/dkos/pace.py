@@ -15,7 +15,7 @@ from haneul.dkos.states import WAITS_FOR_APPROVER
 QUICK: Final = 0.2
 LAST: Final = 5.0
 IDLE: Final = 15.0
-_QUICK_PHASES: Final = frozenset({Phase.CREATING, Phase.HIBERNATING, Phase.WAKING})
+_QUICK_PHASES: Final = frozenset({Phase.CREATING, Phase.HIBERNATING, Phase.WAKING, Phase.RESTORING})
 #: A creation that did not come any further for so many seconds is in trouble, and no longer looked at quickly.
 CREATION_SECONDS: Final = 120.0
 _FACTOR: Final = 1.5

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from starlette.requests import Request
 
+from haneul.dkos.backup.catalogue import Catalogue
 from haneul.dkos.model import Cluster, ClusterSpec, NodePool
 from haneul.kernel.kube import KubeClient
 
@@ -20,7 +21,7 @@ class NodeAnnouncement:
 
     ``authority`` are the certificates that the node trusts; a change of them reaches the running machine's file. Only
     a change of ``era``, the number of the authorities that sign for the node, makes it ask for certificates anew:
-    a machine of another era is replaced.
+    a machine of another era is replaced. So is one of another ``version`` of Kubernetes.
     """
 
     name: str
@@ -28,6 +29,7 @@ class NodeAnnouncement:
     files: dict[str, str]
     bootstrap_kubeconfig: bytes = field(repr=False)
     authority: bytes
+    version: str
     era: int = 0
 
 
@@ -193,4 +195,20 @@ class AddressUse(Protocol):
 
     async def of(self, project: str) -> int:
         """Return the number of addresses."""
+        ...
+
+
+class BackupCatalogues(Protocol):
+    """What is known of the backups of all clusters, also of deleted ones."""
+
+    async def of(self, uid: str) -> Catalogue | None:
+        """Return a cluster's."""
+        ...
+
+    async def of_project(self, project: str) -> Sequence[Catalogue]:
+        """Return all of a project."""
+        ...
+
+    async def withdraw(self, project: str) -> None:
+        """Let the backups of a project's deleted clusters end now: it is gone, and its name may be another's."""
         ...

@@ -17,7 +17,7 @@ from pydantic.alias_generators import to_camel
 from haneul.dkos.model import Cluster, ClusterSpec, NodeProviderName, Phase
 from haneul.kernel.errors import QuotaExceededError
 
-#: What the masters of a cluster count for; a test holds it to be no less than what their pods reserve.
+#: What each of a cluster's masters counts for; a test holds it to be no less than what their pods reserve.
 MASTERS_MILLICORES: Final = 100
 MASTERS_MEMORY_MIB: Final = 512
 
@@ -107,8 +107,8 @@ def needs(spec: ClusterSpec) -> Amounts:
     return Amounts(
         clusters=1,
         nodes=spec.node_count,
-        millicores=MASTERS_MILLICORES + sum(round(pool.cpu * 1000) * pool.count for pool in given),
-        memory_mib=MASTERS_MEMORY_MIB + sum(pool.memory_mib * pool.count for pool in given),
+        millicores=MASTERS_MILLICORES * spec.masters + sum(round(pool.cpu * 1000) * pool.count for pool in given),
+        memory_mib=MASTERS_MEMORY_MIB * spec.masters + sum(pool.memory_mib * pool.count for pool in given),
     )
 
 

@@ -13,7 +13,9 @@ from typing import Any, Final
 from haneul.dkos.event_recorder import BURST, REFILL_SECONDS, WRITE_SECONDS
 from haneul.dkos.events import MEANINGS
 from haneul.dkos.model import CLUSTERS, ClusterSpec, ClusterStatus
+from haneul.dkos.releases import KUBELET_MINORS, VERSIONS
 from haneul.dkos.schema import structural
+from haneul.dkos.upgrading import state_of
 
 _HEAD: Final = f"""# The cluster resource
 
@@ -50,12 +52,16 @@ spec:
 - Ranges that are left out are given: the lowest free /18 of 10.0.0.0/9 for pods, the lowest free /20 of 10.128.0.0/10
   for services. Ranges that are named must be private and may overlap no other cluster's and none of the platform's.
 - Each node takes a /24 of the pods' range, so the range bounds how many nodes a cluster can have.
+- `version` goes forward only, and minor by minor; `nodeVersion`, if set, is never newer and at most three minors older
+  ([versions](kubernetes-versions.md)).
 - `network` cannot change once the cluster is made. Everything else can, but sandbox nodes cannot become machines.
 - All pools have the same provider. With `ssh` a pool names machines that the project registered, each the node of one
   cluster only, and the network is `native`; `cpu` and `memoryMib` do not matter, as a node takes its whole machine.
 - What happened last says whether a cluster sleeps: a moment of `hibernation.schedule`, or `hibernation.asleep`, which
   counts from `hibernation.asked`. Moments before the cluster was created do not count. A rule's minute is a number.
   A cluster with machines (`ssh`) cannot sleep: Haneul does not start and end them.
+- `restore` and `authorities` are set by actions of owners, not by a change of the spec; a new cluster that names
+  a backup comes from the action `restore` alone, and has the range of services of the one that it comes from.
 - `nodeMonitorGraceSeconds` is at least four times `nodeStatusUpdateSeconds`.
 
 Every refusal comes before anything is made, with the code `invalid-input` or `conflict` ([errors](errors.md)).
@@ -70,11 +76,13 @@ They come true in this order; the first that is not true says what the cluster w
 | --- | --- | --- |
 | `Accepted` | the spec can be carried out | `SpecRefused` |
 | `Hibernated` | nothing of it runs; in place of all below, from when it falls asleep until it wakes | `PodsEnding`… |
+| `Restored` | its data was put in place; in place of all below, until then | `Preparing`, `Placing`… |
 | `ControlPlaneReady` | every master's pod is ready | `MastersStarting` |
 | `ApiAnswers` | the API server answers the operator | `ApiSilent` |
 | `NetworkReady` | at least one node is ready, which takes a working network | `NoNodeReady` |
 | `NodesReady` | the nodes are those wanted, ready and current | `NodesJoining`, `NodesChanging` |
 | `AuthoritiesCurrent` | no authorities are being replaced | [the step](../explanation/certificates.md) |
+| `VersionCurrent` | masters and nodes run the versions asked for | `UpgradingNodes`, `UpgradeStopped`… |
 
 ## Phases
 
@@ -88,6 +96,7 @@ They come true in this order; the first that is not true says what the cluster w
 | `Hibernating` | it falls asleep |
 | `Asleep` | nothing of it runs; it is kept |
 | `Waking` | it is being started again, and has not been ready since |
+| `Restoring` | a state of its backup is put in place, and it has not been ready on it |
 | `Deleting` | it is being torn down |
 """
 
@@ -134,6 +143,44 @@ def cluster_events_page() -> str:
     """Return the page of all reasons, as Markdown."""
     rows = (f"| {kind} | `{reason}` | {when} | {what_to_do} |" for reason, (kind, when, what_to_do) in MEANINGS.items())
     return _EVENTS_HEAD + "\n".join(rows).replace("|  |", "| |") + "\n"
+
+
+_VERSIONS_HEAD: Final = """# Versions of Kubernetes
+
+`haneul cluster versions` and `GET /kubernetes-versions` list the versions that clusters may have, this page as well. It
+is generated from the code.
+
+| version | state |
+| --- | --- |
+"""
+
+_VERSIONS_RULES: Final = f"""
+- **default**: what a cluster gets that names no version. It is the management cluster's own, with which all tests are
+  run.
+- **deprecated**: offered until the next minor takes its place. Clusters that have it then go on as they are, can be
+  changed and upgraded, and not be made anew.
+
+## What may come after what
+
+These are the rules of Kubernetes' version skew policy. Whatever breaks one is refused before anything is changed.
+
+| part | rule |
+| --- | --- |
+| API server | to a newer patch of its minor, or to the next minor; never back, never over a minor |
+| controller manager, scheduler | follow the API server; they are never newer, and at most one minor older |
+| nodes | kubelet, kube-proxy: never newer than the API server, at most {KUBELET_MINORS} minors older; back and forth |
+| etcd | one release for all versions |
+
+Nodes follow the masters unless `spec.nodeVersion` names another version. Another version is asked for when the cluster
+was ready before, is awake, and its masters are where they were last sent.
+[How to upgrade](../howto/upgrade-clusters.md).
+"""
+
+
+def kubernetes_versions_page() -> str:
+    """Return the page of versions, as Markdown."""
+    rows = [f"| {version} | {state_of(version)} |" for version in VERSIONS]
+    return _VERSIONS_HEAD + "\n".join(rows) + "\n" + _VERSIONS_RULES
 
 
 def _table(schema: dict[str, Any], name: str) -> str:

@@ -9,7 +9,9 @@ from typing import Any, Protocol
 
 from pydantic import ValidationError
 
-from haneul.dkos.admission import TakenRange, admit, admit_change, admit_machines, check_shape
+from haneul.dkos.admission import TakenRange, admit, admit_change, admit_machines, admit_masters, check_shape
+from haneul.dkos.backup.catalogue import Catalogue
+from haneul.dkos.backup.requests import Asked, as_new, from_backup
 from haneul.dkos.cluster_store import ClusterEvent, ClusterStore, Confirm, certain, not_found
 from haneul.dkos.event_log import EventLog, EventRecord
 from haneul.dkos.external_resources import newly_asked
@@ -26,11 +28,13 @@ from haneul.dkos.model import (
     ConditionType,
     NodePool,
     Phase,
+    RestoreRequest,
 )
-from haneul.dkos.ports import ClusterTokens
+from haneul.dkos.ports import BackupCatalogues, ClusterTokens
 from haneul.dkos.shared_watch import SharedWatches
 from haneul.dkos.states import OLD_TRUSTED
-from haneul.kernel.errors import ConflictError, InvalidInputError, UnavailableError
+from haneul.dkos.upgrading import Proposal, asked_spec, check_upgrade, check_version, propose
+from haneul.kernel.errors import ConflictError, InvalidInputError, NotFoundError, UnavailableError
 from haneul.kernel.kube_merge import merge_patch
 from haneul.kernel.names import parse_label
 from haneul.kernel.pki import KeyPair, LeafProfile, sign_request
@@ -89,11 +93,13 @@ class ClusterService:
         authorities: ClientAuthorities,
         events: EventLog,
         reserved: Sequence[TakenRange],
+        backups: BackupCatalogues,
         changed: Callable[[], None] = lambda: None,
         tokens: ClusterTokens | None = None,
     ) -> None:
         """``changed`` is called whenever a cluster was made, changed or asked to end."""
         self._tokens = tokens
+        self._backups = backups
         self._store = store
         self._machines = machines
         self._changed = changed
@@ -123,6 +129,13 @@ class ClusterService:
         ``asking`` is told first which gated pools are asked for. ``confirm`` is asked once more whether the project is
         there, when nobody can delete it any more.
         """
+        if spec.restore != RestoreRequest():
+            raise InvalidInputError(
+                "a new cluster does not name a backup", hint="'haneul cluster restore NAME --as NEW' makes one from it"
+            )
+        return await self._create(project, name, spec, asking=asking, confirm=confirm)
+
+    async def _create(self, project: str, name: str, spec: ClusterSpec, *, asking: Asking, confirm: Confirm) -> Cluster:
         parse_label(name, what="cluster name", longest=LONGEST_CLUSTER_NAME)
         check_shape(spec)
         machines = await self._machines_for(project, spec)
@@ -152,11 +165,13 @@ class ClusterService:
         if after.hibernation.asleep != cluster.spec.hibernation.asleep or after.hibernation.asked > now:
             after = after.model_copy(update={"hibernation": after.hibernation.model_copy(update={"asked": now})})
         admit_change(cluster.spec, after)
+        check_upgrade(cluster, after)
         if after.hibernation.asleep and not cluster.spec.hibernation.asleep and (doing := sleep_waits_for(cluster)):
             raise ConflictError(
                 f"{name} cannot fall asleep now: {doing}",
                 hint=f"'haneul cluster get {name} --wait' waits for it; then ask again",
             )
+        admit_masters(cluster, after)
         if after.machines:
             machines, others = await self._machines_for(project, after), await self._store.list(project)
             admit_machines(after, project=project, name=name, others=others, machines=machines)
@@ -177,6 +192,25 @@ class ClusterService:
             """Note nobody: sleep asks for nothing that a pool did not ask for before."""
 
         return await self.change(project, name, {"hibernation": word}, now=now, asking=no_pool_changes)
+
+    async def upgrade(self, project: str, name: str, *, version: str | None, node_version: str | None) -> Cluster:
+        """Ask for another version of Kubernetes, for the nodes alone if none is named for the masters.
+
+        Asked again for what was asked for, it changes nothing. Raises InvalidInputError for a way that Kubernetes does
+        not allow, ConflictError while the cluster is not in a state to begin.
+        """
+        cluster = await self._changeable(project, name)
+        after = asked_spec(cluster, version, node_version)
+        check_upgrade(cluster, after)
+        if after != cluster.spec:
+            cluster = await self._store.replace_spec(cluster, after)
+            self._changed()
+        return cluster
+
+    async def proposals(self, project: str, version: str) -> Sequence[Proposal]:
+        """Return what asking each of a project's clusters for a version would come to; nothing is changed."""
+        check_version(version)
+        return [propose(cluster, version) for cluster in await self._store.list(project)]
 
     async def request_look(self, project: str, name: str, *, now: datetime) -> Cluster:
         """Ask for a look that begins after this; a status may be of before the platform stood still, or older."""
@@ -212,6 +246,74 @@ class ClusterService:
         revision = asked.revision if waiting else asked.revision + 1
         changed = AuthoritiesRequest(revision=revision, grace_seconds=int(grace.total_seconds()))
         return await self._store.replace_spec(cluster, cluster.spec.model_copy(update={"authorities": changed}))
+
+    async def backup(self, project: str, name: str) -> Catalogue:
+        """Return a cluster's backup; of one that is deleted, the newest of its name. Raises NotFoundError."""
+        found = await self._catalogue(project, name)
+        if found is None:
+            await self.get(project, name)
+            raise _no_backup(name)
+        return found
+
+    async def backups(self, project: str, *, deleted: bool) -> Sequence[Catalogue]:
+        """Return the backups of a project's clusters by name, or those of its deleted ones, which end some day."""
+        found = await self._backups.of_project(project)
+        chosen = [one for one in found if (one.deleted is not None) == deleted]
+        return sorted(chosen, key=lambda one: (one.name, one.as_of))
+
+    async def restore(self, project: str, name: str, asked: Asked) -> Cluster:
+        """Bring a running cluster to a state of its backup.
+
+        Raises ConflictError while it sleeps or is in the middle of something, BackupIncompleteError for what the
+        backup cannot give, as far as its catalogue tells.
+        """
+        cluster = await self._changeable(project, name)
+        if cluster.spec.hibernation.asleep or cluster.status.phase in (Phase.ASLEEP, Phase.HIBERNATING):
+            raise ConflictError(f"{name} sleeps", hint=f"'haneul cluster wake {name}', then ask again")
+        if cluster.spec.masters != 1:
+            raise ConflictError(
+                f"{name} has {cluster.spec.masters} masters; a state is put in place of one member of etcd only",
+                hint=f"'haneul cluster restore {name} --as NEW' makes a new cluster, or 'haneul cluster scale {name} "
+                "--masters 1' first",
+            )
+        if cluster.restore_is_due:
+            # One whose data is in place may be the wrong moment, which is seen before all nodes are there again.
+            raise ConflictError(
+                f"{name} is being restored", hint=f"'haneul cluster get {name} --wait' waits for it; then ask again"
+            )
+        if cluster.status.version not in ("", cluster.spec.version):
+            raise ConflictError(
+                f"the masters of {name} are on their way from {cluster.status.version} to {cluster.spec.version}",
+                hint=f"'haneul cluster get {name} --wait' waits for it; then ask again",
+            )
+        condition = {entry.type: entry for entry in cluster.status.conditions}.get(ConditionType.AUTHORITIES_CURRENT)
+        if condition is not None and condition.status != "True":
+            raise ConflictError(
+                f"the authorities of {name} are being replaced",
+                hint=f"'haneul cluster get {name} --wait' waits for it; then ask again",
+            )
+        catalogue = await self._backups.of(cluster.uid)
+        if catalogue is None:
+            raise _no_backup(name)
+        request = from_backup(catalogue, asked, number=cluster.spec.restore.number + 1)
+        changed = await self._store.replace_spec(cluster, cluster.spec.model_copy(update={"restore": request}))
+        self._changed()
+        return changed
+
+    async def restore_as_new(
+        self, project: str, name: str, new: str, asked: Asked, *, asking: Asking, confirm: Confirm = certain
+    ) -> Cluster:
+        """Make a new cluster with a state of the backup of another, which may be deleted already.
+
+        Raises as :meth:`create` and :meth:`restore` do.
+        """
+        catalogue = await self.backup(project, name)
+        return await self._create(project, new, as_new(catalogue, asked), asking=asking, confirm=confirm)
+
+    async def _catalogue(self, project: str, name: str) -> Catalogue | None:
+        named = [one for one in await self._backups.of_project(project) if one.name == name]
+        living = [one for one in named if one.deleted is None]
+        return max(living or named, key=lambda one: one.deleted or one.as_of, default=None)
 
     async def _changeable(self, project: str, name: str) -> Cluster:
         cluster = await self.get(project, name)
@@ -284,3 +386,9 @@ class ClusterService:
                 f"{cluster.name} has no API server yet", hint=f"'haneul cluster get {cluster.name}' shows its progress"
             )
         return authority
+
+
+def _no_backup(name: str) -> NotFoundError:
+    return NotFoundError(
+        f"{name} has no backup yet", hint="the first snapshot is taken when its API server answers; wait a minute"
+    )

@@ -189,7 +189,7 @@ class Sleeping:
     async def open(self, cluster: Cluster, made: MadeMasters, masters: Sequence[MasterState]) -> bool:
         """Let people and nodes into a waking cluster once its API server is ready; say whether it is."""
         for master in masters:
-            if master.role == "kube-apiserver" and master.ready:
+            if master.role == "kube-apiserver" and (master.ready or master.address):
                 await self._door.open(cluster, made.endpoints.outside_port, master.address)
                 return True
         return False

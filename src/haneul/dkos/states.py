@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
+from haneul.dkos.etcd_plan import NO_MAJORITY
 from haneul.dkos.hibernation import Step as SleepStep
 from haneul.dkos.model import (
     SLEEP_PHASES,
@@ -18,13 +19,28 @@ from haneul.dkos.model import (
     ClusterStatus,
     Condition,
     ConditionType,
+    MasterStatus,
     NodeStatus,
     Phase,
+    RestoreState,
+    RestoreStatus,
 )
 from haneul.dkos.rotation import Step, Verdict
+from haneul.dkos.upgrade import Stage
+from haneul.dkos.upgrade import Verdict as UpgradeVerdict
 
 #: The reason of the condition AuthoritiesCurrent while nothing is left to do but to wait.
 OLD_TRUSTED: Final = "OldAuthoritiesTrusted"
+
+#: Reasons of the condition ControlPlaneReady: pods are not all ready; etcd's members cannot agree to anything.
+MASTERS_STARTING: Final = "MastersStarting"
+NO_ETCD_MAJORITY: Final = "NoEtcdMajority"
+
+#: Reasons of the condition VersionCurrent while somebody has to look at it.
+UPGRADE_STOPPED: Final = "UpgradeStopped"
+UPGRADE_REFUSED: Final = "UpgradeRefused"
+#: How long masters may take to come to another version before somebody should look at them.
+MASTERS_LIFE: Final = timedelta(minutes=5)
 
 #: The reason of the condition of nodes while all that is missing is a firewall approver's decision.
 WAITS_FOR_APPROVER: Final = "WaitsForApprover"
@@ -40,8 +56,13 @@ class MasterState:
     #: How often its programs were started again, and how they ended the last time.
     restarts: int = 0
     ended: str = ""
-    #: Where its pod that is ready is reached.
+    #: Where a pod of it that is ready is reached.
     address: str = ""
+    #: All its pods, and how many of them can be counted on.
+    pods: tuple[MasterStatus, ...] = ()
+    working: int = 0
+    #: Why a pod of it is not ready that is to take over from another.
+    coming: str = ""
 
 
 @dataclass(frozen=True)
@@ -62,26 +83,37 @@ class Observation:
     authorities_expire: datetime | None = None
     #: Which nodes are being changed or removed, in words; nothing if all are made from what they should be.
     change: str = ""
+    #: Which masters join or leave, in words; nothing if there are as many as there should be.
+    masters_change: str = ""
+    #: What of that goes on only once somebody helps, in words that do not change all the time.
+    stopped: str = ""
+    #: How far the masters are on their way to the version that is asked for, and which one the nodes are to have.
+    upgrade: UpgradeVerdict = field(default_factory=UpgradeVerdict)
+    nodes_version: str = ""
 
 
 def status_of(cluster: Cluster, seen: Observation, now: datetime) -> ClusterStatus:
     """Return the status that ``seen`` amounts to; unchanged conditions keep their transition times."""
     before = {condition.type: condition for condition in cluster.status.conditions}
+    verdicts = [*_verdicts(seen), _version_verdict(seen, before.get(ConditionType.VERSION_CURRENT), now)]
     conditions = tuple(
         _condition(before.get(kind), kind, true=true, reason=reason, message=message, now=now)
-        for kind, true, reason, message in _verdicts(seen)
+        for kind, true, reason, message in verdicts
     )
     return ClusterStatus(
         phase=_phase(cluster, conditions, changing=bool(seen.change)),
         observed_generation=cluster.generation,
         look_answered=cluster.look_requested,
         endpoint=seen.endpoint or cluster.status.endpoint,
-        version=cluster.spec.version,
+        version=_masters_version(cluster, seen),
         pods=cluster.spec.network.pods or "",
         services=cluster.spec.network.services or "",
+        masters=tuple(pod for master in seen.masters for pod in master.pods),
         nodes=seen.nodes,
         conditions=conditions,
         authorities_expire=seen.authorities_expire or cluster.status.authorities_expire,
+        backup=cluster.status.backup,
+        restore=cluster.status.restore,
         milestones=_milestones(cluster, seen, now),
     )
 
@@ -103,10 +135,40 @@ def sleeping_status(cluster: Cluster, step: SleepStep, note: str, now: datetime)
             "phase": Phase.ASLEEP if step.asleep else Phase.HIBERNATING,
             "observed_generation": cluster.generation,
             "look_answered": cluster.look_requested,
+            "masters": (),
             "nodes": tuple(node.model_copy(update=resting) for node in cluster.status.nodes),
             "conditions": conditions,
         }
     )
+
+
+def restoring_status(
+    cluster: Cluster, restore: RestoreStatus, reason: str, message: str, now: datetime
+) -> ClusterStatus:
+    """Return the status of a cluster whose data is being restored; the phase lasts until it is ready on it."""
+    before = {condition.type: condition for condition in cluster.status.conditions}
+    verdicts = [
+        (ConditionType.ACCEPTED, True, "SpecAccepted", ""),
+        (ConditionType.RESTORED, False, reason, message),
+    ]
+    return cluster.status.model_copy(
+        update={
+            "phase": Phase.DELETING if cluster.deleting else Phase.RESTORING,
+            "observed_generation": cluster.generation,
+            "look_answered": cluster.look_requested,
+            "conditions": tuple(
+                _condition(before.get(kind), kind, true=true, reason=why, message=words, now=now)
+                for kind, true, why, words in verdicts
+            ),
+            "restore": restore,
+        }
+    )
+
+
+def serves(status: ClusterStatus) -> bool:
+    """Say whether all masters are ready and the API answers, whatever the nodes do."""
+    true = {condition.type for condition in status.conditions if condition.status == "True"}
+    return {ConditionType.CONTROL_PLANE_READY, ConditionType.API_ANSWERS} <= true
 
 
 def has_answered(status: ClusterStatus) -> bool:
@@ -131,7 +193,7 @@ def _verdicts(seen: Observation) -> list[tuple[ConditionType, bool, str, str]]:
     nodes = ", ".join(f"{node.name} ({node.message})" if node.message else node.name for node in absent)
     ready_nodes = len(seen.nodes) - len(absent)
     joining = f"{ready_nodes} of {seen.wanted_nodes} nodes ready; waiting for {nodes or 'the others to be made'}"
-    masters_ready = bool(seen.masters) and not waiting
+    masters_ready = bool(seen.masters) and not waiting and not seen.masters_change
     all_nodes = not absent and len(seen.nodes) == seen.wanted_nodes and not seen.change
     network = all_nodes or ready_nodes > 0
     return [
@@ -144,8 +206,10 @@ def _verdicts(seen: Observation) -> list[tuple[ConditionType, bool, str, str]]:
         (
             ConditionType.CONTROL_PLANE_READY,
             masters_ready,
-            "MastersReady" if masters_ready else "MastersStarting",
-            "" if masters_ready else f"waiting for {masters or _turn(seen) or 'the masters to be made'}",
+            "MastersReady" if masters_ready else _masters_reason(seen),
+            ""
+            if masters_ready
+            else seen.masters_change or f"waiting for {masters or _turn(seen) or 'the masters to be made'}",
         ),
         (
             ConditionType.API_ANSWERS,
@@ -190,6 +254,66 @@ def _authorities_verdict(rotation: Verdict) -> tuple[bool, str, str]:
     return False, reason, f"{doing}{waiting}"
 
 
+def _masters_reason(seen: Observation) -> str:
+    if seen.masters_change == NO_MAJORITY:
+        return NO_ETCD_MAJORITY
+    return "MastersChanging" if seen.masters_change else MASTERS_STARTING
+
+
+def _masters_version(cluster: Cluster, seen: Observation) -> str:
+    """Return the version that all masters run; while they come to another one, the one before."""
+    if seen.upgrade.stage is Stage.DONE and seen.upgrade.asked:
+        return seen.upgrade.asked
+    return cluster.status.version or cluster.spec.version
+
+
+#: What each stage of an upgrade does, in words, and for whom it waits.
+_UPGRADE_STAGES: Final[Mapping[Stage, tuple[str, tuple[str, ...]]]] = {
+    Stage.API: ("the masters come from Kubernetes {before} to {asked}, first the API server", ("kube-apiserver",)),
+    Stage.CONTROLLERS: (
+        "the masters come from Kubernetes {before} to {asked}, now controller manager and scheduler",
+        ("kube-controller-manager", "kube-scheduler"),
+    ),
+    Stage.STARTING: (
+        "all masters become Kubernetes {asked}, the nodes come after them",
+        ("kube-apiserver", "kube-controller-manager", "kube-scheduler"),
+    ),
+}
+
+
+def _version_verdict(
+    seen: Observation, before: Condition | None, now: datetime
+) -> tuple[ConditionType, bool, str, str]:
+    kind, upgrade = ConditionType.VERSION_CURRENT, seen.upgrade
+    if upgrade.stage is Stage.REFUSED:
+        return kind, False, UPGRADE_REFUSED, upgrade.why
+    if upgrade.stage is not Stage.DONE:
+        words, roles = _UPGRADE_STAGES[upgrade.stage]
+        doing = words.format(before=upgrade.before, asked=upgrade.asked)
+        trouble = ", ".join(
+            f"{master.role} ({said})"
+            for master in seen.masters
+            if master.role in roles
+            if (said := _trouble_of(master))
+        )
+        begun = before.last_transition_time if before is not None and before.status != "True" else now
+        overdue = now - begun >= MASTERS_LIFE
+        waits = f"; waiting for {trouble or 'its pods'}" if trouble or overdue else ""
+        return kind, False, UPGRADE_STOPPED if overdue else "UpgradingMasters", f"{doing}{waits}"
+    behind = [node.name for node in seen.nodes if node.version not in ("", seen.nodes_version)]
+    if not behind or not seen.nodes_version:
+        return kind, True, "VersionCurrent", ""
+    if seen.stopped:
+        return kind, False, UPGRADE_STOPPED, f"nodes come to Kubernetes {seen.nodes_version}: {seen.stopped}"
+    done = len(seen.nodes) - len(behind)
+    message = f"nodes come to Kubernetes {seen.nodes_version}: {done} of {len(seen.nodes)} done"
+    return kind, False, "UpgradingNodes", message
+
+
+def _trouble_of(master: MasterState) -> str:
+    return master.coming or ("" if master.ready else master.message)
+
+
 def _turn(seen: Observation) -> str:
     others = "another cluster starts" if seen.starting_before == 1 else f"{seen.starting_before} other clusters start"
     return f"its turn: {others} before it" if seen.starting_before else ""
@@ -214,11 +338,13 @@ def _phase(cluster: Cluster, conditions: Sequence[Condition], *, changing: bool)
         return Phase.DELETING
     if all(condition.status == "True" for condition in conditions):
         return Phase.READY
-    if cluster.status.phase in SLEEP_PHASES:
-        return Phase.WAKING
+    restores = cluster.status.phase is Phase.RESTORING and cluster.status.restore.state is RestoreState.PLACED
+    if restores or cluster.status.phase in SLEEP_PHASES:
+        return Phase.RESTORING if restores else Phase.WAKING
     if "ready" not in cluster.status.milestones:
         return Phase.CREATING
-    if any(c.type is ConditionType.AUTHORITIES_CURRENT and c.status != "True" for c in conditions):
+    steps = (ConditionType.AUTHORITIES_CURRENT, ConditionType.VERSION_CURRENT)
+    if any(c.type in steps and c.status != "True" for c in conditions):
         return Phase.UPDATING
     changing = (
         changing or cluster.status.observed_generation != cluster.generation or cluster.status.phase is Phase.UPDATING
@@ -232,6 +358,7 @@ def _milestones(cluster: Cluster, seen: Observation, now: datetime) -> dict[str,
         "api": seen.api_answers,
         "node": any(node.ready for node in seen.nodes),
         "ready": seen.api_answers
+        and not seen.masters_change
         and all(master.ready for master in seen.masters)
         and len(seen.nodes) == seen.wanted_nodes
         and all(node.ready for node in seen.nodes),

@@ -8,14 +8,17 @@ from collections.abc import Callable
 
 from haneul.dkos.control_plane import CLUSTER_LABEL, hosts_of, labels
 from haneul.dkos.door import WAKER_NAMESPACE, record_name
+from haneul.dkos.etcd_slots import member_name
 from haneul.dkos.events import Event, Reason, event, teardown_waits
 from haneul.dkos.model import Cluster
+from haneul.dkos.restore_jobs import end_jobs
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import UnavailableError
 from haneul.kernel.kube import (
     CONFIG_MAPS,
     JOBS,
     NAMESPACES,
+    NODES,
     PERSISTENT_VOLUME_CLAIMS,
     PERSISTENT_VOLUMES,
     PODS,
@@ -41,6 +44,8 @@ async def tear_down(
     for namespace, what in ((cluster.nodes_namespace, "nodes"), (cluster.masters_namespace, "masters")):
         if await client.delete(NAMESPACES, namespace):
             tell(teardown_waits(f"the {what} to end (namespace {namespace})"))
+    if not await end_jobs(client, cluster):
+        tell(teardown_waits("the jobs of its restore to end"))
     await client.delete(CONFIG_MAPS, record_name(cluster.uid), WAKER_NAMESPACE)
     await _end_content(client, cluster)
     for namespace in (cluster.nodes_namespace, cluster.masters_namespace):
@@ -49,8 +54,17 @@ async def tear_down(
             return await client.get(NAMESPACES, name) is None
 
         await wait_for(gone, what=f"the namespace {namespace} to end", timeout=_NAMESPACE_SECONDS, clock=clock)
+
+    async def jobs_gone() -> bool:
+        return await end_jobs(client, cluster)
+
+    # One that still wrote would bring the data back after it was deleted.
+    await wait_for(jobs_gone, what="the jobs of its restore to end", timeout=_NAMESPACE_SECONDS, clock=clock)
     volumes = await client.list(PERSISTENT_VOLUMES, labels=f"{CLUSTER_LABEL}={cluster.uid}")
     for host in sorted({host for volume in volumes for host in hosts_of(volume)}):
+        if await client.get(NODES, host) is None:
+            tell(event(Reason.DELETING, f"what lies on {host} stays there: the platform has no such host any more"))
+            continue
         tell(teardown_waits(f"the data on {host} to be deleted"))
         await _wipe(client, cluster, host, toolbox=toolbox, data=data, clock=clock)
     # The volumes go last: as long as one is there, a repeated call knows where data may be left.
@@ -90,14 +104,18 @@ async def _wipe(client: KubeClient, cluster: Cluster, host: str, *, toolbox: str
     await client.delete(JOBS, name, namespace)
 
 
-def wipe_job(cluster: Cluster, host: str, *, toolbox: str, data: str) -> Manifest:
-    """Return the job that deletes the cluster's folder on one host, and can reach no other cluster's files by name."""
+def wipe_job(cluster: Cluster, host: str, *, toolbox: str, data: str, place: int | None = None) -> Manifest:
+    """Return the job that deletes the cluster's folder on one host, and can reach no other cluster's files by name.
+
+    With a ``place``, only that etcd member's part of it.
+    """
+    part = "" if place is None else f"/{member_name(place)}"
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {
             # Hosts' names are too long to stand in a job's name and may differ at their ends only.
-            "name": f"wipe-{cluster.uid}-{hashlib.sha256(host.encode()).hexdigest()[:8]}",
+            "name": f"wipe-{cluster.uid}-{hashlib.sha256(f'{host}{part}'.encode()).hexdigest()[:8]}",
             "namespace": "haneul-system",
             "labels": labels(cluster),
         },
@@ -115,7 +133,7 @@ def wipe_job(cluster: Cluster, host: str, *, toolbox: str, data: str) -> Manifes
                             "name": "wipe",
                             "image": toolbox,
                             "imagePullPolicy": "IfNotPresent",
-                            "args": ["rm", "-rf", f"/clusters/{cluster.uid}"],
+                            "args": ["rm", "-rf", f"/clusters/{cluster.uid}{part}"],
                             "volumeMounts": [{"name": "clusters", "mountPath": "/clusters"}],
                             "securityContext": {
                                 "readOnlyRootFilesystem": True,

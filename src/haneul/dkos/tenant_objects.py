@@ -14,6 +14,7 @@ from haneul.kernel.kube_manifests import READ, cluster_role, cluster_role_bindin
 
 BOOTSTRAP_GROUP: Final = "system:bootstrappers:haneul"
 BOOTSTRAP_LIFE: Final = timedelta(minutes=30)
+API_PORT: Final = 6443
 #: The resources that an agent of Cilium waits for when it starts.
 CILIUM_RESOURCES: Final = (
     "ciliumcidrgroups",
@@ -51,16 +52,20 @@ def base_objects(cluster: Cluster, endpoints: Endpoints) -> list[Manifest]:
             _role("cilium-operator", operator_rules()),
             _binding("cilium-operator", "haneul:cilium-operator", "haneul:cilium-operators"),
         ]
-    outside = [kubernetes_endpoint(endpoints)] if cluster.spec.outside else []
-    return [*bindings, *network, *outside]
+    announced = [] if cluster.spec.announces_itself else [kubernetes_endpoint(cluster, endpoints)]
+    return [*bindings, *network, *announced]
 
 
-def kubernetes_endpoint(endpoints: Endpoints) -> Manifest:
-    """Return where pods on machines reach their API server: at the hosts' port, as everybody outside does.
+def kubernetes_endpoint(cluster: Cluster, endpoints: Endpoints) -> Manifest:
+    """Return where pods reach API servers that are told to announce nothing (``endpoint-reconciler-type``).
 
-    The API server itself would announce the service address in the management cluster, and can announce no port but
-    its own; it is told to announce nothing (``endpoint-reconciler-type``).
+    Pods on machines reach theirs at the hosts' port, as everybody outside does; the API server itself would announce
+    the service address in the management cluster, and can announce no port but its own. Where there are several
+    masters, each would announce the one service address, and take it back when it ends, though the others go on.
     """
+    address, port = endpoints.service_address, API_PORT
+    if cluster.spec.outside:
+        address, port = endpoints.outside_address, endpoints.outside_port
     return {
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
@@ -70,8 +75,8 @@ def kubernetes_endpoint(endpoints: Endpoints) -> Manifest:
             "labels": {**_LABELS, "kubernetes.io/service-name": "kubernetes"},
         },
         "addressType": "IPv4",
-        "endpoints": [{"addresses": [endpoints.outside_address], "conditions": {"ready": True}}],
-        "ports": [{"name": "https", "port": endpoints.outside_port, "protocol": "TCP"}],
+        "endpoints": [{"addresses": [address], "conditions": {"ready": True}}],
+        "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
     }
 
 

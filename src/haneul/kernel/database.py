@@ -5,14 +5,14 @@ Several processes may use one SQLite file: the API, and whoever makes the admini
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 _WRITES: Final = "haneul_writes"
@@ -22,10 +22,14 @@ _OWNER_ONLY: Final = 0o600
 def open_database(url: str) -> AsyncEngine:
     """Return an engine. SQLite's file is its owner's alone; it waits for locks and checks foreign keys."""
     engine = create_async_engine(url)
-    if engine.dialect.name == "sqlite":
-        if engine.url.database and engine.url.database != ":memory:":
-            _keep_private(Path(engine.url.database))
-        _configure_sqlite(engine)
+    _prepare(engine.sync_engine)
+    return engine
+
+
+def open_blocking_database(url: str) -> Engine:
+    """Return an engine for threads, like :func:`open_database`."""
+    engine = create_engine(url)
+    _prepare(engine)
     return engine
 
 
@@ -39,6 +43,15 @@ async def writing(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     async with engine.connect() as connection:
         await connection.execution_options(**{_WRITES: True})
         async with connection.begin():
+            yield connection
+
+
+@contextmanager
+def writing_blocking(engine: Engine) -> Iterator[Connection]:
+    """Open a transaction that writes, like :func:`writing`, in a thread."""
+    with engine.connect() as connection:
+        connection.execution_options(**{_WRITES: True})
+        with connection.begin():
             yield connection
 
 
@@ -62,8 +75,15 @@ def _keep_private(path: Path) -> None:
         path.chmod(_OWNER_ONLY)
 
 
-def _configure_sqlite(engine: AsyncEngine) -> None:
-    @event.listens_for(engine.sync_engine, "connect")
+def _prepare(engine: Engine) -> None:
+    if engine.dialect.name == "sqlite":
+        if engine.url.database and engine.url.database != ":memory:":
+            _keep_private(Path(engine.url.database))
+        _configure_sqlite(engine)
+
+
+def _configure_sqlite(engine: Engine) -> None:
+    @event.listens_for(engine, "connect")
     def connected(connection: Any, _record: object) -> None:
         # Python's driver would begin transactions late, before the first change and never before a table is made.
         connection.isolation_level = None
@@ -72,7 +92,7 @@ def _configure_sqlite(engine: AsyncEngine) -> None:
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 
-    @event.listens_for(engine.sync_engine, "begin")
+    @event.listens_for(engine, "begin")
     def begun(connection: Connection) -> None:
         writes = connection.get_execution_options().get(_WRITES, False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

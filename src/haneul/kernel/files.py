@@ -6,11 +6,14 @@ import os
 from pathlib import Path
 
 
-def write_atomically(path: Path, content: str | bytes, *, mode: int = 0o644) -> bool:
+def write_atomically(
+    path: Path, content: str | bytes, *, mode: int = 0o644, owner: tuple[int, int] | None = None
+) -> bool:
     """Replace ``path`` by ``content`` durably; return False if it already was so.
 
     The bytes reach the disk before the name does, so a crash leaves the old file or the new one. ``mode`` is set
-    before the first byte is written: a secret is never readable by others, not even for an instant.
+    before the first byte is written: a secret is never readable by others, not even for an instant. So is ``owner``,
+    numbers of a user and a group; without one the file is the caller's.
     """
     data = content.encode() if isinstance(content, str) else content
     if path.exists() and path.read_bytes() == data and (path.stat().st_mode & 0o777) == mode:
@@ -21,6 +24,8 @@ def write_atomically(path: Path, content: str | bytes, *, mode: int = 0o644) -> 
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
         with os.fdopen(descriptor, "wb") as handle:
+            if owner is not None:
+                os.fchown(handle.fileno(), *owner)
             os.fchmod(handle.fileno(), mode)
             handle.write(data)
             handle.flush()

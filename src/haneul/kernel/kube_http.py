@@ -12,6 +12,7 @@ import json
 import ssl
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,6 +25,9 @@ from haneul.kernel.kube import FIELD_MANAGER, KubeAccess, KubeApiError, Manifest
 _CALL_SECONDS = 20.0
 _WATCH_SECONDS = 240
 _BACKOFF_FIRST, _BACKOFF_LAST = 0.2, 10.0
+#: An API server that did not take a request says in how many seconds it may (RFC 9110, section 10.2.3). So short a time
+#: is waited for here, so often; a longer one, as of evictions, is whoever asks to decide on.
+_ASK_AGAIN_SECONDS, _ASK_AGAIN_TIMES = 2, 5
 
 
 class HttpKubeClient:
@@ -199,22 +203,28 @@ class HttpKubeClient:
         content_type: str = "application/json",
     ) -> Manifest:
         headers = {**self._headers(), "Content-Type": content_type}
+        data = json.dumps(body) if body is not None else None
         try:
-            async with self._ready_session().request(
-                method,
-                path,
-                params=query,
-                headers=headers,
-                data=json.dumps(body) if body is not None else None,
-                timeout=aiohttp.ClientTimeout(total=_CALL_SECONDS, sock_connect=5),
-            ) as response:
-                text = await response.text()
-                if response.status >= 400:
-                    raise _refusal(text, response.status)
-                answer: Manifest = json.loads(text)
-                return answer
+            for times_left in reversed(range(_ASK_AGAIN_TIMES + 1)):
+                async with self._ready_session().request(
+                    method,
+                    path,
+                    params=query,
+                    headers=headers,
+                    data=data,
+                    timeout=aiohttp.ClientTimeout(total=_CALL_SECONDS, sock_connect=5),
+                ) as response:
+                    text = await response.text()
+                    if response.status < 400:
+                        answer: Manifest = json.loads(text)
+                        return answer
+                    seconds = _retry_after(response) if times_left else None
+                    if seconds is None:
+                        raise _refusal(text, response.status)
+                await asyncio.sleep(seconds)
         except (TimeoutError, aiohttp.ClientError, OSError, json.JSONDecodeError) as error:
             raise self._unavailable(error) from error
+        raise AssertionError("the last refusal is raised")
 
     def _unavailable(self, error: Exception) -> UnavailableError:
         return UnavailableError(
@@ -289,6 +299,14 @@ def _typed(item: Manifest, resource: Resource) -> Manifest:
     return {"apiVersion": resource.api_version, "kind": resource.kind, **item}
 
 
+def _retry_after(response: aiohttp.ClientResponse) -> int | None:
+    """Return after how many seconds to ask again what was not taken; None if it was, or is not to be waited for."""
+    told = response.headers.get("Retry-After", "")
+    if response.status not in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE) or not told.isdecimal():
+        return None
+    return seconds if (seconds := int(told)) <= _ASK_AGAIN_SECONDS else None
+
+
 def _refusal(text: str, status: int) -> KubeApiError:
     """Return the API's refusal; something between it and us may refuse in words of its own."""
     body: Any = None
@@ -296,7 +314,12 @@ def _refusal(text: str, status: int) -> KubeApiError:
         body = json.loads(text)
     if not isinstance(body, dict):
         body = {"message": text.strip()}
-    return KubeApiError(str(body.get("message", text)), status=status, reason=str(body.get("reason", "")))
+    message = str(body.get("message", text))
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        # Which disruption budget holds a pod, and how many it wants, stands in the causes alone.
+        causes = (body.get("details") or {}).get("causes") or []
+        message = " ".join([message, *(str(cause.get("message", "")) for cause in causes)]).strip()
+    return KubeApiError(message, status=status, reason=str(body.get("reason", "")))
 
 
 def _ssl_context(access: KubeAccess) -> ssl.SSLContext:

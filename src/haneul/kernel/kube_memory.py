@@ -67,7 +67,8 @@ class _Watcher:
 class MemoryKubeClient:
     """One API server and the only client that it needs; tasks may share it."""
 
-    def __init__(self, *, clock: Clock | None = None) -> None:
+    def __init__(self, *, clock: Clock | None = None, services: ipaddress.IPv4Network = _SERVICE_ADDRESSES) -> None:
+        """``services`` is where services get their addresses from."""
         self._clock = clock or SystemClock()
         self._objects: dict[_Key, Manifest] = {}
         #: What was applied last to each object, by subresource: each has fields of its own.
@@ -76,7 +77,7 @@ class MemoryKubeClient:
         self._versions = itertools.count(1)
         self._uids = itertools.count(1)
         # A list's iterator, unlike a generator, can be copied, and so can all that is kept here.
-        self._addresses = iter(list(_SERVICE_ADDRESSES.hosts()))
+        self._addresses = iter(list(services.hosts()))
         self._node_ports = itertools.count(_FIRST_NODE_PORT)
         for name in _FIRST_NAMESPACES:
             self._write(_Key("", name, NAMESPACES), None, {"metadata": {"name": name}})
@@ -186,6 +187,8 @@ class MemoryKubeClient:
         if any(budget.get("status", {}).get("disruptionsAllowed", 0) < 1 for budget in budgets):
             detail = "Cannot evict pod as it would violate the pod's disruption budget."
             raise KubeApiError(detail, status=429, reason="TooManyRequests")
+        if eviction.get("deleteOptions", {}).get("dryRun") == ["All"]:
+            return {"kind": "Status", "status": "Success"}
         for budget in budgets:
             budget["status"]["disruptionsAllowed"] -= 1
         await self.delete(key.resource, key.name, key.namespace)

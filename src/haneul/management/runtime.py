@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from haneul.host.services import HostService
+from haneul.kernel.containerd import DISABLED_PLUGINS, SPARING_STATISTICS
 from haneul.kernel.kube_manifests import STRONG_CIPHERS
 from haneul.management.node_runtime import HANDLER, specification_file
 from haneul.management.settings import ManagementSettings
@@ -20,9 +21,7 @@ def containerd_configuration(settings: ManagementSettings, *, pause_image: str) 
     return f"""version = 3
 root = "{settings.state}/containerd"
 state = "{settings.runtime}/containerd"
-disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.zfs",
-    "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.erofs", "io.containerd.nri.v1.nri",
-    "io.containerd.tracing.processor.v1.otlp", "io.containerd.internal.v1.tracing"]
+{DISABLED_PLUGINS}
 
 [grpc]
 address = "{settings.containerd_socket}"
@@ -34,6 +33,7 @@ sandbox = "{pause_image}"
 
 [plugins."io.containerd.cri.v1.runtime"]
 restrict_oom_score_adj = {str(settings.restrict_oom_score).lower()}
+{SPARING_STATISTICS}
 [plugins."io.containerd.cri.v1.runtime".cni]
 bin_dirs = ["{settings.state}/cni/bin"]
 conf_dir = "{settings.state}/cni/net.d"

@@ -19,6 +19,7 @@ from haneul.dkos.adapters.ssh_nodes import SshNodes
 from haneul.dkos.machine_store import MemoryMachines
 from haneul.dkos.machines import MachineSpec
 from haneul.dkos.model import Cluster, ClusterSpec, NodePool, NodeProviderName
+from haneul.dkos.releases import VERSIONS
 from haneul.kernel.clock import SystemClock
 from haneul.kernel.ssh_keys import SshKey, new_ssh_key
 from tests.machines import Machine, idle_node_tree, machines
@@ -32,7 +33,8 @@ class SshSite:
 
     machines: list[Machine]
     store: MemoryMachines
-    pack: NodePack
+    #: By version of Kubernetes.
+    packs: dict[str, NodePack]
 
     def subject(self, one: Cluster, two: Cluster) -> tuple[SshNodes, Cluster, Cluster]:
         """Return a provider and the clusters with pools of these machines."""
@@ -41,8 +43,8 @@ class SshSite:
     def nodes(self) -> SshNodes:
         """Return a provider that knows nothing yet, as after a restart of the operator."""
 
-        async def packed() -> NodePack:
-            return self.pack
+        async def packed(version: str) -> NodePack:
+            return self.packs[version]
 
         clock = SystemClock()
         reached = SshMachines(self.store, self.store, architecture=_architecture(), clock=clock)
@@ -76,7 +78,7 @@ def ssh_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshSite]:
         made = wait(_enter(site))
         try:
             wait(_register(store, key, made))
-            yield SshSite(made, store, pack(idle_node_tree(folder / "tree")))
+            yield SshSite(made, store, {one: pack(idle_node_tree(folder / one, version=one)) for one in VERSIONS})
         finally:
             wait(_leave(site))
             thread.submit(runner.close).result()

@@ -18,6 +18,7 @@ from haneul.dkos.control_plane import namespaces
 from haneul.dkos.model import Cluster, ClusterSpec, Network, NodePool
 from haneul.dkos.node_files import node_files
 from haneul.dkos.ports import NodeAnnouncement, NodeProvider, ProvidedNode
+from haneul.dkos.releases import VERSIONS
 from haneul.kernel.clock import SystemClock
 from haneul.kernel.kube import NAMESPACES
 from haneul.kernel.kube_http import HttpKubeClient, access_from_kubeconfig
@@ -107,7 +108,7 @@ def _node(cluster: Cluster, name: str = "default-0") -> NodeAnnouncement:
     authority = issue_authority("conformance", now=datetime.now(UTC)).certificate
     pool = cluster.spec.node_pools[0]
     files = node_files(cluster, pool, name, pause_image=image_reference("pause"))
-    return NodeAnnouncement(name, pool, files, kubeconfig, authority)
+    return NodeAnnouncement(name, pool, files, kubeconfig, authority, VERSIONS[0])
 
 
 async def test_cluster_has_no_machines_before_any_is_asked_for(subject: Subject) -> None:
@@ -161,6 +162,21 @@ async def test_machine_of_another_era_is_another_and_one_that_trusts_others_is_n
         lambda machines: [machine.running and machine.era == 1 for machine in machines] == [True],
     )
     assert new.instance != old.instance
+
+
+async def test_machine_of_another_version_of_kubernetes_is_another_and_there_is_a_way_back(subject: Subject) -> None:
+    node = _node(subject.one)
+    await subject.provider.ensure(subject.one, node)
+    seen = [await subject.running(subject.one)]
+    for version in (VERSIONS[1], VERSIONS[0]):
+        other = replace(node, version=version)
+        assert subject.provider.revision(subject.one, other) != seen[-1].revision
+        await subject.provider.ensure(subject.one, other)
+        found = await subject.running(subject.one)
+        assert found.revision == subject.provider.revision(subject.one, other)
+        seen.append(found)
+    assert len({machine.instance for machine in seen}) == 3
+    assert seen[0].revision == seen[2].revision
 
 
 async def test_machine_has_the_revision_that_it_was_announced_with(subject: Subject) -> None:

@@ -236,7 +236,11 @@ async def test_evicted_pod_goes_and_only_the_one_that_is_meant(api: Api) -> None
     with pytest.raises(KubeApiError) as refusal:
         await api.client.create(PODS, eviction, subresource="eviction")
     assert (refusal.value.status, refusal.value.reason) == (409, "Conflict")
-    eviction["deleteOptions"]["preconditions"]["uid"] = pod["metadata"]["uid"]
+    eviction["deleteOptions"] = {"preconditions": {"uid": pod["metadata"]["uid"]}, "dryRun": ["All"]}
+    await api.client.create(PODS, eviction, subresource="eviction")
+    kept = await api.client.get(PODS, "idle", api.namespace)
+    assert kept is not None and "deletionTimestamp" not in kept["metadata"], "to try is not to do"
+    del eviction["deleteOptions"]["dryRun"]
     await api.client.create(PODS, eviction, subresource="eviction")
 
     async def gone() -> bool:

@@ -17,6 +17,7 @@ from fastapi import FastAPI
 
 from haneul.app.api import create_api
 from haneul.compliance.adapters.memory_looks import MemoryLooks
+from haneul.dkos.adapters.backup_board import MemoryCatalogues
 from haneul.dkos.admission import TakenRange
 from haneul.dkos.cluster_store import MemoryClusters
 from haneul.dkos.event_log import MemoryEvents
@@ -73,6 +74,7 @@ class Api:
         database: str,
         board: MemoryApprovals,
         looks: MemoryLooks,
+        backups: MemoryCatalogues,
     ) -> None:
         self.app = app
         self.database = database
@@ -82,6 +84,7 @@ class Api:
         self.clock = clock
         self.board = board
         self.looks = looks
+        self.backups = backups
         self._transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
         self.tokens = {"admin": admin}
 
@@ -113,7 +116,7 @@ async def running_api(folder: Path, *, clusters_trust_issuer: bool = False) -> A
     """Run the application with the people admin, alice and bob, and alice's project ``shop``."""
     clock = VirtualClock(START)
     store, machines, events = MemoryClusters(clock), MemoryMachines(), MemoryEvents()
-    board, looks = MemoryApprovals(), MemoryLooks()
+    board, looks, backups = MemoryApprovals(), MemoryLooks(), MemoryCatalogues()
     database = f"sqlite+aiosqlite:///{folder}/haneul.db"
     engine = open_database(database)
     app = create_api(
@@ -127,6 +130,7 @@ async def running_api(folder: Path, *, clusters_trust_issuer: bool = False) -> A
         looks=looks,
         reserved=RESERVED,
         board=board,
+        backups=backups,
         clock=clock,
         version="test",
         heartbeat_seconds=HEARTBEAT,
@@ -137,7 +141,7 @@ async def running_api(folder: Path, *, clusters_trust_issuer: bool = False) -> A
         admin = await Identity(
             engine, audit=AuditLog(engine, clock=clock), hasher=SecretHasher(clock), clock=clock
         ).bootstrap_admin(now=clock.now())
-        api = Api(app, store, machines, events, clock, admin.secret, database, board, looks)
+        api = Api(app, store, machines, events, clock, admin.secret, database, board, looks, backups)
         await api.add("alice")
         await api.add("bob")
         await api.call("alice", "POST", "/projects", {"name": "shop"}, status=201)

@@ -260,7 +260,9 @@ async def test_the_description_of_the_api_is_whole(api: Api) -> None:
         ("GET", f"{cluster}/events"),
         *{("POST", path) for path in ("/people", "/projects", f"{person}/tokens", f"{project}/clusters")},
         *{("POST", f"{cluster}/{action}") for action in ("credentials", "hibernate", "look", "wake")},
-        ("POST", f"{cluster}/rotate-authorities"),
+        *{("POST", f"{cluster}/{action}") for action in ("restore", "rotate-authorities", "upgrade")},
+        *{("GET", path) for path in (f"{cluster}/backups", f"{project}/backups", f"{project}/upgrades")},
+        ("GET", "/kubernetes-versions"),
         ("POST", f"{cluster}/token"),
         *{("PATCH", path) for path in (person, cluster)},
         *{("GET", path) for path in ("/quota", f"{project}/quota", "/usage")},
@@ -300,7 +302,8 @@ async def test_no_route_answers_strangers_and_none_whom_nothing_was_granted(api:
             assert (listed if path == "/firewall/export" else listed["items"]) == []
             continue
         # What everybody may see who is signed in, and what is not there for bob.
-        seen = {("/groups", "get"): 200, ("/quota", "get"): 200, ("/groups/{name}/members", "get"): 404}
+        seen = dict.fromkeys([("/groups", "get"), ("/quota", "get"), ("/kubernetes-versions", "get")], 200)
+        seen["/groups/{name}/members", "get"] = 404
         answer = await api.send("bob", method, where)
         allowed = {seen[path, method]} if (path, method) in seen else {403, 404, 422}
         assert answer.status_code in allowed, (method, path, answer.text)

@@ -93,7 +93,7 @@ def announcement(cluster: Cluster) -> NodeAnnouncement:
     pool = cluster.spec.node_pools[0]
     name = pool.node_names[0]
     files = node_files(cluster, pool, name, pause_image="pause")
-    return NodeAnnouncement(name, pool, files, b"kubeconfig", b"authority")
+    return NodeAnnouncement(name, pool, files, b"kubeconfig", b"authority", cluster.spec.version)
 
 
 async def put(client: MemoryKubeClient, manifest: Manifest) -> None:

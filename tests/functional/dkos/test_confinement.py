@@ -16,6 +16,7 @@ import httpx2
 import pytest
 import yaml
 
+from haneul.components.table import variants
 from haneul.dkos import control_plane
 from haneul.dkos.confinement import POLICIES_FILE
 from haneul.dkos.control_plane import Images
@@ -89,11 +90,16 @@ def a_pod(name: str = "plain") -> Pod:
     }
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
+#: The API servers of both minors.
+SERVERS = tuple(row.programs[0] for row in variants("kube-apiserver"))
+
+
+@pytest.fixture(scope="module", params=SERVERS)
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
     """The API server of a cluster with sandbox nodes."""
-    program("kube-apiserver")
-    found = ApiServer(tmp_path_factory.mktemp("cluster"), arguments={}, files={}, people=PEOPLE)
+    program(request.param)
+    folder = tmp_path_factory.mktemp("cluster")
+    found = ApiServer(folder, arguments={}, files={}, people=PEOPLE, program=request.param)
     configure(found, "sandbox")
     with running(found):
         prepare(found)
@@ -481,9 +487,10 @@ def test_nobody_else_answers_for_what_nodes_run(server: ApiServer) -> None:
         assert made.status_code == 201, made.text
 
 
-def test_machines_run_privileged_pods_and_what_is_older_than_the_policy_can_end(tmp_path: Path) -> None:
-    program("kube-apiserver")
-    server = ApiServer(tmp_path, arguments={}, files={}, people=PEOPLE)
+@pytest.mark.parametrize("version", SERVERS)
+def test_machines_run_privileged_pods_and_what_is_older_than_the_policy_can_end(tmp_path: Path, version: str) -> None:
+    program(version)
+    server = ApiServer(tmp_path, arguments={}, files={}, people=PEOPLE, program=version)
     configure(server, "ssh")
     old = with_security(privileged=True)
     old["metadata"] |= {"name": "old", "finalizers": ["example.com/hold"]}

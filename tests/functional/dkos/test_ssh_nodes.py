@@ -25,8 +25,9 @@ from haneul.dkos.machines import MachineSpec
 from haneul.dkos.model import Cluster, ClusterSpec, Network, NodePool, NodeProviderName
 from haneul.dkos.node_files import node_files
 from haneul.dkos.ports import NodeAnnouncement, ProvidedNode
+from haneul.dkos.releases import VERSIONS
 from haneul.kernel.clock import SystemClock
-from haneul.kernel.errors import UnavailableError
+from haneul.kernel.errors import HostNotReadyError, UnavailableError
 from haneul.kernel.waiting import wait_for
 from tests.machines import Machine, idle_node_tree, machines
 
@@ -41,7 +42,8 @@ class Site:
 
     machine: Machine
     store: MemoryMachines
-    pack: NodePack
+    #: By version of Kubernetes.
+    packs: dict[str, NodePack]
     providers: list[SshNodes] = field(default_factory=list)
 
     @property
@@ -51,8 +53,10 @@ class Site:
     def provider(self) -> SshNodes:
         """Return a provider that knows nothing yet, as after a restart of the operator."""
 
-        async def packed() -> NodePack:
-            return self.pack
+        async def packed(version: str) -> NodePack:
+            if version not in self.packs:
+                raise HostNotReadyError(f"the node image of {version} is not there")
+            return self.packs[version]
 
         made = SshNodes(self.reached, pack=packed, clock=CLOCK)
         self.providers.append(made)
@@ -69,10 +73,10 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
     if os.geteuid() != 0 or shutil.which("sshd") is None:
         pytest.skip("machines are made by root, with the SSH server of the Debian package openssh-server")
     store = MemoryMachines()
-    packed = pack(idle_node_tree(tmp_path / "tree"))
+    packs = {one: pack(idle_node_tree(tmp_path / one, version=one)) for one in VERSIONS}
     async with machines(tmp_path, await store.public("shop"), count=1) as (machine,):
         await store.add("shop", "rack1", MachineSpec(address=machine.address, host_key=machine.fingerprint))
-        made = Site(machine, store, packed)
+        made = Site(machine, store, packs)
         try:
             yield made
         finally:
@@ -87,17 +91,23 @@ def cluster(name: str) -> Cluster:
     return Cluster(project="shop", name=name, uid=f"uid-{name}", generation=1, created=datetime.now(UTC), spec=spec)
 
 
-def announcement(of: Cluster) -> NodeAnnouncement:
+def announcement(of: Cluster, version: str = VERSIONS[0]) -> NodeAnnouncement:
     pool = of.spec.node_pools[0]
     files = node_files(of, pool, "default-rack1", pause_image="pause")
-    return NodeAnnouncement("default-rack1", pool, files, b"kubeconfig", b"authority")
+    return NodeAnnouncement("default-rack1", pool, files, b"kubeconfig", b"authority", version)
 
 
-async def seen(provider: SshNodes, of: Cluster, what: str, wanted: Callable[[ProvidedNode], bool]) -> ProvidedNode:
+async def seen(
+    provider: SshNodes,
+    of: Cluster,
+    what: str,
+    wanted: Callable[[ProvidedNode], bool],
+    version: str = VERSIONS[0],
+) -> ProvidedNode:
     """Keep the node as a controller does, until it is as wanted."""
 
     async def look() -> ProvidedNode | None:
-        await provider.ensure(of, announcement(of))
+        await provider.ensure(of, announcement(of, version))
         found = await provider.observe(of)
         return found[0] if found and wanted(found[0]) else None
 
@@ -156,7 +166,7 @@ async def test_a_key_that_the_machine_does_not_know_is_told_with_what_to_do(site
 
 async def test_sending_goes_on_where_it_was_interrupted(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(node_pack, "PART_BYTES", 64 << 10)
-    many = pack(site.pack.tree)
+    many = pack(site.packs[VERSIONS[0]].tree)
     assert len(set(many.parts)) > 4
     shop, claim = cluster("shop"), "uid-shop/shop/shop/default-rack1"
     async with open_session(await site.target()) as session:
@@ -166,7 +176,7 @@ async def test_sending_goes_on_where_it_was_interrupted(site: Site, monkeypatch:
         with pytest.raises(MachineCommandError, match="damaged"):
             await session.send_part(many.parts[1], b"not what was asked for")
         assert (await session.run("parts")).split() == [first[0]]
-    site.pack = many
+    site.packs[VERSIONS[0]] = many
     await seen(site.provider(), shop, "the node to run", lambda node: node.running)
 
 
@@ -233,6 +243,29 @@ async def test_dead_process_of_a_node_is_started_again(site: Site) -> None:
         assert not (await session.state()).running
     again = await seen(site.provider(), shop, "the node to run again", lambda node: node.running)
     assert again.instance == node.instance
+
+
+async def test_another_version_is_another_node_of_that_version_s_files_on_the_same_machine(site: Site) -> None:
+    before = await site.machine.snapshot()
+    shop, provider = cluster("shop"), site.provider()
+
+    async def version_on_machine() -> str:
+        folder = "/opt/haneul/node"
+        return await site.machine.run("sh", "-c", f"cat {folder}/$(cat {folder}/using)/etc/kubernetes-version")
+
+    older = await seen(provider, shop, "the node to run", lambda node: node.running, VERSIONS[1])
+    assert (await version_on_machine()).strip() == VERSIONS[1]
+    newer = await seen(
+        provider, shop, "the newer node", lambda node: node.running and node.instance != older.instance, VERSIONS[0]
+    )
+    assert (await version_on_machine()).strip() == VERSIONS[0]
+    assert newer.started is not None and older.started is not None and newer.started >= older.started
+    # A version whose files nobody has leaves the machine alone and says so.
+    del site.packs[VERSIONS[1]]
+    await seen(provider, shop, "the refusal", lambda node: "is not there" in node.message, VERSIONS[1])
+    assert (await version_on_machine()).strip() == VERSIONS[0]
+    await provider.release(shop, seconds=SECONDS)
+    assert await site.machine.differences(before) == {}
 
 
 async def test_changed_authorities_reach_the_running_node(site: Site) -> None:

@@ -42,11 +42,11 @@ class Server:
             await asyncio.Event().wait()
         return await self.script.pop(0)(request)
 
-    def answer(self, body: Any, status: int = 200) -> None:
+    def answer(self, body: Any, status: int = 200, headers: dict[str, str] | None = None) -> None:
         text = body if isinstance(body, str) else json.dumps(body)
 
         async def handler(_: web.Request) -> web.Response:
-            return web.Response(text=text, status=status, content_type="application/json")
+            return web.Response(text=text, status=status, content_type="application/json", headers=headers)
 
         self.script.append(handler)
 
@@ -149,6 +149,43 @@ async def test_refusal_carries_the_api_s_words(server: Server, client: HttpKubeC
     with pytest.raises(KubeApiError, match="pods is forbidden") as refusal:
         await client.list(PODS)
     assert (refusal.value.status, refusal.value.reason) == (403, "Forbidden")
+
+
+BUSY = {"kind": "Status", "message": "storage is (re)initializing", "reason": "TooManyRequests"}
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_what_was_not_taken_for_a_moment_is_asked_again(
+    status: int, server: Server, client: HttpKubeClient
+) -> None:
+    for _ in range(2):
+        server.answer(BUSY, status=status, headers={"Retry-After": "0"})
+    server.answer({"kind": "ConfigMap"})
+    manifest = {"metadata": {"name": "x", "namespace": "one"}}
+    assert await client.create(CONFIG_MAPS, manifest) == {"kind": "ConfigMap"}
+    assert [json.loads(text) for *_, text in server.seen] == [manifest] * 3
+
+
+@pytest.mark.parametrize(
+    ("status", "headers"),
+    [(429, {}), (429, {"Retry-After": "10"}), (429, {"Retry-After": "Fri, 01 Jan 2027"}), (500, {"Retry-After": "0"})],
+    ids=["no-time", "too-long", "a-date", "taken"],
+)
+async def test_other_refusals_are_for_whoever_asks(
+    status: int, headers: dict[str, str], server: Server, client: HttpKubeClient
+) -> None:
+    server.answer(BUSY, status=status, headers=headers)
+    with pytest.raises(KubeApiError):
+        await client.list(PODS)
+    assert len(server.seen) == 1
+
+
+async def test_who_is_never_taken_is_told_in_the_end(server: Server, client: HttpKubeClient) -> None:
+    for _ in range(20):
+        server.answer(BUSY, status=429, headers={"Retry-After": "0"})
+    with pytest.raises(KubeApiError, match="initializing"):
+        await client.list(PODS)
+    assert len(server.seen) == 6
 
 
 @pytest.mark.parametrize("body", ["a proxy's own words\n", "[]", '"text"', ""])

@@ -17,6 +17,7 @@ import yaml
 
 from haneul.app.api import MIGRATIONS, create_api
 from haneul.compliance.adapters.memory_looks import MemoryLooks
+from haneul.dkos.adapters.backup_board import MemoryCatalogues
 from haneul.dkos.cluster_store import MemoryClusters
 from haneul.dkos.event_log import MemoryEvents
 from haneul.dkos.machine_store import MemoryMachines
@@ -59,6 +60,7 @@ async def main(folder: Path, provider: Path | None) -> None:
             events=MemoryEvents(),
             looks=MemoryLooks(),
             board=MemoryApprovals(),
+            backups=MemoryCatalogues(),
             reserved=[],
             clock=clock,
             version="test",

@@ -116,9 +116,14 @@ def page(tmp_path: Path) -> Path:
     return page
 
 
+async def no_registries(*_: object) -> None:
+    raise AssertionError("registries are another command's")
+
+
 def invoke(run: RunDkos, results: Path, *arguments: str) -> Result:
     """Run the command in this thread, the only one that signals come to."""
-    return CliRunner().invoke(bench_app(run, VirtualClock(AT)), ["dkos", "--results", str(results), *arguments])
+    app = bench_app(run, no_registries, VirtualClock(AT))
+    return CliRunner().invoke(app, ["dkos", "--results", str(results), *arguments])
 
 
 def test_the_command_prints_writes_and_records(bench: DkosBench, page: Path, tmp_path: Path) -> None:

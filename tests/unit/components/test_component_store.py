@@ -23,6 +23,13 @@ def test_an_image_brings_its_programs_and_carried_images() -> None:
     assert components == {"containerd", "runc", "kubernetes", "flannel", "cni-plugins", "cilium", "pause"}
 
 
+def test_an_image_of_the_older_minor_brings_both_components() -> None:
+    components, images = select(["node-1.36"])
+    assert images == {"node-1.36", "pause", "toolbox", "agnhost"}
+    assert {"kubernetes", "kubernetes-1.36", "containerd"} <= components
+    assert select(["kube-scheduler-1.36"]) == ({"kubernetes-1.36"}, {"kube-scheduler-1.36"})
+
+
 def test_a_component_brings_nothing_else() -> None:
     assert select(["runc"]) == ({"runc"}, set())
 

@@ -5,7 +5,20 @@ from pathlib import Path
 
 import pytest
 
-from haneul.components.table import COMPONENTS, IMAGES, GoComponent, Image, component_of, image, image_reference
+from haneul.components.table import (
+    COMPONENTS,
+    IMAGES,
+    KUBERNETES,
+    KUBERNETES_BEFORE,
+    GoComponent,
+    Image,
+    component_of,
+    file_name,
+    image,
+    image_reference,
+    variants,
+)
+from haneul.dkos.releases import RELEASES
 
 PROJECT = Path(__file__).parents[3]
 SOURCES = PROJECT / "components"
@@ -39,13 +52,48 @@ def test_versions_told_to_the_linker_are_the_components_own() -> None:
 
 def test_every_module_has_a_row_and_every_image_a_containerfile() -> None:
     assert {path.parent.name for path in SOURCES.glob("*/go.mod")} == {row.name for row in COMPONENTS}
-    assert {path.parent.name for path in SOURCES.glob("images/*/Containerfile")} == {row.name for row in IMAGES}
+    assert {path.parent.name for path in SOURCES.glob("images/*/Containerfile")} == {row.repository for row in IMAGES}
 
 
 def test_names_are_unique() -> None:
-    programs = [program.name for component in COMPONENTS for program in component.programs]
-    for names in (programs, [row.name for row in COMPONENTS], [row.name for row in IMAGES]):
+    programs = [f"{component.name}/{program.name}" for component in COMPONENTS for program in component.programs]
+    tags = [image_reference(row.name) for row in IMAGES]
+    for names in (programs, [row.name for row in COMPONENTS], [row.name for row in IMAGES], tags):
         assert len(set(names)) == len(names)
+
+
+def test_programs_of_one_name_are_the_management_cluster_s_unless_their_component_is_named() -> None:
+    assert component_of("kubelet").version == KUBERNETES
+    assert component_of("kubernetes-1.36/kubelet").version == KUBERNETES_BEFORE
+    with pytest.raises(KeyError):
+        component_of("kubernetes-1.36/kubeadm")
+
+
+def test_each_offered_version_has_all_images_of_a_cluster_made_of_its_own_programs() -> None:
+    assert [row.version for row in RELEASES] == [KUBERNETES, KUBERNETES_BEFORE]
+    for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "node"):
+        assert [row.version for row in variants(name)] == [KUBERNETES, KUBERNETES_BEFORE]
+        for row in variants(name):
+            own = [component_of(program) for program in row.programs if file_name(program).startswith("kube")]
+            # A kubectl works with the minor before its own.
+            versions = {
+                component.version for component, program in zip(own, _kube(row), strict=True) if program != "kubectl"
+            }
+            assert versions == {row.version}
+
+
+def _kube(row: Image) -> list[str]:
+    return [name for program in row.programs if (name := file_name(program)).startswith("kube")]
+
+
+def test_minors_differ_in_nothing_but_the_programs_of_kubernetes() -> None:
+    newer, older = variants("node")
+    assert (newer.packages, newer.images) == (older.packages, older.images)
+    assert [file_name(program) for program in newer.programs] == [file_name(program) for program in older.programs]
+    assert [one for one in older.programs if one not in newer.programs] == [
+        "kubernetes-1.36/kubelet",
+        "kubernetes-1.36/kube-proxy",
+    ]
 
 
 @pytest.mark.parametrize("row", IMAGES, ids=lambda row: row.name)

@@ -25,28 +25,35 @@ from haneul.app.benchmark_checks import ClusterExaminer
 from haneul.app.firewall_gate import FirewallJoinGate
 from haneul.compliance.adapters.memory_looks import MemoryLooks
 from haneul.dkos.adapters.kube_clusters import KubeClusters
+from haneul.dkos.adapters.memory_etcd import MemoryEtcd
 from haneul.dkos.adapters.memory_nodes import MemoryNodes
+from haneul.dkos.backup.record import NAMESPACE as BACKUP_NAMESPACE
+from haneul.dkos.backup.recording import BackupRecords
 from haneul.dkos.control_plane import Images, labels
 from haneul.dkos.controller import ClusterController, new_bootstrap_token
 from haneul.dkos.credentials import decode
 from haneul.dkos.door import WAKER_NAMESPACE, Door, Wakers
+from haneul.dkos.etcd_changing import MemberChanger
 from haneul.dkos.events import Event
 from haneul.dkos.keyring import Keyring, keyring_from
 from haneul.dkos.masters import Masters
 from haneul.dkos.model import (
     CLUSTERS,
     EXAMINATION_MARK,
+    BackupStatus,
     Cluster,
     ClusterStatus,
     ConditionType,
     NodePool,
     NodeProviderName,
     Phase,
+    RestoreRequest,
     cluster_from_resource,
     project_namespace,
 )
 from haneul.dkos.node_changes import DRAIN_LIFE
 from haneul.dkos.ports import NodeAnnouncement
+from haneul.dkos.restore_jobs import RestoreSettings, restore_job
 from haneul.dkos.rotation import Step
 from haneul.dkos.states import waits_on
 from haneul.dkos.teardown import tear_down
@@ -89,6 +96,7 @@ KINDS: tuple[Resource, ...] = (NAMESPACES, NODES, PODS, SECRETS, SERVICES, CONFI
 KINDS += (PERSISTENT_VOLUME_CLAIMS, DEPLOYMENTS, STATEFUL_SETS, NETWORK_POLICIES, ROLES, ROLE_BINDINGS)
 KINDS += (CLUSTER_ROLES, CLUSTER_ROLE_BINDINGS, LEASES, CERTIFICATE_REQUESTS, CLUSTERS, ENDPOINT_SLICES)
 READY = {"conditions": [{"type": "Ready", "status": "True"}], "containerStatuses": [{"state": {"running": {}}}]}
+STARTED = {**READY, "containerStatuses": [{"started": True, "state": {"running": {}}}]}
 
 
 class Calls:
@@ -184,9 +192,11 @@ class World:
     #: Of the controller that was started last.
     management_wire: Wire = field(init=False)
     turns: Turns = field(default_factory=Turns)
+    etcd: MemoryEtcd = field(default_factory=MemoryEtcd)
     approvals: MemoryApprovals = field(default_factory=MemoryApprovals)
     firewall: MemoryFirewall = field(default_factory=MemoryFirewall)
     examinations: MemoryLooks = field(default_factory=MemoryLooks)
+    backups: dict[str, BackupStatus] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.management = MemoryKubeClient(clock=self.clock)
@@ -197,7 +207,7 @@ class World:
 
     async def ask(self, cluster: Cluster) -> None:
         """Bring the cluster's resource into the management cluster, with all that is there before it."""
-        for name in (project_namespace(cluster.project), "haneul-system", WAKER_NAMESPACE):
+        for name in (project_namespace(cluster.project), "haneul-system", WAKER_NAMESPACE, BACKUP_NAMESPACE):
             await self.management.apply(NAMESPACES, {"metadata": {"name": name}})
         await self.management.apply(NODES, {"metadata": {"name": "host-a"}})
         await self.management.patch(NODES, "host-a", {"status": {"capacity": {"cpu": "1"}}}, subresource="status")
@@ -219,10 +229,17 @@ class World:
         def connect(_: KubeAccess) -> Wire:
             return self.wire
 
+        masters = Masters(management, images=self.images, outside_address="192.0.2.10", data="/data", clock=self.clock)
         controller = ClusterController(
             management=management,
-            masters=Masters(
-                management, images=self.images, outside_address="192.0.2.10", data="/data", clock=self.clock
+            masters=masters,
+            members=MemberChanger(
+                management,
+                masters,
+                connect=self.etcd.connect,
+                toolbox=self.images.toolbox,
+                data="/data",
+                clock=self.clock,
             ),
             providers={NodeProviderName.SANDBOX: self.nodes, NodeProviderName.SSH: self.metal},
             door=Door(management, self.wakers),
@@ -234,6 +251,9 @@ class World:
             turns=self.turns,
             gate=FirewallJoinGate(Gatekeeper(self.approvals, self.firewall)),
             examiner=ClusterExaminer(management, self.examinations, clock=self.clock),
+            records=BackupRecords(management, clock=self.clock),
+            restore=RestoreSettings("haneul.local/platform:v1", "/data", "/backups"),
+            backup=self.backups.get,
         )
         try:
             yield controller
@@ -257,16 +277,27 @@ class World:
 
     async def _start(self, program: Manifest) -> None:
         metadata, template = program["metadata"], program["spec"]["template"]["metadata"]
-        where = {"name": f"{metadata['name']}-0", "namespace": metadata["namespace"]}
-        if not program["spec"]["replicas"]:
-            await self.management.delete(PODS, where["name"], where["namespace"])
+        namespace, wanted = metadata["namespace"], program["spec"]["replicas"]
+        for number in range(wanted, wanted + 3):
+            await self.management.delete(PODS, f"{metadata['name']}-{number}", namespace)
+        for number in range(wanted):
+            name = f"{metadata['name']}-{number}"
+            await self.management.apply(
+                PODS, {"metadata": {"name": name, "namespace": namespace, "labels": template["labels"]}}
+            )
+            await self.management.patch(
+                PODS, name, {"status": self.pod_status(program)}, namespace, subresource="status"
+            )
+        if not wanted:
             return
-        await self.management.apply(PODS, {"metadata": {**where, "labels": template["labels"]}})
-        await self.management.patch(PODS, where["name"], {"status": READY}, where["namespace"], subresource="status")
-        seen = {"observedGeneration": metadata["generation"], "replicas": 1, "updatedReplicas": 1, "readyReplicas": 1}
+        seen = dict.fromkeys(("replicas", "updatedReplicas", "readyReplicas"), wanted)
+        status = {"status": seen | {"observedGeneration": metadata["generation"]}}
         resource = STATEFUL_SETS if program["kind"] == "StatefulSet" else DEPLOYMENTS
-        where = {"name": metadata["name"], "namespace": metadata["namespace"]}
-        await self.management.patch(resource, where["name"], {"status": seen}, where["namespace"], subresource="status")
+        await self.management.patch(resource, metadata["name"], status, namespace, subresource="status")
+
+    def pod_status(self, program: Manifest) -> Manifest:
+        """Return the status of a program's pods."""
+        return STARTED
 
     async def _spread_roots(self, cluster: Cluster) -> None:
         """Do what a tenant's controller manager does: each namespace gets what its pods trust the API server by."""
@@ -872,7 +903,7 @@ async def _two_clusters(images: Images, native: Cluster, cilium: Cluster) -> tup
         for resource in KINDS:
             for manifest in await world.management.list(resource):
                 metadata = manifest["metadata"]
-                if metadata.get("labels", {}).get("dkos.haneul.dev/cluster") != own:
+                if metadata.get("labels", {}).get("dkos.haneul.dev/cluster") != own or _is_backup_record(manifest):
                     found[f"{resource.plural} {metadata.get('namespace')}/{metadata['name']}"] = metadata[
                         "resourceVersion"
                     ]
@@ -884,7 +915,15 @@ async def _two_clusters(images: Images, native: Cluster, cilium: Cluster) -> tup
 async def _owned(world: World, cluster: Cluster) -> list[str]:
     selector = f"dkos.haneul.dev/cluster={cluster.uid}"
     found = [await world.management.list(resource, labels=selector) for resource in KINDS]
-    return [entry["metadata"]["name"] for entries in found for entry in entries]
+    return [entry["metadata"]["name"] for entries in found for entry in entries if not _is_backup_record(entry)]
+
+
+def _is_backup_record(manifest: Manifest) -> bool:
+    """Say whether it is what outlives a cluster, so that its deletion can be undone."""
+    metadata = manifest["metadata"]
+    uid = metadata.get("labels", {}).get("dkos.haneul.dev/cluster")
+    # No pod and no Job has such a name: of these, none is to outlive it.
+    return (metadata.get("namespace"), metadata["name"]) == (BACKUP_NAMESPACE, f"backup-{uid}")
 
 
 def _tear(
@@ -909,6 +948,16 @@ async def test_teardown_takes_all_that_is_the_cluster_s_and_only_that(
     assert await others() == before
 
 
+async def test_a_host_that_is_no_more_holds_up_no_teardown(images: Images, native: Cluster, cilium: Cluster) -> None:
+    world, gone, _ = await _two_clusters(images, native, cilium)
+    await world.management.delete(NODES, "host-a")
+    told: list[Event] = []
+    async with job_controller(world.management):
+        await _tear(world.management, gone, world.clock, told.append)
+    assert await _owned(world, gone) == []
+    assert any("host-a stays there" in event.message for event in told)
+
+
 async def test_teardown_that_ends_at_any_call_is_continued(images: Images, native: Cluster, cilium: Cluster) -> None:
     number = 0
     while True:
@@ -931,6 +980,50 @@ async def test_teardown_that_ends_at_any_call_is_continued(images: Images, nativ
         if ended:
             break
     assert number > 8
+
+
+class Ordered(Wire):
+    """A wire that keeps which Jobs and pods of restores were there when the deletion of data began."""
+
+    left: list[str] | None = None
+
+    async def apply(self, resource: Resource, manifest: Manifest, *, subresource: str = "") -> Manifest:
+        if manifest["metadata"]["name"].startswith("wipe-"):
+            there = [*await self.list(JOBS, BACKUP_NAMESPACE), *await self.list(PODS, BACKUP_NAMESPACE)]
+            self.left = [entry["metadata"]["name"] for entry in there]
+        return await super().apply(resource, manifest, subresource=subresource)
+
+
+async def test_teardown_ends_the_jobs_of_a_restore_before_it_deletes_the_data(world: World, native: Cluster) -> None:
+    await world.ask(native)
+    async with world.controller() as controller:
+        await world.settle(controller, native)
+    cluster, told = await world.cluster(native), list[Event]()
+    settings = RestoreSettings("haneul.local/platform:v1", "/data", "/backups")
+    # One of a restore that was given up, too: its number is another one.
+    for number, step in ((1, "place"), (2, "prepare")):
+        spec = cluster.spec.model_copy(update={"restore": RestoreRequest(number=number, revision=7)})
+        job = restore_job(cluster.model_copy(update={"spec": spec}), step, "host-a", "https://192.0.2.7:2380", settings)
+        await world.management.apply(JOBS, job)
+        pod = {"name": f"{job['metadata']['name']}-x", "namespace": BACKUP_NAMESPACE}
+        # Whose host takes its time to end it.
+        await world.management.apply(PODS, {"metadata": {**pod, "labels": labels(cluster), "finalizers": ["a/host"]}})
+
+    async def host() -> None:
+        async for event in world.management.watch(PODS, BACKUP_NAMESPACE):
+            if "deletionTimestamp" in event.object["metadata"] and event.type == "MODIFIED":
+                name = event.object["metadata"]["name"]
+                await world.management.patch(PODS, name, {"metadata": {"finalizers": None}}, BACKUP_NAMESPACE)
+
+    client = Ordered(world.management, Calls())
+    task = asyncio.create_task(host())
+    async with job_controller(world.management):
+        await _tear(client, cluster, world.clock, told.append)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert client.left == []
+    assert await _owned(world, cluster) == []
+    assert "waiting for the jobs of its restore to end" in [event.message for event in told]
 
 
 async def test_teardown_tells_what_it_waits_for_and_its_end(world: World, native: Cluster) -> None:

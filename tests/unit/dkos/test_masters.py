@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from haneul.dkos.control_plane import CLUSTER_LABEL, ROLE_LABEL, Images, Placement, volume
+from haneul.dkos.control_plane import CLUSTER_LABEL, ROLE_LABEL, Images, Placement, labels, volume
 from haneul.dkos.credentials import decode
+from haneul.dkos.etcd_volumes import choose_host
 from haneul.dkos.hibernation import Level
-from haneul.dkos.masters import CLIENT_AUTHORITY, Masters, choose_host
+from haneul.dkos.masters import CLIENT_AUTHORITY, Masters
 from haneul.dkos.model import Cluster
 from haneul.kernel.clock import VirtualClock
 from haneul.kernel.kube import (
@@ -211,6 +212,12 @@ async def etcd_pod(client: MemoryKubeClient, cluster: Cluster, status: dict[str,
     await client.patch(PODS, "etcd-0", {"status": status}, cluster.masters_namespace, subresource="status")
 
 
+LAST_WORDS = """I1127 02:13:50.123456       1 options.go:1] starting
+E1127 02:13:50.223456       1 run.go:72] unrecognized feature gate: Vanished
+
+"""
+
+
 @pytest.mark.parametrize(
     ("status", "ready", "message"),
     [
@@ -223,6 +230,18 @@ async def etcd_pod(client: MemoryKubeClient, cluster: Cluster, status: dict[str,
             "ImagePullBackOff: no such image",
         ),
         ({"containerStatuses": [{"state": {"waiting": {"reason": "ContainerCreating"}}}]}, False, "starting"),
+        (
+            {
+                "containerStatuses": [
+                    {
+                        "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s restarting"}},
+                        "lastState": {"terminated": {"exitCode": 1, "message": LAST_WORDS}},
+                    }
+                ]
+            },
+            False,
+            "CrashLoopBackOff: unrecognized feature gate: Vanished",
+        ),
         (
             {"conditions": [{"type": "PodScheduled", "status": "False", "message": "no host has room"}]},
             False,
@@ -244,6 +263,37 @@ async def test_master_is_seen_as_its_pod_is(
     assert set(seen) == {"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"}
     assert (seen["etcd"].ready, seen["etcd"].message) == (ready, message)
     assert seen["kube-scheduler"].message == "its pod is being made"
+
+
+@pytest.mark.parametrize(
+    ("ready", "message", "coming"),
+    [
+        # A fourth takes over from one of three; of three, one is missing.
+        (3, "", "CrashLoopBackOff: unrecognized feature gate: Vanished"),
+        (2, "2 of 3 ready: CrashLoopBackOff: unrecognized feature gate: Vanished", ""),
+    ],
+)
+async def test_a_pod_that_does_not_take_over_is_told_apart_from_one_that_is_missing(
+    ready: int, message: str, coming: str, masters: Callable[[], Masters], client: MemoryKubeClient, native: Cluster
+) -> None:
+    three = native.model_copy(update={"spec": native.spec.model_copy(update={"masters": 3})})
+    await masters().ensure(three)
+    broken = {
+        "containerStatuses": [
+            {
+                "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+                "lastState": {"terminated": {"exitCode": 1, "message": LAST_WORDS}},
+            }
+        ]
+    }
+    fine = {"conditions": [{"type": "Ready", "status": "True"}]}
+    for number, status in enumerate([*[fine] * ready, broken]):
+        name = f"kube-apiserver-{number}"
+        metadata = {"name": name, "namespace": three.masters_namespace, "labels": labels(three, "kube-apiserver")}
+        await client.apply(PODS, {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {}})
+        await client.patch(PODS, name, {"status": status}, three.masters_namespace, subresource="status")
+    seen = {state.role: state for state in await masters().observe(three)}["kube-apiserver"]
+    assert (seen.ready, seen.working, seen.message, seen.coming) == (ready == 3, ready, message, coming)
 
 
 @pytest.mark.parametrize(

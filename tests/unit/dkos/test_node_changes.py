@@ -9,7 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from haneul.dkos.node_changes import BROKEN_DRAIN_LIFE, DRAIN_LIFE, Change, NodeView, Step, next_changes, progress
+from haneul.dkos.node_changes import (
+    BROKEN_DRAIN_LIFE,
+    DRAIN_LIFE,
+    JOIN_LIFE,
+    Change,
+    NodeView,
+    Step,
+    next_changes,
+    progress,
+    stopped,
+)
 from haneul.dkos.node_plan import NodeState, node_state
 from haneul.dkos.ports import ProvidedNode
 
@@ -18,6 +28,7 @@ LATER = NOW + DRAIN_LIFE
 WELL = NodeView("a-0", "a", NodeState.READY)
 OLD = replace(WELL, current=False)
 MARKED = replace(OLD, marked=NOW)
+PATIENT = replace(MARKED, patient=True, held="pod default/web-0: its budget")
 REPLACED = replace(WELL, state=NodeState.EMPTY, marked=NOW, message="joining again")
 BARRED = replace(WELL, state=NodeState.EMPTY, barred=True, joined=False)
 LEAVING = NodeView("a-0", "", NodeState.READY)
@@ -34,6 +45,13 @@ def named(*views: NodeView) -> tuple[NodeView, ...]:
         ((OLD, OLD, WELL), NOW, {0: Step.MARK}),
         ((OLD, MARKED, WELL), NOW, {1: Step.DRAIN}),
         ((OLD, MARKED, WELL), LATER, {1: Step.REPLACE}),
+        ((OLD, replace(MARKED, drain_life=DRAIN_LIFE / 2), WELL), NOW + DRAIN_LIFE / 2, {1: Step.REPLACE}),
+        ((OLD, replace(MARKED, drain_life=2 * DRAIN_LIFE), WELL), LATER, {1: Step.DRAIN}),
+        # Another version takes the time that it takes.
+        ((OLD, PATIENT, WELL), LATER, {1: Step.DRAIN}),
+        ((OLD, PATIENT, WELL), LATER + 100 * DRAIN_LIFE, {1: Step.DRAIN}),
+        ((OLD, replace(PATIENT, state=NodeState.NOT_READY), WELL), LATER, {1: Step.REPLACE}),
+        ((replace(PATIENT, pool=""),), LATER, {0: Step.REMOVE}),
         # What was changed is waited for, then released, and only after that the next one begins.
         ((OLD, REPLACED, WELL), LATER, {}),
         ((OLD, replace(REPLACED, state=NodeState.READY), WELL), NOW, {1: Step.RELEASE}),
@@ -214,3 +232,26 @@ def test_never_two_wanted_nodes_are_down_by_our_own_doing_and_all_ends_well(
         world.all_work()
     assert progress(world.views()) == ""
     assert {view.name for view in world.views()} == {f"a-{number}" for number in range(world.count)}
+
+
+@pytest.mark.parametrize(
+    ("view", "now", "words"),
+    [
+        (PATIENT, LATER - timedelta(seconds=1), ""),
+        (PATIENT, LATER, "node a-0 cannot be emptied: pod default/web-0: its budget"),
+        (replace(PATIENT, held=""), LATER, "node a-0 cannot be emptied: its pods do not end"),
+        # Whoever is not asked to be patient is not held up.
+        (MARKED, LATER, ""),
+        (replace(PATIENT, state=NodeState.NOT_READY), LATER, ""),
+        (replace(PATIENT, pool=""), LATER, ""),
+        (REPLACED, LATER, ""),
+        (REPLACED, LATER + JOIN_LIFE, "node a-0 does not become ready: joining again"),
+        (replace(REPLACED, started=NOW), NOW + JOIN_LIFE, "node a-0 does not become ready: joining again"),
+        # What was seen of its machine last is the old one's, which ran for long.
+        (replace(REPLACED, started=NOW - 2 * JOIN_LIFE), NOW + timedelta(seconds=1), ""),
+        (replace(REPLACED, started=LATER), LATER + JOIN_LIFE - timedelta(seconds=1), ""),
+        (replace(REPLACED, marked=None), LATER + JOIN_LIFE, ""),
+    ],
+)
+def test_what_goes_on_only_once_somebody_helps_is_said(view: NodeView, now: datetime, words: str) -> None:
+    assert stopped([view, replace(WELL, name="a-1")], now) == words

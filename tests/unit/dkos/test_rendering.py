@@ -89,7 +89,9 @@ def test_sandbox_node_is_rendered_as_the_golden_files_say(
     native: Cluster, cilium: Cluster, images: Images, golden: Golden
 ) -> None:
     for cluster, name in ((native, "native"), (cilium, "cilium")):
-        node = NodeAnnouncement("big-0", cluster.spec.node_pools[1], {"node.env": "A=1\n"}, b"kubeconfig", b"ca")
+        node = NodeAnnouncement(
+            "big-0", cluster.spec.node_pools[1], {"node.env": "A=1\n"}, b"kubeconfig", b"ca", "1.37.2"
+        )
         golden(f"sandbox-node.{name}.yaml", list(node_manifests(cluster, node, images)))
 
 
@@ -148,6 +150,7 @@ def test_masters_name_files_for_every_secret_and_never_the_secret(rendered: dict
                     assert value.startswith("/etc/haneul/") or argument.startswith("--initial-cluster-token="), argument
             assert {entry["name"] for entry in container["env"]} <= {
                 "GOGC",
+                "GOMAXPROCS",
                 "GOMEMLIMIT",
                 "HOME",
                 "CILIUM_K8S_NAMESPACE",
@@ -282,12 +285,23 @@ def test_every_namespace_refuses_by_default(native: Cluster) -> None:
     assert (masters_default["ingress"], masters_default["egress"]) == ([], [])
 
 
+BACKUP_WORKER = {
+    "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "haneul-backup"}},
+    "podSelector": {"matchLabels": {"app.kubernetes.io/name": "haneul-backup"}},
+}
+
+
 def test_etcd_is_reached_by_its_own_api_server_and_members_only(native: Cluster) -> None:
     spec = policies(native)[(native.masters_namespace, "etcd")]
-    assert len(spec["ingress"]) == 2
-    for rule, port, role in zip(spec["ingress"], (2379, 2380), ("kube-apiserver", "etcd"), strict=True):
+    own, by_gateway, members = spec["ingress"]
+    # Of several members each is asked by its gateway, by the backup worker alone.
+    assert by_gateway["from"] == [BACKUP_WORKER]
+    assert [entry["port"] for entry in by_gateway["ports"]] == [2382]
+    for rule, port, role in ((own, 2379, "kube-apiserver"), (members, 2380, "etcd")):
         assert [entry["port"] for entry in rule["ports"]] == [port]
-        (peer,) = rule["from"]
+        # Only the backup worker, which reaches every cluster's etcd, and no cluster's, comes besides.
+        peer, *others = rule["from"]
+        assert others == ([BACKUP_WORKER] if role == "kube-apiserver" else [])
         # A peer without a namespace selector lies in the policy's own namespace.
         assert set(peer) == {"podSelector"}
         assert peer["podSelector"]["matchLabels"][CLUSTER_LABEL] == native.uid
@@ -306,7 +320,7 @@ def test_no_peer_is_another_cluster_s(native: Cluster) -> None:
     for spec in policies(native).values():
         for rule in [*spec["ingress"], *spec["egress"]]:
             for peer in rule.get("from", rule.get("to", [])):
-                if "ipBlock" not in peer:
+                if "ipBlock" not in peer and peer != BACKUP_WORKER:
                     assert peer["podSelector"]["matchLabels"][CLUSTER_LABEL] == native.uid
                     namespaces = peer.get("namespaceSelector", {"matchLabels": {"kubernetes.io/metadata.name": None}})
                     assert namespaces["matchLabels"]["kubernetes.io/metadata.name"] in (

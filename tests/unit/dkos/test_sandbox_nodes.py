@@ -26,7 +26,7 @@ async def api(native: Cluster) -> MemoryKubeClient:
 
 @pytest.fixture
 def node(native: Cluster) -> NodeAnnouncement:
-    return NodeAnnouncement("big-0", native.spec.node_pools[1], {"node.env": "A=1\n"}, b"kubeconfig", b"ca")
+    return NodeAnnouncement("big-0", native.spec.node_pools[1], {"node.env": "A=1\n"}, b"kubeconfig", b"ca", "1.37.2")
 
 
 async def start(api: MemoryKubeClient, cluster: Cluster) -> None:
@@ -73,7 +73,7 @@ async def test_revision_tells_files_size_and_image_apart_and_not_credentials(
     others = {
         nodes.revision(native, replace(node, files={"node.env": "A=2\n"})),
         nodes.revision(native, replace(node, pool=node.pool.model_copy(update={"memory_mib": 1024}))),
-        SandboxNodes(api, replace(images, node="haneul.local/node:v2")).revision(native, node),
+        SandboxNodes(api, replace(images, node="haneul.local/other-node:v1")).revision(native, node),
     }
     assert len(others | {known}) == 4
     assert nodes.revision(native, replace(node, bootstrap_kubeconfig=b"other")) == known

@@ -89,7 +89,8 @@ def test_defaults_are_what_the_schema_takes() -> None:
 
 
 def test_fields_have_the_names_that_kubernetes_gives() -> None:
-    fields = {"version", "network", "nodePools", "settings", "hibernation", "authorities"}
+    fields = {"version", "nodeVersion", "masters", "network", "nodePools", "settings", "hibernation", "authorities"}
+    fields |= {"restore"}
     assert set(SPEC["properties"]) == fields
     assert {"observedGeneration", "conditions", "phase"} <= set(STATUS["properties"])
     definition = custom_resource_definition()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,6 +17,7 @@ from haneul.dkos.node_plan import node_statuses, plan_nodes
 from haneul.dkos.ports import ProvidedNode
 from haneul.dkos.rotation import Step, Verdict
 from haneul.dkos.states import (
+    MASTERS_LIFE,
     OLD_TRUSTED,
     MasterState,
     Observation,
@@ -24,10 +26,12 @@ from haneul.dkos.states import (
     status_of,
     waits_on,
 )
+from haneul.dkos.upgrade import Stage
+from haneul.dkos.upgrade import Verdict as UpgradeVerdict
 from haneul.kernel.kube import Manifest
 
-#: The conditions of a cluster that does not sleep.
-AWAKE = [kind for kind in ConditionType if kind is not ConditionType.HIBERNATED]
+#: The conditions of a cluster that neither sleeps nor was ever restored.
+AWAKE = [kind for kind in ConditionType if kind not in {ConditionType.HIBERNATED, ConditionType.RESTORED}]
 START = datetime(2026, 11, 1, 12, 0, tzinfo=UTC)
 ROLES = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
 READY_NODE = NodeStatus(name="default-0", pool="default", address="192.0.2.1", ready=True)
@@ -56,6 +60,10 @@ def cluster(status: ClusterStatus | None = None, *, generation: int = 1, deletin
 
 def after(seconds: float) -> datetime:
     return START + timedelta(seconds=seconds)
+
+
+def replace_version(version: str) -> NodeStatus:
+    return READY_NODE.model_copy(update={"version": version})
 
 
 def truths(status: ClusterStatus) -> list[str]:
@@ -120,8 +128,8 @@ def test_first_condition_that_is_not_true_says_what_is_waited_on(
     seen: Observation, true: list[str], waits: str
 ) -> None:
     status = status_of(cluster(), seen, START)
-    # Of new authorities nobody speaks before there is a reason to.
-    assert set(truths(status)) == {*true, "AuthoritiesCurrent"} or seen.problem
+    # Of new authorities and versions nobody speaks before there is a reason to.
+    assert set(truths(status)) == {*true, "AuthoritiesCurrent", "VersionCurrent"} or seen.problem
     assert waits_on(status) == waits
 
 
@@ -136,6 +144,7 @@ def test_unchanged_conditions_keep_their_transition_times() -> None:
     times = {condition.type: condition.last_transition_time for condition in third.conditions}
     assert times.pop(ConditionType.ACCEPTED) == START
     assert times.pop(ConditionType.AUTHORITIES_CURRENT) == START
+    assert times.pop(ConditionType.VERSION_CURRENT) == START
     assert set(times.values()) == {after(5)}
 
 
@@ -305,3 +314,54 @@ def test_api_has_answered_anew_only_after_the_cluster_woke() -> None:
     answers = status_of(cluster(waking), replace(ALL_WELL, nodes=()), after(10))
     assert answers.phase is Phase.WAKING
     assert has_answered(answers)
+
+
+def upgrading(stage: Stage, *, masters: tuple[MasterState, ...] = ALL_WELL.masters, **more: Any) -> Observation:
+    verdict = UpgradeVerdict(stage, "1.37.2", "1.36.5", "no minor may be skipped" if stage is Stage.REFUSED else "")
+    return replace(ALL_WELL, masters=masters, upgrade=verdict, nodes_version="1.37.2", **more)
+
+
+@pytest.mark.parametrize(
+    ("seen", "reason", "words"),
+    [
+        (upgrading(Stage.API), "UpgradingMasters", "from Kubernetes 1.36.5 to 1.37.2, first the API server"),
+        (upgrading(Stage.CONTROLLERS), "UpgradingMasters", "now controller manager and scheduler"),
+        (upgrading(Stage.STARTING), "UpgradingMasters", "the nodes come after them"),
+        (
+            upgrading(Stage.API, masters=(MasterState("kube-apiserver", ready=True, coming="no such flag"),)),
+            "UpgradingMasters",
+            "; waiting for kube-apiserver (no such flag)",
+        ),
+        (upgrading(Stage.REFUSED), "UpgradeRefused", "no minor may be skipped"),
+        (
+            upgrading(Stage.DONE, nodes=(replace_version("1.37.2"), replace_version("1.36.5"))),
+            "UpgradingNodes",
+            "nodes come to Kubernetes 1.37.2: 1 of 2 done",
+        ),
+        (
+            upgrading(Stage.DONE, nodes=(replace_version("1.36.5"),), stopped="node default-0 cannot be emptied"),
+            "UpgradeStopped",
+            "node default-0 cannot be emptied",
+        ),
+    ],
+)
+def test_an_upgrade_says_how_far_it_is(seen: Observation, reason: str, words: str) -> None:
+    status = status_of(cluster(), seen, START)
+    condition = status.conditions[-1]
+    assert (condition.type, condition.status, condition.reason) == (ConditionType.VERSION_CURRENT, "False", reason)
+    assert words in condition.message
+
+
+@pytest.mark.parametrize("version", ["1.37.2", ""])
+def test_nodes_of_the_wanted_version_and_those_that_never_said_theirs_are_no_upgrade(version: str) -> None:
+    status = status_of(cluster(), upgrading(Stage.DONE, nodes=(replace_version(version),)), START)
+    assert (status.conditions[-1].status, status.version) == ("True", "1.37.2")
+
+
+def test_masters_that_take_too_long_are_a_stop_and_the_old_version_is_still_told() -> None:
+    before = cluster().model_copy(update={"status": ClusterStatus(version="1.36.5")})
+    first = status_of(before, upgrading(Stage.API), START)
+    later = START + MASTERS_LIFE
+    second = status_of(before.model_copy(update={"status": first}), upgrading(Stage.API), later)
+    assert [status.conditions[-1].reason for status in (first, second)] == ["UpgradingMasters", "UpgradeStopped"]
+    assert (first.version, second.version) == ("1.36.5", "1.36.5")

@@ -23,6 +23,9 @@ async def test_budget_holds_the_pods_that_it_names_once_it_is_used_up() -> None:
     assert (uncounted.value.status, uncounted.value.reason) == (429, "TooManyRequests")
     counted = {"status": {"disruptionsAllowed": 1}}
     await api.patch(POD_DISRUPTION_BUDGETS, "web", counted, "default", subresource="status")
+    tried = {**eviction("web-0"), "deleteOptions": {"dryRun": ["All"]}}
+    for _ in range(2):
+        await api.create(PODS, tried, subresource="eviction")
     for name in ("web-0", "other"):
         await api.create(PODS, eviction(name), subresource="eviction")
     with pytest.raises(KubeApiError):

@@ -19,12 +19,12 @@ class MemoryNodes:
         self._numbers = itertools.count(1)
 
     def revision(self, cluster: Cluster, node: NodeAnnouncement) -> str:
-        """Return a digest of the machine's size, files and era."""
-        made_from = (node.pool.cpu, node.pool.memory_mib, sorted(node.files.items()), node.era)
+        """Return a digest of the machine's size, files, era and version."""
+        made_from = (node.pool.cpu, node.pool.memory_mib, sorted(node.files.items()), node.era, node.version)
         return hashlib.sha256(repr(made_from).encode()).hexdigest()[:16]
 
     async def ensure(self, cluster: Cluster, node: NodeAnnouncement) -> None:
-        """Keep the machine, or make a new one if its size, files or era changed."""
+        """Keep the machine, or make a new one if its size, files, era or version changed."""
         revision = self.revision(cluster, node)
         kept = self._machines.get((cluster.uid, node.name))
         if kept is None or kept.revision != revision:

@@ -73,7 +73,7 @@ class SandboxNodes:
         """Return the digest of the pod and the files that the announcement asks for."""
         kept = self._revisions.get((cluster.uid, node.name))
         if kept is None or kept[0] != node:
-            machine = node_manifests(cluster, node, self._images)[2]
+            machine = node_manifests(cluster, node, self._images.of(node.version))[2]
             kept = self._revisions[(cluster.uid, node.name)] = (node, _revision_of(machine["spec"]["template"]))
         return kept[1]
 
@@ -81,7 +81,7 @@ class SandboxNodes:
         """Apply the node's three objects, unless exactly they were applied before by this process."""
         if self._applied.get((cluster.uid, node.name)) == node:
             return
-        settings, credential, machine = node_manifests(cluster, node, self._images)
+        settings, credential, machine = node_manifests(cluster, node, self._images.of(node.version))
         await asyncio.gather(self._client.apply(CONFIG_MAPS, settings), self._client.apply(SECRETS, credential))
         await self._client.apply(STATEFUL_SETS, machine)
         self._applied[(cluster.uid, node.name)] = node

@@ -33,7 +33,8 @@ _BACKOFF_FIRST, _BACKOFF_LAST = 1.0, 30.0
 _SYSTEM_MIB, _SYSTEM_MILLICORES = 256, 100
 _PROGRAMS: Final = ("run-node", "enter-node", "haneul-node.service", "machine.sh")
 
-Pack = Callable[[], Awaitable[NodePack]]
+#: Gives the node image's files of a version of Kubernetes. Raises HostNotReadyError for one that is not there.
+Pack = Callable[[str], Awaitable[NodePack]]
 
 
 class MachineKeeper:
@@ -148,7 +149,7 @@ class MachineKeeper:
 
     async def _install(self, session: MachineSession, machine: Machine, node: NodeAnnouncement, *, fresh: bool) -> None:
         owner = self.claim.owner
-        pack = await self._pack()
+        pack = await self._pack(node.version)
         self._note("the machine is examined")
         if fresh and (said := refusal(await self._machines.examine(session, machine, owner))):
             raise HostNotReadyError(f"the machine does not fit: {said}", hint=f"'haneul machine check {self._name}'")
@@ -222,10 +223,10 @@ def revision_of(node: NodeAnnouncement) -> str:
     """Return a digest of everything that makes a node another one when it changes.
 
     The address and the preset of a registered machine never change. Authorities are not part of it, only their era:
-    the running node takes up a changed bundle. Neither is the node image: whenever it is built anew, all machines
-    would be emptied, one after the other.
+    the running node takes up a changed bundle. Of the node image it is the version of Kubernetes alone: whenever the
+    same is built anew, all machines would be emptied, one after the other.
     """
-    parts = [str(node.era), *(f"{name}\0{text}" for name, text in sorted(node.files.items()))]
+    parts = [str(node.era), node.version, *(f"{name}\0{text}" for name, text in sorted(node.files.items()))]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 

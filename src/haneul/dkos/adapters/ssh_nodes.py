@@ -38,7 +38,7 @@ class SshNodes:
         self._known: set[str] = set()
 
     def revision(self, cluster: Cluster, node: NodeAnnouncement) -> str:
-        """Return the digest of the node's files and era."""
+        """Return the digest of the node's files, era and version."""
         return revision_of(node)
 
     async def ensure(self, cluster: Cluster, node: NodeAnnouncement) -> None:

@@ -1,0 +1,1 @@
+"""What breaks things on this host, and mends them again."""

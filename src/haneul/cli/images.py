@@ -1,0 +1,269 @@
+"""``haneul image``: what a hub has, and what shall go or come back."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from haneul.cli.hub import CATALOG, MAINTENANCE, HubClient, HubContext, HubContexts, parse_image
+from haneul.cli.output import Column, Format, age, say, show
+from haneul.kernel.errors import InvalidInputError
+
+Output = Annotated[Format, typer.Option("--output", "-o", help="How to show the result.")]
+Repository = Annotated[str, typer.Argument(help="Name of the repository, without the hub's host.")]
+Image = Annotated[str, typer.Argument(help="REPOSITORY:TAG or REPOSITORY@DIGEST.")]
+Project = Annotated[str, typer.Option("--project", "-p", help="Only this project.")]
+
+image_app = typer.Typer(help="Images of a hub: what there is, what goes, what comes back.", no_args_is_help=True)
+
+
+@image_app.command()
+def login(
+    url: Annotated[str, typer.Argument(help="Where the hub is, such as https://hub.example.com:5443.")],
+    user: Annotated[str, typer.Option(help="Your name there; without it you come as anybody.")] = "",
+    secret_file: Annotated[Path | None, typer.Option(help="File with your secret.")] = None,
+    ca: Annotated[Path | None, typer.Option(help="Certificate authority of the hub.")] = None,
+) -> None:
+    """Sign in to a hub; the commands of this group talk to it from then on.
+
+    Examples:
+
+        haneul image login https://localhost:5443 --user alice --secret-file ./secret --ca ./hub/tls/ca.crt
+    """
+    if bool(user) != (secret_file is not None):
+        raise InvalidInputError("a user and a secret belong together", hint="give --user and --secret-file, or neither")
+    secret = secret_file.read_text().strip() if secret_file else ""
+    context = HubContext(url.rstrip("/"), user, ca.absolute() if ca else None)
+    with HubClient(context, secret) as client:
+        client.check()
+    HubContexts.default().sign_in(context, secret)
+    say(f"Signed in to {context.url}{f' as {user}' if user else ''}.")
+
+
+@image_app.command()
+def logout() -> None:
+    """Forget the hub and the secret.
+
+    Examples:
+
+        haneul image logout
+    """
+    HubContexts.default().sign_out()
+
+
+@image_app.command("list")
+def list_repositories(project: Project = "", output: Output = Format.TABLE) -> None:
+    """List repositories.
+
+    Examples:
+
+        haneul image list -p shop
+    """
+    query = {"project": project} if project else {}
+    with HubContexts.default().client() as client:
+        rows = client.list("repositories", scope=CATALOG, **query)
+    columns = [
+        Column("REPOSITORY", lambda row: row["name"]),
+        Column("TAGS", lambda row: str(row["tags"])),
+        Column("MANIFESTS", lambda row: str(row["manifests"])),
+        Column("PUSHED", lambda row: f"{age(row['updated'])} ago" if row["updated"] else "-"),
+    ]
+    show(rows, columns, output)
+
+
+@image_app.command()
+def tags(repository: Repository, output: Output = Format.TABLE) -> None:
+    """List the tags of a repository.
+
+    Examples:
+
+        haneul image tags shop/web
+
+        haneul image tags shop/web -o wide
+    """
+    with HubContexts.default().client() as client:
+        rows = client.list("tags", scope=_scope(repository, "pull"), repository=repository)
+    show(rows, _TAG_COLUMNS, output)
+
+
+@image_app.command("show")
+def show_image(image: Image, output: Output = Format.TABLE) -> None:
+    """Show an image: its manifest's parts, its other tags, and what refers to it.
+
+    Examples:
+
+        haneul image show shop/web:v1
+
+        haneul image show shop/web:v1 -o json
+    """
+    repository, reference = parse_image(image)
+    with HubContexts.default().client() as client:
+        found = client.get("image", scope=_scope(repository, "pull"), repository=repository, reference=reference)
+    if output not in (Format.TABLE, Format.WIDE, Format.CSV):
+        show([found], [Column("DIGEST", lambda row: row["digest"])], output, single=True)
+        return
+    columns = [
+        Column("PART", lambda row: row["part"]),
+        Column("DIGEST", lambda row: row["digest"]),
+        Column("BYTES", lambda row: str(row["bytes"])),
+        Column("WHAT", lambda row: row["what"]),
+    ]
+    show(list(_parts(found)), columns, output)
+
+
+@image_app.command()
+def delete(
+    image: Image,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it.")] = False,
+) -> None:
+    """Delete a tag, or by its digest a manifest with all tags that name it. For some days it can be brought back.
+
+    Examples:
+
+        haneul image delete shop/web:v1 --yes
+    """
+    repository, reference = parse_image(image)
+    if not yes:
+        raise InvalidInputError(f"{image} would be deleted", hint="add --yes")
+    with HubContexts.default().client() as client:
+        client.delete_manifest(repository, reference)
+    say(f"{image} is deleted. 'haneul image deleted {repository}' shows until when it can be brought back.")
+
+
+@image_app.command()
+def deleted(repository: Repository, output: Output = Format.TABLE) -> None:
+    """List what can be brought back.
+
+    Examples:
+
+        haneul image deleted shop/web
+    """
+    with HubContexts.default().client() as client:
+        rows = client.list("deletions", scope=_scope(repository, "delete"), repository=repository)
+    columns = [
+        Column("TAG", lambda row: row["tag"] or "-"),
+        Column("DIGEST", lambda row: row["digest"]),
+        Column("DELETED", lambda row: f"{age(row['deleted'])} ago"),
+        Column("BY", lambda row: row["by"]),
+        Column("UNTIL", lambda row: row["until"]),
+    ]
+    show(rows, columns, output)
+
+
+@image_app.command()
+def undelete(image: Image) -> None:
+    """Bring back a tag, or by its digest a manifest and the tags that were deleted with it.
+
+    Examples:
+
+        haneul image undelete shop/web:v1
+    """
+    repository, reference = parse_image(image)
+    body = {"repository": repository, "reference": reference}
+    with HubContexts.default().client() as client:
+        found = client.post("undelete", body, scope=_scope(repository, "delete"))
+    say(f"{image} is back: {found['digest']}")
+
+
+@image_app.command()
+def usage(project: Project = "", output: Output = Format.TABLE) -> None:
+    """Show what projects keep. A blob that several repositories of a project have counts once.
+
+    Examples:
+
+        haneul image usage
+    """
+    query = {"project": project} if project else {}
+    with HubContexts.default().client() as client:
+        rows = client.list("usage", scope=CATALOG, **query)
+    columns = [
+        Column("PROJECT", lambda row: row["project"]),
+        Column("REPOSITORIES", lambda row: str(row["repositories"])),
+        Column("TAGS", lambda row: str(row["tags"])),
+        Column("MANIFESTS", lambda row: str(row["manifests"])),
+        Column("BLOBS", lambda row: str(row["blobs"])),
+        Column("BYTES", lambda row: str(row["bytes"])),
+    ]
+    show(rows, columns, output)
+
+
+@image_app.command()
+def gc(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Collect now what nobody needs any more; the hub does so by itself every hour. Administrators only.
+
+    Examples:
+
+        haneul image gc --dry-run
+    """
+    from haneul.cli.progress import TerminalProgress  # noqa: PLC0415
+
+    with HubContexts.default().client() as client, TerminalProgress().stage("collection"):
+        done = client.post("collections", {"dryRun": dry_run}, scope=MAINTENANCE)
+    names = ("manifests", "links", "blobs", "bytes", "strays", "uploads")
+    columns = [Column(name.upper(), partial(_field, name)) for name in names]
+    show([done], columns, output, single=True)
+
+
+@image_app.command()
+def retention(
+    repository: Repository,
+    apply: Annotated[bool, typer.Option("--apply", help="Delete them.")] = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Show which tags the rules of the repository's project let go, and delete them if asked.
+
+    Examples:
+
+        haneul image retention shop/web
+
+        haneul image retention shop/web --apply
+    """
+    from haneul.cli.progress import TerminalProgress  # noqa: PLC0415
+
+    body = {"repository": repository, "dryRun": not apply}
+    with HubContexts.default().client() as client, TerminalProgress().stage("retention"):
+        done = client.post("retention", body, scope=_scope(repository, "pull,delete"))
+    show(done["items"], _TAG_COLUMNS, output)
+
+
+_TAG_COLUMNS = [
+    Column("TAG", lambda row: row["name"]),
+    Column("DIGEST", lambda row: row["digest"]),
+    Column("BYTES", lambda row: str(row["bytes"])),
+    Column("SET", lambda row: f"{age(row['updated'])} ago"),
+    Column("IMMUTABLE", lambda row: "yes" if row["immutable"] else "no"),
+    Column("TYPE", lambda row: row["mediaType"], wide=True),
+]
+
+
+def _field(name: str, row: dict[str, Any]) -> str:
+    return str(row[name])
+
+
+def _scope(repository: str, actions: str) -> str:
+    return f"repository:{repository}:{actions}"
+
+
+def _parts(found: dict[str, Any]) -> Any:
+    manifest = found["manifest"]
+    yield _row("manifest", found, f"{found['mediaType']}, tags: {' '.join(found['tags']) or '-'}")
+    if "config" in manifest:
+        yield _row("config", manifest["config"], manifest["config"]["mediaType"])
+    for layer in manifest.get("layers", []):
+        yield _row("layer", layer, layer["mediaType"])
+    for entry in manifest.get("manifests", []):
+        platform = entry.get("platform", {})
+        words = "/".join(str(platform[key]) for key in ("os", "architecture", "variant") if key in platform)
+        yield _row("image", entry, words or entry["mediaType"])
+    for entry in found["referrers"]:
+        yield _row("referrer", entry, entry["artifactType"])
+
+
+def _row(part: str, entry: dict[str, Any], what: str) -> dict[str, Any]:
+    return {"part": part, "digest": entry["digest"], "bytes": entry["size"], "what": what}

@@ -1,0 +1,294 @@
+"""Accounts and projects' rules in one file, for a registry that runs alone.
+
+```yaml
+users:
+  alice:
+    hash: $argon2id$…
+    admin: false
+    projects: {shop: writer, "*": reader}
+projects:
+  shop: {public: true, immutableTags: ["v*"], retention: {newest: 10, days: 30, keep: ["v*"]}, untaggedDays: 30}
+```
+
+The file holds no secret, only hashes (Argon2id, RFC 9106). The server takes up a changed file with the next question.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import re
+import secrets
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import structlog
+import yaml
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic.alias_generators import to_camel
+
+from haneul.d2hub.model import EVERY_ACTION, Account, Action
+from haneul.d2hub.rules import ProjectRules, Retention
+from haneul.kernel.clock import Clock
+from haneul.kernel.errors import ConflictError, InvalidInputError, NotFoundError, UnavailableError
+from haneul.kernel.files import write_atomically
+
+_log = structlog.get_logger(__name__)
+_REMEMBER_SECONDS: Final = 30.0
+_REMEMBER_MOST: Final = 1000
+_LOCK_SECONDS: Final = 10.0
+#: Secrets that wait to be checked: of all clients, of one, and those of one that stand in nobody else's way.
+_MOST_WAITING: Final = 64
+_MOST_OF_ONE: Final = 4
+_MOST_WAITING_OF_ONE: Final = 100
+_USER: Final = re.compile(r"[a-z0-9]([-._a-z0-9]{0,62}[a-z0-9])?")
+ALL_PROJECTS: Final = "*"
+
+
+class Role(StrEnum):
+    """What somebody is in a project."""
+
+    READER = "reader"
+    WRITER = "writer"
+    OWNER = "owner"
+
+
+_ALLOWED: Final[Mapping[Role, frozenset[Action]]] = {
+    Role.READER: frozenset({Action.PULL}),
+    Role.WRITER: frozenset({Action.PULL, Action.PUSH}),
+    Role.OWNER: EVERY_ACTION,
+}
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra="forbid", alias_generator=to_camel, populate_by_name=True)
+
+
+class _User(_Entry):
+    hash: str
+    admin: bool = False
+    projects: dict[str, Role] = {}
+
+
+class _Retention(_Entry):
+    newest: Annotated[int, Field(ge=0)] = 0
+    days: Annotated[int, Field(ge=0)] = 0
+    keep: list[str] = []
+
+
+class _Project(_Entry):
+    public: bool = False
+    immutable_tags: list[Annotated[str, StringConstraints(min_length=1)]] = []
+    retention: _Retention | None = None
+    untagged_days: Annotated[int, Field(ge=0)] | None = None
+
+
+class _File(_Entry):
+    users: dict[str, _User] = {}
+    projects: dict[str, _Project] = {}
+
+
+@dataclass
+class _Read:
+    """What the file said when it was read, and which file that was."""
+
+    mark: tuple[int, int, int] | None = None
+    content: _File = field(default_factory=_File)
+
+
+@dataclass
+class _Turns:
+    """Sign-ins of one client: so many at once wait with those of others, the rest for each other."""
+
+    free: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_MOST_OF_ONE))
+    waiting: int = 0
+
+
+class FileAccounts:
+    """Accounts and rules of one file."""
+
+    def __init__(self, path: Path, *, clock: Clock) -> None:
+        self._path = path
+        self._clock = clock
+        self._read = _Read()
+        self._hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
+        # Of no user: what is checked when there is none, so that the answer takes as long.
+        self._decoy = self._hasher.hash(secrets.token_urlsafe(32))
+        self._checked: OrderedDict[tuple[str, str], float] = OrderedDict()
+        # Hashing takes a core and 19 MiB; who guesses secrets shall not get all of either.
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix="sign-in")
+        self._waiting = 0
+        self._turns: dict[str, _Turns] = {}
+
+    async def sign_in(self, name: str, secret: str, *, client: str = "") -> Account | None:
+        """Check a secret, in turn with others of the same client."""
+        turns = self._turns.setdefault(client, _Turns())
+        if turns.waiting >= _MOST_WAITING_OF_ONE:
+            raise _too_many()
+        turns.waiting += 1
+        try:
+            async with turns.free:
+                return await self._signed_in(name, secret)
+        finally:
+            turns.waiting -= 1
+            if not turns.waiting:
+                self._turns.pop(client, None)
+
+    async def _signed_in(self, name: str, secret: str) -> Account | None:
+        user = self._content().users.get(name)
+        hashed = self._decoy if user is None else user.hash
+        key = (hashed, hashlib.sha256(secret.encode()).hexdigest())
+        if user is not None and (until := self._checked.get(key)) and self._clock.monotonic() < until:
+            return Account(name, user.admin)
+        if self._waiting >= _MOST_WAITING:
+            raise _too_many()
+        self._waiting += 1
+        try:
+            right = await asyncio.get_running_loop().run_in_executor(self._threads, self._verified, hashed, secret)
+        finally:
+            self._waiting -= 1
+        if user is None or not right:
+            return None
+        self._checked[key] = self._clock.monotonic() + _REMEMBER_SECONDS
+        while len(self._checked) > _REMEMBER_MOST:
+            self._checked.popitem(last=False)
+        return Account(name, user.admin)
+
+    async def account(self, name: str) -> Account | None:
+        """Look somebody up."""
+        user = self._content().users.get(name)
+        return None if user is None else Account(name, user.admin)
+
+    async def allowed(self, account: Account | None, project: str) -> frozenset[Action]:
+        """Return the actions of somebody's role, and what everybody may."""
+        content = self._content()
+        open_to_all = _ALLOWED[Role.READER] if self.rules(project).public else frozenset()
+        user = content.users.get(account.name) if account else None
+        if user is None:
+            return open_to_all
+        if user.admin:
+            return EVERY_ACTION
+        roles = [user.projects[key] for key in (project, ALL_PROJECTS) if key in user.projects]
+        return open_to_all.union(*(_ALLOWED[role] for role in roles))
+
+    def rules(self, project: str) -> ProjectRules:
+        """Return what the file says of a project."""
+        said = self._content().projects.get(project)
+        if said is None:
+            return ProjectRules()
+        policy = said.retention
+        retention = None if policy is None else Retention(policy.newest, policy.days, tuple(policy.keep))
+        return ProjectRules(said.public, tuple(said.immutable_tags), retention, said.untagged_days)
+
+    def users(self) -> list[dict[str, Any]]:
+        """Return everybody, without hashes."""
+        return [
+            {"name": name, "admin": user.admin, "projects": {key: str(role) for key, role in user.projects.items()}}
+            for name, user in sorted(self._content().users.items())
+        ]
+
+    def projects(self) -> dict[str, ProjectRules]:
+        """Return the projects that have rules."""
+        return {name: self.rules(name) for name in sorted(self._content().projects)}
+
+    def add_user(self, name: str, secret: str, *, admin: bool, projects: Mapping[str, Role]) -> None:
+        """Add somebody. Raises ConflictError if there is such a user."""
+        if not _USER.fullmatch(name):
+            raise InvalidInputError(
+                f"{name!r} is no user name", hint="small letters, digits, '-', '.' and '_', at most 64 characters"
+            )
+        with self._changing() as content:
+            if name in content.users:
+                raise ConflictError(f"there is a user {name}", hint="remove that one first, or take another name")
+            content.users[name] = _User(hash=self._hasher.hash(secret), admin=admin, projects=dict(projects))
+
+    def set_secret(self, name: str, secret: str) -> None:
+        """Give somebody another secret. Raises NotFoundError."""
+        with self._changing() as content:
+            _user(content, name).hash = self._hasher.hash(secret)
+
+    def remove_user(self, name: str) -> None:
+        """Remove somebody. Raises NotFoundError."""
+        with self._changing() as content:
+            _user(content, name)
+            del content.users[name]
+
+    def set_project(
+        self, name: str, *, public: bool | None = None, immutable_tags: list[str] | None = None
+    ) -> ProjectRules:
+        """Change a project's rules; None leaves one as it is."""
+        with self._changing() as content:
+            project = content.projects.setdefault(name, _Project())
+            if public is not None:
+                project.public = public
+            if immutable_tags is not None:
+                project.immutable_tags = immutable_tags
+        return self.rules(name)
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[_File]:
+        """Read the file, let it be changed, write it; one process at a time."""
+        try:
+            with FileLock(self._path.with_name(f"{self._path.name}.lock"), timeout=_LOCK_SECONDS):
+                content = self._parse().model_copy(deep=True)
+                yield content
+                text = yaml.safe_dump(content.model_dump(mode="json", by_alias=True, exclude_defaults=True))
+                write_atomically(self._path, text, mode=0o600, owner=self._owner())
+        except Timeout as error:
+            raise UnavailableError(f"another command is changing {self._path}", hint="try again") from error
+
+    def _content(self) -> _File:
+        """Return what the file says, read again if it is another one. What cannot be read changes nothing."""
+        try:
+            found = self._path.stat()
+            mark = (found.st_ino, found.st_mtime_ns, found.st_size)
+        except OSError:
+            mark = None
+        if mark != self._read.mark:
+            try:
+                content = self._parse()
+            except InvalidInputError as error:
+                if self._read.mark is None:
+                    raise
+                _log.error("the accounts file cannot be read; what it said before holds", error=error.detail)
+                content = self._read.content
+            self._read = _Read(mark, content)
+        return self._read.content
+
+    def _parse(self) -> _File:
+        try:
+            return _File.model_validate(yaml.safe_load(self._path.read_text()) or {})
+        except FileNotFoundError:
+            return _File()
+        except (OSError, UnicodeDecodeError, yaml.YAMLError, ValidationError) as error:
+            raise InvalidInputError(f"{self._path} cannot be read: {error}", hint="mend the file") from error
+
+    def _owner(self) -> tuple[int, int]:
+        """Return whose file this is, or will be: the registry's, also if another user runs a command beside it."""
+        found = (self._path if self._path.exists() else self._path.parent).stat()
+        return found.st_uid, found.st_gid
+
+    def _verified(self, hashed: str, secret: str) -> bool:
+        try:
+            return self._hasher.verify(hashed, secret)
+        except (VerificationError, InvalidHashError):
+            return False
+
+
+def _too_many() -> UnavailableError:
+    return UnavailableError("too many sign in at once", hint="try again in a few seconds")
+
+
+def _user(content: _File, name: str) -> _User:
+    if name not in content.users:
+        raise NotFoundError(f"there is no user {name}", hint="'haneul d2hub user list' shows them")
+    return content.users[name]

@@ -1,0 +1,327 @@
+"""What repositories have, in SQL that SQLite and PostgreSQL both understand. Registries run on SQLite.
+
+In SQLite one transaction writes at a time. Where several do, the same promises rest on rows: whoever relies on a blob
+writes its row (``touched``), whoever removes it asks for that very value in the same statement, so one of the two sees
+the other; whoever relies on a manifest, or deletes it, locks its row first.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, delete, exists, func, select, update
+
+from haneul.d2hub.adapters.sql_database import SqlDatabase, reads, writes
+from haneul.d2hub.digests import is_digest
+from haneul.d2hub.errors import ManifestBlobUnknownError, TagImmutableError, UnsupportedError
+from haneul.d2hub.model import DeletionOrder, LinkedBlob, ManifestPush, StoredBlob, StoredManifest
+from haneul.d2hub.names import project_of
+from haneul.d2hub.tables import blobs, deleted_tags, links, manifests, references, repositories, tags
+
+#: Values in one statement; SQLite takes 32,766, PostgreSQL's protocol 65,535.
+_MOST_VALUES: Final = 500
+_FIND: Final = select(repositories.c.id).where(repositories.c.name == bindparam("name"))
+_TAGGED: Final = (
+    select(tags.c.digest)
+    .where(tags.c.repository == bindparam("of_repository"), tags.c.name == bindparam("tag"))
+    .with_for_update()
+)
+_SOME: Final = and_(
+    links.c.repository == bindparam("of_repository"),
+    links.c.digest.in_(bindparam("digests", expanding=True)),
+    links.c.deleted.is_(None),
+)
+_HOLD: Final = update(links).where(_SOME)
+_HELD: Final = select(links.c.digest).where(_SOME)
+
+
+class SqlMetadata:
+    """Blobs, manifests and tags of repositories, in one database."""
+
+    def __init__(self, database: SqlDatabase) -> None:
+        self.database = database
+        # Statements of every push are made once: to make one costs as much as to run it.
+        new = database.insert(blobs)
+        touched = {"touched": new.excluded.touched}
+        self._keep = new.on_conflict_do_update(index_elements=[blobs.c.digest], set_=touched).returning(
+            blobs.c.key, blobs.c.size
+        )
+        new = database.insert(links)
+        again = {"touched": new.excluded.touched, "deleted": None}
+        self._link_one = new.on_conflict_do_update(index_elements=[links.c.repository, links.c.digest], set_=again)
+        new = database.insert(manifests)
+        said = {name: new.excluded[name] for name in ("media_type", "pushed", "released")}
+        self._write_one = new.on_conflict_do_update(
+            index_elements=[manifests.c.repository, manifests.c.digest],
+            set_={**said, "deleted": None, "deleted_by": None},
+        )
+        self._refer = database.insert(references).on_conflict_do_nothing()
+        new = database.insert(tags)
+        moved = {"digest": new.excluded.digest, "updated": new.excluded.updated}
+        self._set_tag = new.on_conflict_do_update(index_elements=[tags.c.repository, tags.c.name], set_=moved)
+
+    @reads
+    def blob(self, connection: Connection, repository: str, digest: str) -> LinkedBlob | None:
+        """Look a blob up."""
+        query = (
+            select(blobs.c.key, blobs.c.size, links.c.touched)
+            .join(links, links.c.digest == blobs.c.digest)
+            .join(repositories, repositories.c.id == links.c.repository)
+            .where(repositories.c.name == repository, links.c.digest == digest, links.c.deleted.is_(None))
+        )
+        row = connection.execute(query).one_or_none()
+        return None if row is None else LinkedBlob(StoredBlob(digest, row.key, row.size), aware(row.touched))
+
+    @writes
+    def link_blob(
+        self, connection: Connection, repository: str, stored: StoredBlob, *, now: datetime, lost_key: str = ""
+    ) -> StoredBlob:
+        """Write content down if it is new or was lost, and the repository's link to it."""
+        if lost_key:
+            lost = and_(blobs.c.digest == stored.digest, blobs.c.key == lost_key)
+            connection.execute(update(blobs).where(lost).values(key=stored.key, size=stored.size))
+        values = {"digest": stored.digest, "key": stored.key, "size": stored.size, "touched": now}
+        row = connection.execute(self._keep, values).one()
+        self._link(connection, self._repository(connection, repository, now), stored.digest, now)
+        return StoredBlob(stored.digest, row.key, row.size)
+
+    @writes
+    def mount_blob(self, connection: Connection, digest: str, *, source: str, target: str, now: datetime) -> bool:
+        """Touch the content, so that it stays, then link it."""
+        linked = (
+            select(links.c.digest)
+            .join(repositories, repositories.c.id == links.c.repository)
+            .where(repositories.c.name == source, links.c.digest == digest, links.c.deleted.is_(None))
+        )
+        touched = connection.execute(update(blobs).where(blobs.c.digest == digest).values(touched=now))
+        if not touched.rowcount or connection.execute(linked).one_or_none() is None:
+            return False
+        self._link(connection, self._repository(connection, target, now), digest, now)
+        return True
+
+    @writes
+    def touch_blob(self, connection: Connection, repository: str, digest: str, *, now: datetime) -> bool:
+        """Touch a link."""
+        mine = links.c.repository == _id_of(repository)
+        change = update(links).where(mine, links.c.digest == digest, links.c.deleted.is_(None)).values(touched=now)
+        return bool(connection.execute(change).rowcount)
+
+    @writes
+    def delete_blob(self, connection: Connection, repository: str, digest: str, *, now: datetime) -> bool:
+        """Mark a link as deleted; content goes with a collection."""
+        found = _find(connection, repository)
+        if found is None:
+            return False
+        mine = and_(links.c.repository == found, links.c.digest == digest, links.c.deleted.is_(None))
+        # The change first: it holds the row that a push of a manifest has to touch.
+        if not connection.execute(update(links).where(mine).values(deleted=now, touched=now)).rowcount:
+            return False
+        if (user := _live_user(connection, found, digest)) is not None:
+            raise UnsupportedError(f"the manifest {user} needs the blob {digest}", hint="delete the manifest first")
+        return True
+
+    @reads
+    def manifest(self, connection: Connection, repository: str, reference: str) -> StoredManifest | None:
+        """Look a manifest up by its digest or a tag."""
+        query = (
+            select(manifests.c.digest, manifests.c.media_type, manifests.c.content, manifests.c.subject)
+            .join(repositories, repositories.c.id == manifests.c.repository)
+            .where(repositories.c.name == repository, manifests.c.deleted.is_(None))
+        )
+        if is_digest(reference):
+            query = query.where(manifests.c.digest == reference)
+        else:
+            named = and_(tags.c.repository == manifests.c.repository, tags.c.digest == manifests.c.digest)
+            query = query.join(tags, named).where(tags.c.name == reference)
+        row = connection.execute(query).one_or_none()
+        return None if row is None else StoredManifest(row.digest, row.media_type, row.content, row.subject)
+
+    @writes
+    def put_manifest(self, connection: Connection, change: ManifestPush) -> None:
+        """Check that everything is there, hold it, and write the manifest and its tag."""
+        found = self._repository(connection, change.repository, change.now)
+        before = _tagged(connection, found, change.tag) if change.tag else None
+        if change.immutable and before not in (None, change.digest):
+            raise TagImmutableError(
+                f"{change.repository}:{change.tag} names {before} and stays so", hint="push under another tag"
+            )
+        _hold_references(connection, found, change)
+        self._write_manifest(connection, found, change)
+        if change.tag:
+            self._write_tag(connection, found, change, before)
+
+    @writes
+    def delete(self, connection: Connection, deletion: DeletionOrder) -> bool:
+        """Delete a tag or a manifest."""
+        found = _find(connection, deletion.repository)
+        if found is None:
+            return False
+        if is_digest(deletion.reference):
+            return _delete_manifest(connection, found, deletion)
+        which = tags.c.name == deletion.reference
+        if (seen := deletion.expected) is not None:
+            which = and_(which, tags.c.digest == seen.digest, tags.c.updated == seen.updated)
+        return _delete_tags(connection, found, which, deletion) > 0
+
+    def _repository(self, connection: Connection, name: str, now: datetime) -> int:
+        found = _find(connection, name)
+        if found is not None:
+            return found
+        values = {"name": name, "project": project_of(name), "created": now}
+        connection.execute(self.database.insert(repositories).values(values).on_conflict_do_nothing())
+        made = _find(connection, name)
+        if made is None:
+            raise AssertionError(f"the repository {name} was just made")
+        return made
+
+    def _link(self, connection: Connection, repository: int, digest: str, now: datetime) -> None:
+        connection.execute(self._link_one, {"repository": repository, "digest": digest, "touched": now})
+
+    def _write_manifest(self, connection: Connection, repository: int, change: ManifestPush) -> None:
+        parsed = change.manifest
+        values = {
+            "repository": repository,
+            "digest": change.digest,
+            "media_type": parsed.media_type,
+            "content": change.content,
+            "size": len(change.content),
+            "content_size": parsed.content_size,
+            "subject": parsed.subject,
+            "artifact_type": parsed.artifact_type,
+            "annotations": json.dumps(dict(parsed.annotations)),
+            "pushed": change.now,
+            "released": change.now,
+        }
+        connection.execute(self._write_one, values)
+        rows = [{"repository": repository, "manifest": change.digest, "target": target} for target in parsed.references]
+        if rows:
+            connection.execute(self._refer, rows)
+
+    def _write_tag(self, connection: Connection, repository: int, change: ManifestPush, before: str | None) -> None:
+        if before is not None and before != change.digest:
+            gone = {"repository": repository, "name": change.tag, "digest": before}
+            gone |= {"deleted": change.now, "deleted_by": change.by}
+            connection.execute(self.database.insert(deleted_tags).values(gone))
+            _release(connection, repository, [before], change.now)
+        values = {"repository": repository, "name": change.tag, "digest": change.digest, "updated": change.now}
+        connection.execute(self._set_tag, values)
+
+
+def _hold_references(connection: Connection, repository: int, change: ManifestPush) -> None:
+    """Make sure that everything a manifest refers to is there and stays. Raises ManifestBlobUnknownError."""
+    missing: list[str] = []
+    for part in _parts(change.manifest.blobs):
+        missing += _without_blob(connection, repository, part, change.now)
+    for part in _parts(change.manifest.elsewhere):
+        connection.execute(_HOLD, {"of_repository": repository, "digests": part, "touched": change.now})
+    for part in _parts(change.manifest.manifests):
+        children = select(manifests.c.digest).where(
+            manifests.c.repository == repository, manifests.c.digest.in_(part), manifests.c.deleted.is_(None)
+        )
+        there = set(connection.execute(children.with_for_update()).scalars())
+        missing += _without_blob(connection, repository, [one for one in part if one not in there], change.now)
+    if missing:
+        raise ManifestBlobUnknownError(
+            f"{change.repository} does not have {', '.join(missing[:10])}",
+            hint="push what a manifest refers to before the manifest",
+        )
+
+
+def _without_blob(connection: Connection, repository: int, digests: Sequence[str], now: datetime) -> list[str]:
+    """Touch blobs, so that they stay; return those that are not there."""
+    if not digests:
+        return []
+    which = {"of_repository": repository, "digests": digests}
+    if connection.execute(_HOLD, {**which, "touched": now}).rowcount == len(digests):
+        return []
+    there = set(connection.execute(_HELD, which).scalars())
+    return [digest for digest in digests if digest not in there]
+
+
+def _delete_tags(connection: Connection, repository: int, which: ColumnElement[bool], deletion: DeletionOrder) -> int:
+    """Delete tags and note what they named; return how many. Raises TagImmutableError, which takes all back."""
+    gone = delete(tags).where(tags.c.repository == repository, which).returning(tags.c.name, tags.c.digest)
+    noted = {"repository": repository, "deleted": deletion.now, "deleted_by": deletion.by}
+    rows = [{**noted, "name": row.name, "digest": row.digest} for row in connection.execute(gone)]
+    for row in rows:
+        if deletion.stays(row["name"]):
+            raise TagImmutableError(
+                f"{deletion.repository}:{row['name']} stays, by the rules of its project",
+                hint="an owner can change the rules",
+            )
+    if rows:
+        connection.execute(deleted_tags.insert(), rows)
+        _release(connection, repository, list({row["digest"] for row in rows}), deletion.now)
+    return len(rows)
+
+
+def _release(connection: Connection, repository: int, digests: Sequence[str], now: datetime) -> None:
+    """Note that a tag left manifests."""
+    for part in _parts(digests):
+        here = and_(manifests.c.repository == repository, manifests.c.digest.in_(part))
+        connection.execute(update(manifests).where(here).values(released=now))
+
+
+def _delete_manifest(connection: Connection, repository: int, deletion: DeletionOrder) -> bool:
+    """Mark a manifest as deleted, and delete the tags that name it."""
+    digest = deletion.reference
+    mine = and_(manifests.c.repository == repository, manifests.c.digest == digest, manifests.c.deleted.is_(None))
+    if connection.execute(select(manifests.c.digest).where(mine).with_for_update()).one_or_none() is None:
+        return False
+    if (user := _live_user(connection, repository, digest)) is not None:
+        raise UnsupportedError(f"the index {user} refers to {digest}", hint="delete the index first")
+    _delete_tags(connection, repository, tags.c.digest == digest, deletion)
+    connection.execute(update(manifests).where(mine).values(deleted=deletion.now, deleted_by=deletion.by))
+    return True
+
+
+def _live_user(connection: Connection, repository: int, target: str) -> str | None:
+    """Return a manifest, not deleted, that refers to ``target``."""
+    query = (
+        select(references.c.manifest)
+        .join(
+            manifests,
+            and_(manifests.c.repository == references.c.repository, manifests.c.digest == references.c.manifest),
+        )
+        .where(references.c.repository == repository, references.c.target == target, manifests.c.deleted.is_(None))
+        .limit(1)
+    )
+    found: str | None = connection.execute(query).scalar_one_or_none()
+    return found
+
+
+def _find(connection: Connection, name: str) -> int | None:
+    found: int | None = connection.execute(_FIND, {"name": name}).scalar_one_or_none()
+    return found
+
+
+def _tagged(connection: Connection, repository: int, tag: str) -> str | None:
+    found: str | None = connection.execute(_TAGGED, {"of_repository": repository, "tag": tag}).scalar_one_or_none()
+    return found
+
+
+def _id_of(repository: str) -> Any:
+    return select(repositories.c.id).where(repositories.c.name == repository).scalar_subquery()
+
+
+def _parts(values: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(values), _MOST_VALUES):
+        yield values[start : start + _MOST_VALUES]
+
+
+def referenced(target: ColumnElement[str], repository: ColumnElement[int]) -> ColumnElement[bool]:
+    """Say whether a manifest of the repository, deleted or not, refers to something."""
+    return exists().where(references.c.repository == repository, references.c.target == target)
+
+
+def counted(query: Select[Any]) -> Select[int]:
+    """Return how many rows a query has."""
+    return select(func.count()).select_from(query.subquery())
+
+
+def aware(moment: datetime) -> datetime:
+    """Return a moment of the database in UTC; SQLite keeps no time zone."""
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

@@ -1,0 +1,48 @@
+"""Counts of requests and bytes for Prometheus (text exposition format 0.0.4)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Final
+
+from haneul.d2hub.exchange import Reply
+
+_METHODS: Final = frozenset({"GET", "HEAD", "PUT", "POST", "PATCH", "DELETE"})
+
+
+class Metrics:
+    """What this process has done since it began."""
+
+    media_type = "text/plain; version=0.0.4; charset=utf-8"
+
+    def __init__(self) -> None:
+        self._requests: Counter[tuple[str, int]] = Counter()
+        self._sent = 0
+        self._received = 0
+
+    def count(self, method: str, reply: Reply) -> None:
+        """Count a request that was answered."""
+        self._requests[method if method in _METHODS else "other", reply.status] += 1
+        if method == "GET" and reply.content is not None:
+            if reply.part is not None:
+                self._sent += reply.part[1] - reply.part[0] + 1
+            else:
+                self._sent += len(reply.content) if isinstance(reply.content, bytes) else reply.content.size
+
+    def received(self, count: int) -> None:
+        """Count bytes of bodies."""
+        self._received += count
+
+    def text(self) -> bytes:
+        """Return everything for Prometheus."""
+        lines = ["# HELP d2hub_requests_total Requests that were answered.", "# TYPE d2hub_requests_total counter"]
+        lines += [
+            f'd2hub_requests_total{{method="{method}",status="{status}"}} {count}'
+            for (method, status), count in sorted(self._requests.items())
+        ]
+        for name, what, value in (
+            ("d2hub_sent_bytes_total", "Bytes of content in answers.", self._sent),
+            ("d2hub_received_bytes_total", "Bytes of bodies that arrived.", self._received),
+        ):
+            lines += [f"# HELP {name} {what}", f"# TYPE {name} counter", f"{name} {value}"]
+        return ("\n".join(lines) + "\n").encode()

@@ -1,0 +1,203 @@
+"""Values of D2Hub: who calls, what is kept, what is served. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+
+from haneul.d2hub.manifests import Manifest
+
+
+class Action(StrEnum):
+    """What may be done with a repository, in the words of token scopes."""
+
+    PULL = "pull"
+    PUSH = "push"
+    DELETE = "delete"
+
+
+EVERY_ACTION = frozenset(Action)
+
+
+@dataclass(frozen=True)
+class Account:
+    """Somebody who proved who they are."""
+
+    name: str
+    admin: bool = False
+
+
+@dataclass(frozen=True)
+class Grant:
+    """What a token says: whose it is and what it allows until it ends (seconds since the epoch)."""
+
+    account: str
+    ends: float
+    repositories: Mapping[str, frozenset[Action]] = field(default_factory=dict)
+    #: What was asked for when the token was given out, granted or not.
+    asked: Mapping[str, frozenset[Action]] = field(default_factory=dict)
+    catalog: bool = False
+    maintenance: bool = False
+
+    def allows(self, repository: str, action: Action) -> bool:
+        """Say whether the token allows an action."""
+        return action in self.repositories.get(repository, ())
+
+
+@dataclass(frozen=True)
+class FileContent:
+    """Bytes in a file of this machine."""
+
+    path: Path
+    size: int
+
+
+@dataclass(frozen=True)
+class BytesContent:
+    """Bytes in memory."""
+
+    data: bytes
+
+    @property
+    def size(self) -> int:
+        """Return how many there are."""
+        return len(self.data)
+
+
+Content = FileContent | BytesContent
+
+
+@dataclass(frozen=True)
+class StoredBlob:
+    """Content that lies in the store under a key of its own; another copy of the same content has another key."""
+
+    digest: str
+    key: str
+    size: int
+
+
+@dataclass(frozen=True)
+class LinkedBlob:
+    """A blob as one repository has it. ``touched`` is when somebody last relied on it."""
+
+    stored: StoredBlob
+    touched: datetime
+
+
+@dataclass(frozen=True)
+class StoredManifest:
+    """A manifest as one repository has it."""
+
+    digest: str
+    media_type: str
+    content: bytes
+    subject: str | None = None
+
+
+@dataclass(frozen=True)
+class ManifestPush:
+    """A manifest that is to be taken, what was read from it, and the tag that shall name it, if any.
+
+    ``immutable`` says that the tag, once set, stays what it is.
+    """
+
+    repository: str
+    digest: str
+    content: bytes
+    manifest: Manifest
+    now: datetime
+    by: str
+    tag: str = ""
+    immutable: bool = False
+
+
+@dataclass(frozen=True)
+class DeletionOrder:
+    """A tag or manifest that is to be deleted, and who said so.
+
+    With ``expected`` a tag is only deleted if nobody set it since. Tags for which ``stays`` holds are not taken away.
+    """
+
+    repository: str
+    reference: str
+    now: datetime
+    by: str
+    expected: TagEntry | None = None
+    stays: Callable[[str], bool] = field(default=lambda _: False)
+
+
+@dataclass(frozen=True)
+class Referrer:
+    """A manifest that names another as its subject, as the referrers list describes it."""
+
+    digest: str
+    media_type: str
+    size: int
+    artifact_type: str
+    annotations: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class ReferrersPage:
+    """Some of a manifest's referrers, and whether there are more after the last."""
+
+    entries: tuple[Referrer, ...] = ()
+    more: bool = False
+
+
+@dataclass(frozen=True)
+class TagEntry:
+    """A tag and what it names."""
+
+    name: str
+    digest: str
+    media_type: str
+    size: int
+    updated: datetime
+
+
+@dataclass(frozen=True)
+class RepositoryEntry:
+    """A repository, with counts."""
+
+    name: str
+    tags: int
+    manifests: int
+    updated: datetime | None
+
+
+@dataclass(frozen=True)
+class Deletion:
+    """Something that was deleted and can still be brought back: a tag, or a manifest when ``tag`` is empty."""
+
+    tag: str
+    digest: str
+    deleted: datetime
+    by: str
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a project keeps; a blob that several of its repositories have counts once."""
+
+    project: str
+    repositories: int
+    manifests: int
+    tags: int
+    blobs: int
+    blob_bytes: int
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What a collection removed, or would."""
+
+    manifests: int = 0
+    links: int = 0
+    blobs: int = 0
+    bytes: int = 0
+    strays: int = 0
+    uploads: int = 0

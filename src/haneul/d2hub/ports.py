@@ -1,0 +1,230 @@
+"""What D2Hub needs of others: a store of blobs, what is known of them, and accounts."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
+from typing import Protocol
+
+from haneul.d2hub.model import (
+    Account,
+    Action,
+    Collected,
+    Content,
+    Deletion,
+    DeletionOrder,
+    LinkedBlob,
+    ManifestPush,
+    ReferrersPage,
+    RepositoryEntry,
+    StoredBlob,
+    StoredManifest,
+    TagEntry,
+    Usage,
+)
+
+
+class BlobStore(Protocol):
+    """Keeps immutable content under keys that are never used twice, and the uploads that become such content.
+
+    An upload belongs to a scope, which is its repository's name: under another scope it is not there. What is
+    acknowledged survives a crash of the machine: ``finish`` returns when content and its name are on the disk.
+    Errors: BlobUploadUnknownError, DigestInvalidError, BlobUploadInvalidError, StorageFullError.
+    """
+
+    async def begin(self, scope: str) -> str:
+        """Begin an upload and return its id."""
+        ...
+
+    async def append(self, scope: str, upload: str, parts: AsyncIterator[bytes], *, at: int | None = None) -> int:
+        """Add bytes to an upload, at its end, and return its size; ``at`` is where the caller thinks that is.
+
+        Whatever arrived before ``parts`` failed stays; nothing does of what there is no room for. Raises
+        RangeNotSatisfiableError if ``at`` is not the end.
+        """
+        ...
+
+    async def size(self, scope: str, upload: str) -> int:
+        """Return how many bytes an upload has."""
+        ...
+
+    async def finish(self, scope: str, upload: str, digest: str) -> StoredBlob:
+        """Make an upload's bytes content, durably, if ``digest`` is theirs; the upload is over.
+
+        If it is not theirs, the upload is over too: no more bytes could make it right.
+        """
+        ...
+
+    async def cancel(self, scope: str, upload: str) -> None:
+        """Forget an upload."""
+        ...
+
+    async def content(self, key: str) -> Content | None:
+        """Return content, or None if it is not there."""
+        ...
+
+    async def remove(self, keys: Sequence[str]) -> None:
+        """Remove content; what is not there does not matter."""
+        ...
+
+    async def strays(self, *, older_than: float) -> tuple[Sequence[str], Sequence[tuple[str, str]]]:
+        """Return the keys of content, and scope marks and ids of uploads, unchanged for that many seconds."""
+        ...
+
+    async def abandon(self, uploads: Sequence[tuple[str, str]]) -> None:
+        """Remove uploads that :meth:`strays` named."""
+        ...
+
+
+class Accounts(Protocol):
+    """Who there is, and what they may do in a project, which is the first part of repositories' names."""
+
+    async def sign_in(self, name: str, secret: str, *, client: str = "") -> Account | None:
+        """Return the account whose secret this is, or None, after the same time whatever is wrong.
+
+        ``client`` is the address that asks: who guesses secrets makes others of the same address wait, nobody else.
+        Raises UnavailableError if too many wait.
+        """
+        ...
+
+    async def account(self, name: str) -> Account | None:
+        """Return an account by its name, or None if it is gone."""
+        ...
+
+    async def allowed(self, account: Account | None, project: str) -> frozenset[Action]:
+        """Return what an account, or somebody unknown, may do in a project."""
+        ...
+
+
+class Metadata(Protocol):
+    """Knows which repository has which blobs, manifests and tags. Each change is one transaction, whole or not at all.
+
+    What is deleted is gone for readers at once and kept for a time; a manifest is only taken while all that it refers
+    to is there, and what a manifest refers to stays as long as the manifest, or its undo, does.
+    """
+
+    async def blob(self, repository: str, digest: str) -> LinkedBlob | None:
+        """Return a repository's blob."""
+        ...
+
+    async def link_blob(self, repository: str, stored: StoredBlob, *, now: datetime, lost_key: str = "") -> StoredBlob:
+        """Give a repository a blob whose content is in the store.
+
+        Returns where the content lies, which is another place than ``stored`` says if the content was there before.
+        ``lost_key`` is a place where nothing lies any more: if the content is said to be there, it moves to ``stored``.
+        """
+        ...
+
+    async def mount_blob(self, digest: str, *, source: str, target: str, now: datetime) -> bool:
+        """Give a repository the blob of another; False if that has none."""
+        ...
+
+    async def touch_blob(self, repository: str, digest: str, *, now: datetime) -> bool:
+        """Note that somebody relies on a blob; False if it is gone."""
+        ...
+
+    async def delete_blob(self, repository: str, digest: str, *, now: datetime) -> bool:
+        """Take a blob from a repository; False if it has none. Raises UnsupportedError if a manifest needs it."""
+        ...
+
+    async def manifest(self, repository: str, reference: str) -> StoredManifest | None:
+        """Return what a tag or digest names."""
+        ...
+
+    async def put_manifest(self, change: ManifestPush) -> None:
+        """Take a manifest, and let a tag name it.
+
+        Raises ManifestBlobUnknownError if something it refers to is not there, TagImmutableError.
+        """
+        ...
+
+    async def delete(self, deletion: DeletionOrder) -> bool:
+        """Delete a tag, or a manifest with all tags that name it; False if it is not there, or not as expected.
+
+        Raises UnsupportedError if another manifest refers to it, TagImmutableError if a tag stays.
+        """
+        ...
+
+
+class Catalog(Protocol):
+    """Lists what there is."""
+
+    async def tags(self, repository: str, *, after: str = "", limit: int | None = None) -> Sequence[TagEntry] | None:
+        """Return tags in the order of their bytes, or None if there is no such repository."""
+        ...
+
+    async def referrers(
+        self, repository: str, subject: str, artifact_type: str = "", *, after: str = ""
+    ) -> ReferrersPage:
+        """Return the manifests whose subject this is, in the order of their digests, as many as fit into one answer.
+
+        ``after`` is the digest that the page before ended with.
+        """
+        ...
+
+    async def repositories(
+        self, *, projects: Sequence[str] | None = None, after: str = "", limit: int | None = None
+    ) -> Sequence[RepositoryEntry]:
+        """Return repositories in the order of their names, of some projects or of all."""
+        ...
+
+    async def projects(self) -> Sequence[str]:
+        """Return the projects that have repositories."""
+        ...
+
+    async def homes(self, digest: str, *, project: str) -> Sequence[str]:
+        """Return repositories of a project that have a blob."""
+        ...
+
+    async def deletions(self, repository: str) -> Sequence[Deletion]:
+        """Return what can be brought back, the latest first."""
+        ...
+
+    async def undelete(self, repository: str, reference: str, *, now: datetime) -> bool:
+        """Bring back a tag or manifest with all that it refers to; False if there is nothing to bring back.
+
+        Raises ConflictError if the tag names something else by now.
+        """
+        ...
+
+    async def usage(self, projects: Sequence[str] | None = None) -> Sequence[Usage]:
+        """Return what projects keep."""
+        ...
+
+
+class Keeping(Protocol):
+    """The part of a collection that is decided by references, ``limit`` rows in a transaction."""
+
+    def delete_untagged(
+        self, project: str, *, released_before: datetime, now: datetime, limit: int
+    ) -> AsyncIterator[Sequence[str]]:
+        """Delete manifests of a project that had no tag since a moment, so that they can be brought back.
+
+        Not what an index refers to, nor what has a subject, until that is removed for good. Yields the repositories
+        that changed, after each transaction.
+        """
+        ...
+
+    async def purge_deleted(self, *, before: datetime, limit: int) -> int:
+        """Remove manifests and tags that were deleted before a moment, for good; return how many manifests."""
+        ...
+
+    def unlink_unreferenced(self, *, untouched_since: datetime, limit: int) -> AsyncIterator[int]:
+        """Take blobs from repositories that no manifest there refers to; yield how many, after each transaction."""
+        ...
+
+    def drop_unlinked(self, *, untouched_since: datetime, limit: int) -> AsyncIterator[Sequence[StoredBlob]]:
+        """Forget blobs that no repository has; yield them, for their content to be removed."""
+        ...
+
+    async def drop_empty(self, *, untouched_since: datetime, limit: int) -> int:
+        """Forget repositories in which nothing is left; return how many."""
+        ...
+
+    async def unknown(self, keys: Sequence[str]) -> Sequence[str]:
+        """Return those keys that no blob has."""
+        ...
+
+    async def collectable(self, *, deleted_before: datetime, untouched_since: datetime) -> Collected:
+        """Return what a collection would remove now."""
+        ...

@@ -1,0 +1,68 @@
+"""The backup worker's face to Kubernetes: its records, which it may read, and the catalogues that it shows."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from haneul.dkos.backup.catalogue import Catalogue
+from haneul.dkos.backup.record import (
+    NAMESPACE,
+    RECORD_LABELS,
+    Record,
+    catalogue_from,
+    config_map_of,
+    record_name,
+    record_of,
+)
+from haneul.kernel.kube import CONFIG_MAPS, SECRETS, KubeClient
+
+
+class KubeBackups:
+    """Records as Secrets and catalogues as ConfigMaps, in the worker's namespace."""
+
+    def __init__(self, client: KubeClient) -> None:
+        self._client = client
+
+    async def ready(self) -> None:
+        """Return if the records can be read. Raises UnavailableError."""
+        await self._client.list(SECRETS, NAMESPACE, labels=RECORD_LABELS)
+
+    async def run(self, know: Callable[[Record], Awaitable[None]], forget: Callable[[str], Awaitable[None]]) -> None:
+        """Tell of every record and its changes, until cancelled."""
+        async for event in self._client.watch(SECRETS, NAMESPACE, labels=RECORD_LABELS):
+            record = record_of(event.object)
+            if record is None:
+                continue
+            if event.type == "DELETED":
+                await forget(record.uid)
+            else:
+                await know(record)
+
+    async def publish(self, catalogue: Catalogue) -> None:
+        """Show a catalogue."""
+        await self._client.apply(CONFIG_MAPS, config_map_of(catalogue))
+
+    async def of(self, uid: str) -> Catalogue | None:
+        """Return a cluster's catalogue."""
+        return await self.shown(uid)
+
+    async def of_project(self, project: str) -> Sequence[Catalogue]:
+        """Return all catalogues of a project."""
+        found = await self._client.list(CONFIG_MAPS, NAMESPACE, labels=RECORD_LABELS)
+        catalogues = [catalogue for entry in found if (catalogue := catalogue_from(entry)) is not None]
+        return [catalogue for catalogue in catalogues if catalogue.project == project]
+
+    async def withdraw(self, project: str) -> None:
+        """Delete the catalogues of a project's deleted clusters; the worker deletes what has none."""
+        for catalogue in await self.of_project(project):
+            await self._client.delete(CONFIG_MAPS, record_name(catalogue.uid), NAMESPACE)
+
+    async def shown(self, uid: str) -> Catalogue | None:
+        """Return the catalogue that is shown of a cluster."""
+        found = await self._client.get(CONFIG_MAPS, record_name(uid), NAMESPACE)
+        return None if found is None else catalogue_from(found)
+
+    async def forget(self, uid: str) -> None:
+        """Delete a cluster's catalogue, then its record."""
+        await self._client.delete(CONFIG_MAPS, record_name(uid), NAMESPACE)
+        await self._client.delete(SECRETS, record_name(uid), NAMESPACE)
