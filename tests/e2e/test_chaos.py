@@ -52,9 +52,9 @@ async def test_the_most_telling_faults_are_survived_and_nobody_else_notices(proj
     measured = await asyncio.to_thread(broken, tmp_path, "--quick", timeout=600)
     await hold(measured, len(short_plan()))
     for one in measured["rounds"]:
-        # A fault that nobody could have noticed would prove nothing.
-        struck = {"etcd-killed", "etcd-disk-full"} & set(one["faults"])
-        assert not struck or one["asked"]["victim's API"]["failed"] > 0, one
+        # A fault that nobody could have noticed would prove nothing. A killed etcd only keeps questions waiting, and
+        # is seen to be another process.
+        assert "etcd-disk-full" not in one["faults"] or one["asked"]["victim's API"]["failed"] > 0, one
 
 
 @pytest.mark.chaos
