@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import ssl
 import tempfile
@@ -14,6 +13,7 @@ from typing import Any, Final
 
 import structlog
 
+from haneul.app.alive import alive, until_readable
 from haneul.dkos.adapters.backup_files import FileBackups
 from haneul.dkos.adapters.etcd_gateway import EtcdGateway
 from haneul.dkos.adapters.kube_backups import KubeBackups
@@ -28,7 +28,6 @@ from haneul.kernel.clock import Clock, SystemClock
 from haneul.kernel.errors import HaneulError, HostNotReadyError
 from haneul.kernel.kube import KubeAccess
 from haneul.kernel.kube_http import HttpKubeClient
-from haneul.kernel.waiting import wait_for
 
 _log = structlog.get_logger(__name__)
 
@@ -77,14 +76,7 @@ async def run_worker(
     await asyncio.to_thread(replayer.tidy)
     async with HttpKubeClient(access, user_agent="haneul-backup") as client:
         board = KubeBackups(client)
-
-        async def readable() -> bool:
-            with contextlib.suppress(HaneulError):
-                await board.ready()
-                return True
-            return False
-
-        await wait_for(readable, what="the records of backups", timeout=60, clock=clock)
+        await until_readable(board.ready, what="the records of backups", clock=clock)
         worker = BackupWorker(
             store,
             board,
@@ -93,12 +85,7 @@ async def run_worker(
             schedule=schedule,
             clock=clock,
         )
-        alive = await asyncio.start_server(
-            lambda _, writer: writer.close(),
-            "0.0.0.0",  # noqa: S104 - the pod's own namespace
-            port,
-        )
-        async with alive:
+        async with alive(port):
             try:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(worker.run_publisher())

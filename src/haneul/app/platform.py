@@ -55,7 +55,7 @@ from haneul.management.settings import ManagementSettings
 NAMESPACE: Final = "haneul-system"
 API_PORT: Final = 7443
 _USER: Final = 65532
-_WAKER_ALIVE_PORT: Final = 8080
+_ALIVE_PORT: Final = 8080
 _LABELS: Final = {"app.kubernetes.io/managed-by": "haneul", "app.kubernetes.io/part-of": "haneul"}
 #: What clusters of the management cluster's own version run beside it, and all that those of the older minor do.
 _IMAGES: Final = (
@@ -524,14 +524,8 @@ def _waker_surroundings() -> list[Manifest]:
 
 def _waker(image: str, build: str) -> Manifest:
     container = {
-        **_container(image, ["serve", "waker", f"--alive-port={_WAKER_ALIVE_PORT}"]),
-        "readinessProbe": {"tcpSocket": {"port": _WAKER_ALIVE_PORT}, "periodSeconds": 2, "timeoutSeconds": 5},
-        "livenessProbe": {
-            "tcpSocket": {"port": _WAKER_ALIVE_PORT},
-            "periodSeconds": 15,
-            "failureThreshold": 6,
-            "timeoutSeconds": 10,
-        },
+        **_container(image, ["serve", "waker", f"--alive-port={_ALIVE_PORT}"]),
+        **_alive_probes(),
         "resources": {"requests": {"cpu": "5m", "memory": "48Mi"}, "limits": {"memory": "256Mi"}},
     }
     deployment = _deployment(WAKER_NAME, container, [], build, namespace=WAKER_NAMESPACE)
@@ -570,14 +564,8 @@ def _backup_surroundings() -> list[Manifest]:
 
 def _backup(settings: ManagementSettings, image: str, build: str) -> Manifest:
     container = {
-        **_container(image, ["serve", "backup", f"--alive-port={_WAKER_ALIVE_PORT}"]),
-        "readinessProbe": {"tcpSocket": {"port": _WAKER_ALIVE_PORT}, "periodSeconds": 2, "timeoutSeconds": 5},
-        "livenessProbe": {
-            "tcpSocket": {"port": _WAKER_ALIVE_PORT},
-            "periodSeconds": 15,
-            "failureThreshold": 6,
-            "timeoutSeconds": 10,
-        },
+        **_container(image, ["serve", "backup", f"--alive-port={_ALIVE_PORT}"]),
+        **_alive_probes(),
         "volumeMounts": [
             {"name": "backups", "mountPath": "/backups"},
             {"name": "scratch", "mountPath": "/scratch"},
@@ -594,6 +582,19 @@ def _backup(settings: ManagementSettings, image: str, build: str) -> Manifest:
     deployment = _deployment(BACKUP_NAME, container, volumes, build, namespace=BACKUP_NAMESPACE)
     deployment["spec"]["template"]["spec"]["nodeSelector"] = {"kubernetes.io/hostname": settings.host_name}
     return deployment
+
+
+def _alive_probes() -> Manifest:
+    """Return the probes of what only opens a port while it works."""
+    return {
+        "readinessProbe": {"tcpSocket": {"port": _ALIVE_PORT}, "periodSeconds": 2, "timeoutSeconds": 5},
+        "livenessProbe": {
+            "tcpSocket": {"port": _ALIVE_PORT},
+            "periodSeconds": 15,
+            "failureThreshold": 6,
+            "timeoutSeconds": 10,
+        },
+    }
 
 
 def _container(image: str, arguments: list[str]) -> Manifest:

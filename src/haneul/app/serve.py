@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import sys
 from importlib.metadata import PackageNotFoundError
@@ -12,8 +11,6 @@ from pathlib import Path
 from typing import Annotated, TextIO
 
 import typer
-
-from haneul.kernel.errors import HaneulError
 
 serve_app = typer.Typer(help="Run one of the platform's own programs (inside its image).", hidden=True)
 
@@ -92,11 +89,11 @@ def waker(
     alive_port: Annotated[int, typer.Option(help="Port that is open while it works.")] = 8080,
 ) -> None:
     """Answer for sleeping clusters."""
+    from haneul.app.alive import alive, until_readable  # noqa: PLC0415
     from haneul.dkos.adapters.kube_sleepers import KubeSleepers  # noqa: PLC0415
     from haneul.dkos.waker import Waker  # noqa: PLC0415
     from haneul.kernel.clock import SystemClock  # noqa: PLC0415
     from haneul.kernel.kube_http import HttpKubeClient, access_in_cluster  # noqa: PLC0415
-    from haneul.kernel.waiting import wait_for  # noqa: PLC0415
 
     configure_logs()
 
@@ -105,20 +102,8 @@ def waker(
         async with HttpKubeClient(access_in_cluster(), user_agent="haneul-waker") as client:
             sleepers = KubeSleepers(client, clock=clock)
             waker = Waker(sleepers.request, clock=clock)
-
-            async def readable() -> bool:
-                with contextlib.suppress(HaneulError):
-                    await sleepers.ready()
-                    return True
-                return False
-
-            await wait_for(readable, what="the records of sleeping clusters", timeout=60, clock=clock)
-            alive = await asyncio.start_server(
-                lambda _, writer: writer.close(),
-                "0.0.0.0",  # noqa: S104 - the pod's own namespace
-                alive_port,
-            )
-            async with alive:
+            await until_readable(sleepers.ready, what="the records of sleeping clusters", clock=clock)
+            async with alive(alive_port):
                 try:
                     await sleepers.run(waker.know, waker.forget)
                 finally:

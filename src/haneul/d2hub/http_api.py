@@ -193,15 +193,7 @@ class ApiHttp:
 
 def problem_reply(error: HaneulError, request_id: str) -> Reply:
     """Return an error as problem details."""
-    document = {
-        "type": f"urn:haneul:error:{error.code}",
-        "title": error.title,
-        "status": error.http_status,
-        "detail": error.detail,
-        "code": error.code,
-        "hint": error.hint,
-        "requestId": request_id,
-    }
+    document = {**error.problem_details(), "requestId": request_id}
     return json_reply(error.http_status, document, media_type="application/problem+json")
 
 

@@ -17,9 +17,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from haneul.identity import tables
 from haneul.identity.model import AuditQuery, AuditRecord, Origin
-from haneul.identity.rows import all_rows, aware
+from haneul.identity.rows import all_rows
 from haneul.kernel.clock import Clock
-from haneul.kernel.database import writing
+from haneul.kernel.database import aware, writing
 from haneul.kernel.hash_chain import Anchor, chained
 
 _log = structlog.get_logger(__name__)

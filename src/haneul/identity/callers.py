@@ -13,10 +13,9 @@ from haneul.identity import tables
 from haneul.identity.issuer.standing import stands
 from haneul.identity.model import Caller, CallerKind, PlatformRole, Role
 from haneul.identity.robots import ROBOT_MARK
-from haneul.identity.rows import aware
 from haneul.identity.secrets import SecretHasher, split_token
 from haneul.kernel.clock import Clock
-from haneul.kernel.database import writing
+from haneul.kernel.database import aware, writing
 from haneul.kernel.errors import UnauthenticatedError
 
 _LAST_USED_EVERY: Final = timedelta(minutes=1)

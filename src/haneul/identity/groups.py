@@ -13,8 +13,9 @@ from haneul.identity import tables
 from haneul.identity.audit import AuditLog
 from haneul.identity.guards import an_admin_stays, demand_person, demand_project, keep_an_owner, owned_through
 from haneul.identity.model import LONGEST_NAME, Group, GroupRole, Origin, PlatformRole, Role
-from haneul.identity.rows import all_rows, aware, first_row
+from haneul.identity.rows import all_rows, first_row
 from haneul.kernel.clock import Clock
+from haneul.kernel.database import aware
 from haneul.kernel.errors import ConflictError, NotFoundError
 from haneul.kernel.names import parse_label
 

@@ -27,9 +27,10 @@ from haneul.identity.model import (
     RobotToken,
     Role,
 )
-from haneul.identity.rows import all_rows, aware, first_row
+from haneul.identity.rows import all_rows, first_row
 from haneul.identity.secrets import SecretHasher, new_token
 from haneul.kernel.clock import Clock
+from haneul.kernel.database import aware
 from haneul.kernel.errors import ConflictError, InvalidInputError, NotFoundError
 from haneul.kernel.names import parse_label
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import RowMapping, select
@@ -21,8 +20,3 @@ async def all_rows(engine: AsyncEngine, query: Any) -> list[RowMapping]:
     """Return everything that a query finds."""
     async with engine.connect() as connection:
         return list((await connection.execute(query)).mappings())
-
-
-def aware(moment: datetime) -> datetime:
-    """Return a moment from the database with its zone, which SQLite forgets; all are written in UTC."""
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -32,9 +32,10 @@ from haneul.identity.model import (
     Token,
 )
 from haneul.identity.rights import effective_role, reaches
-from haneul.identity.rows import all_rows, aware, first_row
+from haneul.identity.rows import all_rows, first_row
 from haneul.identity.secrets import SecretHasher, new_token
 from haneul.kernel.clock import Clock
+from haneul.kernel.database import aware
 from haneul.kernel.errors import (
     ConflictError,
     ForbiddenError,

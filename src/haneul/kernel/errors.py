@@ -8,7 +8,7 @@ nothing above an adapter catches a library's exception. The HTTP face renders th
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class HaneulError(Exception):
@@ -27,6 +27,17 @@ class HaneulError(Exception):
         super().__init__(detail)
         self.detail = detail
         self.hint = hint
+
+    def problem_details(self) -> dict[str, Any]:
+        """Return the error as problem details (RFC 9457), with ``code`` and ``hint``."""
+        return {
+            "type": f"urn:haneul:error:{self.code}",
+            "title": self.title,
+            "status": self.http_status,
+            "detail": self.detail,
+            "code": self.code,
+            "hint": self.hint,
+        }
 
 
 class InvalidInputError(HaneulError):

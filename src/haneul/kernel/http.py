@@ -90,16 +90,7 @@ def install(app: FastAPI) -> None:
 
 def problem(request: Request, error: HaneulError, **extra: Any) -> JSONResponse:
     """Return an error as problem details."""
-    body = {
-        "type": f"urn:haneul:error:{error.code}",
-        "title": error.title,
-        "status": error.http_status,
-        "detail": error.detail,
-        "code": error.code,
-        "hint": error.hint,
-        **extra,
-    }
-    return _answer(request, body, error.http_status)
+    return _answer(request, {**error.problem_details(), **extra}, error.http_status)
 
 
 def encode_continue(position: str) -> str:

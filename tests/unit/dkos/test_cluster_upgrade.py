@@ -5,7 +5,6 @@ The masters' programs and the machines' kubelets here say which version they are
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, field
 
 import pytest
@@ -256,13 +255,7 @@ async def test_operator_that_ends_at_any_call_of_an_upgrade_is_continued(images:
         await world.want(two, NEW)
         world.calls = world.wire._calls = Calls()
         world.calls.hold_at = number
-        work = asyncio.create_task(world.looks(two, 60))
-        held = asyncio.create_task(world.calls.held.wait())
-        await asyncio.wait((work, held), return_when=asyncio.FIRST_COMPLETED)
-        ended = work.done()
-        work.cancel()
-        held.cancel()
-        await asyncio.gather(work, held, return_exceptions=True)
+        ended = await world.calls.end(world.looks(two, 60))
         world.calls = world.wire._calls = Calls()
         status = await world.looks(two, 60)
         after = await world.instances(two)

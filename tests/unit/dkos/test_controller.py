@@ -113,6 +113,16 @@ class Calls:
             self.held.set()
             await asyncio.Event().wait()
 
+    async def end(self, work: Awaitable[Any]) -> bool:
+        """Do work until the call that is held, and end it there as a kill does; say whether it was through before."""
+        task, held = asyncio.ensure_future(work), asyncio.create_task(self.held.wait())
+        await asyncio.wait((task, held), return_when=asyncio.FIRST_COMPLETED)
+        through = task.done()
+        task.cancel()
+        held.cancel()
+        await asyncio.gather(task, held, return_exceptions=True)
+        return through
+
 
 class Wire:
     """A Kubernetes client through which every call is counted and which can be cut."""
@@ -679,12 +689,8 @@ async def _die_at(world: World, like: Cluster, call: int, *, looks: int = 4) -> 
     world.calls = world.wire._calls = Calls()
     world.calls.hold_at = call
     async with world.controller() as controller:
-        work = asyncio.create_task(world.settle(controller, like, looks))
-        held = asyncio.create_task(world.calls.held.wait())
-        await asyncio.wait((work, held), return_when=asyncio.FIRST_COMPLETED)
-        assert held.done(), "the work ended before the call"
-        work.cancel()
-        await asyncio.gather(work, return_exceptions=True)
+        through = await world.calls.end(world.settle(controller, like, looks))
+        assert not through, "the work ended before the call"
     world.calls = world.wire._calls = Calls()
 
 
@@ -967,13 +973,7 @@ async def test_teardown_that_ends_at_any_call_is_continued(images: Images, nativ
         calls = Calls()
         calls.hold_at = number
         async with job_controller(world.management):
-            work = asyncio.ensure_future(_tear(Wire(world.management, calls), gone, world.clock))
-            held = asyncio.create_task(calls.held.wait())
-            await asyncio.wait((work, held), return_when=asyncio.FIRST_COMPLETED)
-            ended = work.done()
-            work.cancel()
-            held.cancel()
-            await asyncio.gather(work, held, return_exceptions=True)
+            ended = await calls.end(_tear(Wire(world.management, calls), gone, world.clock))
             await _tear(world.management, gone, world.clock)
         assert await _owned(world, gone) == [], f"ended at call {number}"
         assert await others() == before

@@ -227,12 +227,7 @@ async def test_a_controller_that_ends_at_any_call_is_gone_on_for(images: Images,
         for life in range(3, 60):
             world.calls.count, world.calls.hold_at, world.calls.held = 0, life, asyncio.Event()
             async with job_controller(world.management), world.controller() as controller:
-                work = asyncio.ensure_future(controller.reconcile(await world.cluster(native)))
-                held = asyncio.create_task(world.calls.held.wait())
-                await asyncio.wait((work, held), return_when=asyncio.FIRST_COMPLETED)
-                for task in (work, held):
-                    task.cancel()
-                await asyncio.gather(work, held, return_exceptions=True)
+                await world.calls.end(controller.reconcile(await world.cluster(native)))
             world.calls.hold_at = 0
             await world.move(await world.cluster(native))
         await settle(world, native)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import contextlib
 from collections.abc import AsyncIterator
@@ -123,12 +122,7 @@ class Gated(World):
         self.calls = self.wire._calls = Calls()
         self.calls.hold_at = call
         async with self.controller() as controller:
-            work = asyncio.create_task(self.look(controller, like))
-            held = asyncio.create_task(self.calls.held.wait())
-            await asyncio.wait((work, held), return_when=asyncio.FIRST_COMPLETED)
-            work.cancel()
-            held.cancel()
-            await asyncio.gather(work, held, return_exceptions=True)
+            await self.calls.end(self.look(controller, like))
         self.calls = self.wire._calls = Calls()
 
     async def registered(self) -> set[str]:

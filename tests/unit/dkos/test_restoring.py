@@ -5,7 +5,6 @@ The jobs here are done by whoever the test says; what they do with files, the fu
 
 from __future__ import annotations
 
-import asyncio
 import json
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -308,18 +307,12 @@ async def test_controller_that_ends_at_any_call_is_continued(images: Images, nat
         await ready(world, native)
         await world.wish(native, restore=RestoreRequest(number=1, revision=77))
         world.calls.count, world.calls.hold_at = 0, number
-        held = asyncio.create_task(world.calls.held.wait())
 
         async def life(world: Workshop = world) -> ClusterStatus:
             async with world.controller() as controller:
                 return await world.settle(controller, native, 14)
 
-        work = asyncio.create_task(life())
-        await asyncio.wait((work, held), return_when=asyncio.FIRST_COMPLETED)
-        ended = work.done()
-        work.cancel()
-        held.cancel()
-        await asyncio.gather(work, held, return_exceptions=True)
+        ended = await world.calls.end(life())
         world.calls.hold_at = 0
         async with world.controller() as controller:
             status = await world.settle(controller, native, 16)

@@ -6,7 +6,6 @@ that takes pods, and somebody who counts what its disruption budget allows.
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -300,13 +299,7 @@ async def test_operator_that_ends_at_any_call_of_a_change_is_continued(images: I
         await world.change(two, max_pods_per_node=50)
         world.calls = world.wire._calls = Calls()
         world.calls.hold_at = number
-        work = asyncio.create_task(world.looks(two, 60))
-        held = asyncio.create_task(world.calls.held.wait())
-        await asyncio.wait((work, held), return_when=asyncio.FIRST_COMPLETED)
-        ended = work.done()
-        work.cancel()
-        held.cancel()
-        await asyncio.gather(work, held, return_exceptions=True)
+        ended = await world.calls.end(world.looks(two, 60))
         world.calls = world.wire._calls = Calls()
         status = await world.looks(two, 60)
         after = await world.instances(two)

@@ -5,7 +5,6 @@ The tenant's API here answers only while the pod of its API server is there.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import copy
 from dataclasses import dataclass, field
@@ -475,15 +474,9 @@ async def _die_at(world: Bedroom, like: Cluster, until: Phase, call: int) -> boo
     """End a controller at its n-th call; return whether it came so far."""
     world.calls = world.wire._calls = Calls()
     world.calls.hold_at = call
-    work = asyncio.create_task(world.looks(like, until))
-    held = asyncio.create_task(world.calls.held.wait())
-    await asyncio.wait((work, held), return_when=asyncio.FIRST_COMPLETED)
-    died = not work.done()
-    for task in (work, held):
-        task.cancel()
-    await asyncio.gather(work, held, return_exceptions=True)
+    through = await world.calls.end(world.looks(like, until))
     world.calls = world.wire._calls = Calls()
-    return died
+    return not through
 
 
 @pytest.mark.parametrize(("asleep", "goal"), [(True, Phase.ASLEEP), (False, Phase.READY)])

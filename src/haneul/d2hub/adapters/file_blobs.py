@@ -33,6 +33,7 @@ from haneul.d2hub.errors import (
     StorageFullError,
 )
 from haneul.d2hub.model import FileContent, StoredBlob
+from haneul.kernel.files import sync
 
 #: Bytes that are gathered before a thread hashes and writes them: below, changing threads costs more than the work.
 _BATCH: Final = 1 << 20
@@ -62,10 +63,10 @@ class FileBlobs:
         for algorithm in ALGORITHMS:
             for number in range(256):
                 (self._blobs / algorithm / f"{number:02x}").mkdir(mode=0o700, parents=True, exist_ok=True)
-            _sync_folder(self._blobs / algorithm)
+            sync(self._blobs / algorithm)
         self._uploads.mkdir(mode=0o700, exist_ok=True)
         for made in (self._blobs, folder):
-            _sync_folder(made)
+            sync(made)
 
     def close(self) -> None:
         """Let threads end."""
@@ -123,8 +124,8 @@ class FileBlobs:
                 )
             target = self._blobs / key
             path.rename(target)
-            _sync_file(target)
-            _sync_folder(target.parent)
+            sync(target)
+            sync(target.parent)
             return size
 
         async with session.lock:
@@ -317,22 +318,6 @@ def _hash_file(path: Path, algorithm: str) -> str:
         while part := file.read(_BATCH):
             hasher.update(part)
     return hasher.hexdigest()
-
-
-def _sync_file(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _translated(error: OSError) -> Exception:

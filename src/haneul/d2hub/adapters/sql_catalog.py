@@ -10,10 +10,10 @@ from typing import Final
 from sqlalchemy import Connection, and_, delete, func, or_, select, update
 
 from haneul.d2hub.adapters.sql_database import SqlDatabase, reads, writes
-from haneul.d2hub.adapters.sql_metadata import aware
 from haneul.d2hub.digests import is_digest
 from haneul.d2hub.model import Deletion, Referrer, ReferrersPage, RepositoryEntry, TagEntry, Usage
 from haneul.d2hub.tables import blobs, deleted_tags, links, manifests, references, repositories, tags
+from haneul.kernel.database import aware
 from haneul.kernel.errors import ConflictError
 
 #: Bytes of one list of referrers: what the specification lets clients expect of a manifest.

@@ -185,14 +185,7 @@ def _unused(released_before: datetime) -> ColumnElement[bool]:
 
 def _purgeable(before: datetime) -> ColumnElement[bool]:
     """Deleted long enough ago; not while another manifest, deleted later, needs it for its own undo."""
-    user = manifests.alias("user_manifests")
-    needed = (
-        exists()
-        .where(references.c.repository == manifests.c.repository, references.c.target == manifests.c.digest)
-        .where(user.c.repository == references.c.repository, user.c.digest == references.c.manifest)
-        .where(user.c.deleted.is_(None) | (user.c.deleted >= before))
-    )
-    return and_(manifests.c.deleted < before, ~needed)
+    return and_(manifests.c.deleted < before, ~_needed(manifests.c.digest, manifests.c.repository, before))
 
 
 def _removable_link(untouched_since: datetime) -> ColumnElement[bool]:
@@ -201,14 +194,20 @@ def _removable_link(untouched_since: datetime) -> ColumnElement[bool]:
 
 def _removable_after(deleted_before: datetime, untouched_since: datetime) -> ColumnElement[bool]:
     """Say what will be removable once deleted manifests are purged."""
-    keeper = manifests.alias("keepers")
-    kept = (
+    return and_(links.c.touched < untouched_since, ~_needed(links.c.digest, links.c.repository, deleted_before))
+
+
+def _needed(
+    target: ColumnElement[str], repository: ColumnElement[int], deleted_before: datetime
+) -> ColumnElement[bool]:
+    """Say whether a manifest that is there, or was deleted later than that, refers to something."""
+    user = manifests.alias("user_manifests")
+    return (
         exists()
-        .where(references.c.repository == links.c.repository, references.c.target == links.c.digest)
-        .where(keeper.c.repository == references.c.repository, keeper.c.digest == references.c.manifest)
-        .where(keeper.c.deleted.is_(None) | (keeper.c.deleted >= deleted_before))
+        .where(references.c.repository == repository, references.c.target == target)
+        .where(user.c.repository == references.c.repository, user.c.digest == references.c.manifest)
+        .where(user.c.deleted.is_(None) | (user.c.deleted >= deleted_before))
     )
-    return and_(links.c.touched < untouched_since, ~kept)
 
 
 def _unlinked(untouched_since: datetime) -> ColumnElement[bool]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, delete, exists, func, select, update
@@ -20,6 +20,7 @@ from haneul.d2hub.errors import ManifestBlobUnknownError, TagImmutableError, Uns
 from haneul.d2hub.model import DeletionOrder, LinkedBlob, ManifestPush, StoredBlob, StoredManifest
 from haneul.d2hub.names import project_of
 from haneul.d2hub.tables import blobs, deleted_tags, links, manifests, references, repositories, tags
+from haneul.kernel.database import aware
 
 #: Values in one statement; SQLite takes 32,766, PostgreSQL's protocol 65,535.
 _MOST_VALUES: Final = 500
@@ -320,8 +321,3 @@ def referenced(target: ColumnElement[str], repository: ColumnElement[int]) -> Co
 def counted(query: Select[Any]) -> Select[int]:
     """Return how many rows a query has."""
     return select(func.count()).select_from(query.subquery())
-
-
-def aware(moment: datetime) -> datetime:
-    """Return a moment of the database in UTC; SQLite keeps no time zone."""
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 
 from haneul.dkos.backup.names import Entry
 from haneul.kernel.errors import InvalidInputError, NotFoundError, UnavailableError
+from haneul.kernel.files import sync
 
 _T = TypeVar("_T")
 _PIECE: Final = 1 << 20
@@ -125,7 +126,7 @@ class FileBackups:
         ]
         for path in reversed(missing):
             path.mkdir(mode=0o700, exist_ok=True)
-            _sync_folder(path.parent)
+            sync(path.parent)
 
 
 async def _to_the_end(work: Callable[..., _T], *arguments: object) -> _T:
@@ -146,17 +147,9 @@ def _write(descriptor: int, part: bytes) -> None:
 
 def _name(temporary: Path, path: Path) -> None:
     temporary.rename(path)
-    _sync_folder(path.parent)
+    sync(path.parent)
 
 
 def _forget(temporary: Path) -> None:
     with contextlib.suppress(OSError):
         temporary.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

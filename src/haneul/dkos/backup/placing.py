@@ -20,7 +20,7 @@ from haneul.dkos.backup.replaying import Alteration, Made, Member, Replayer
 from haneul.dkos.backup.timeline import Wish, at_least, stretch_for
 from haneul.dkos.backup.writers import check_reader
 from haneul.kernel.errors import BackupIncompleteError
-from haneul.kernel.files import write_atomically
+from haneul.kernel.files import sync, write_atomically
 
 LIVE: Final = "member-data"
 _MARK: Final = "restored"
@@ -70,7 +70,7 @@ async def prepare(
         )
         sync_tree(unfinished)
         unfinished.rename(_prepared(folder, number))
-        _sync(folder)
+        sync(folder)
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
@@ -88,17 +88,17 @@ def place(folder: Path, number: int) -> None:
     if prepared.exists():
         if live.exists() and not replaced.exists():
             live.rename(replaced)
-            _sync(folder)
+            sync(folder)
         # If both are there, live came after what is replaced: nobody made it but an etcd that had nothing.
         if live.exists():
             shutil.rmtree(live)
         prepared.rename(live)
-        _sync(folder)
+        sync(folder)
     elif not live.exists() or not replaced.exists():
         if replaced.exists():
             # Without it, an etcd would begin an empty cluster.
             replaced.rename(live)
-            _sync(folder)
+            sync(folder)
         raise BackupIncompleteError("what was prepared is gone", hint="ask for the restore again")
     before = [one for one in _placed(folder) if one != number and (folder / f"replaced-{one}").exists()]
     write_atomically(folder / _MARK, "".join(f"{one}\n" for one in [*before, number]), mode=0o600)
@@ -115,8 +115,8 @@ def sync_tree(folder: Path) -> None:
     """Bring all files below a folder to the disk."""
     for current, _, files in os.walk(folder):
         for name in files:
-            _sync(Path(current, name))
-        _sync(Path(current))
+            sync(Path(current, name))
+        sync(Path(current))
 
 
 def _placed(folder: Path) -> list[int]:
@@ -126,11 +126,3 @@ def _placed(folder: Path) -> list[int]:
 
 def _prepared(folder: Path, number: int) -> Path:
     return folder / f"restored-{number}"
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -22,9 +22,9 @@ from haneul.identity.issuer.sign_ons import SignOns
 from haneul.identity.issuer.standing import NoProvider
 from haneul.identity.issuer.tokens import Tokens
 from haneul.identity.model import Caller, Person
-from haneul.identity.rows import aware
 from haneul.identity.secrets import SecretHasher
 from haneul.kernel.clock import Clock
+from haneul.kernel.database import aware
 from haneul.kernel.errors import NotFoundError
 
 

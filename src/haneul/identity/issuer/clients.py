@@ -16,9 +16,10 @@ from haneul.identity.issuer.digests import new_secret
 from haneul.identity.issuer.model import CLI, ES256, RS256, Client, IssuedClient, OAuthError
 from haneul.identity.issuer.requests import parse_redirect_uri
 from haneul.identity.model import LONGEST_NAME, Origin
-from haneul.identity.rows import all_rows, aware
+from haneul.identity.rows import all_rows
 from haneul.identity.secrets import SecretHasher
 from haneul.kernel.clock import Clock
+from haneul.kernel.database import aware
 from haneul.kernel.errors import ConflictError, InvalidInputError, NotFoundError
 from haneul.kernel.names import parse_label
 

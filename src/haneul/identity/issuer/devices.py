@@ -16,9 +16,9 @@ from haneul.identity.issuer.digests import digest, new_secret
 from haneul.identity.issuer.model import DEVICE_INTERVAL, DEVICE_LIFE, Client, Grant, OAuthError, SignOn
 from haneul.identity.issuer.sessions import Begun, Sessions
 from haneul.identity.model import Origin
-from haneul.identity.rows import aware, first_row
+from haneul.identity.rows import first_row
 from haneul.kernel.clock import Clock
-from haneul.kernel.database import writing
+from haneul.kernel.database import aware, writing
 from haneul.kernel.errors import NotFoundError
 
 #: No vowels, so that no words come out, and nothing that looks like something else (RFC 8628, section 6.1).

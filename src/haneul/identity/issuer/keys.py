@@ -17,8 +17,8 @@ from haneul.identity.issuer.key_plan import KeyPlan, KeyTimes, plan_keys
 from haneul.identity.issuer.model import ES256
 from haneul.identity.issuer.sealing import Sealer
 from haneul.identity.model import Origin
-from haneul.identity.rows import aware
 from haneul.kernel.clock import Clock
+from haneul.kernel.database import aware
 from haneul.kernel.errors import UnavailableError
 
 _READ_EVERY: Final = 30.0

@@ -19,9 +19,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from haneul.identity.issuer import tables
 from haneul.identity.issuer.digests import digest
 from haneul.identity.issuer.model import TooManyAttemptsError
-from haneul.identity.rows import aware
 from haneul.kernel.clock import Clock
-from haneul.kernel.database import writing
+from haneul.kernel.database import aware, writing
 
 
 @dataclass(frozen=True)

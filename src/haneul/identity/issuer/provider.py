@@ -28,9 +28,9 @@ from haneul.identity.issuer.relying import ProviderSettings, RefusedError, Relyi
 from haneul.identity.issuer.sealing import Sealer
 from haneul.identity.issuer.standing import stands
 from haneul.identity.model import Origin
-from haneul.identity.rows import aware, first_row
+from haneul.identity.rows import first_row
 from haneul.kernel.clock import Clock
-from haneul.kernel.database import writing
+from haneul.kernel.database import aware, writing
 from haneul.kernel.errors import ConflictError, HaneulError, UnauthenticatedError, UnavailableError
 
 _log = structlog.get_logger(__name__)

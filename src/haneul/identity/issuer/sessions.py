@@ -31,9 +31,9 @@ from haneul.identity.issuer.model import (
 from haneul.identity.issuer.requests import AuthorizationRequest, verifies
 from haneul.identity.issuer.standing import ProviderWord, stands
 from haneul.identity.model import Caller, Origin
-from haneul.identity.rows import all_rows, aware, first_row
+from haneul.identity.rows import all_rows, first_row
 from haneul.kernel.clock import Clock
-from haneul.kernel.database import writing
+from haneul.kernel.database import aware, writing
 from haneul.kernel.errors import NotFoundError, UnauthenticatedError
 
 

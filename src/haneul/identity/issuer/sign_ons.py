@@ -20,9 +20,10 @@ from haneul.identity.issuer.limits import Attempts
 from haneul.identity.issuer.model import ONE_TIME_SECRET_LIFE, SIGN_ON_LIFE, OneTimeSecret, SignOn
 from haneul.identity.issuer.standing import ProviderWord, stands
 from haneul.identity.model import Origin
-from haneul.identity.rows import aware, first_row
+from haneul.identity.rows import first_row
 from haneul.identity.secrets import SecretHasher
 from haneul.kernel.clock import Clock
+from haneul.kernel.database import aware
 from haneul.kernel.errors import InvalidInputError, NotFoundError, UnauthenticatedError
 
 SHORTEST_SECRET: Final = 12

@@ -1,0 +1,35 @@
+"""How parts of the platform that serve nobody begin, and show that they work."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from haneul.kernel.clock import Clock
+from haneul.kernel.errors import HaneulError
+from haneul.kernel.waiting import wait_for
+
+
+async def until_readable(ready: Callable[[], Awaitable[object]], *, what: str, clock: Clock) -> None:
+    """Wait until ``ready`` passes: rights may come a moment after who has them. Raises DeadlineExceededError."""
+
+    async def readable() -> bool:
+        with contextlib.suppress(HaneulError):
+            await ready()
+            return True
+        return False
+
+    await wait_for(readable, what=what, timeout=60, clock=clock)
+
+
+@contextlib.asynccontextmanager
+async def alive(port: int) -> AsyncIterator[None]:
+    """Keep a port open, which probes connect to."""
+    server = await asyncio.start_server(
+        lambda _, writer: writer.close(),
+        "0.0.0.0",  # noqa: S104 - the pod's own namespace
+        port,
+    )
+    async with server:
+        yield
