@@ -10,7 +10,7 @@ import contextlib
 import ssl
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -128,7 +128,8 @@ class Masters:
                 argument = argument.replace(old, new)  # noqa: PLW2901 - the same argument, here
             result.append(argument)
         if component in COMPONENT_PORTS:
-            result.append(f"--secure-port={free_ports(1)[0]}")
+            # Nobody asks them here, and a port that is free now may be another test's in a moment.
+            result.append("--secure-port=0")
             for file in [*(place / "pki").glob("kubeconfig"), *place.glob("config/*.yaml")]:
                 text = self.folder / "originals" / component / file.name
                 text.parent.mkdir(parents=True, exist_ok=True)
@@ -187,11 +188,23 @@ def api_server(masters: Masters, version: str) -> Iterator[None]:
         yield
 
 
-def until(what: str, masters: Masters, wanted: Any) -> None:
+def until(what: str, wanted: Callable[[], bool], *logs: Path) -> None:
+    """Wait for something; when it does not come, tell what the logs' last lines are."""
     deadline = time.monotonic() + DEADLINE
     while not wanted():
-        assert time.monotonic() < deadline, what
+        if time.monotonic() >= deadline:
+            said = "\n".join(f"{log.name}: {log.read_text()[-3000:]}" for log in logs)
+            pytest.fail(f"{what} did not come\n{said}")
         time.sleep(0.3)
+
+
+def scaled(masters: Masters, version: str, by: str, replicas: int) -> None:
+    """Wait until the controllers of a version made a number of pods, by the API server of a version."""
+    until(
+        f"{replicas} pods made by Kubernetes {by}",
+        lambda: pods(masters, version) == replicas,
+        *sorted(masters.folder.glob(f"kube-*-{by}.log")),
+    )
 
 
 OBJECTS: tuple[tuple[str, dict[str, Any]], ...] = (
@@ -275,10 +288,10 @@ def test_newer_masters_take_over_from_older_ones_with_all_that_is_there(tmp_path
                 thing = {"apiVersion": "example.org/v1", "kind": "Thing", "metadata": {"name": "one"}, "word": "one"}
                 return masters.ask(old, "POST", THING, thing).status_code in (201, 409)
 
-            until("the new kind to be served", masters, served)
+            until("the new kind", served)
             written = read_all(masters, old)
             with running(masters, "kube-controller-manager", old), running(masters, "kube-scheduler", old):
-                until(log_of(masters, "kube-controller-manager", old), masters, lambda: pods(masters, old) == 3)
+                scaled(masters, old, by=old, replicas=3)
             # While one takes over, both serve from the same data, and each reads what the other writes.
             stack.enter_context(api_server(masters, new))
             assert masters.ask(new, "GET", "/version").json()["gitVersion"] == f"v{new}"
@@ -294,7 +307,7 @@ def test_newer_masters_take_over_from_older_ones_with_all_that_is_there(tmp_path
             scale = masters.ask(new, "GET", f"{OBJECTS[2][0]}/web/scale").json()
             scale["spec"]["replicas"] = 4
             assert masters.ask(new, "PUT", f"{OBJECTS[2][0]}/web/scale", scale).status_code == 200
-            until(log_of(masters, "kube-controller-manager", old), masters, lambda: pods(masters, new) == 4)
+            scaled(masters, new, by=old, replicas=4)
         with (
             running(masters, "kube-controller-manager", new) as manager,
             running(masters, "kube-scheduler", new) as scheduler,
@@ -302,7 +315,7 @@ def test_newer_masters_take_over_from_older_ones_with_all_that_is_there(tmp_path
             scale = masters.ask(new, "GET", f"{OBJECTS[2][0]}/web/scale").json()
             scale["spec"]["replicas"] = 5
             assert masters.ask(new, "PUT", f"{OBJECTS[2][0]}/web/scale", scale).status_code == 200
-            until(log_of(masters, "kube-controller-manager", new), masters, lambda: pods(masters, new) == 5)
+            scaled(masters, new, by=new, replicas=5)
             assert manager.poll() is None and scheduler.poll() is None, log_of(masters, "kube-scheduler", new)
         secret = masters.ask(new, "GET", f"{OBJECTS[1][0]}/password").json()
         assert secret["data"] == {"password": "aGFuZXVs"}
