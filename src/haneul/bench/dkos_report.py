@@ -234,7 +234,8 @@ def _growth_table(figures: Figures) -> Table | None:
     if not figures.growth:
         return None
     rows = []
-    for idle, created in zip(figures.growth, figures.growing, strict=True):
+    # A run that was ended may have made one more cluster than it had watched.
+    for idle, created in zip(figures.growth, figures.growing, strict=False):
         whole = total(idle.usages)
         rows.append(
             (

@@ -64,6 +64,13 @@ def test_what_a_cluster_costs_beside_others_is_judged_with_ten() -> None:
     assert words(Figures(growth=idle[:9]))[promise] == "not measured"
 
 
+def test_a_run_that_was_ended_before_its_last_cluster_was_watched_is_told() -> None:
+    usages = (Usage("etcd", 1, 50, 10, 10, 0.01),)
+    figures = Figures(growth=[Idle(1, usages)], growing=[creation(4, 9), creation(5, 10)])
+    (table,) = [one for one in report(figures, at=AT, machine=MACHINE).tables if one.columns[0] == "clusters"]
+    assert [row[0] for row in table.rows] == ["1"]
+
+
 @pytest.mark.parametrize(("api", "word"), [(9.9, "met"), (10.0, "NOT met")])
 def test_waking_is_held_against_its_promise(api: float, word: str) -> None:
     figures = Figures(wakings=[Waking("native", 12, api, api + 5)] * 3)
