@@ -39,7 +39,7 @@ CLOCK = SystemClock()
 KEY = bytes(range(32))
 FACTS: dict[str, Any] = {"uid": "uid", "project": "shop", "name": "web", "spec": {}, "keys": {}}
 PLAIN = Alteration()
-QUICK = Schedule(flush_seconds=0.1, snapshot_every=timedelta(hours=1))
+QUICK = Schedule(flush_seconds=0.1, snapshot_every=timedelta(hours=1), first_drill_after=timedelta(0))
 
 
 class Lab:

@@ -58,7 +58,15 @@ class Schedule:
 
     flush_seconds: float = 1.5
     snapshot_every: timedelta = timedelta(hours=1)
+    #: How long after the first snapshot it is tried, with an etcd of its own: while the nodes of a new cluster start,
+    #: which are waited for, it would only slow them down.
+    first_drill_after: timedelta = timedelta(seconds=30)
     retention: Retention = field(default_factory=Retention)
+
+    @property
+    def after_first(self) -> timedelta:
+        """Return how long after the first snapshot of a generation there is something to do about snapshots."""
+        return min(self.first_drill_after, self.snapshot_every)
 
 
 class OtherHistoryError(Exception):
@@ -174,7 +182,10 @@ class Archiver:
             self._received, self._stored = position.last - 1, position.last
             own = [one.taken for one in self._contents.snapshots if one.generation == position.generation]
             age = timedelta(milliseconds=milliseconds(self._clock.now()) - max(own, default=0))
-            self._next_snapshot = self._clock.now() + max(timedelta(), self._schedule.snapshot_every - age)
+            tried = any(generation == position.generation for generation, _ in self._contents.proofs)
+            # A first one that was not tried yet waited for that, when whoever was to do it ended.
+            waits = self._schedule.after_first if len(own) == 1 and not tried else self._schedule.snapshot_every
+            self._next_snapshot = self._clock.now() + max(timedelta(), waits - age)
             self._position_found = position
         self._fresh = False
 
@@ -323,14 +334,17 @@ class Archiver:
     async def _take_snapshot(self) -> None:
         """Take a snapshot, and prove that it, and everything since the one before, can be restored.
 
-        What failed for another reason than the backup itself is tried again, ever more slowly, with the snapshot that
-        is there: each one is a whole copy of the cluster's state.
+        The first one of a generation is proven a while later. What failed for another reason than the backup itself is
+        tried again, ever more slowly, with the snapshot that is there: each one is a whole copy of the cluster's state.
         """
         try:
             # First, whatever the drills find: else one that always fails fills the disk, and a full disk fails it.
             await self._clean()
             if self._undrilled is None or self._is_old(self._undrilled):
                 self._undrilled = await self._store_snapshot()
+                if self._undrilled.before is None:
+                    self._next_snapshot = self._clock.now() + self._schedule.after_first
+                    return
             await self._drills(self._undrilled)
         except (BackupDamagedError, BackupIncompleteError) as error:
             self._undrilled = None
