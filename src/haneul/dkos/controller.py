@@ -471,10 +471,8 @@ class ClusterController:
         return current if current is not None and current.uid == cluster.uid else None
 
     async def _observe(self, cluster: Cluster) -> list[ProvidedNode]:
-        found: list[ProvidedNode] = []
-        for provider in self._providers.values():
-            found += await provider.observe(cluster)
-        return found
+        found = await asyncio.gather(*(provider.observe(cluster) for provider in self._providers.values()))
+        return [machine for machines in found for machine in machines]
 
     async def _reach_tenant(self, cluster: Cluster, made: MadeMasters, now: datetime) -> tuple[bool, str]:
         """Connect to the cluster's own API with a fresh short-lived certificate; say whether it answers."""

@@ -89,10 +89,10 @@ class MemberChanger:
         if is_settled(wanted, made.slots) and (wanted == 1 or works):
             # A member that is alone is not replaced: nobody has its data. It costs no call, nor do three that work.
             return "the etcd members are changed, one after the other" if made.rolling and wanted > 1 else ""
-        access = etcd_access(made.keyring, gateways(made), self._clock.now())
         seen = await self._see(cluster, made)
         if plan(seen) == DONE:
             return ""
+        access = etcd_access(made.keyring, gateways(made), self._clock.now())
         async with self._connect(access) as etcd_members:
             seen = replace(seen, membership=await _membership(etcd_members))
             decision = plan(seen)

@@ -279,12 +279,13 @@ class Masters:
     async def unfinished(self, cluster: Cluster, made: MadeMasters) -> list[str]:
         """Return the components of which not exactly the pods of the last :meth:`ensure` run."""
         selector = f"{CLUSTER_LABEL}={cluster.uid}"
-        found = [
-            workload
-            for kind in (STATEFUL_SETS, DEPLOYMENTS)
-            for workload in await self._client.list(kind, cluster.masters_namespace, labels=selector)
-        ]
-        return unfinished_rollouts(found, made.digests)
+        found = await asyncio.gather(
+            *(
+                self._client.list(kind, cluster.masters_namespace, labels=selector)
+                for kind in (STATEFUL_SETS, DEPLOYMENTS)
+            )
+        )
+        return unfinished_rollouts([workload for kind in found for workload in kind], made.digests)
 
     async def observe(self, cluster: Cluster) -> tuple[MasterState, ...]:
         """Return each master component's state, from its pods."""
