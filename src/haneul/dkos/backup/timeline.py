@@ -156,11 +156,11 @@ def windows(contents: Contents, marks: Mapping[str, Mark] = MappingProxyType({})
     """
     found: list[Window] = []
     for snapshot in contents.snapshots:
-        whole = chain(snapshot, contents.segments)
-        end = max((segment.end for segment in whole.segments), default=snapshot.taken)
         last = found[-1] if found else None
         if last is not None and last.generation == snapshot.generation and snapshot.revision <= last.last:
             continue
+        whole = chain(snapshot, contents.segments)
+        end = max((segment.end for segment in whole.segments), default=snapshot.taken)
         mark = marks.get(snapshot.generation)
         if mark is not None and mark.revision <= whole.reaches:
             end = max(end, mark.complete)
