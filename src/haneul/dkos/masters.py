@@ -47,6 +47,7 @@ from haneul.kernel.kube import (
     KubeApiError,
     KubeClient,
     Manifest,
+    is_ready,
     resource_of,
 )
 from haneul.kernel.kube_manifests import account, rights_in_namespace, rule
@@ -484,7 +485,7 @@ def _master_state(role: str, pods: list[Manifest], *, wanted: int = 1) -> Master
     restarts = sum(entry.get("restartCount", 0) for entry in containers)
     ended = next((words for entry in containers if (words := _how_it_ended(entry))), "")
     # One that ends serves for a while yet, and is not counted on.
-    ready = [pod for pod in pods if _is_ready(pod) and (wanted == 1 or "deletionTimestamp" not in pod["metadata"])]
+    ready = [pod for pod in pods if is_ready(pod) and (wanted == 1 or "deletionTimestamp" not in pod["metadata"])]
     address = str(ready[0].get("status", {}).get("podIP", "")) if ready else ""
     waiting = [pod for pod in pods if pod not in ready]
     why = "" if len(ready) >= wanted else (_why_not_ready(waiting[-1]) if waiting else "its pod is being made")
@@ -504,15 +505,10 @@ def _master_state(role: str, pods: list[Manifest], *, wanted: int = 1) -> Master
 
 
 def _pod_status(role: str, pod: Manifest) -> MasterStatus:
-    ready = _is_ready(pod)
+    ready = is_ready(pod)
     message = "it ends" if "deletionTimestamp" in pod["metadata"] else ("" if ready else _why_not_ready(pod))
     host = str(pod.get("spec", {}).get("nodeName", ""))
     return MasterStatus(name=pod["metadata"]["name"], role=role, host=host, ready=ready, message=message)
-
-
-def _is_ready(pod: Manifest) -> bool:
-    conditions = pod.get("status", {}).get("conditions", [])
-    return any(entry["type"] == "Ready" and entry["status"] == "True" for entry in conditions)
 
 
 def _how_it_ended(container: Manifest) -> str:

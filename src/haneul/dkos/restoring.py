@@ -44,7 +44,7 @@ from haneul.dkos.model import (
 from haneul.dkos.ports import NodeProvider, ProvidedNode
 from haneul.dkos.restore_jobs import RestoreSettings, end_jobs, job_name, restore_job
 from haneul.dkos.states import restoring_status, serves
-from haneul.kernel.kube import JOBS, PERSISTENT_VOLUMES, PODS, KubeClient, Manifest
+from haneul.kernel.kube import JOBS, PERSISTENT_VOLUMES, PODS, KubeClient, Manifest, is_true
 
 _PLACE_WAIT_FIRST: Final = timedelta(seconds=10)
 _PLACE_WAIT_LAST: Final = timedelta(minutes=5)
@@ -207,14 +207,11 @@ class Restoring:
             url = f"https://{await self._masters.etcd_address(cluster)}:2380"
             await self._management.apply(JOBS, restore_job(cluster, step, hosts_of(volume)[0], url, self._settings))
             return Outcome()
-        conditions = {
-            entry["type"] for entry in job.get("status", {}).get("conditions", []) if entry["status"] == "True"
-        }
-        if "Failed" in conditions:
+        if is_true(job, "Failed"):
             said = await self._said(name)
             await self._management.delete(JOBS, name, NAMESPACE)
             return Outcome(refused=str(said.get("refused", "")), failed=True)
-        if "Complete" not in conditions:
+        if not is_true(job, "Complete"):
             return Outcome()
         said = await self._said(name)
         if said.get("refused"):

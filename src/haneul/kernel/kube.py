@@ -98,6 +98,17 @@ def resource_of(manifest: Mapping[str, Any]) -> Resource:
     return _KNOWN[(manifest["apiVersion"], manifest["kind"])]
 
 
+def is_true(thing: Mapping[str, Any], condition: str) -> bool:
+    """Say whether an object says of itself that a condition holds, such as a Job's ``Failed``."""
+    conditions = thing.get("status", {}).get("conditions", [])
+    return any(entry["type"] == condition and entry["status"] == "True" for entry in conditions)
+
+
+def is_ready(thing: Mapping[str, Any]) -> bool:
+    """Say whether a pod or a node says of itself that it is ready."""
+    return is_true(thing, "Ready")
+
+
 class KubeApiError(HaneulError):
     """The API server refused: ``status`` is HTTP's, ``reason`` is Kubernetes' (NotFound, Conflict, Invalid…)."""
 
