@@ -48,6 +48,7 @@ from haneul.kernel.kube import (
     KubeClient,
     Manifest,
     is_ready,
+    is_rolled_out,
     resource_of,
 )
 from haneul.kernel.kube_manifests import account, rights_in_namespace, rule
@@ -432,15 +433,8 @@ def _runs(workload: Manifest) -> bool:
 
     An API server that ends may still serve for a while, and a newer controller shall not find it.
     """
-    status, wanted = workload.get("status", {}), workload["spec"]["replicas"]
-    return bool(
-        wanted
-        and status.get("observedGeneration") == workload["metadata"]["generation"]
-        and status.get("replicas", 0) == wanted
-        and status.get("updatedReplicas", 0) == wanted
-        and status.get("readyReplicas", 0) == wanted
-        and not status.get("terminatingReplicas", 0)
-    )
+    ending = workload.get("status", {}).get("terminatingReplicas", 0)
+    return bool(workload["spec"]["replicas"] and is_rolled_out(workload) and not ending)
 
 
 def unfinished_rollouts(workloads: Sequence[Manifest], digests: Mapping[str, str]) -> list[str]:
@@ -453,15 +447,8 @@ def _rolled_out(workload: Manifest | None, digest: str) -> bool:
     """Say whether exactly the wanted pods run and are ready, and the controller of their kind knows it."""
     if workload is None:
         return False
-    status, wanted = workload.get("status", {}), workload["spec"]["replicas"]
     annotations = workload["spec"]["template"]["metadata"].get("annotations", {})
-    return bool(
-        annotations.get(CREDENTIALS_ANNOTATION) == digest
-        and status.get("observedGeneration") == workload["metadata"]["generation"]
-        and status.get("replicas", 0) == wanted
-        and status.get("updatedReplicas", 0) == wanted
-        and status.get("readyReplicas", 0) == wanted
-    )
+    return annotations.get(CREDENTIALS_ANNOTATION) == digest and is_rolled_out(workload)
 
 
 def _full_name(cluster: Cluster) -> str:

@@ -109,6 +109,18 @@ def is_ready(thing: Mapping[str, Any]) -> bool:
     return is_true(thing, "Ready")
 
 
+def is_rolled_out(workload: Mapping[str, Any]) -> bool:
+    """Say whether exactly the wanted pods of a Deployment or StatefulSet are of its last template and ready.
+
+    That its controller has seen that template yet is part of it. A pod that ends is not counted there.
+    """
+    status, wanted = workload.get("status", {}), workload["spec"]["replicas"]
+    return bool(
+        status.get("observedGeneration") == workload["metadata"]["generation"]
+        and all(status.get(count, 0) == wanted for count in ("replicas", "updatedReplicas", "readyReplicas"))
+    )
+
+
 class KubeApiError(HaneulError):
     """The API server refused: ``status`` is HTTP's, ``reason`` is Kubernetes' (NotFound, Conflict, Invalid…)."""
 
