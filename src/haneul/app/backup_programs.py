@@ -22,6 +22,7 @@ from haneul.dkos.backup.record import Access, Record, record_from
 from haneul.dkos.backup.replaying import Alteration, Member, Replayer
 from haneul.dkos.backup.timeline import Wish
 from haneul.dkos.backup.worker import BackupWorker
+from haneul.dkos.etcd_slots import member_name
 from haneul.kernel.clock import Clock, SystemClock
 from haneul.kernel.errors import HaneulError, HostNotReadyError
 from haneul.kernel.kube import KubeAccess
@@ -138,7 +139,7 @@ async def _prepare(wanted: RestoreStep, folders: RestoreFolders, *, replay: Path
         Wish(wanted.revision, wanted.moment, wanted.least),
         folder=folders.data,
         number=wanted.number,
-        member=Member("etcd-0", wanted.peer_url, wanted.token),
+        member=Member(member_name(0), wanted.peer_url, wanted.token),
         alteration=Alteration(FOREIGN if wanted.as_new else STALE, next(iter(own.sealing_keys.items()), None)),
         version=str(own.spec.get("version", "")),
     )

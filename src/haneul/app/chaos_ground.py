@@ -30,6 +30,7 @@ from haneul.cli.client import ApiClient
 from haneul.cli.waiting import describe, is_settled
 from haneul.dkos.adapters.kube_authorities import KubeAuthorities
 from haneul.dkos.adapters.kube_clusters import KubeClusters
+from haneul.dkos.etcd_slots import FOUNDERS_FOLDER, member_name
 from haneul.dkos.model import Cluster, Phase
 from haneul.dkos.states import waits_on
 from haneul.kernel.clock import Clock
@@ -246,7 +247,7 @@ class PlatformGround:
             self._journal.begin(_DISK, {"kind": _DISK, "image": str(disk.image), "folder": str(disk.folder)})
             await disk.mount()
             await self._settled(VICTIM)
-            if _lies_on(disk.folder / "etcd-0" / "member-data", disk.folder):
+            if _lies_on(disk.folder / member_name(0) / FOUNDERS_FOLDER, disk.folder):
                 self.disk = disk
                 return
             await disk.unmount()

@@ -264,7 +264,7 @@ def servers_are_current(deployment: Manifest | None, pods: Sequence[Manifest], e
     if deployment is None:
         return False
     status, wanted = deployment.get("status", {}), deployment["spec"]["replicas"]
-    told = f"--etcd-servers={','.join(f'https://{address}:2379' for address in etcd)}"
+    told = f"--etcd-servers={','.join(f'https://{address}:{CLIENT_PORT}' for address in etcd)}"
     return (
         told in deployment["spec"]["template"]["spec"]["containers"][0]["args"]
         and status.get("observedGeneration") == deployment["metadata"]["generation"]

@@ -27,7 +27,16 @@ from haneul.dkos.credentials import (
     secret_manifest,
 )
 from haneul.dkos.etcd_rolling import next_changes
-from haneul.dkos.etcd_slots import MOST_MEMBERS, Slot, SlotState, component_name, in_play, is_spread, serving
+from haneul.dkos.etcd_slots import (
+    MOST_MEMBERS,
+    Slot,
+    SlotState,
+    component_name,
+    in_play,
+    is_spread,
+    member_name,
+    serving,
+)
 from haneul.dkos.etcd_volumes import EtcdVolumes
 from haneul.dkos.hibernation import Level
 from haneul.dkos.keyring import Keyring, keyring_from, new_authorities
@@ -313,7 +322,7 @@ class Masters:
 
     async def etcd_address(self, cluster: Cluster) -> str:
         """Return the address of the first etcd member, which outlives its pods. Raises UnavailableError before that."""
-        service = await self._client.get(SERVICES, "etcd-0", cluster.masters_namespace)
+        service = await self._client.get(SERVICES, member_name(0), cluster.masters_namespace)
         if service is None:
             raise UnavailableError(f"etcd of {_full_name(cluster)} has no address yet")
         return str(service["spec"]["clusterIP"])
