@@ -194,8 +194,7 @@ class Masters:
         selector = f"{CLUSTER_LABEL}={cluster.uid}"
         made = recorded(await self._client.list(DEPLOYMENTS, cluster.masters_namespace, labels=selector))
         if level < Level.ALL and made.api.version:
-            controllers = made.controllers.version or made.api.version
-            return Plan(Versions(made.api.version, controllers, made.nodes or controllers))
+            return Plan(made.versions)
         return next_versions(cluster.spec, made)
 
     async def _programs(
