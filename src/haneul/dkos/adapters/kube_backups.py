@@ -44,7 +44,8 @@ class KubeBackups:
 
     async def of(self, uid: str) -> Catalogue | None:
         """Return a cluster's catalogue."""
-        return await self.shown(uid)
+        found = await self._client.get(CONFIG_MAPS, record_name(uid), NAMESPACE)
+        return None if found is None else catalogue_from(found)
 
     async def of_project(self, project: str) -> Sequence[Catalogue]:
         """Return all catalogues of a project."""
@@ -56,11 +57,6 @@ class KubeBackups:
         """Delete the catalogues of a project's deleted clusters; the worker deletes what has none."""
         for catalogue in await self.of_project(project):
             await self._client.delete(CONFIG_MAPS, record_name(catalogue.uid), NAMESPACE)
-
-    async def shown(self, uid: str) -> Catalogue | None:
-        """Return the catalogue that is shown of a cluster."""
-        found = await self._client.get(CONFIG_MAPS, record_name(uid), NAMESPACE)
-        return None if found is None else catalogue_from(found)
 
     async def forget(self, uid: str) -> None:
         """Delete a cluster's catalogue, then its record."""
