@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from http import HTTPStatus
 
 from haneul.dkos.backup.catalogue import Catalogue
 from haneul.dkos.backup.record import (
     NAMESPACE,
     RECORD_LABELS,
     Record,
+    Standing,
     catalogue_from,
     config_map_of,
     record_name,
     record_of,
 )
-from haneul.kernel.kube import CONFIG_MAPS, SECRETS, KubeClient
+from haneul.kernel.kube import CONFIG_MAPS, SECRETS, KubeApiError, KubeClient
 
 
 class KubeBackups:
@@ -39,8 +41,18 @@ class KubeBackups:
                 await know(record)
 
     async def publish(self, catalogue: Catalogue) -> None:
-        """Show a catalogue."""
-        await self._client.apply(CONFIG_MAPS, config_map_of(catalogue))
+        """Show a catalogue, but none of a deleted cluster that was withdrawn."""
+        manifest, name = config_map_of(catalogue), record_name(catalogue.uid)
+        try:
+            await self._client.patch(CONFIG_MAPS, name, {"data": manifest["data"]}, NAMESPACE)
+        except KubeApiError as error:
+            if error.status != HTTPStatus.NOT_FOUND:
+                raise
+            # Whether it was never there, or withdrawn, the record says: its cluster was deleted before the project was.
+            found = await self._client.get(SECRETS, name, NAMESPACE)
+            record = None if found is None else record_of(found)
+            if record is not None and record.standing is not Standing.DELETED:
+                await self._client.apply(CONFIG_MAPS, manifest)
 
     async def of(self, uid: str) -> Catalogue | None:
         """Return a cluster's catalogue."""

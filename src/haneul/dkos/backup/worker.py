@@ -29,7 +29,7 @@ class Board(Protocol):
     """Where catalogues are shown, and records end."""
 
     async def publish(self, catalogue: Catalogue) -> None:
-        """Show a catalogue."""
+        """Show a catalogue, but none of a deleted cluster that somebody took away: its project is gone."""
         ...
 
     async def of(self, uid: str) -> Catalogue | None:
