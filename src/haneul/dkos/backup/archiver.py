@@ -18,6 +18,7 @@ from typing import Any, Final
 import structlog
 
 from haneul.dkos.backup.catalogue import Catalogue, Proof, gap_views, snapshot_views, window_views
+from haneul.dkos.backup.interruptions import caught_up, interrupted
 from haneul.dkos.backup.names import (
     Contents,
     Mark,
@@ -75,10 +76,11 @@ class OtherHistoryError(Exception):
 
 @dataclass(frozen=True)
 class _Position:
-    """Where a generation goes on: after its last revision, which has these changes."""
+    """Where a generation goes on: after its last revision, which came at ``end`` and has these changes."""
 
     generation: str
     last: int
+    end: int
     changes: tuple[Change, ...]
 
 
@@ -116,6 +118,8 @@ class Archiver:
         self._contents = Contents()
         self._proofs: dict[tuple[str, int], Proof] = {}
         self._marks: dict[str, Mark] = {}
+        #: Whether what came during the last interruption is still being received.
+        self._catching_up = False
         self._generation = ""
         self._position_found: _Position | None = None
         self._waiting: list[Revision] = []
@@ -176,6 +180,7 @@ class Archiver:
             self._received = self._stored = identity.revision
             self._next_snapshot = None
             self._position_found = None
+            self._catching_up = False
         else:
             self._generation = position.generation
             # That it is the same is known when the last one is seen again.
@@ -187,6 +192,7 @@ class Archiver:
             waits = self._schedule.after_first if len(own) == 1 and not tried else self._schedule.snapshot_every
             self._next_snapshot = self._clock.now() + max(timedelta(), waits - age)
             self._position_found = position
+            await self._note_interruption(position, identity)
         self._fresh = False
 
     async def _position(self, identity: Identity) -> _Position | None:
@@ -209,7 +215,16 @@ class Archiver:
             # It stays, to be reported when somebody needs it; what is to come does not depend on it.
             _log.error("the end of the backup cannot be read", cluster=self._objects.cluster, error=str(error))
             return None
-        return _Position(name, last.last, revisions[-1].changes)
+        return _Position(name, last.last, last.end, revisions[-1].changes)
+
+    async def _note_interruption(self, position: _Position, identity: Identity) -> None:
+        """Write down, before anything of it is stored, that changes came while nobody saw when."""
+        now, mark = milliseconds(self._clock.now()), self._marks.get(position.generation)
+        mark = interrupted(mark, last=position.last, end=position.end, reached=identity.revision, now=now)
+        self._catching_up = mark is not None
+        if mark is not None:
+            await self._objects.put_mark(position.generation, mark)
+            self._marks[position.generation] = mark
 
     async def _follow(self) -> None:
         """Receive and store until something ends it."""
@@ -327,9 +342,14 @@ class Archiver:
         """Write down every few seconds until when the generation is complete: silence alone would not say it."""
         before = self._marks.get(self._generation)
         if before is None or milliseconds(asked) - before.complete >= _MARK_MILLISECONDS:
-            mark = Mark(milliseconds(asked), revision)
+            known = before.interruptions if before is not None else ()
+            if self._catching_up:
+                own = [one.revision for one in self._contents.snapshots if one.generation == self._generation]
+                known = caught_up(known, milliseconds(asked), min(own, default=0))
+            mark = Mark(milliseconds(asked), revision, known)
             await self._objects.put_mark(self._generation, mark)
             self._marks[self._generation] = mark
+            self._catching_up = False
 
     async def _take_snapshot(self) -> None:
         """Take a snapshot, and prove that it, and everything since the one before, can be restored.

@@ -15,6 +15,7 @@ import shutil
 from pathlib import Path
 from typing import Final
 
+from haneul.dkos.backup.interruptions import check_moment
 from haneul.dkos.backup.objects import SealedObjects
 from haneul.dkos.backup.replaying import Alteration, Made, Member, Replayer
 from haneul.dkos.backup.timeline import Wish, at_least, stretch_for
@@ -54,7 +55,9 @@ async def prepare(
     try:
         contents = await objects.contents()
         stretch = stretch_for(contents, wish)
-        wish = at_least(wish, await objects.mark(stretch.snapshot.generation))
+        mark = await objects.mark(stretch.snapshot.generation)
+        check_moment(wish.moment, mark)
+        wish = at_least(wish, mark)
         stretch = stretch_for(contents, wish)
         facts = await objects.facts()
         if version:

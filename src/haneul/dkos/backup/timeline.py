@@ -152,7 +152,8 @@ def _snapshot_for(contents: Contents, wish: Wish) -> Snapshot:
 def windows(contents: Contents, marks: Mapping[str, Mark] = MappingProxyType({})) -> tuple[Window, ...]:
     """Return from when to when every state can be restored, oldest first; ``marks`` by generation.
 
-    Nothing comes for a while when nothing happens; until its mark, the last state of a generation holds.
+    Nothing comes for a while when nothing happens; until its mark, the last state of a generation holds. Interruptions
+    part moments, though not revisions.
     """
     found: list[Window] = []
     for snapshot in contents.snapshots:
@@ -165,7 +166,14 @@ def windows(contents: Contents, marks: Mapping[str, Mark] = MappingProxyType({})
         if mark is not None and mark.revision <= whole.reaches:
             end = max(end, mark.complete)
         begin, end = min(snapshot.taken, end), max(snapshot.taken, end)
-        found.append(Window(snapshot.generation, moment_of(begin), moment_of(end), snapshot.revision, whole.reaches))
+        first = snapshot.revision
+        for one in mark.interruptions if mark is not None else ():
+            if first <= one.revision < whole.reaches:
+                until = max(begin, one.since)
+                found.append(Window(snapshot.generation, moment_of(begin), moment_of(until), first, one.revision))
+                begin, first = one.until, one.revision + 1
+        end = max(begin, end)
+        found.append(Window(snapshot.generation, moment_of(begin), moment_of(end), first, whole.reaches))
     return tuple(found)
 
 
