@@ -109,7 +109,8 @@ class Lab:
 
 @pytest.fixture
 async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
-    async with running(tmp_path / "etcd-0") as etcd:
+    etcd = Etcd(await program("etcd"), tmp_path / "etcd-0")
+    async with running(etcd):
         yield Lab(etcd, tmp_path, await program("etcd-replay"))
 
 
