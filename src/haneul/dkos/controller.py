@@ -232,13 +232,11 @@ class ClusterController:
         nodes, barred = await self._look_at_gate(tenant, cluster, plan, provided)
         change = Changing()
         if tenant is not None:
-            try:
-                await self._restoring.replace_lost(cluster, list(plan.keep), provided, nodes)
-                await self._serve_tenant(tenant, cluster, made, plan, provided, nodes, tokens, barred)
-                change = await self._changer.look(tenant, cluster, announced, provided, nodes, barred)
-            finally:
-                # Nodes do not wait for it, and a cluster that takes nothing from here any more is backed up too.
-                await self._records.follow(cluster, made)
+            await self._restoring.replace_lost(cluster, list(plan.keep), provided, nodes)
+            await self._serve_tenant(tenant, cluster, made, plan, provided, nodes, tokens, barred)
+            change = await self._changer.look(tenant, cluster, announced, provided, nodes, barred)
+            # Last, as no node waits for it.
+            await self._records.follow(cluster, made)
         rotation = await self._rotation.look(
             cluster,
             made,
