@@ -20,6 +20,7 @@ from haneul.app.installation import component_store
 from haneul.kernel.errors import HaneulError
 from haneul.kernel.kube import Manifest
 from haneul.kernel.pki import LeafProfile, issue_authority, issue_leaf, new_private_key, private_key_pem
+from tests.processes import end_all
 
 DEADLINE = 120.0
 #: Who may do everything.
@@ -144,26 +145,19 @@ class ApiServer:
 @contextlib.contextmanager
 def running(server: ApiServer) -> Iterator[None]:
     """Run etcd and the API server, from when it is ready until the end; what is in etcd stays for the next time."""
-    processes: list[subprocess.Popen[bytes]] = []
+    started: list[subprocess.Popen[bytes]] = []
     try:
         with (server.folder / "log").open("wb") as log:
             for command in server.commands():
-                processes.append(subprocess.Popen(command, stdout=log, stderr=log))
+                started.append(subprocess.Popen(command, stdout=log, stderr=log))
         deadline = time.monotonic() + DEADLINE
         while True:
             with contextlib.suppress(httpx2.TransportError):
                 if server.ask("/readyz", who=ROOT).status_code == 200:
                     break
-            alive = all(process.poll() is None for process in processes)
+            alive = all(process.poll() is None for process in started)
             assert alive and time.monotonic() < deadline, (server.folder / "log").read_text()[-3000:]
             time.sleep(0.2)
         yield
     finally:
-        for process in reversed(processes):
-            process.terminate()
-        for process in reversed(processes):
-            try:
-                process.wait(15)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait(15)
+        end_all(*reversed(started))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import ssl
-import tempfile
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -24,10 +22,12 @@ from haneul.dkos.backup.record import Access, Record, record_from
 from haneul.dkos.backup.replaying import Alteration, Member, Replayer
 from haneul.dkos.backup.timeline import Wish
 from haneul.dkos.backup.worker import BackupWorker
+from haneul.dkos.etcd_slots import member_name
 from haneul.kernel.clock import Clock, SystemClock
 from haneul.kernel.errors import HaneulError, HostNotReadyError
 from haneul.kernel.kube import KubeAccess
 from haneul.kernel.kube_http import HttpKubeClient
+from haneul.kernel.tls import client_context
 
 _log = structlog.get_logger(__name__)
 
@@ -54,15 +54,9 @@ class WorkerFolders:
     scratch: Path = Path("/scratch")
 
 
-def etcd_context(access: Access) -> ssl.SSLContext:
-    """Return how to reach an etcd with the worker's certificate for it."""
-    context = ssl.create_default_context(cadata=access.authority.decode())
-    # OpenSSL's Python face loads key pairs from files only; this one is private and gone at once.
-    with tempfile.NamedTemporaryFile(prefix="haneul-", suffix=".pem") as handle:
-        handle.write(access.certificate + b"\n" + access.key)
-        handle.flush()
-        context.load_cert_chain(handle.name)
-    return context
+def connect(access: Access) -> EtcdGateway:
+    """Return an etcd, reached with the worker's certificate for it."""
+    return EtcdGateway(access.urls, client_context(access.authority, access.certificate, access.key))
 
 
 async def run_worker(
@@ -80,7 +74,7 @@ async def run_worker(
         worker = BackupWorker(
             store,
             board,
-            connect=lambda access: EtcdGateway(access.urls, etcd_context(access)),
+            connect=connect,
             replayer=replayer,
             schedule=schedule,
             clock=clock,
@@ -145,7 +139,7 @@ async def _prepare(wanted: RestoreStep, folders: RestoreFolders, *, replay: Path
         Wish(wanted.revision, wanted.moment, wanted.least),
         folder=folders.data,
         number=wanted.number,
-        member=Member("etcd-0", wanted.peer_url, wanted.token),
+        member=Member(member_name(0), wanted.peer_url, wanted.token),
         alteration=Alteration(FOREIGN if wanted.as_new else STALE, next(iter(own.sealing_keys.items()), None)),
         version=str(own.spec.get("version", "")),
     )

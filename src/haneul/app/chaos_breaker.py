@@ -32,7 +32,7 @@ from haneul.host.processes import command_line
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import DeadlineExceededError, HaneulError, UnavailableError
 from haneul.kernel.files import write_atomically
-from haneul.kernel.kube import CONFIG_MAPS, DEPLOYMENTS, PODS, SERVICES, Manifest
+from haneul.kernel.kube import CONFIG_MAPS, DEPLOYMENTS, PODS, SERVICES, Manifest, is_ready
 from haneul.kernel.kube_http import HttpKubeClient
 from haneul.kernel.progress import SilentProgress
 from haneul.kernel.waiting import wait_for
@@ -185,7 +185,7 @@ class PlatformBreaker:
         async def replaced() -> bool:
             uids = {pod["metadata"]["uid"] for pod in before}
             now = await pods()
-            return bool(now) and not any(pod["metadata"]["uid"] in uids or not _ready(pod) for pod in now)
+            return bool(now) and not any(pod["metadata"]["uid"] in uids or not is_ready(pod) for pod in now)
 
         return Act(delete, gone_step=replaced)
 
@@ -405,8 +405,3 @@ def _filling(number: int) -> Manifest:
 
 def _nodes(count: int) -> dict[str, Any]:
     return {"nodePools": [node_pool(count)]}
-
-
-def _ready(pod: Manifest) -> bool:
-    conditions = pod.get("status", {}).get("conditions", [])
-    return any(entry["type"] == "Ready" and entry["status"] == "True" for entry in conditions)

@@ -30,11 +30,12 @@ from haneul.cli.client import ApiClient
 from haneul.cli.waiting import describe, is_settled
 from haneul.dkos.adapters.kube_authorities import KubeAuthorities
 from haneul.dkos.adapters.kube_clusters import KubeClusters
+from haneul.dkos.etcd_slots import FOUNDERS_FOLDER, member_name
 from haneul.dkos.model import Cluster, Phase
 from haneul.dkos.states import waits_on
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import ConflictError, HaneulError, NotFoundError, UnavailableError
-from haneul.kernel.kube import CONFIG_MAPS, DEPLOYMENTS, NAMESPACES, NODES, PODS, KubeAccess, Manifest
+from haneul.kernel.kube import CONFIG_MAPS, DEPLOYMENTS, NAMESPACES, NODES, PODS, KubeAccess, Manifest, is_ready
 from haneul.kernel.kube_http import HttpKubeClient
 from haneul.kernel.pki import LeafProfile, issue_leaf
 from haneul.kernel.waiting import wait_for
@@ -137,7 +138,7 @@ class PlatformGround:
         for name in CLUSTERS:
             if words := waits_on((await self.cluster(name)).status):
                 return f"{name} waits on {words}"
-            ready = [node for node in await self._tenants[name].list(NODES) if _is_true(node, "Ready")]
+            ready = [node for node in await self._tenants[name].list(NODES) if is_ready(node)]
             if len(ready) != NODES_OF[name]:
                 return f"{name} has {len(ready)} of {NODES_OF[name]} nodes ready"
             web = await self._tenants[name].get(DEPLOYMENTS, "web", "default") or {}
@@ -149,7 +150,7 @@ class PlatformGround:
                 if deployment.get("status", {}).get("availableReplicas", 0) < wanted:
                     return f"{deployment['metadata']['name']} is not available"
             for pod in await self._management.list(PODS, namespace):
-                if not _is_true(pod, "Ready") and pod["status"].get("phase") not in ("Succeeded", "Failed"):
+                if not is_ready(pod) and pod["status"].get("phase") not in ("Succeeded", "Failed"):
                     return f"the pod {pod['metadata']['name']} is not ready"
         return ""
 
@@ -246,7 +247,7 @@ class PlatformGround:
             self._journal.begin(_DISK, {"kind": _DISK, "image": str(disk.image), "folder": str(disk.folder)})
             await disk.mount()
             await self._settled(VICTIM)
-            if _lies_on(disk.folder / "etcd-0" / "member-data", disk.folder):
+            if _lies_on(disk.folder / member_name(0) / FOUNDERS_FOLDER, disk.folder):
                 self.disk = disk
                 return
             await disk.unmount()
@@ -337,11 +338,6 @@ def _path(name: str) -> str:
 def _record(number: int) -> Manifest:
     metadata = {"name": f"written-{number}", "namespace": "default", "labels": {"app": _LABEL}}
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"number": str(number)}}
-
-
-def _is_true(thing: Manifest, condition: str) -> bool:
-    conditions = thing.get("status", {}).get("conditions", [])
-    return any(entry["type"] == condition and entry["status"] == "True" for entry in conditions)
 
 
 def _lies_on(folder: Path, disk: Path) -> bool:

@@ -32,7 +32,7 @@ from haneul.firewall.schema import writer_policy
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import HaneulError
 from haneul.kernel.files import write_atomically
-from haneul.kernel.kube import DEPLOYMENTS, SECRETS, KubeClient, Manifest, resource_of
+from haneul.kernel.kube import DEPLOYMENTS, SECRETS, KubeClient, Manifest, is_rolled_out, resource_of
 from haneul.kernel.kube_manifests import (
     READ,
     WRITE,
@@ -222,14 +222,7 @@ class Platform:
     async def _wait_for(self, client: KubeClient, name: str, namespace: str) -> None:
         async def rolled_out() -> bool:
             seen = await client.get(DEPLOYMENTS, name, namespace)
-            status = (seen or {}).get("status", {})
-            generation = (seen or {}).get("metadata", {}).get("generation")
-            return bool(
-                status.get("observedGeneration") == generation
-                and status.get("updatedReplicas", 0) == 1
-                and status.get("readyReplicas", 0) == 1
-                and status.get("replicas", 0) == 1
-            )
+            return seen is not None and is_rolled_out(seen)
 
         await wait_for(
             rolled_out,

@@ -73,7 +73,8 @@ def bench_app(run_dkos: RunDkos, run_registries: RunRegistries, clock: Clock) ->
         finally:
             report = dkos_report.report(outcome.figures, at=at, machine=outcome.machine)
             drawings = dkos_report.drawings(outcome.figures)
-            _tell(report, drawings, results)
+            if drawings:
+                tell(report, drawings, results)
         if record is not None:
             record_in(report, drawings, record)
 
@@ -108,19 +109,19 @@ def bench_app(run_dkos: RunDkos, run_registries: RunRegistries, clock: Clock) ->
         finally:
             report = registries_report.report(figures, at=at, machine=machine)
             drawings = registries_report.drawings(figures)
-            _tell(report, drawings, results)
+            if drawings:
+                tell(report, drawings, results)
         if record is not None:
             record_in(report, drawings, record)
 
     return app
 
 
-def _tell(report: Report, drawings: Mapping[str, str], results: Path) -> None:
-    """Print and keep what there is of a run, if anything was measured."""
-    if drawings:
-        typer.echo(as_text(report), nl=False)
-        for path in save(report, drawings, results):
-            typer.echo(f"written: {path}", err=True)
+def tell(report: Report, drawings: Mapping[str, str], results: Path) -> None:
+    """Print and keep what there is of a run."""
+    typer.echo(as_text(report), nl=False)
+    for path in save(report, drawings, results):
+        typer.echo(f"written: {path}", err=True)
 
 
 def save(report: Report, drawings: Mapping[str, str], folder: Path) -> list[Path]:

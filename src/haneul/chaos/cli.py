@@ -12,8 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from haneul.bench.cli import record_in, save, until_told
-from haneul.bench.report import as_text
+from haneul.bench.cli import record_in, tell, until_told
 from haneul.chaos.outcome import Outcome
 from haneul.chaos.plan import Round, named_plan, short_plan, whole_plan
 from haneul.chaos.report import drawings, report
@@ -69,9 +68,7 @@ def add_chaos_command(app: typer.Typer, run_chaos: RunChaos, clock: Clock) -> No
             told = report(outcome, at=at, machine=outcome.machine)
             drawn = drawings(outcome)
             if outcome.results:
-                typer.echo(as_text(told), nl=False)
-                for path in save(told, drawn, results):
-                    typer.echo(f"written: {path}", err=True)
+                tell(told, drawn, results)
         if record is not None:
             record_in(told, drawn, record, page_name=PAGE)
         if broken := broken_in_all(outcome.results, outcome.written, outcome.left):

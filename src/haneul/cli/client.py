@@ -23,6 +23,26 @@ _STREAM_TIMEOUT = httpx2.Timeout(60.0, connect=5.0)
 _TRIES = 4
 
 
+class PlatformOutdatedError(HaneulError):
+    """The platform's answer lacks a field that this command line reads: it is of an earlier version."""
+
+    code = "platform-outdated"
+    title = "The platform is older than this command line"
+    http_status = 501
+    exit_code = 14
+
+
+class Document(dict[str, Any]):
+    """A JSON object of an answer. A field that is not there is an error that says what to do, not a KeyError."""
+
+    def __missing__(self, field: str) -> Any:
+        """Raise PlatformOutdatedError."""
+        raise PlatformOutdatedError(
+            f"its answer has no field {field!r}",
+            hint="upgrade the platform: install this version on its host and run 'haneul up' there",
+        )
+
+
 class _Bearer(httpx2.Auth):
     """Puts a token on each request: sessions' tokens are renewed while a command runs."""
 
@@ -115,7 +135,7 @@ class ApiClient:
                     if line.startswith("event: "):
                         kind = line.removeprefix("event: ")
                     elif line.startswith("data: "):
-                        yield kind, json.loads(line.removeprefix("data: "))
+                        yield kind, json.loads(line.removeprefix("data: "), object_hook=Document)
         except httpx2.TransportError as error:
             raise self._unavailable(error) from error
 
@@ -126,7 +146,7 @@ class ApiClient:
             raise self._unavailable(error) from error
         if response.status_code >= 400:
             raise error_of(response)
-        return response.json() if response.content else None
+        return response.json(object_hook=Document) if response.content else None
 
     def _unavailable(self, error: Exception) -> UnavailableError:
         return UnavailableError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import httpx2
 import yaml
 
 from haneul.cli.client import error_of
+from haneul.cli.context import Contexts
 from haneul.kernel.errors import InvalidInputError, UnauthenticatedError, UnavailableError
 from haneul.kernel.files import write_atomically
 
@@ -41,8 +41,7 @@ class HubContexts:
     @classmethod
     def default(cls) -> HubContexts:
         """Return the caller's own."""
-        named = os.environ.get("HANEUL_CONFIG")
-        return cls(Path(named).parent if named else Path.home() / ".config" / "haneul")
+        return cls(Contexts.default().folder)
 
     def sign_in(self, context: HubContext, secret: str) -> None:
         """Remember a hub and the secret for it."""
@@ -90,13 +89,14 @@ class HubClient:
 
     def get(self, path: str, *, scope: str, **query: Any) -> Any:
         """Return what is at a path of the API."""
-        return self._call("GET", f"/api/v1/{path}", scope, params=query)
+        return self._call("GET", f"/api/v1/{path}", self._token(scope), params=query)
 
     def list(self, path: str, *, scope: str, **query: Any) -> list[Any]:
         """Return the items of all pages."""
         items: list[Any] = []
+        token = self._token(scope)
         while True:
-            page = self.get(path, scope=scope, **query)
+            page = self._call("GET", f"/api/v1/{path}", token, params=query)
             items += page["items"]
             if not page["continue"]:
                 return items
@@ -104,18 +104,19 @@ class HubClient:
 
     def post(self, path: str, body: Any, *, scope: str) -> Any:
         """Have something done, which may take long."""
-        return self._call("POST", f"/api/v1/{path}", scope, json=body, timeout=_LONG)
+        return self._call("POST", f"/api/v1/{path}", self._token(scope), json=body, timeout=_LONG)
 
     def delete_manifest(self, repository: str, reference: str) -> None:
         """Delete a tag or a manifest."""
-        self._call("DELETE", f"/v2/{repository}/manifests/{reference}", f"repository:{repository}:delete")
+        token = self._token(f"repository:{repository}:delete")
+        self._call("DELETE", f"/v2/{repository}/manifests/{reference}", token)
 
     def check(self) -> None:
         """Make sure that the hub lets the user in. Raises UnauthenticatedError."""
         self._token(CATALOG)
 
-    def _call(self, method: str, path: str, scope: str, **arguments: Any) -> Any:
-        headers = {"Authorization": f"Bearer {self._token(scope)}"}
+    def _call(self, method: str, path: str, token: str, **arguments: Any) -> Any:
+        headers = {"Authorization": f"Bearer {token}"}
         response = self._asked(lambda: self._client.request(method, path, headers=headers, **arguments))
         return response.json() if response.content else None
 

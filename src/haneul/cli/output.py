@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 import yaml
+from yaml.representer import SafeRepresenter
 
 from haneul.kernel.errors import HaneulError
 
@@ -36,6 +37,13 @@ class Column:
     wide: bool = False
 
 
+class _Dumper(yaml.SafeDumper):
+    """Writes mappings of whatever class: answers of the platform are of their own."""
+
+
+_Dumper.add_multi_representer(dict, SafeRepresenter.represent_dict)
+
+
 def show(
     items: Sequence[Any], columns: Sequence[Column], form: Format, *, single: bool = False, headings: bool = True
 ) -> None:
@@ -48,7 +56,7 @@ def show(
         case Format.JSON:
             print(json.dumps(items[0] if single else list(items), indent=2))  # noqa: T201 - data goes to standard output
         case Format.YAML:
-            text = yaml.safe_dump(items[0] if single else list(items), sort_keys=False)
+            text = yaml.dump(items[0] if single else list(items), Dumper=_Dumper, sort_keys=False)
             print(text, end="")  # noqa: T201 - as above
         case Format.NAME:
             for item in items:

@@ -19,7 +19,7 @@ import yaml
 from haneul.compliance.snapshot import Flags, Kubelet, Snapshot
 from haneul.kernel import kube
 from haneul.kernel.errors import HaneulError
-from haneul.kernel.kube import KubeClient, Manifest, Resource
+from haneul.kernel.kube import KubeClient, Manifest, Resource, is_ready
 
 #: Seconds for one request; what takes longer is not seen.
 _CALL_SECONDS: Final = 10.0
@@ -131,7 +131,7 @@ async def gather_kubelets(found: Gathered, client: KubeClient, flags: Mapping[st
         nodes.extend(await client.list(kube.NODES))
 
     await found.have(["kubelets"], look())
-    ready = sorted(node["metadata"]["name"] for node in nodes if _ready(node))[:_MOST_KUBELETS]
+    ready = sorted(node["metadata"]["name"] for node in nodes if is_ready(node))[:_MOST_KUBELETS]
     turns, answers = asyncio.Semaphore(_KUBELETS_AT_ONCE), dict[str, Kubelet]()
 
     async def ask(name: str) -> None:
@@ -226,8 +226,3 @@ async def _bootstrap_tokens(found: Gathered, client: KubeClient) -> None:
 
 def _runs(pod: Manifest) -> bool:
     return pod.get("status", {}).get("phase") == "Running" and "deletionTimestamp" not in pod["metadata"]
-
-
-def _ready(node: Manifest) -> bool:
-    conditions = node.get("status", {}).get("conditions", [])
-    return any(entry["type"] == "Ready" and entry["status"] == "True" for entry in conditions)

@@ -87,6 +87,14 @@ def _kubernetes_flags(version: str) -> tuple[str, ...]:
     )
 
 
+#: What masters run of Kubernetes, in every minor that is built.
+_MASTERS: Final = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
+
+
+def _of_kubernetes(*names: str) -> tuple[Program, ...]:
+    return tuple(Program(name, f"k8s.io/kubernetes/cmd/{name}") for name in names)
+
+
 COMPONENTS: Final[tuple[GoComponent, ...]] = (
     GoComponent(
         "etcd",
@@ -146,13 +154,7 @@ COMPONENTS: Final[tuple[GoComponent, ...]] = (
         "k8s.io/kubernetes",
         "Apache-2.0",
         (
-            Program("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
-            Program("kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager"),
-            Program("kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler"),
-            Program("kubelet", "k8s.io/kubernetes/cmd/kubelet"),
-            Program("kubeadm", "k8s.io/kubernetes/cmd/kubeadm"),
-            Program("kubectl", "k8s.io/kubernetes/cmd/kubectl"),
-            Program("kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy"),
+            *_of_kubernetes(*_MASTERS, "kubelet", "kubeadm", "kubectl", "kube-proxy"),
             Program("agnhost", "k8s.io/kubernetes/test/images/agnhost"),
         ),
         estimate=420,
@@ -185,13 +187,7 @@ COMPONENTS: Final[tuple[GoComponent, ...]] = (
         KUBERNETES_BEFORE,
         "k8s.io/kubernetes",
         "Apache-2.0",
-        (
-            Program("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
-            Program("kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager"),
-            Program("kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler"),
-            Program("kubelet", "k8s.io/kubernetes/cmd/kubelet"),
-            Program("kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy"),
-        ),
+        _of_kubernetes(*_MASTERS, "kubelet", "kube-proxy"),
         estimate=300,
         ldflags=_kubernetes_flags(KUBERNETES_BEFORE),
     ),

@@ -18,7 +18,7 @@ from haneul.d2hub.model import Action, Grant, TagEntry
 from haneul.d2hub.names import parse_reference, parse_repository, project_of
 from haneul.d2hub.ports import Accounts
 from haneul.d2hub.registry import Registry
-from haneul.d2hub.rules import expired_tags
+from haneul.d2hub.rules import ProjectRules, expired_tags
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import HaneulError, NotFoundError
 
@@ -77,7 +77,8 @@ class ApiHttp:
         found = await self._registry.catalog.tags(repository, after=after, limit=_PAGE)
         if found is None:
             raise NameUnknownError(f"there is no repository {repository}")
-        items = [self._tag(repository, entry) for entry in found]
+        rules = self._registry.rules.rules(project_of(repository))
+        items = [_tag(rules, entry) for entry in found]
         return json_reply(200, {"items": items, "continue": found[-1].name if len(found) == _PAGE else ""})
 
     async def _image(self, request: Request) -> Reply:
@@ -156,7 +157,7 @@ class ApiHttp:
         gone = expired_tags(tags, rules, now=self._clock.now())
         if not dry:
             gone = [entry for entry in gone if await self._let_go(repository, entry, grant)]
-        return json_reply(200, {"dryRun": dry, "items": [self._tag(repository, entry) for entry in gone]})
+        return json_reply(200, {"dryRun": dry, "items": [_tag(rules, entry) for entry in gone]})
 
     async def _let_go(self, repository: str, entry: TagEntry, grant: Grant | None) -> bool:
         """Delete a tag; False if somebody set or deleted it since it was looked at."""
@@ -171,17 +172,6 @@ class ApiHttp:
         self._door.check(request, repository, action)
         return repository
 
-    def _tag(self, repository: str, entry: TagEntry) -> dict[str, Any]:
-        rules = self._registry.rules.rules(project_of(repository))
-        return {
-            "name": entry.name,
-            "digest": entry.digest,
-            "mediaType": entry.media_type,
-            "bytes": entry.size,
-            "updated": entry.updated.isoformat(),
-            "immutable": rules.keeps_tag(entry.name),
-        }
-
     async def _visible(self, request: Request) -> list[str]:
         """Return the projects whose contents the caller may see: the named one, or all that there are."""
         grant = self._door.check_registry(request, CATALOG)
@@ -189,6 +179,17 @@ class ApiHttp:
         named = request.parameter("project")
         there = [named] if named else await self._registry.catalog.projects()
         return [name for name in there if Action.PULL in await self._accounts.allowed(account, name)]
+
+
+def _tag(rules: ProjectRules, entry: TagEntry) -> dict[str, Any]:
+    return {
+        "name": entry.name,
+        "digest": entry.digest,
+        "mediaType": entry.media_type,
+        "bytes": entry.size,
+        "updated": entry.updated.isoformat(),
+        "immutable": rules.keeps_tag(entry.name),
+    }
 
 
 def problem_reply(error: HaneulError, request_id: str) -> Reply:

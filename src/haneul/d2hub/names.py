@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from haneul.d2hub.digests import is_digest, parse_digest
+from haneul.d2hub.digests import parse_digest
 from haneul.d2hub.errors import ManifestUnknownError, NameInvalidError
 
 _PART: Final = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
@@ -43,7 +43,7 @@ def parse_tag(text: str) -> str:
 def parse_reference(text: str) -> str:
     """Return a tag or digest for reading. Raises what says that it cannot be there, or is malformed."""
     if ":" in text:
-        return text if is_digest(text) else str(parse_digest(text))
+        return str(parse_digest(text))
     if not _TAG.fullmatch(text):
         raise ManifestUnknownError(f"{text[:130]!r} is neither a tag nor a digest")
     return text

@@ -15,7 +15,7 @@ from typing import Final
 import structlog
 
 from haneul.d2hub.caches import Lru, RepositoryCache
-from haneul.d2hub.digests import Digest, digest_of, is_digest, parse_digest
+from haneul.d2hub.digests import Digest, digest_of, parse_digest
 from haneul.d2hub.errors import (
     BlobUnknownError,
     DigestInvalidError,
@@ -182,14 +182,14 @@ class Registry:
         """Take a manifest, under a tag or by its digest."""
         if len(content) > self.limits.manifest_bytes:
             raise self.too_large()
-        tag, digest = "", digest_of(content)
-        if is_digest(reference) or ":" in reference:
+        tag = ""
+        if ":" in reference:
             wanted = parse_digest(reference)
             digest = digest_of(content, wanted.algorithm)
             if digest != wanted:
                 raise DigestInvalidError(f"the manifest's digest is {digest}, not {reference}")
         else:
-            tag = parse_tag(reference)
+            tag, digest = parse_tag(reference), digest_of(content)
         manifest = parse_manifest(content, media_type)
         change = ManifestPush(
             repository,

@@ -17,7 +17,18 @@ from haneul.dkos import high_availability
 from haneul.dkos.authentication import IssuerTrust, authentication
 from haneul.dkos.confinement import POLICIES_FILE, POLICY_FILES_GATE, policies, policies_in
 from haneul.dkos.credentials import Endpoints
-from haneul.dkos.etcd_slots import CLIENT_PORT, GATEWAY_PORT, PEER_PORT, Slot, in_play, member_name, pod_name
+from haneul.dkos.etcd_slots import (
+    CLIENT_PORT,
+    FOUNDERS_FOLDER,
+    GATEWAY_PORT,
+    PEER_PORT,
+    Slot,
+    claim_name,
+    in_play,
+    member_name,
+    pod_name,
+    volume_name,
+)
 from haneul.dkos.model import Cluster, Settings
 from haneul.kernel.documents import to_yaml
 from haneul.kernel.kube import Manifest
@@ -34,7 +45,8 @@ ROLE_LABEL: Final = "dkos.haneul.dev/role"
 #: A pod carries the digest of the secrets and settings that it was made from.
 CREDENTIALS_ANNOTATION: Final = "dkos.haneul.dev/credentials"
 NODE_CIDR_BITS: Final = 24
-_PEM: Final = "/etc/haneul/pki"
+#: Where the pods of masters find their certificates and keys.
+PEM: Final = "/etc/haneul/pki"
 _POLICIES: Final = "/etc/haneul/policies"
 #: A Go program with several processors wakes another of its threads at each of its timers, of which a cluster without
 #: work has hundreds a second; one is enough for what these parts do.
@@ -161,7 +173,7 @@ def volume(cluster: Cluster, placement: Placement, index: int = 0) -> list[Manif
     The volume is the host's folder of all clusters' data, of which the member's pod mounts only its own part: the
     kubelet makes that part with the folder's mode, so that no container of root has to hand it over first.
     """
-    name, claim = f"etcd-{cluster.uid}-{index}", f"data-etcd-{index}"
+    name, claim = volume_name(cluster.uid, index), claim_name(index)
     size = {"storage": "4Gi"}
     return [
         {
@@ -245,7 +257,7 @@ def _scheduling(cluster: Cluster) -> str:
         {
             "apiVersion": "kubescheduler.config.k8s.io/v1",
             "kind": "KubeSchedulerConfiguration",
-            "clientConnection": {"kubeconfig": f"{_PEM}/kubeconfig", "qps": 200, "burst": 400},
+            "clientConnection": {"kubeconfig": f"{PEM}/kubeconfig", "qps": 200, "burst": 400},
             "leaderElection": {"leaderElect": cluster.spec.highly_available},
             "enableProfiling": False,
             "podInitialBackoffSeconds": 1,
@@ -290,24 +302,25 @@ def etcd(
     """
     namespace = cluster.masters_namespace
     address = endpoints.places[0]
+    name = member_name(0)
     arguments = {
-        "name": "etcd-0",
-        "data-dir": "/data/member-data",
-        "listen-client-urls": "https://0.0.0.0:2379",
-        "advertise-client-urls": f"https://{address}:2379",
-        "listen-peer-urls": "https://0.0.0.0:2380",
-        "initial-advertise-peer-urls": f"https://{address}:2380",
-        "initial-cluster": f"etcd-0=https://{address}:2380",
+        "name": name,
+        "data-dir": f"/data/{FOUNDERS_FOLDER}",
+        "listen-client-urls": f"https://0.0.0.0:{CLIENT_PORT}",
+        "advertise-client-urls": f"https://{address}:{CLIENT_PORT}",
+        "listen-peer-urls": f"https://0.0.0.0:{PEER_PORT}",
+        "initial-advertise-peer-urls": f"https://{address}:{PEER_PORT}",
+        "initial-cluster": f"{name}=https://{address}:{PEER_PORT}",
         "initial-cluster-token": cluster.uid,
         "listen-metrics-urls": "http://0.0.0.0:2381",
-        "cert-file": f"{_PEM}/server.crt",
-        "key-file": f"{_PEM}/server.key",
+        "cert-file": f"{PEM}/server.crt",
+        "key-file": f"{PEM}/server.key",
         "client-cert-auth": "true",
-        "trusted-ca-file": f"{_PEM}/ca.crt",
-        "peer-cert-file": f"{_PEM}/server.crt",
-        "peer-key-file": f"{_PEM}/server.key",
+        "trusted-ca-file": f"{PEM}/ca.crt",
+        "peer-cert-file": f"{PEM}/server.crt",
+        "peer-key-file": f"{PEM}/server.key",
         "peer-client-cert-auth": "true",
-        "peer-trusted-ca-file": f"{_PEM}/ca.crt",
+        "peer-trusted-ca-file": f"{PEM}/ca.crt",
         "tls-min-version": "TLS1.3",
         "quota-backend-bytes": str(2 << 30),
         "auto-compaction-mode": "periodic",
@@ -320,14 +333,14 @@ def etcd(
     container |= {
         "env": [{"name": "GOMEMLIMIT", "value": "384MiB"}, _ONE_PROCESSOR],
         "volumeMounts": [
-            _mount("pki", _PEM),
-            {"name": "data", "mountPath": "/data", "subPath": f"{cluster.uid}/etcd-0"},
+            _mount("pki", PEM),
+            {"name": "data", "mountPath": "/data", "subPath": f"{cluster.uid}/{name}"},
         ],
         "startupProbe": _probe(2381, "/readyz", scheme="HTTP", period=1, failures=60),
         "livenessProbe": _probe(2381, "/livez", scheme="HTTP", period=10, failures=6),
         "readinessProbe": _probe(2381, "/readyz", scheme="HTTP", period=5, failures=3),
     }
-    pod = _pod(cluster, "etcd", container, [_secret_volume("pki", "etcd"), _claim_volume("data", "data-etcd-0")])
+    pod = _pod(cluster, "etcd", container, [_secret_volume("pki", "etcd"), _claim_volume("data", claim_name(0))])
     pod["spec"]["terminationGracePeriodSeconds"] = 10
     pod["metadata"]["annotations"] = {CREDENTIALS_ANNOTATION: digests["etcd"]}
     return {
@@ -336,7 +349,7 @@ def etcd(
         "metadata": {"name": "etcd", "namespace": namespace, "labels": labels(cluster, "etcd")},
         "spec": {
             "replicas": replicas,
-            "serviceName": "etcd-0",
+            "serviceName": name,
             "podManagementPolicy": "Parallel",
             "selector": {"matchLabels": labels(cluster, "etcd")},
             "template": pod,
@@ -351,33 +364,33 @@ def apiserver(
     settings = cluster.spec.settings
     reading = settings.max_requests_in_flight * 2 // 3
     arguments = {
-        "etcd-servers": ",".join(f"https://{address}:2379" for address in endpoints.etcd_addresses),
-        "etcd-cafile": f"{_PEM}/etcd-ca.crt",
-        "etcd-certfile": f"{_PEM}/etcd-client.crt",
-        "etcd-keyfile": f"{_PEM}/etcd-client.key",
+        "etcd-servers": ",".join(f"https://{address}:{CLIENT_PORT}" for address in endpoints.etcd_addresses),
+        "etcd-cafile": f"{PEM}/etcd-ca.crt",
+        "etcd-certfile": f"{PEM}/etcd-client.crt",
+        "etcd-keyfile": f"{PEM}/etcd-client.key",
         "secure-port": "6443",
         # Pods of the cluster reach their API server where every other part does: at the service that never moves.
         "advertise-address": endpoints.service_address,
         "service-cluster-ip-range": str(cluster.spec.network.services),
-        "client-ca-file": f"{_PEM}/ca.crt",
-        "tls-cert-file": f"{_PEM}/server.crt",
-        "tls-private-key-file": f"{_PEM}/server.key",
+        "client-ca-file": f"{PEM}/ca.crt",
+        "tls-cert-file": f"{PEM}/server.crt",
+        "tls-private-key-file": f"{PEM}/server.key",
         "tls-min-version": "VersionTLS12",
         "tls-cipher-suites": ",".join(STRONG_CIPHERS),
-        "kubelet-client-certificate": f"{_PEM}/kubelet-client.crt",
-        "kubelet-client-key": f"{_PEM}/kubelet-client.key",
-        "kubelet-certificate-authority": f"{_PEM}/ca.crt",
+        "kubelet-client-certificate": f"{PEM}/kubelet-client.crt",
+        "kubelet-client-key": f"{PEM}/kubelet-client.key",
+        "kubelet-certificate-authority": f"{PEM}/ca.crt",
         "kubelet-preferred-address-types": "InternalIP",
-        "proxy-client-cert-file": f"{_PEM}/front-proxy-client.crt",
-        "proxy-client-key-file": f"{_PEM}/front-proxy-client.key",
-        "requestheader-client-ca-file": f"{_PEM}/front-proxy-ca.crt",
+        "proxy-client-cert-file": f"{PEM}/front-proxy-client.crt",
+        "proxy-client-key-file": f"{PEM}/front-proxy-client.key",
+        "requestheader-client-ca-file": f"{PEM}/front-proxy-ca.crt",
         "requestheader-allowed-names": "front-proxy-client",
         "requestheader-extra-headers-prefix": "X-Remote-Extra-",
         "requestheader-group-headers": "X-Remote-Group",
         "requestheader-username-headers": "X-Remote-User",
         "service-account-issuer": "https://kubernetes.default.svc",
-        "service-account-key-file": f"{_PEM}/service-account.pub",
-        "service-account-signing-key-file": f"{_PEM}/service-account.key",
+        "service-account-key-file": f"{PEM}/service-account.pub",
+        "service-account-signing-key-file": f"{PEM}/service-account.key",
         "service-account-extend-token-expiration": "false",
         "authorization-mode": "Node,RBAC",
         "authentication-config": "/etc/haneul/config/authentication.yaml",
@@ -388,7 +401,7 @@ def apiserver(
         "default-not-ready-toleration-seconds": str(settings.pod_eviction_seconds),
         "default-unreachable-toleration-seconds": str(settings.pod_eviction_seconds),
         "enable-bootstrap-token-auth": "true",
-        "encryption-provider-config": f"{_PEM}/encryption.yaml",
+        "encryption-provider-config": f"{PEM}/encryption.yaml",
         "audit-policy-file": "/etc/haneul/config/audit.yaml",
         "audit-log-path": "/var/log/audit/audit.log",
         # Eleven files of five megabytes, in a volume of 64.
@@ -405,13 +418,13 @@ def apiserver(
         **_feature_gates(settings, {POLICY_FILES_GATE: True}),
     }
     container = _container("kube-apiserver", images.apiserver, arguments, memory="256Mi", limit="1536Mi", cpu="25m")
-    etcd_addresses = [f"{address}:2379" for address in endpoints.etcd_addresses]
+    etcd_addresses = [f"{address}:{CLIENT_PORT}" for address in endpoints.etcd_addresses]
     container |= {
         # Its client backs off for a second when etcd, which starts at the same time, is not there yet.
         "command": ["await-connection", "-within=30s", *etcd_addresses, "--", "kube-apiserver"],
         "env": [{"name": "GOMEMLIMIT", "value": "1280MiB"}],
         "volumeMounts": [
-            _mount("pki", _PEM),
+            _mount("pki", PEM),
             _mount("config", "/etc/haneul/config"),
             _mount("policies", _POLICIES),
             {"name": "audit", "mountPath": "/var/log/audit"},
@@ -445,10 +458,10 @@ def controller_manager(cluster: Cluster, images: Images, digests: Mapping[str, s
     """
     settings = cluster.spec.settings
     arguments = {
-        "kubeconfig": f"{_PEM}/kubeconfig",
+        "kubeconfig": f"{PEM}/kubeconfig",
         "authentication-skip-lookup": "true",
-        "root-ca-file": f"{_PEM}/ca.crt",
-        "service-account-private-key-file": f"{_PEM}/service-account.key",
+        "root-ca-file": f"{PEM}/ca.crt",
+        "service-account-private-key-file": f"{PEM}/service-account.key",
         "use-service-account-credentials": "true",
         "controllers": ",".join(
             (
@@ -475,7 +488,7 @@ def controller_manager(cluster: Cluster, images: Images, digests: Mapping[str, s
     )
     container |= {
         "env": [{"name": "GOGC", "value": "60"}, {"name": "GOMEMLIMIT", "value": "640MiB"}, _ONE_PROCESSOR],
-        "volumeMounts": [_mount("pki", _PEM)],
+        "volumeMounts": [_mount("pki", PEM)],
         "livenessProbe": _probe(10257, "/healthz", period=15, failures=6, timeout=15),
     }
     volumes = [_secret_volume("pki", "kube-controller-manager")]
@@ -492,7 +505,7 @@ def scheduler(cluster: Cluster, images: Images, digests: Mapping[str, str], *, r
     container = _container("kube-scheduler", images.scheduler, arguments, memory="48Mi", limit="512Mi", cpu="2m")
     container |= {
         "env": [{"name": "GOGC", "value": "60"}, {"name": "GOMEMLIMIT", "value": "384MiB"}, _ONE_PROCESSOR],
-        "volumeMounts": [_mount("pki", _PEM), _mount("config", "/etc/haneul/config")],
+        "volumeMounts": [_mount("pki", PEM), _mount("config", "/etc/haneul/config")],
         "livenessProbe": _probe(10259, "/healthz", period=15, failures=6, timeout=15),
     }
     volumes = [
@@ -507,7 +520,7 @@ def cilium_operator(
 ) -> Manifest:
     """Return the operator of the cluster's own Cilium, which stands with the masters as they do."""
     arguments = {
-        "k8s-kubeconfig-path": f"{_PEM}/kubeconfig",
+        "k8s-kubeconfig-path": f"{PEM}/kubeconfig",
         "k8s-api-server-urls": endpoints.inside,
         "cluster-name": "default",
         "cluster-id": "0",
@@ -528,7 +541,7 @@ def cilium_operator(
             {"name": "CILIUM_K8S_NAMESPACE", "value": "kube-system"},
             {"name": "HOME", "value": "/home"},
         ],
-        "volumeMounts": [_mount("pki", _PEM), {"name": "home", "mountPath": "/home"}],
+        "volumeMounts": [_mount("pki", PEM), {"name": "home", "mountPath": "/home"}],
     }
     volumes = [_secret_volume("pki", "cilium-operator"), {"name": "home", "emptyDir": {"sizeLimit": "16Mi"}}]
     return _deployment(cluster, "cilium-operator", container, volumes, digests, replicas)

@@ -232,10 +232,11 @@ class ClusterController:
         nodes, barred = await self._look_at_gate(tenant, cluster, plan, provided)
         change = Changing()
         if tenant is not None:
-            await self._records.follow(cluster, made)
             await self._restoring.replace_lost(cluster, list(plan.keep), provided, nodes)
             await self._serve_tenant(tenant, cluster, made, plan, provided, nodes, tokens, barred)
             change = await self._changer.look(tenant, cluster, announced, provided, nodes, barred)
+            # Last, as no node waits for it.
+            await self._records.follow(cluster, made)
         rotation = await self._rotation.look(
             cluster,
             made,
@@ -468,10 +469,8 @@ class ClusterController:
         return current if current is not None and current.uid == cluster.uid else None
 
     async def _observe(self, cluster: Cluster) -> list[ProvidedNode]:
-        found: list[ProvidedNode] = []
-        for provider in self._providers.values():
-            found += await provider.observe(cluster)
-        return found
+        found = await asyncio.gather(*(provider.observe(cluster) for provider in self._providers.values()))
+        return [machine for machines in found for machine in machines]
 
     async def _reach_tenant(self, cluster: Cluster, made: MadeMasters, now: datetime) -> tuple[bool, str]:
         """Connect to the cluster's own API with a fresh short-lived certificate; say whether it answers."""

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from haneul.dkos.control_plane import labels
 from haneul.dkos.model import Cluster
-from haneul.kernel.kube import CONFIG_MAPS, ENDPOINT_SLICES, PODS, KubeClient, Manifest
+from haneul.kernel.kube import CONFIG_MAPS, ENDPOINT_SLICES, PODS, KubeClient, Manifest, is_ready
 
 WAKER_NAMESPACE: Final = "haneul-waker"
 WAKER_NAME: Final = "haneul-waker"
@@ -120,9 +120,9 @@ class Wakers:
 
 
 def _ready_address(pod: Mapping[str, Any]) -> str:
-    status = pod.get("status", {})
-    ready = any(entry["type"] == "Ready" and entry["status"] == "True" for entry in status.get("conditions", []))
-    return str(status.get("podIP", "")) if ready and "deletionTimestamp" not in pod["metadata"] else ""
+    if not is_ready(pod) or "deletionTimestamp" in pod["metadata"]:
+        return ""
+    return str(pod["status"].get("podIP", ""))
 
 
 class Door:

@@ -50,6 +50,8 @@ from haneul.kernel.kube import (
     STATEFUL_SETS,
     KubeClient,
     Manifest,
+    is_ready,
+    is_true,
 )
 
 _log = structlog.get_logger(__name__)
@@ -89,10 +91,10 @@ class MemberChanger:
         if is_settled(wanted, made.slots) and (wanted == 1 or works):
             # A member that is alone is not replaced: nobody has its data. It costs no call, nor do three that work.
             return "the etcd members are changed, one after the other" if made.rolling and wanted > 1 else ""
-        access = etcd_access(made.keyring, gateways(made), self._clock.now())
         seen = await self._see(cluster, made)
         if plan(seen) == DONE:
             return ""
+        access = etcd_access(made.keyring, gateways(made), self._clock.now())
         async with self._connect(access) as etcd_members:
             seen = replace(seen, membership=await _membership(etcd_members))
             decision = plan(seen)
@@ -112,7 +114,7 @@ class MemberChanger:
         )
         by_name = {pod["metadata"]["name"]: pod for pod in pods}
         by_set = {workload["metadata"]["name"]: workload for workload in sets}
-        hosts = {node["metadata"]["name"]: (_since(node) or _ALWAYS) if _is_ready(node) else None for node in nodes}
+        hosts = {node["metadata"]["name"]: (_since(node) or _ALWAYS) if is_ready(node) else None for node in nodes}
         slots = {slot.index: slot for slot in made.slots}
         now = self._clock.now()
         places = []
@@ -123,7 +125,7 @@ class MemberChanger:
                     index,
                     address,
                     slots.get(index),
-                    healthy=pod is not None and _is_ready(pod) and not _ends(pod),
+                    healthy=pod is not None and is_ready(pod) and not _ends(pod),
                     runs=_runs(workload, pod, made.templates.get(index, "")),
                     occupied=pod is not None or workload is not None,
                     lost=why_lost(slots.get(index), pod, hosts, now),
@@ -183,8 +185,7 @@ class MemberChanger:
         if await self._client.get(NODES, slot.host) is not None:
             found = await self._client.apply(JOBS, job)
             if not found.get("status", {}).get("succeeded"):
-                conditions = found.get("status", {}).get("conditions", [])
-                if any(entry["type"] == "Failed" and entry["status"] == "True" for entry in conditions):
+                if is_true(found, "Failed"):
                     await self._client.delete(JOBS, name, namespace)
                 return False
         await self._client.delete(JOBS, name, namespace)
@@ -251,7 +252,7 @@ def why_lost(slot: Slot | None, pod: Manifest | None, hosts: Mapping[str, dateti
     if pod is None or _ends(pod) or host_since is None:
         return ""
     votes = slot.state in (SlotState.FOUNDER, SlotState.VOTING)
-    if _is_ready(pod) if votes else _has_started(pod):
+    if is_ready(pod) if votes else _has_started(pod):
         return ""
     since = _since(pod)
     is_over = since is not None and now - max(since, host_since) > PATIENCE
@@ -263,7 +264,7 @@ def servers_are_current(deployment: Manifest | None, pods: Sequence[Manifest], e
     if deployment is None:
         return False
     status, wanted = deployment.get("status", {}), deployment["spec"]["replicas"]
-    told = f"--etcd-servers={','.join(f'https://{address}:2379' for address in etcd)}"
+    told = f"--etcd-servers={','.join(f'https://{address}:{CLIENT_PORT}' for address in etcd)}"
     return (
         told in deployment["spec"]["template"]["spec"]["containers"][0]["args"]
         and status.get("observedGeneration") == deployment["metadata"]["generation"]
@@ -284,11 +285,6 @@ def _runs(workload: Manifest | None, pod: Manifest | None, template: str) -> boo
 def _has_started(pod: Manifest) -> bool:
     states = pod.get("status", {}).get("containerStatuses", [])
     return bool(states) and all(entry.get("started") for entry in states)
-
-
-def _is_ready(found: Manifest) -> bool:
-    conditions = found.get("status", {}).get("conditions", [])
-    return any(entry["type"] == "Ready" and entry["status"] == "True" for entry in conditions)
 
 
 def _ends(pod: Manifest) -> bool:

@@ -20,7 +20,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from haneul.dkos import control_plane
-from haneul.dkos.control_plane import CREDENTIALS_ANNOTATION, Images
+from haneul.dkos.control_plane import CREDENTIALS_ANNOTATION, PEM, Images
 from haneul.dkos.credentials import Endpoints
 from haneul.dkos.etcd_slots import (
     CLIENT_PORT,
@@ -40,7 +40,6 @@ MEMBER_LABEL: Final = "dkos.haneul.dev/etcd-place"
 #: On a StatefulSet: the digest of the pod that it was made with last.
 TEMPLATE_ANNOTATION: Final = "dkos.haneul.dev/template"
 _GRACE_SECONDS: Final = 30
-_PEM: Final = "/etc/haneul/pki"
 
 
 def member(
@@ -89,8 +88,8 @@ def _shape(made: Manifest, slot: Slot, endpoints: Endpoints, others: Collection[
     }
     if index:
         changed |= {
-            "peer-client-cert-file": f"{_PEM}/peer-client.crt",
-            "peer-client-key-file": f"{_PEM}/peer-client.key",
+            "peer-client-cert-file": f"{PEM}/peer-client.crt",
+            "peer-client-key-file": f"{PEM}/peer-client.key",
         }
     spec = made["spec"]["template"]["spec"]
     spec["terminationGracePeriodSeconds"] = _GRACE_SECONDS

@@ -18,7 +18,7 @@ from haneul.kernel.kube import Manifest
 MOST_MEMBERS: Final = 3
 #: Who began the cluster alone. Its folder's name is older than the names after members.
 FOUNDER: Final = "founder"
-_FOUNDERS_FOLDER: Final = "member-data"
+FOUNDERS_FOLDER: Final = "member-data"
 MEMBER_ANNOTATION: Final = "dkos.haneul.dev/etcd-member"
 STATE_ANNOTATION: Final = "dkos.haneul.dev/etcd-state"
 
@@ -68,7 +68,7 @@ class Slot:
     @property
     def folder(self) -> str:
         """Return the name of the folder with the member's data."""
-        return _FOUNDERS_FOLDER if self.member == FOUNDER else self.member
+        return FOUNDERS_FOLDER if self.member == FOUNDER else self.member
 
     @property
     def gateway_port(self) -> int:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from haneul.dkos.model import Cluster
-from haneul.dkos.node_changes import DRAIN_LIFE
 from haneul.dkos.node_plan import NodePlan, may_run_pods, plan_nodes
 from haneul.dkos.ports import GatedNode, JoinGate, ProvidedNode
 from haneul.kernel.clock import Clock
@@ -56,7 +55,8 @@ class GateKeeping:
         machines = {machine.name: machine for machine in provided}
         joined = _joined(machines, nodes)
         now = self._clock.monotonic()
-        overdue = {name for (name, _), since in self._leaving.items() if now - since >= DRAIN_LIFE.total_seconds()}
+        given = cluster.spec.settings.drain_seconds
+        overdue = {name for (name, _), since in self._leaving.items() if now - since >= given}
         leaving = [name for name in machines if name not in plan.keep]
         seen = [
             GatedNode(

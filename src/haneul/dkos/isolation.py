@@ -59,7 +59,7 @@ def network_policies(cluster: Cluster, trust: IssuerTrust | None = None, *, seve
                 # Of an etcd with one member, the operator has nothing to ask.
                 *(_from([_operator()], port) for port in ((CLIENT_PORT, GATEWAY_PORT) if several else ())),
             ],
-            egress=[_to([own_etcd], 2380)],
+            egress=[_to([own_etcd], PEER_PORT)],
         ),
         _policy(
             cluster,
@@ -68,7 +68,7 @@ def network_policies(cluster: Cluster, trust: IssuerTrust | None = None, *, seve
             labels(cluster, "kube-apiserver"),
             ingress=[{"ports": [{"port": 6443, "protocol": "TCP"}]}],
             # Besides etcd and kubelets, an API server calls its users' webhooks, which run on the nodes or outside.
-            egress=[_to([own_etcd], 2379), {"to": [own_nodes, world]}, *_issuer(trust)],
+            egress=[_to([own_etcd], CLIENT_PORT), {"to": [own_nodes, world]}, *_issuer(trust)],
         ),
         *(
             _policy(cluster, masters, role, labels(cluster, role), ingress=[], egress=[_to([own_apiserver], 6443)])

@@ -27,7 +27,16 @@ from haneul.dkos.credentials import (
     secret_manifest,
 )
 from haneul.dkos.etcd_rolling import next_changes
-from haneul.dkos.etcd_slots import MOST_MEMBERS, Slot, SlotState, component_name, in_play, is_spread, serving
+from haneul.dkos.etcd_slots import (
+    MOST_MEMBERS,
+    Slot,
+    SlotState,
+    component_name,
+    in_play,
+    is_spread,
+    member_name,
+    serving,
+)
 from haneul.dkos.etcd_volumes import EtcdVolumes
 from haneul.dkos.hibernation import Level
 from haneul.dkos.keyring import Keyring, keyring_from, new_authorities
@@ -47,6 +56,8 @@ from haneul.kernel.kube import (
     KubeApiError,
     KubeClient,
     Manifest,
+    is_ready,
+    is_rolled_out,
     resource_of,
 )
 from haneul.kernel.kube_manifests import account, rights_in_namespace, rule
@@ -183,8 +194,7 @@ class Masters:
         selector = f"{CLUSTER_LABEL}={cluster.uid}"
         made = recorded(await self._client.list(DEPLOYMENTS, cluster.masters_namespace, labels=selector))
         if level < Level.ALL and made.api.version:
-            controllers = made.controllers.version or made.api.version
-            return Plan(Versions(made.api.version, controllers, made.nodes or controllers))
+            return Plan(made.versions)
         return next_versions(cluster.spec, made)
 
     async def _programs(
@@ -279,12 +289,13 @@ class Masters:
     async def unfinished(self, cluster: Cluster, made: MadeMasters) -> list[str]:
         """Return the components of which not exactly the pods of the last :meth:`ensure` run."""
         selector = f"{CLUSTER_LABEL}={cluster.uid}"
-        found = [
-            workload
-            for kind in (STATEFUL_SETS, DEPLOYMENTS)
-            for workload in await self._client.list(kind, cluster.masters_namespace, labels=selector)
-        ]
-        return unfinished_rollouts(found, made.digests)
+        found = await asyncio.gather(
+            *(
+                self._client.list(kind, cluster.masters_namespace, labels=selector)
+                for kind in (STATEFUL_SETS, DEPLOYMENTS)
+            )
+        )
+        return unfinished_rollouts([workload for kind in found for workload in kind], made.digests)
 
     async def observe(self, cluster: Cluster) -> tuple[MasterState, ...]:
         """Return each master component's state, from its pods."""
@@ -310,7 +321,7 @@ class Masters:
 
     async def etcd_address(self, cluster: Cluster) -> str:
         """Return the address of the first etcd member, which outlives its pods. Raises UnavailableError before that."""
-        service = await self._client.get(SERVICES, "etcd-0", cluster.masters_namespace)
+        service = await self._client.get(SERVICES, member_name(0), cluster.masters_namespace)
         if service is None:
             raise UnavailableError(f"etcd of {_full_name(cluster)} has no address yet")
         return str(service["spec"]["clusterIP"])
@@ -430,15 +441,8 @@ def _runs(workload: Manifest) -> bool:
 
     An API server that ends may still serve for a while, and a newer controller shall not find it.
     """
-    status, wanted = workload.get("status", {}), workload["spec"]["replicas"]
-    return bool(
-        wanted
-        and status.get("observedGeneration") == workload["metadata"]["generation"]
-        and status.get("replicas", 0) == wanted
-        and status.get("updatedReplicas", 0) == wanted
-        and status.get("readyReplicas", 0) == wanted
-        and not status.get("terminatingReplicas", 0)
-    )
+    ending = workload.get("status", {}).get("terminatingReplicas", 0)
+    return bool(workload["spec"]["replicas"] and is_rolled_out(workload) and not ending)
 
 
 def unfinished_rollouts(workloads: Sequence[Manifest], digests: Mapping[str, str]) -> list[str]:
@@ -451,15 +455,8 @@ def _rolled_out(workload: Manifest | None, digest: str) -> bool:
     """Say whether exactly the wanted pods run and are ready, and the controller of their kind knows it."""
     if workload is None:
         return False
-    status, wanted = workload.get("status", {}), workload["spec"]["replicas"]
     annotations = workload["spec"]["template"]["metadata"].get("annotations", {})
-    return bool(
-        annotations.get(CREDENTIALS_ANNOTATION) == digest
-        and status.get("observedGeneration") == workload["metadata"]["generation"]
-        and status.get("replicas", 0) == wanted
-        and status.get("updatedReplicas", 0) == wanted
-        and status.get("readyReplicas", 0) == wanted
-    )
+    return annotations.get(CREDENTIALS_ANNOTATION) == digest and is_rolled_out(workload)
 
 
 def _full_name(cluster: Cluster) -> str:
@@ -483,7 +480,7 @@ def _master_state(role: str, pods: list[Manifest], *, wanted: int = 1) -> Master
     restarts = sum(entry.get("restartCount", 0) for entry in containers)
     ended = next((words for entry in containers if (words := _how_it_ended(entry))), "")
     # One that ends serves for a while yet, and is not counted on.
-    ready = [pod for pod in pods if _is_ready(pod) and (wanted == 1 or "deletionTimestamp" not in pod["metadata"])]
+    ready = [pod for pod in pods if is_ready(pod) and (wanted == 1 or "deletionTimestamp" not in pod["metadata"])]
     address = str(ready[0].get("status", {}).get("podIP", "")) if ready else ""
     waiting = [pod for pod in pods if pod not in ready]
     why = "" if len(ready) >= wanted else (_why_not_ready(waiting[-1]) if waiting else "its pod is being made")
@@ -503,15 +500,10 @@ def _master_state(role: str, pods: list[Manifest], *, wanted: int = 1) -> Master
 
 
 def _pod_status(role: str, pod: Manifest) -> MasterStatus:
-    ready = _is_ready(pod)
+    ready = is_ready(pod)
     message = "it ends" if "deletionTimestamp" in pod["metadata"] else ("" if ready else _why_not_ready(pod))
     host = str(pod.get("spec", {}).get("nodeName", ""))
     return MasterStatus(name=pod["metadata"]["name"], role=role, host=host, ready=ready, message=message)
-
-
-def _is_ready(pod: Manifest) -> bool:
-    conditions = pod.get("status", {}).get("conditions", [])
-    return any(entry["type"] == "Ready" and entry["status"] == "True" for entry in conditions)
 
 
 def _how_it_ended(container: Manifest) -> str:

@@ -315,6 +315,11 @@ class ClusterSpec(_Model):
     )
 
     @property
+    def nodes_version(self) -> str:
+        """Return the version that is asked for the nodes."""
+        return self.node_version or self.version
+
+    @property
     def node_count(self) -> int:
         """Return how many nodes are asked for in all pools."""
         return sum(pool.count for pool in self.node_pools)

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from haneul.dkos.backup.record import NAMESPACE, record_name
 from haneul.dkos.control_plane import CLUSTER_LABEL, USER, labels
+from haneul.dkos.etcd_slots import member_name
 from haneul.dkos.model import NEVER, Cluster
 from haneul.kernel.kube import JOBS, PODS, KubeClient, Manifest
 from haneul.kernel.kube_manifests import hardened_container, hardened_pod
@@ -80,7 +81,7 @@ def restore_job(cluster: Cluster, step: str, host: str, peer_url: str, settings:
         "imagePullPolicy": "IfNotPresent",
         "args": arguments,
         "volumeMounts": [
-            {"name": "clusters", "mountPath": "/data", "subPath": f"{cluster.uid}/etcd-0"},
+            {"name": "clusters", "mountPath": "/data", "subPath": f"{cluster.uid}/{member_name(0)}"},
             {"name": "backups", "mountPath": "/backups", "readOnly": True},
             {"name": "source", "mountPath": "/etc/haneul/source", "readOnly": True},
             {"name": "own", "mountPath": "/etc/haneul/own", "readOnly": True},

@@ -29,7 +29,7 @@ from typing import Any, Final
 from haneul.dkos.backup.record import NAMESPACE
 from haneul.dkos.backup.recording import BackupRecords
 from haneul.dkos.control_plane import CLUSTER_LABEL, ROLE_LABEL, hosts_of
-from haneul.dkos.etcd_slots import FOUNDER, slot_of
+from haneul.dkos.etcd_slots import FOUNDER, PEER_PORT, slot_of, volume_name
 from haneul.dkos.events import Tell, restore_began, restore_failed, restored
 from haneul.dkos.hibernation import Level
 from haneul.dkos.masters import Masters
@@ -44,7 +44,7 @@ from haneul.dkos.model import (
 from haneul.dkos.ports import NodeProvider, ProvidedNode
 from haneul.dkos.restore_jobs import RestoreSettings, end_jobs, job_name, restore_job
 from haneul.dkos.states import restoring_status, serves
-from haneul.kernel.kube import JOBS, PERSISTENT_VOLUMES, PODS, KubeClient, Manifest
+from haneul.kernel.kube import JOBS, PERSISTENT_VOLUMES, PODS, KubeClient, Manifest, is_true
 
 _PLACE_WAIT_FIRST: Final = timedelta(seconds=10)
 _PLACE_WAIT_LAST: Final = timedelta(minutes=5)
@@ -201,20 +201,17 @@ class Restoring:
         name = job_name(cluster, step)
         job = await self._management.get(JOBS, name, NAMESPACE)
         if job is None:
-            volume = await self._management.get(PERSISTENT_VOLUMES, f"etcd-{cluster.uid}-0")
+            volume = await self._management.get(PERSISTENT_VOLUMES, volume_name(cluster.uid, 0))
             if volume is None:
                 return Outcome()
-            url = f"https://{await self._masters.etcd_address(cluster)}:2380"
+            url = f"https://{await self._masters.etcd_address(cluster)}:{PEER_PORT}"
             await self._management.apply(JOBS, restore_job(cluster, step, hosts_of(volume)[0], url, self._settings))
             return Outcome()
-        conditions = {
-            entry["type"] for entry in job.get("status", {}).get("conditions", []) if entry["status"] == "True"
-        }
-        if "Failed" in conditions:
+        if is_true(job, "Failed"):
             said = await self._said(name)
             await self._management.delete(JOBS, name, NAMESPACE)
             return Outcome(refused=str(said.get("refused", "")), failed=True)
-        if "Complete" not in conditions:
+        if not is_true(job, "Complete"):
             return Outcome()
         said = await self._said(name)
         if said.get("refused"):

@@ -24,6 +24,7 @@ from haneul.kernel.kube import (
     PODS,
     KubeClient,
     Manifest,
+    is_true,
 )
 from haneul.kernel.waiting import wait_for
 
@@ -94,11 +95,11 @@ async def _wipe(client: KubeClient, cluster: Cluster, host: str, *, toolbox: str
     await client.apply(JOBS, job)
 
     async def done() -> bool:
-        status = (await client.get(JOBS, name, namespace) or {}).get("status", {})
-        if any(entry["type"] == "Failed" and entry["status"] == "True" for entry in status.get("conditions", [])):
+        found = await client.get(JOBS, name, namespace) or {}
+        if is_true(found, "Failed"):
             await client.delete(JOBS, name, namespace)
             raise UnavailableError(f"the data on {host} could not be deleted", hint="it is tried again")
-        return bool(status.get("succeeded"))
+        return bool(found.get("status", {}).get("succeeded"))
 
     await wait_for(done, what=f"the data on {host} to be deleted", timeout=_WIPE_SECONDS, clock=clock)
     await client.delete(JOBS, name, namespace)

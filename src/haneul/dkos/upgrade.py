@@ -39,6 +39,15 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Versions:
+    """The version that each part is to be made from now."""
+
+    api: str
+    controllers: str
+    nodes: str
+
+
+@dataclass(frozen=True)
 class Recorded:
     """What was made last. ``controllers`` are controller manager and scheduler, which go together."""
 
@@ -46,14 +55,11 @@ class Recorded:
     controllers: Part = Part()
     nodes: str = ""
 
-
-@dataclass(frozen=True)
-class Versions:
-    """The version that each part is to be made from now."""
-
-    api: str
-    controllers: str
-    nodes: str
+    @property
+    def versions(self) -> Versions:
+        """Return what everything stays made from; a part that was not made yet follows the one before it."""
+        controllers = self.controllers.version or self.api.version
+        return Versions(self.api.version, controllers, self.nodes or controllers)
 
 
 class Stage(StrEnum):
@@ -87,19 +93,14 @@ class Plan:
     verdict: Verdict = field(default_factory=Verdict)
 
 
-def nodes_version(spec: ClusterSpec) -> str:
-    """Return the version that is asked for the nodes."""
-    return spec.node_version or spec.version
-
-
 def next_versions(spec: ClusterSpec, made: Recorded) -> Plan:
     """Return what every part is to be made from now."""
     asked, before = spec.version, made.api.version
-    whole = Plan(Versions(asked, asked, nodes_version(spec)), Verdict(asked=asked))
+    whole = Plan(Versions(asked, asked, spec.nodes_version), Verdict(asked=asked))
     if not before:
         return whole
-    kept = Versions(before, made.controllers.version or before, made.nodes or made.controllers.version or before)
-    why = way_of_masters(before, asked) or way_of_nodes(asked, kept.nodes) or way_of_nodes(asked, nodes_version(spec))
+    kept = made.versions
+    why = way_of_masters(before, asked) or way_of_nodes(asked, kept.nodes) or way_of_nodes(asked, spec.nodes_version)
     if why:
         return Plan(kept, Verdict(Stage.REFUSED, asked, before, why))
     if before != asked:

@@ -58,7 +58,7 @@ def check_upgrade(cluster: Cluster, after: ClusterSpec) -> None:
     before = cluster.spec
     if (before.version, before.node_version) == (after.version, after.node_version):
         return
-    nodes_before, nodes_after = before.node_version or before.version, after.node_version or after.version
+    nodes_before, nodes_after = before.nodes_version, after.nodes_version
     _check_possible(before.version, after.version)
     if nodes_after not in {after.version, nodes_before, *(node.version for node in cluster.status.nodes)}:
         check_version(nodes_after)
@@ -134,7 +134,7 @@ def propose(cluster: Cluster, version: str) -> Proposal:
         cluster.project,
         cluster.name,
         cluster.status.version or spec.version,
-        spec.node_version or spec.version,
+        spec.nodes_version,
         version,
         outcome,
         spec.node_count,

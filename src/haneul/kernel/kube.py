@@ -98,6 +98,29 @@ def resource_of(manifest: Mapping[str, Any]) -> Resource:
     return _KNOWN[(manifest["apiVersion"], manifest["kind"])]
 
 
+def is_true(thing: Mapping[str, Any], condition: str) -> bool:
+    """Say whether an object says of itself that a condition holds, such as a Job's ``Failed``."""
+    conditions = thing.get("status", {}).get("conditions", [])
+    return any(entry["type"] == condition and entry["status"] == "True" for entry in conditions)
+
+
+def is_ready(thing: Mapping[str, Any]) -> bool:
+    """Say whether a pod or a node says of itself that it is ready."""
+    return is_true(thing, "Ready")
+
+
+def is_rolled_out(workload: Mapping[str, Any]) -> bool:
+    """Say whether exactly the wanted pods of a Deployment or StatefulSet are of its last template and ready.
+
+    That its controller has seen that template yet is part of it. A pod that ends is not counted there.
+    """
+    status, wanted = workload.get("status", {}), workload["spec"]["replicas"]
+    return bool(
+        status.get("observedGeneration") == workload["metadata"]["generation"]
+        and all(status.get(count, 0) == wanted for count in ("replicas", "updatedReplicas", "readyReplicas"))
+    )
+
+
 class KubeApiError(HaneulError):
     """The API server refused: ``status`` is HTTP's, ``reason`` is Kubernetes' (NotFound, Conflict, Invalid…)."""
 

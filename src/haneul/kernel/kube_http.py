@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import ssl
-import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from http import HTTPStatus
 from pathlib import Path
@@ -21,6 +19,7 @@ import yaml
 
 from haneul.kernel.errors import UnavailableError
 from haneul.kernel.kube import FIELD_MANAGER, KubeAccess, KubeApiError, Manifest, Resource, WatchEvent
+from haneul.kernel.tls import client_context
 
 _CALL_SECONDS = 20.0
 _WATCH_SECONDS = 240
@@ -239,9 +238,11 @@ class HttpKubeClient:
 
     def _ready_session(self) -> aiohttp.ClientSession:
         if self._session is None:
+            access = self._access
+            context = client_context(access.authority, access.client_certificate, access.client_key)
             self._session = aiohttp.ClientSession(
-                base_url=self._access.server,
-                connector=aiohttp.TCPConnector(ssl=_ssl_context(self._access), limit=64),
+                base_url=access.server,
+                connector=aiohttp.TCPConnector(ssl=context, limit=64),
             )
         return self._session
 
@@ -320,14 +321,3 @@ def _refusal(text: str, status: int) -> KubeApiError:
         causes = (body.get("details") or {}).get("causes") or []
         message = " ".join([message, *(str(cause.get("message", "")) for cause in causes)]).strip()
     return KubeApiError(message, status=status, reason=str(body.get("reason", "")))
-
-
-def _ssl_context(access: KubeAccess) -> ssl.SSLContext:
-    context = ssl.create_default_context(cadata=access.authority.decode())
-    if access.client_certificate:
-        # OpenSSL's Python face loads key pairs from files only; this one is private and gone at once.
-        with tempfile.NamedTemporaryFile(prefix="haneul-", suffix=".pem") as handle:
-            handle.write(access.client_certificate + b"\n" + access.client_key)
-            handle.flush()
-            context.load_cert_chain(handle.name)
-    return context

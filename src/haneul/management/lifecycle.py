@@ -21,7 +21,7 @@ from haneul.host.services import ServiceManager, ServiceState
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import ConflictError, HaneulError
 from haneul.kernel.files import write_atomically
-from haneul.kernel.kube import DAEMON_SETS, DEPLOYMENTS, NODES, PODS, Manifest, resource_of
+from haneul.kernel.kube import DAEMON_SETS, DEPLOYMENTS, NODES, PODS, Manifest, is_ready, resource_of
 from haneul.kernel.kube_http import HttpKubeClient, access_from_kubeconfig
 from haneul.kernel.process import run
 from haneul.kernel.progress import Progress
@@ -128,7 +128,7 @@ class Lifecycle:
         try:
             async with self.client() as client:
                 await client.raw_get("/readyz")
-                nodes = tuple((node["metadata"]["name"], reports.node_ready(node)) for node in await client.list(NODES))
+                nodes = tuple((node["metadata"]["name"], is_ready(node)) for node in await client.list(NODES))
                 return HostStatus(states, "ready", nodes)
         except (HaneulError, FileNotFoundError) as error:
             return HostStatus(states, f"does not answer ({error})", ())
@@ -280,7 +280,7 @@ class Lifecycle:
                 return (
                     0 < wanted == status.get("numberReady", 0)
                     and status.get("observedGeneration") == (agents or {})["metadata"]["generation"]
-                    and all(reports.node_ready(node) for node in nodes)
+                    and all(is_ready(node) for node in nodes)
                 )
 
             await wait_for(

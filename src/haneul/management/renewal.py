@@ -19,9 +19,9 @@ import yaml
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import HaneulError
 from haneul.kernel.files import write_atomically
-from haneul.kernel.kube import PODS, KubeClient
+from haneul.kernel.kube import PODS, KubeClient, is_ready
 from haneul.kernel.waiting import wait_for
-from haneul.management import kubeadm, reports
+from haneul.management import kubeadm
 from haneul.management.certificates import (
     AUTHORITIES,
     LEAVES,
@@ -143,7 +143,7 @@ class HostCertificates:
                 except HaneulError:
                     return False
                 annotations = seen.get("metadata", {}).get("annotations", {})
-                return annotations.get(kubeadm.CERTIFICATES_ANNOTATION) == wanted and reports.ready(seen)
+                return annotations.get(kubeadm.CERTIFICATES_ANNOTATION) == wanted and is_ready(seen)
 
             await wait_for(
                 serves,

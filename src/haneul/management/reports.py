@@ -8,17 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from haneul.kernel.kube import Manifest
-
-
-def node_ready(node: Manifest) -> bool:
-    """Say whether a node reports itself ready."""
-    return _condition(node, "Ready")
-
-
-def ready(pod: Manifest) -> bool:
-    """Say whether a pod reports itself ready."""
-    return _condition(pod, "Ready")
+from haneul.kernel.kube import Manifest, is_ready
 
 
 def running_tasks(listing: str) -> frozenset[str]:
@@ -66,11 +56,6 @@ def outdated_counts(owners: Sequence[Manifest], pods: Sequence[Manifest]) -> lis
             for pod in pods
             if pod["metadata"]["namespace"] == namespace and wanted.items() <= pod["metadata"].get("labels", {}).items()
         ]
-        if reported != sum(_condition(pod, "Ready") for pod in matching):
+        if reported != sum(is_ready(pod) for pod in matching):
             found.append(f"{namespace}/{owner['metadata']['name']}")
     return found
-
-
-def _condition(thing: Manifest, kind: str) -> bool:
-    conditions = thing.get("status", {}).get("conditions", [])
-    return any(entry["type"] == kind and entry["status"] == "True" for entry in conditions)

@@ -7,7 +7,7 @@ import base64
 import contextlib
 import signal
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +42,18 @@ def decoded(text: str) -> str:
 
 
 class Etcd:
-    """One etcd, in the clear on loopback, that can be killed, lose its data and be started again."""
+    """One etcd, in the clear on loopback, that can be killed, lose its data and be started again.
 
-    def __init__(self, binary: Path, folder: Path) -> None:
+    ``options`` take the place of not waiting for the disk.
+    """
+
+    def __init__(
+        self, binary: Path, folder: Path, *, data: Path | None = None, options: Sequence[str] = ("--unsafe-no-fsync",)
+    ) -> None:
         self.binary = binary
-        self.data = folder / "member-data"
+        self.data = data or folder / "member-data"
         self.folder = folder
+        self.options = options
         self.client_port, self.peer_port = free_port(), free_port()
         self.process: asyncio.subprocess.Process | None = None
         self.session: aiohttp.ClientSession | None = None
@@ -75,7 +81,7 @@ class Etcd:
                 "--initial-cluster-token=uid",
                 "--heartbeat-interval=50",
                 "--election-timeout=250",
-                "--unsafe-no-fsync",
+                *self.options,
                 stdout=log,
                 stderr=log,
             )
@@ -135,10 +141,10 @@ class Etcd:
 
 
 @contextlib.asynccontextmanager
-async def running(folder: Path) -> AsyncIterator[Etcd]:
-    etcd = Etcd(await program("etcd"), folder)
+async def running(etcd: Etcd) -> AsyncIterator[None]:
+    """Run an etcd, from when it answers until the end of the block."""
     try:
         await etcd.start()
-        yield etcd
+        yield
     finally:
         await etcd.kill()

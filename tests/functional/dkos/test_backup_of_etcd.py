@@ -39,7 +39,7 @@ CLOCK = SystemClock()
 KEY = bytes(range(32))
 FACTS: dict[str, Any] = {"uid": "uid", "project": "shop", "name": "web", "spec": {}, "keys": {}}
 PLAIN = Alteration()
-QUICK = Schedule(flush_seconds=0.1, snapshot_every=timedelta(hours=1))
+QUICK = Schedule(flush_seconds=0.1, snapshot_every=timedelta(hours=1), first_drill_after=timedelta(0))
 
 
 class Lab:
@@ -109,7 +109,8 @@ class Lab:
 
 @pytest.fixture
 async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
-    async with running(tmp_path / "etcd-0") as etcd:
+    etcd = Etcd(await program("etcd"), tmp_path / "etcd-0")
+    async with running(etcd):
         yield Lab(etcd, tmp_path, await program("etcd-replay"))
 
 

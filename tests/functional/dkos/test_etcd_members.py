@@ -54,6 +54,7 @@ from haneul.kernel.kube import (
 from haneul.kernel.kube_memory import MemoryKubeClient
 from haneul.kernel.pki import LeafProfile
 from haneul.kernel.waiting import wait_for
+from tests.processes import end_all
 
 DEADLINE = 240.0
 CLOCK = SystemClock()
@@ -143,12 +144,11 @@ class Host:
 
     def end(self, name: str, *, kill: bool = False) -> None:
         process = self.programs.pop(name).process
-        process.kill() if kill else process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
+        if kill:
             process.kill()
             process.wait(20)
+        else:
+            end_all(process)
 
     def close(self) -> None:
         for name in list(self.programs):

@@ -31,6 +31,7 @@ from haneul.dkos.node_files import node_files
 from haneul.dkos.rotation import Record
 from haneul.kernel.errors import HaneulError
 from tests.functional.kubernetes import free_ports
+from tests.processes import end_all
 
 DEADLINE = 180.0
 #: The component of each version's programs.
@@ -161,12 +162,7 @@ def running(masters: Masters, component: str, version: str = "") -> Iterator[sub
     try:
         yield process
     finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(20)
+        end_all(process)
 
 
 def log_of(masters: Masters, component: str, version: str = "") -> str:

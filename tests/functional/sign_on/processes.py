@@ -15,6 +15,7 @@ from typing import Any
 import httpx2
 
 from tests.functional.sign_on.browser import OWN_SECRET, hidden
+from tests.processes import end_all
 
 PROJECT = Path(__file__).parents[3]
 DEADLINE = 180.0
@@ -91,12 +92,7 @@ def running_platform(folder: Path, provider: Path | None = None) -> Iterator[Pla
                     time.sleep(0.05)
         yield platform
     finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(10)
+        end_all(process)
 
 
 class CommandLine:

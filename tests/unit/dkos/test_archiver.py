@@ -13,10 +13,11 @@ import pytest
 
 from haneul.dkos.adapters.backup_memory import MemoryBackups
 from haneul.dkos.backup.archiver import Archiver, Schedule
+from haneul.dkos.backup.names import milliseconds, moment_of
 from haneul.dkos.backup.objects import SealedObjects
 from haneul.dkos.backup.ports import Batch, Identity
 from haneul.dkos.backup.replaying import Made, Replayer
-from haneul.dkos.backup.segments import Change
+from haneul.dkos.backup.segments import Change, Revision
 from haneul.dkos.backup.timeline import Retention
 from haneul.kernel.clock import Clock, SystemClock, VirtualClock
 from haneul.kernel.errors import BackupDamagedError, DeadlineExceededError, HaneulError, UnavailableError
@@ -80,13 +81,18 @@ class Desk:
         self.etcd = PaperEtcd()
         self.objects = SealedObjects(MemoryBackups(), "uid", bytes(32))
         self.replayer = PaperReplayer(folder / "etcd-replay", folder / "scratch")
-        self.archiver = Archiver(
+        self.schedule, self.clock = schedule, clock
+        self.archiver = self.another()
+
+    def another(self) -> Archiver:
+        """Return an archiver of another process."""
+        return Archiver(
             self.etcd,
             self.objects,
             facts=FACTS,
             replayer=self.replayer,
-            schedule=schedule,
-            clock=clock,
+            schedule=self.schedule,
+            clock=self.clock,
             publish=lambda _: None,
         )
 
@@ -102,13 +108,14 @@ async def test_what_fails_around_a_drill_is_tried_again_more_slowly_with_the_sam
     desk.replayer.fails = error
     await desk.archiver._begin()
     waits = []
-    for _ in range(4):
+    for _ in range(5):
         await desk.archiver._take_snapshot()
         due = desk.archiver._next_snapshot
         assert due is not None
         waits.append((due - clock.now()).total_seconds())
         clock.advance(waits[-1])
-    assert waits == [10, 20, 40, 80]
+    # At first it only waits for its drill.
+    assert waits == [30, 10, 20, 40, 80]
     assert desk.etcd.snapshots == 1
     # The next one comes when it would have come, proven or not.
     clock.advance(3600)
@@ -119,6 +126,49 @@ async def test_what_fails_around_a_drill_is_tried_again_more_slowly_with_the_sam
     await desk.archiver._take_snapshot()
     assert desk.etcd.snapshots == 2
     assert len((await desk.objects.contents()).proofs) == 1
+
+
+async def test_the_first_drill_waits_until_a_new_cluster_has_rested(tmp_path: Path) -> None:
+    clock = VirtualClock(BEGIN)
+    desk = Desk(tmp_path, clock, Schedule())
+    following = asyncio.create_task(desk.archiver.run())
+
+    async def proven() -> bool:
+        return bool((await desk.objects.contents()).proofs)
+
+    await wait_for(proven, what="the first proof", timeout=10, clock=SystemClock())
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+    (snapshot,) = (await desk.objects.contents()).snapshots
+    proof = await desk.objects.read_document(snapshot.proof_key)
+    assert datetime.fromisoformat(proof["at"]) - moment_of(snapshot.taken) >= Schedule().first_drill_after
+    assert moment_of(snapshot.taken) - BEGIN < Schedule().first_drill_after, "the snapshot itself does not wait"
+
+
+@pytest.mark.parametrize("another", [False, True])
+async def test_a_first_drill_that_was_broken_off_does_not_wait_for_the_next_snapshot(
+    tmp_path: Path, another: bool
+) -> None:
+    clock = VirtualClock(BEGIN)
+    desk = Desk(tmp_path, clock, Schedule())
+    archiver = desk.archiver
+    await archiver._begin()
+    # The change that a process which goes on compares, so that it is the same generation.
+    await archiver._store([Revision(2, milliseconds(BEGIN), (Change("a2V5", "dmFsdWU="),), {})])
+    await archiver._take_snapshot()
+    assert len((await desk.objects.contents()).snapshots) == 1
+    clock.advance(10)
+    desk.etcd.revision = 2
+    if another:
+        archiver = desk.another()
+    await archiver._begin()
+    assert archiver._next_snapshot == BEGIN + Schedule().first_drill_after
+    clock.advance(20)
+    await archiver._take_snapshot()
+    assert (await desk.objects.contents()).proofs
+    # From then on it is as always.
+    await archiver._begin()
+    assert archiver._next_snapshot == clock.now() + Schedule().snapshot_every - timedelta(seconds=0 if another else 30)
 
 
 async def test_what_is_old_goes_also_while_drills_fail(tmp_path: Path) -> None:

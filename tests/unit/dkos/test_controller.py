@@ -363,6 +363,35 @@ async def test_cluster_becomes_ready_from_nothing(world: World, native: Cluster)
     assert (await world.cluster(native)).status == status
 
 
+async def test_nodes_do_not_wait_for_the_record_of_the_backup(
+    world: World, native: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.ask(native)
+    async with world.controller() as controller:
+        reading = world.management_wire.get
+
+        async def no_records(resource: Resource, name: str, namespace: str = "") -> Manifest | None:
+            if namespace == BACKUP_NAMESPACE:
+                raise UnavailableError("the Kubernetes API does not answer in time")
+            return await reading(resource, name, namespace)
+
+        monkeypatch.setattr(world.management_wire, "get", no_records)
+        world.wire.starting = True
+        await controller.reconcile(await world.cluster(native))
+        world.wire.starting = False
+        for _ in range(4):
+            with contextlib.suppress(UnavailableError):
+                await controller.reconcile(await world.cluster(native))
+        names = {machine.name for machine in await world.nodes.observe(await world.cluster(native))}
+        tokens = [
+            one for one in await world.tenant.list(SECRETS, "kube-system") if "bootstrap" in one["metadata"]["name"]
+        ]
+        assert (len(names), len(tokens)) == (3, 3)
+        monkeypatch.setattr(world.management_wire, "get", reading)
+        assert (await world.settle(controller, native)).phase is Phase.READY
+        assert len(await world.management.list(SECRETS, BACKUP_NAMESPACE)) == 1
+
+
 async def test_a_life_is_told_and_a_look_that_changes_nothing_tells_nothing(world: World, native: Cluster) -> None:
     def reasons() -> list[str]:
         found = [event.reason.value for event in world.told]

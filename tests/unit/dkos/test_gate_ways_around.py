@@ -154,6 +154,23 @@ async def test_a_tenant_who_begins_the_drain_again_and_again_gains_no_time(world
         assert await world.firewall.opened(way.uid) == frozenset()
 
 
+@pytest.mark.parametrize("seconds", [DRAIN_LIFE.total_seconds() / 2, DRAIN_LIFE.total_seconds() * 2])
+async def test_a_way_stays_for_as_long_as_the_cluster_gives_pods_to_move(
+    world: Gated, native: Cluster, seconds: float
+) -> None:
+    settings = native.spec.settings.model_copy(update={"drain_seconds": int(seconds)})
+    like = gated(native.model_copy(update={"spec": native.spec.model_copy(update={"settings": settings})}))
+    async with approved(world, like) as (controller, way):
+        await revoke(world, way)
+        await controller.reconcile(await world.cluster(like))
+        world.clock.advance(seconds - 1)
+        await controller.reconcile(await world.cluster(like))
+        assert await world.firewall.opened(way.uid) == {rule_of(way).key}, "its pods still move"
+        world.clock.advance(1)
+        await controller.reconcile(await world.cluster(like))
+        assert await world.firewall.opened(way.uid) == frozenset()
+
+
 async def test_a_pool_that_is_gone_keeps_no_way_by_pods_that_do_not_move(world: Gated, native: Cluster) -> None:
     like = gated(native)
     async with approved(world, like) as (controller, way):

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from haneul.kernel.clock import VirtualClock
 from haneul.kernel.errors import DeadlineExceededError, InvalidInputError
 from haneul.kernel.files import write_atomically
+from haneul.kernel.kube import is_ready, is_true
 from haneul.kernel.kube_merge import matches, merge_applied, merge_patch
 from haneul.kernel.names import parse_label
 from haneul.kernel.pki import KeyPair, LeafProfile, issue_authority, issue_leaf, sign_request
@@ -335,3 +336,14 @@ def _filled(tree: Any) -> Any:
 )
 def test_selectors_match_as_kubernetes_documents_them(selector: str, matched: bool) -> None:
     assert matches({"a": "1", "b": "2"}, selector) is matched
+
+
+# Conditions.
+
+
+def test_a_condition_holds_when_the_object_says_so() -> None:
+    assert is_ready({"status": {"conditions": [{"type": "Ready", "status": "True"}]}})
+    assert not is_ready({"status": {"conditions": [{"type": "Ready", "status": "Unknown"}]}})
+    assert not is_ready({})
+    failed = {"status": {"conditions": [{"type": "Complete", "status": "False"}, {"type": "Failed", "status": "True"}]}}
+    assert (is_true(failed, "Failed"), is_true(failed, "Complete")) == (True, False)

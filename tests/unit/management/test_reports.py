@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from haneul.management.reports import node_ready, outdated_counts, outdated_pods, running_tasks
+from haneul.management.reports import outdated_counts, outdated_pods, running_tasks
 
 LISTING = """\
 TASK       PID       STATUS
@@ -70,9 +70,3 @@ def test_daemon_sets_count_in_another_field() -> None:
     agents = deployment(0)
     agents["status"] = {"numberReady": 1}
     assert outdated_counts([agents], [pod()]) == []
-
-
-def test_nodes_are_ready_when_they_say_so() -> None:
-    assert node_ready({"status": {"conditions": [{"type": "Ready", "status": "True"}]}})
-    assert not node_ready({"status": {"conditions": [{"type": "Ready", "status": "Unknown"}]}})
-    assert not node_ready({})

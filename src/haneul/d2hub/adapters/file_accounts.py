@@ -171,7 +171,8 @@ class FileAccounts:
     async def allowed(self, account: Account | None, project: str) -> frozenset[Action]:
         """Return the actions of somebody's role, and what everybody may."""
         content = self._content()
-        open_to_all = _ALLOWED[Role.READER] if self.rules(project).public else frozenset()
+        said = content.projects.get(project)
+        open_to_all = _ALLOWED[Role.READER] if said is not None and said.public else frozenset()
         user = content.users.get(account.name) if account else None
         if user is None:
             return open_to_all

@@ -17,10 +17,6 @@ class MemoryCatalogues:
         """Show a catalogue."""
         self._shown[catalogue.uid] = catalogue
 
-    async def shown(self, uid: str) -> Catalogue | None:
-        """Return the catalogue that is shown of a cluster."""
-        return self._shown.get(uid)
-
     async def of(self, uid: str) -> Catalogue | None:
         """Return a cluster's catalogue."""
         return self._shown.get(uid)

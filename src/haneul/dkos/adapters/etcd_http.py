@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import ssl
-import tempfile
-from pathlib import Path
 from typing import Any, Final, Self
 
 import aiohttp
@@ -16,6 +14,7 @@ import aiohttp
 from haneul.dkos.etcd_plan import Member, Membership
 from haneul.dkos.etcd_port import EtcdAccess, NotInSyncError, peer_address
 from haneul.kernel.errors import ConflictError, UnavailableError
+from haneul.kernel.tls import client_context
 
 _CONNECT_SECONDS, _CALL_SECONDS = 2.0, 8.0
 #: gRPC's status codes (grpc.io "Status codes and their use in gRPC").
@@ -150,12 +149,6 @@ def _decimal(hexadecimal: str) -> str:
 
 
 def _context(access: EtcdAccess) -> ssl.SSLContext:
-    context = ssl.create_default_context(cadata=access.authority.decode())
+    context = client_context(access.authority, access.client_certificate, access.client_key)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
-    # The standard library reads keys from files only.
-    with tempfile.TemporaryDirectory() as folder:
-        certificate = Path(folder, "client.pem")
-        certificate.touch(mode=0o600)
-        certificate.write_bytes(access.client_certificate + access.client_key)
-        context.load_cert_chain(certificate)
     return context

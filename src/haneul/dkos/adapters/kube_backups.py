@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from http import HTTPStatus
 
 from haneul.dkos.backup.catalogue import Catalogue
 from haneul.dkos.backup.record import (
     NAMESPACE,
     RECORD_LABELS,
     Record,
+    Standing,
     catalogue_from,
     config_map_of,
     record_name,
     record_of,
 )
-from haneul.kernel.kube import CONFIG_MAPS, SECRETS, KubeClient
+from haneul.kernel.kube import CONFIG_MAPS, SECRETS, KubeApiError, KubeClient
 
 
 class KubeBackups:
@@ -39,12 +41,23 @@ class KubeBackups:
                 await know(record)
 
     async def publish(self, catalogue: Catalogue) -> None:
-        """Show a catalogue."""
-        await self._client.apply(CONFIG_MAPS, config_map_of(catalogue))
+        """Show a catalogue, but none of a deleted cluster that was withdrawn."""
+        manifest, name = config_map_of(catalogue), record_name(catalogue.uid)
+        try:
+            await self._client.patch(CONFIG_MAPS, name, {"data": manifest["data"]}, NAMESPACE)
+        except KubeApiError as error:
+            if error.status != HTTPStatus.NOT_FOUND:
+                raise
+            # Whether it was never there, or withdrawn, the record says: its cluster was deleted before the project was.
+            found = await self._client.get(SECRETS, name, NAMESPACE)
+            record = None if found is None else record_of(found)
+            if record is not None and record.standing is not Standing.DELETED:
+                await self._client.apply(CONFIG_MAPS, manifest)
 
     async def of(self, uid: str) -> Catalogue | None:
         """Return a cluster's catalogue."""
-        return await self.shown(uid)
+        found = await self._client.get(CONFIG_MAPS, record_name(uid), NAMESPACE)
+        return None if found is None else catalogue_from(found)
 
     async def of_project(self, project: str) -> Sequence[Catalogue]:
         """Return all catalogues of a project."""
@@ -56,11 +69,6 @@ class KubeBackups:
         """Delete the catalogues of a project's deleted clusters; the worker deletes what has none."""
         for catalogue in await self.of_project(project):
             await self._client.delete(CONFIG_MAPS, record_name(catalogue.uid), NAMESPACE)
-
-    async def shown(self, uid: str) -> Catalogue | None:
-        """Return the catalogue that is shown of a cluster."""
-        found = await self._client.get(CONFIG_MAPS, record_name(uid), NAMESPACE)
-        return None if found is None else catalogue_from(found)
 
     async def forget(self, uid: str) -> None:
         """Delete a cluster's catalogue, then its record."""

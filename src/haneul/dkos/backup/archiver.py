@@ -18,6 +18,7 @@ from typing import Any, Final
 import structlog
 
 from haneul.dkos.backup.catalogue import Catalogue, Proof, gap_views, snapshot_views, window_views
+from haneul.dkos.backup.interruptions import caught_up, interrupted
 from haneul.dkos.backup.names import (
     Contents,
     Mark,
@@ -58,7 +59,15 @@ class Schedule:
 
     flush_seconds: float = 1.5
     snapshot_every: timedelta = timedelta(hours=1)
+    #: How long after the first snapshot it is tried, with an etcd of its own: while the nodes of a new cluster start,
+    #: which are waited for, it would only slow them down.
+    first_drill_after: timedelta = timedelta(seconds=30)
     retention: Retention = field(default_factory=Retention)
+
+    @property
+    def after_first(self) -> timedelta:
+        """Return how long after the first snapshot of a generation there is something to do about snapshots."""
+        return min(self.first_drill_after, self.snapshot_every)
 
 
 class OtherHistoryError(Exception):
@@ -67,10 +76,11 @@ class OtherHistoryError(Exception):
 
 @dataclass(frozen=True)
 class _Position:
-    """Where a generation goes on: after its last revision, which has these changes."""
+    """Where a generation goes on: after its last revision, which came at ``end`` and has these changes."""
 
     generation: str
     last: int
+    end: int
     changes: tuple[Change, ...]
 
 
@@ -108,6 +118,8 @@ class Archiver:
         self._contents = Contents()
         self._proofs: dict[tuple[str, int], Proof] = {}
         self._marks: dict[str, Mark] = {}
+        #: Whether what came during the last interruption is still being received.
+        self._catching_up = False
         self._generation = ""
         self._position_found: _Position | None = None
         self._waiting: list[Revision] = []
@@ -168,14 +180,19 @@ class Archiver:
             self._received = self._stored = identity.revision
             self._next_snapshot = None
             self._position_found = None
+            self._catching_up = False
         else:
             self._generation = position.generation
             # That it is the same is known when the last one is seen again.
             self._received, self._stored = position.last - 1, position.last
             own = [one.taken for one in self._contents.snapshots if one.generation == position.generation]
             age = timedelta(milliseconds=milliseconds(self._clock.now()) - max(own, default=0))
-            self._next_snapshot = self._clock.now() + max(timedelta(), self._schedule.snapshot_every - age)
+            tried = any(generation == position.generation for generation, _ in self._contents.proofs)
+            # A first one that was not tried yet waited for that, when whoever was to do it ended.
+            waits = self._schedule.after_first if len(own) == 1 and not tried else self._schedule.snapshot_every
+            self._next_snapshot = self._clock.now() + max(timedelta(), waits - age)
             self._position_found = position
+            await self._note_interruption(position, identity)
         self._fresh = False
 
     async def _position(self, identity: Identity) -> _Position | None:
@@ -198,7 +215,16 @@ class Archiver:
             # It stays, to be reported when somebody needs it; what is to come does not depend on it.
             _log.error("the end of the backup cannot be read", cluster=self._objects.cluster, error=str(error))
             return None
-        return _Position(name, last.last, revisions[-1].changes)
+        return _Position(name, last.last, last.end, revisions[-1].changes)
+
+    async def _note_interruption(self, position: _Position, identity: Identity) -> None:
+        """Write down, before anything of it is stored, that changes came while nobody saw when."""
+        now, mark = milliseconds(self._clock.now()), self._marks.get(position.generation)
+        mark = interrupted(mark, last=position.last, end=position.end, reached=identity.revision, now=now)
+        self._catching_up = mark is not None
+        if mark is not None:
+            await self._objects.put_mark(position.generation, mark)
+            self._marks[position.generation] = mark
 
     async def _follow(self) -> None:
         """Receive and store until something ends it."""
@@ -316,21 +342,29 @@ class Archiver:
         """Write down every few seconds until when the generation is complete: silence alone would not say it."""
         before = self._marks.get(self._generation)
         if before is None or milliseconds(asked) - before.complete >= _MARK_MILLISECONDS:
-            mark = Mark(milliseconds(asked), revision)
+            known = before.interruptions if before is not None else ()
+            if self._catching_up:
+                own = [one.revision for one in self._contents.snapshots if one.generation == self._generation]
+                known = caught_up(known, milliseconds(asked), min(own, default=0))
+            mark = Mark(milliseconds(asked), revision, known)
             await self._objects.put_mark(self._generation, mark)
             self._marks[self._generation] = mark
+            self._catching_up = False
 
     async def _take_snapshot(self) -> None:
         """Take a snapshot, and prove that it, and everything since the one before, can be restored.
 
-        What failed for another reason than the backup itself is tried again, ever more slowly, with the snapshot that
-        is there: each one is a whole copy of the cluster's state.
+        The first one of a generation is proven a while later. What failed for another reason than the backup itself is
+        tried again, ever more slowly, with the snapshot that is there: each one is a whole copy of the cluster's state.
         """
         try:
             # First, whatever the drills find: else one that always fails fills the disk, and a full disk fails it.
             await self._clean()
             if self._undrilled is None or self._is_old(self._undrilled):
                 self._undrilled = await self._store_snapshot()
+                if self._undrilled.before is None:
+                    self._next_snapshot = self._clock.now() + self._schedule.after_first
+                    return
             await self._drills(self._undrilled)
         except (BackupDamagedError, BackupIncompleteError) as error:
             self._undrilled = None

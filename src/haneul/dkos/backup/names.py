@@ -55,11 +55,24 @@ def mark_key(cluster: str, generation: str) -> str:
 
 
 @dataclass(frozen=True)
+class Interruption:
+    """A time (in milliseconds) in which nobody saw changes come, the last ``revision`` before it.
+
+    What came then is there, but not when it came.
+    """
+
+    since: int
+    until: int
+    revision: int
+
+
+@dataclass(frozen=True)
 class Mark:
     """Until which moment (in milliseconds) a generation is complete, and the revision that etcd had then."""
 
     complete: int
     revision: int
+    interruptions: tuple[Interruption, ...] = ()
 
 
 @dataclass(frozen=True, order=True)

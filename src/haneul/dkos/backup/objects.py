@@ -7,7 +7,7 @@ from collections.abc import AsyncIterable, AsyncIterator
 from dataclasses import asdict
 from typing import Any
 
-from haneul.dkos.backup.names import Contents, Mark, contents_of, facts_key, mark_key
+from haneul.dkos.backup.names import Contents, Interruption, Mark, contents_of, facts_key, mark_key
 from haneul.dkos.backup.ports import BackupStore
 from haneul.dkos.backup.sealing import open_sealed, seal
 from haneul.kernel.errors import BackupDamagedError, BackupIncompleteError, NotFoundError
@@ -65,7 +65,8 @@ class SealedObjects:
         """Return until when a generation is complete, if that was written down."""
         try:
             found = await self.read_document(mark_key(self.cluster, generation))
-            return Mark(found["complete"], found["revision"])
+            interruptions = tuple(Interruption(**one) for one in found.get("interruptions", ()))
+            return Mark(found["complete"], found["revision"], interruptions)
         except BackupIncompleteError:
             return None
 

@@ -15,14 +15,15 @@ import shutil
 from pathlib import Path
 from typing import Final
 
+from haneul.dkos.backup.interruptions import check_moment
 from haneul.dkos.backup.objects import SealedObjects
 from haneul.dkos.backup.replaying import Alteration, Made, Member, Replayer
 from haneul.dkos.backup.timeline import Wish, at_least, stretch_for
 from haneul.dkos.backup.writers import check_reader
+from haneul.dkos.etcd_slots import FOUNDERS_FOLDER
 from haneul.kernel.errors import BackupIncompleteError
 from haneul.kernel.files import sync, write_atomically
 
-LIVE: Final = "member-data"
 _MARK: Final = "restored"
 
 
@@ -54,7 +55,9 @@ async def prepare(
     try:
         contents = await objects.contents()
         stretch = stretch_for(contents, wish)
-        wish = at_least(wish, await objects.mark(stretch.snapshot.generation))
+        mark = await objects.mark(stretch.snapshot.generation)
+        check_moment(wish.moment, mark)
+        wish = at_least(wish, mark)
         stretch = stretch_for(contents, wish)
         facts = await objects.facts()
         if version:
@@ -84,7 +87,7 @@ def place(folder: Path, number: int) -> None:
     """
     if is_placed(folder, number):
         return
-    prepared, live, replaced = _prepared(folder, number), folder / LIVE, folder / f"replaced-{number}"
+    prepared, live, replaced = _prepared(folder, number), folder / FOUNDERS_FOLDER, folder / f"replaced-{number}"
     if prepared.exists():
         if live.exists() and not replaced.exists():
             live.rename(replaced)

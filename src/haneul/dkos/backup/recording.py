@@ -36,11 +36,9 @@ class BackupRecords:
 
     async def follow(self, cluster: Cluster, made: MadeMasters) -> None:
         """Have the worker back a running cluster up."""
-        spec = cluster.spec.model_dump(mode="json", by_alias=True, exclude_none=True)
-        keys = {name: key.decode() for name, key in made.keyring.encryption_keys}
         urls = gateways(made)
         authority, trusted = made.keyring.issuer("etcd"), made.keyring.trusted("etcd")
-        inputs = (spec, keys, urls, authority.certificate, trusted)
+        inputs = (cluster.spec, made.keyring.encryption_keys, urls, authority.certificate, trusted)
         if self._written.get(cluster.uid) == inputs:
             return
         kept = await self.of(cluster.uid)
@@ -56,8 +54,8 @@ class BackupRecords:
             name=cluster.name,
             standing=Standing.FOLLOWED,
             key=kept.key if kept is not None else new_key(),
-            sealing_keys=keys,
-            spec=spec,
+            sealing_keys={name: key.decode() for name, key in made.keyring.encryption_keys},
+            spec=cluster.spec.model_dump(mode="json", by_alias=True, exclude_none=True),
             access=access,
         )
         if kept is None:

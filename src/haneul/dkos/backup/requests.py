@@ -8,6 +8,7 @@ from datetime import datetime
 from pydantic import ValidationError
 
 from haneul.dkos.backup.catalogue import Catalogue
+from haneul.dkos.backup.interruptions import nearest
 from haneul.dkos.model import (
     NEVER,
     AuthoritiesRequest,
@@ -60,17 +61,23 @@ def _at(catalogue: Catalogue, moment: datetime, number: int, source: str) -> Res
         )
     is_in_last = moment >= last.begin
     if not is_in_last and not any(window.begin <= moment <= window.end for window in catalogue.windows):
-        raise _not_there(catalogue, words)
+        raise _not_there(catalogue, words, moment)
     # After all that came, the state is the newest one, which the backup has to have.
     least = catalogue.revision if moment >= catalogue.complete_until else 0
     return RestoreRequest(number=number, source=source, moment=moment, least=least)
 
 
-def _not_there(catalogue: Catalogue, what: str) -> BackupIncompleteError:
+def _not_there(catalogue: Catalogue, what: str, moment: datetime | None = None) -> BackupIncompleteError:
+    """Return the error for what lies before the backup, or between what it has: nobody saw it then."""
+    hint = f"'haneul cluster backup list {catalogue.name}' shows all moments and revisions"
+    if moment is not None:
+        before = max((one.end for one in catalogue.windows if one.end < moment), default=None)
+        after = min((one.begin for one in catalogue.windows if one.begin > moment), default=None)
+        hint = f"{nearest(before, after)}; {hint}"
     spans = [f"{one.begin:%Y-%m-%d %H:%M:%S} to {one.end:%Y-%m-%d %H:%M:%S}" for one in catalogue.windows[-3:]]
     return BackupIncompleteError(
         f"the backup of {catalogue.name} does not have {what}; it has {', '.join(spans)} UTC",
-        hint=f"'haneul cluster backup list {catalogue.name}' shows all moments and revisions",
+        hint=hint,
     )
 
 

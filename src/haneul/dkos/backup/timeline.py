@@ -152,20 +152,28 @@ def _snapshot_for(contents: Contents, wish: Wish) -> Snapshot:
 def windows(contents: Contents, marks: Mapping[str, Mark] = MappingProxyType({})) -> tuple[Window, ...]:
     """Return from when to when every state can be restored, oldest first; ``marks`` by generation.
 
-    Nothing comes for a while when nothing happens; until its mark, the last state of a generation holds.
+    Nothing comes for a while when nothing happens; until its mark, the last state of a generation holds. Interruptions
+    part moments, though not revisions.
     """
     found: list[Window] = []
     for snapshot in contents.snapshots:
-        whole = chain(snapshot, contents.segments)
-        end = max((segment.end for segment in whole.segments), default=snapshot.taken)
         last = found[-1] if found else None
         if last is not None and last.generation == snapshot.generation and snapshot.revision <= last.last:
             continue
+        whole = chain(snapshot, contents.segments)
+        end = max((segment.end for segment in whole.segments), default=snapshot.taken)
         mark = marks.get(snapshot.generation)
         if mark is not None and mark.revision <= whole.reaches:
             end = max(end, mark.complete)
         begin, end = min(snapshot.taken, end), max(snapshot.taken, end)
-        found.append(Window(snapshot.generation, moment_of(begin), moment_of(end), snapshot.revision, whole.reaches))
+        first = snapshot.revision
+        for one in mark.interruptions if mark is not None else ():
+            if first <= one.revision < whole.reaches:
+                until = max(begin, one.since)
+                found.append(Window(snapshot.generation, moment_of(begin), moment_of(until), first, one.revision))
+                begin, first = one.until, one.revision + 1
+        end = max(begin, end)
+        found.append(Window(snapshot.generation, moment_of(begin), moment_of(end), first, whole.reaches))
     return tuple(found)
 
 

@@ -29,10 +29,10 @@ class Board(Protocol):
     """Where catalogues are shown, and records end."""
 
     async def publish(self, catalogue: Catalogue) -> None:
-        """Show a catalogue."""
+        """Show a catalogue, but none of a deleted cluster that somebody took away: its project is gone."""
         ...
 
-    async def shown(self, uid: str) -> Catalogue | None:
+    async def of(self, uid: str) -> Catalogue | None:
         """Return the catalogue that is shown of a cluster."""
         ...
 
@@ -139,7 +139,7 @@ class BackupWorker:
 
     async def _pause(self, record: Record) -> None:
         """Say that a sleeping cluster's backup waits; what was known of it stays known."""
-        shown = await self._board.shown(record.uid) or await self._looked_up(record)
+        shown = await self._board.of(record.uid) or await self._looked_up(record)
         self._publish(
             shown.model_copy(update={"state": BackupState.PAUSED, "message": "the cluster sleeps", "lag_seconds": 0.0})
         )
@@ -153,7 +153,7 @@ class BackupWorker:
         expires = deleted + self._schedule.retention.deleted
         while self._clock.now() < expires:
             try:
-                shown = await self._board.shown(record.uid)
+                shown = await self._board.of(record.uid)
                 if shown is None:
                     break
                 if shown.deleted is None:
