@@ -116,9 +116,7 @@ async def checked(file: Path, name: str) -> list[dict[str, Any]]:
             f"the zone {zone} (serial {state.serial}) has no {asked}{', only names below it' if deeper else ''}",
             hint=f"resolvers remember that for up to {state.negative_ttl} s after it is published",
         )
-    for row in rows:
-        row |= await _answered(settings, row)
-    return rows
+    return [{**row, "answer": await _answered(settings, row)} for row in rows]
 
 
 async def withdrawn(file: Path, owner: str) -> int:
@@ -146,14 +144,14 @@ def _provider(settings: ProviderSettings) -> DnsProvider:
     )
 
 
-async def _answered(settings: ProviderSettings, row: dict[str, Any]) -> dict[str, Any]:
+async def _answered(settings: ProviderSettings, row: dict[str, Any]) -> str:
     """Ask the server for what its zone has; one that nobody says the address of is not asked."""
     if settings.address is None or row["type"] not in TYPES:
-        return {"answer": "not asked"}
+        return "not asked"
     said = await ask(settings.address, settings.port, row["name"], row["type"])
     if not said.authoritative:
-        return {"answer": f"{said.code}, but the server is not responsible for the zone"}
-    return {"answer": "the same" if list(said.values) == row["values"] else f"{said.code} {' '.join(said.values)}".strip()}
+        return f"{said.code}, but the server is not responsible for the zone"
+    return "the same" if list(said.values) == row["values"] else " ".join((said.code, *said.values))
 
 
 def _row(zone: str, there: Present) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def serve(
     pods: Annotated[bool, typer.Option("--pods/--no-pods", help="Whether pods have names by their addresses.")] = True,
     resync_seconds: Annotated[float, typer.Option(min=1, help="Time between full comparisons.")] = 300.0,
 ) -> None:
-    """Keep a cluster's names published until it is ended. Then, or if the cluster does not answer, they stay as they are.
+    """Keep a cluster's names published. They stay as they are when this ends, and while the cluster does not answer.
 
     Examples:
 

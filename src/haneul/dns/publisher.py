@@ -136,7 +136,9 @@ class Publisher:
         else:
             self._words[zone] = word
             self._take(zone, batch)
-            _log.info("published", owner=self._owner, server=word.server, zone=zone, serial=word.serial, sets=len(batch))
+            _log.info(
+                "published", owner=self._owner, server=word.server, zone=zone, serial=word.serial, sets=len(batch)
+            )
 
     def _take(self, zone: str, batch: Sequence[Change]) -> None:
         for change in batch:

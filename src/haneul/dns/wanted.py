@@ -52,7 +52,7 @@ class Wanted:
             self._renew(place, before, None, at)
 
     def replace(self, resource: Resource, manifests: Iterable[Manifest], heard: set[Place], at: float) -> None:
-        """Take a whole list for what there is, except for objects ``heard`` of since it was asked for: newer, or gone."""
+        """Take a whole list for what there is, but not for objects ``heard`` of since it was asked for."""
         listed = {place_of(resource, manifest): manifest for manifest in manifests}
         for place in [place for place in self._objects if place.kind == resource.kind and place not in listed]:
             if place not in heard:

@@ -1,4 +1,4 @@
-"""What every DNS server does: the behaviour suite of the port DnsProvider, against real servers and the one in memory."""
+"""What every DNS server does: the behaviour suite of the port DnsProvider, with real servers and the one in memory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 @pytest.fixture(scope="module", params=["memory", *SERVERS])
-async def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Server | None]:
+async def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Server | None]:
     if request.param == "memory":
         yield None
         return

@@ -37,10 +37,12 @@ class Ground:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.api = kubernetes.ApiServer(folder / "api", arguments={"disable-admission-plugins": "ServiceAccount"}, files={})
+        self.api = kubernetes.ApiServer(
+            folder / "api", arguments={"disable-admission-plugins": "ServiceAccount"}, files={}
+        )
         self.dns: Server = PowerDnsServer(folder / "dns")
         self.process: asyncio.subprocess.Process | None = None
-        user = {name: f"{self.api.folder}/{kubernetes.ROOT}.pem" for name in ("client-certificate", "client-key")}
+        user = dict.fromkeys(("client-certificate", "client-key"), f"{self.api.folder}/{kubernetes.ROOT}.pem")
         server = {"server": f"https://127.0.0.1:{self.api.port}", "certificate-authority": f"{self.api.folder}/ca.crt"}
         self.kubeconfig = self.file(
             "kubeconfig",

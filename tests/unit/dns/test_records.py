@@ -77,7 +77,10 @@ class TestHeadlessService:
 
     def test_ready_endpoints_by_service_and_by_hostname(self) -> None:
         piece = slice_of(
-            "db", endpoint("10.4.0.1", hostname="db-0"), endpoint("10.4.0.2", ready=None), endpoint("10.4.0.3", ready=False)
+            "db",
+            endpoint("10.4.0.1", hostname="db-0"),
+            endpoint("10.4.0.2", ready=None),
+            endpoint("10.4.0.3", ready=False),
         )
         db = "db.shop.svc.first.corp.example."
         assert of_service(headless(), piece) == {

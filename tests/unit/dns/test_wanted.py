@@ -80,7 +80,7 @@ def test_without_pods_only_services_matter() -> None:
 
 ADDRESS = st.sampled_from(["10.0.0.1", "10.0.0.2", "10.0.0.3"])
 OBJECTS = st.one_of(
-    st.builds(lambda name, address: service(name, address), st.sampled_from("ab"), ADDRESS),
+    st.builds(service, st.sampled_from("ab"), ADDRESS),
     st.builds(headless, st.sampled_from("ab")),
     st.builds(
         lambda name, of, address, ready: slice_of(of, endpoint(address, ready=ready), name=name),
@@ -89,7 +89,7 @@ OBJECTS = st.one_of(
         ADDRESS,
         st.booleans(),
     ),
-    st.builds(lambda name, address: pod(name, address), st.sampled_from("pq"), ADDRESS),
+    st.builds(pod, st.sampled_from("pq"), ADDRESS),
 )
 
 

@@ -1,10 +1,10 @@
 """PowerDNS by its HTTP API (PowerDNS Authoritative documentation "Built-in Webserver and HTTP API", version 4.7).
 
-The mark is a comment of the record set, which the server keeps with it and no resolver sees, so that nothing is doubled.
-The LMDB backend of that version keeps no comments, and is refused for it.
+The mark is a comment of the record set, which the server keeps with it and no resolver sees: nothing is doubled. The
+LMDB backend of that version keeps no comments, and is refused for it.
 
-A batch is one ``PATCH``, which is one transaction of the server's database. The API knows no precondition: what is there
-is read right before, and somebody who changes the same record set by the API within those milliseconds is overwritten.
+A batch is one ``PATCH``, which is one transaction of the server's database. The API knows no precondition: what is
+there is read right before, and who changes the same record set by the API within those milliseconds is overwritten.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Servers that take dynamic updates (RFC 2136), signed with TSIG (RFC 8945), such as BIND and Knot; with dnspython.
 
-The mark of a record set is a TXT record at ``_haneul-<type>.<name>``. It is written in the same message, and a message is
-done whole or not at all (RFC 2136 section 3.4). What a change was decided on are the message's prerequisites (section
-2.4), so the server itself sees to it that nothing is overwritten that is not as it was, or not ours. What is there is
-read by zone transfer (RFC 5936).
+The mark of a record set is a TXT record at ``_haneul-<type>.<name>``. It is written in the same message, and a message
+is done whole or not at all (RFC 2136 section 3.4). What a change was decided on are the message's prerequisites
+(section 2.4), so the server itself sees to it that nothing is overwritten that is not as it was, or not ours. What is
+there is read by zone transfer (RFC 5936).
 """
 
 from __future__ import annotations
