@@ -98,8 +98,10 @@ class Server:
         async def answers() -> bool:
             assert self.process
             assert self.process.returncode is None, (self.folder / "log").read_text()[-3000:]
-            with contextlib.suppress(UnavailableError):
-                return (await self.ask(Key(ZONE, "SOA"))).authoritative
+            # A question that comes before the server listens is lost, and there is no use in waiting for its answer.
+            with contextlib.suppress(UnavailableError, TimeoutError):
+                async with asyncio.timeout(0.5):
+                    return (await self.ask(Key(ZONE, "SOA"))).authoritative
             return False
 
         await wait_for(answers, what=f"{self.name} to answer", timeout=30, clock=SystemClock(), interval=0.05)

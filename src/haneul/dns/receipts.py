@@ -24,11 +24,12 @@ _LONGEST_MESSAGE: Final = 1000
 
 @dataclass(frozen=True)
 class Receipt:
-    """What is known of one Service's records."""
+    """What is known of one Service's records; ``news`` is False if it only says that nothing had to be done."""
 
     status: bool
     reason: str
     message: str
+    news: bool = True
 
 
 def acknowledged(words: Sequence[Acknowledgement], sets: int, outside: int, seconds: float | None) -> Receipt:
@@ -44,7 +45,7 @@ def acknowledged(words: Sequence[Acknowledgement], sets: int, outside: int, seco
     text += "; they were there already" if seconds is None else f" after {seconds:.2f} s"
     if outside:
         text += f"; {outside} more are in no zone that is published to"
-    return Receipt(True, ACKNOWLEDGED, text)
+    return Receipt(True, ACKNOWLEDGED, text, news=seconds is not None)
 
 
 def in_conflict(conflicts: Sequence[Conflict]) -> Receipt:
@@ -63,18 +64,13 @@ def not_acknowledged(detail: str) -> Receipt:
 
 
 def condition(receipt: Receipt, service: Manifest, now: datetime) -> Manifest | None:
-    """Return the condition to write into a Service's status; None if what stands there says all that matters.
-
-    What stands there already is left alone by a receipt that only says that nothing had to be done.
-    """
+    """Return the condition to write into a Service's status; None if what stands there says all that matters."""
     status = "True" if receipt.status else "False"
     standing = (service.get("status") or {}).get("conditions") or []
     before = next((entry for entry in standing if entry["type"] == CONDITION), None)
     moment = now.strftime("%Y-%m-%dT%H:%M:%SZ")
     if before and before["status"] == status:
-        if before.get("message") == receipt.message:
-            return None
-        if before.get("reason") == receipt.reason == ACKNOWLEDGED and receipt.message.find("there already") >= 0:
+        if before.get("message") == receipt.message or (before.get("reason") == receipt.reason and not receipt.news):
             return None
         moment = before["lastTransitionTime"]
     return {

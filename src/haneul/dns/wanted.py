@@ -97,8 +97,8 @@ class Wanted:
                 services = {found for manifest in (before, after) if manifest and (found := _service_of(manifest))}
                 for service in services:
                     self._slices[service].discard(place)
-                if after and (service := _service_of(after)):
-                    self._slices[service].add(place)
+                if after and (now := _service_of(after)):
+                    self._slices[now].add(place)
                 for service in services:
                     self._renew_service(service, at)
             case _:

@@ -102,7 +102,9 @@ class PowerDns:
             return _sets(await self._call("GET", zone))
         found: dict[Key, Present] = {}
         for name in names:
-            found |= _sets(await self._call("GET", zone, query={"rrset_name": name}))
+            answer = await self._call("GET", zone, query={"rrset_name": name})
+            # Version 4.7 gives the comments of all other names as sets without records.
+            found |= {key: there for key, there in _sets(answer).items() if key.name == name}
         return found
 
     async def _call(
@@ -159,6 +161,8 @@ def _sets(answer: dict[str, Any]) -> dict[Key, Present]:
     """Return what is there as values; types that are never ours too, as a CNAME cannot be beside them."""
     found = {}
     for entry in answer["rrsets"]:
+        if not entry["records"]:
+            continue
         values = sorted(record["content"] for record in entry["records"] if not record.get("disabled"))
         if entry["type"] in TYPES:
             values = [value.lower() if entry["type"] != "TXT" else value for value in values]

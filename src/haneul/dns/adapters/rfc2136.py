@@ -50,6 +50,8 @@ _MARK: Final = re.compile(r'"haneul-dns owner=(\S+)"')
 _NOT_AS_IT_WAS: Final = frozenset({dns.rcode.YXDOMAIN, dns.rcode.YXRRSET, dns.rcode.NXRRSET, dns.rcode.NXDOMAIN})
 _NO_RECORDS: Final = frozenset({dns.rcode.FORMERR, dns.rcode.NOTZONE})
 _NOT_ALLOWED: Final = frozenset({dns.rcode.REFUSED, dns.rcode.NOTAUTH})
+#: BIND takes so many records of one set unless ``max-records-per-type`` says otherwise; of more it only says SERVFAIL.
+_MANY_RECORDS: Final = 100
 _HINT: Final = "the server must know the key, and let it update and transfer the zone"
 
 
@@ -113,7 +115,7 @@ class UpdatedServer:
                 _require(update, change, owner, going)
             for change in changes:
                 _put(update, change, owner)
-            await self._ask(zone, update)
+            await self._ask(zone, update, RecordsRefusedError if _is_large(changes) else UnavailableError)
         except (dns.exception.TooBig, dns.exception.SyntaxError) as error:
             raise RecordsRefusedError(f"{self.server}: {error or type(error).__name__}") from error
         question = dns.message.make_query(zone, dns.rdatatype.SOA)
@@ -127,7 +129,9 @@ class UpdatedServer:
     async def close(self) -> None:
         """Each message has a connection of its own."""
 
-    async def _ask(self, zone: str, message: dns.message.Message) -> dns.message.Message:
+    async def _ask(
+        self, zone: str, message: dns.message.Message, failure: type[HaneulError] = UnavailableError
+    ) -> dns.message.Message:
         try:
             answer = await dns.asyncquery.tcp(message, self._access.address, _CALL_SECONDS, port=self._access.port)
         except (dns.exception.TooBig, dns.exception.SyntaxError):
@@ -144,7 +148,7 @@ class UpdatedServer:
             raise RecordsRefusedError(detail)
         if code in _NOT_ALLOWED:
             raise ForbiddenError(detail, hint=_HINT)
-        raise UnavailableError(detail)
+        raise failure(detail)
 
     def _trouble(self, zone: str, error: Exception) -> HaneulError:
         detail = f"{self.server}: {zone}: {error or type(error).__name__}"
@@ -182,6 +186,10 @@ def _put(update: dns.update.UpdateMessage, change: Change, owner: str) -> None:
     if change.before is None:
         # A mark may be left of a set that somebody took away by hand.
         update.replace(_mark_name(change.key), _MARK_TTL, "TXT", _mark(owner))
+
+
+def _is_large(changes: Sequence[Change]) -> bool:
+    return any(change.after is not None and len(change.after.values) > _MANY_RECORDS for change in changes)
 
 
 def _mark_name(key: Key) -> str:
