@@ -114,6 +114,15 @@ def test_settings_that_cannot_be(tmp_path: Path, change: dict[str, Any], word: s
     assert "written here" not in caught.value.detail
 
 
+async def test_keys_and_authorities_that_are_none(tmp_path: Path) -> None:
+    server = {"kind": "rfc2136", "address": "127.0.0.1", "keyName": "haneul", "zones": ["corp.example"]}
+    assert await refused("list", "--provider", str(written(tmp_path, server, secret="no base64!"))) == "invalid-input"
+    (tmp_path / "ca.crt").write_text("no certificate")
+    for authority in ("ca.crt", "nowhere.crt"):
+        settings = {"kind": "powerdns", "url": "https://dns.example", "authority": authority, "zones": ["corp.example"]}
+        assert await refused("list", "--provider", str(written(tmp_path, settings))) == "invalid-input"
+
+
 @pytest.mark.parametrize("text", ["", "- a list", "{", "kind: powerdns"])
 def test_files_that_say_nothing(tmp_path: Path, text: str) -> None:
     file = tmp_path / "provider.yaml"

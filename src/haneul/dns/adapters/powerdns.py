@@ -57,9 +57,13 @@ class PowerDnsAccess:
 
 
 class PowerDns:
-    """One PowerDNS server."""
+    """One PowerDNS server. Raises InvalidInputError if the authority's file is none."""
 
     def __init__(self, access: PowerDnsAccess) -> None:
+        try:
+            self._trust = ssl.create_default_context(cafile=access.authority)
+        except OSError as error:
+            raise InvalidInputError(f"{access.authority} holds no certificate authority: {error}") from error
         self._access = access
         self._base = f"{access.url.rstrip('/')}/api/v1/servers/{quote(access.server)}/zones"
         self._session: aiohttp.ClientSession | None = None
@@ -114,7 +118,7 @@ class PowerDns:
             self._session = aiohttp.ClientSession(
                 headers={"X-API-Key": self._access.key},
                 timeout=aiohttp.ClientTimeout(total=_CALL_SECONDS, sock_connect=_CONNECT_SECONDS),
-                connector=aiohttp.TCPConnector(ssl=ssl.create_default_context(cafile=self._access.authority)),
+                connector=aiohttp.TCPConnector(ssl=self._trust),
             )
         try:
             async with self._session.request(method, f"{self._base}/{quote(zone)}", params=query, json=body) as answer:

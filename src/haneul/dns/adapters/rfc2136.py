@@ -40,7 +40,7 @@ from haneul.dns.model import (
     ZoneState,
     absolute,
 )
-from haneul.kernel.errors import ForbiddenError, HaneulError, NotFoundError, UnavailableError
+from haneul.kernel.errors import ForbiddenError, HaneulError, InvalidInputError, NotFoundError, UnavailableError
 
 _CALL_SECONDS: Final = 10.0
 _TRANSFER_SECONDS: Final = 60.0
@@ -68,11 +68,17 @@ class UpdateAccess:
 
 
 class UpdatedServer:
-    """One primary server."""
+    """One primary server. Raises InvalidInputError if the key is none."""
 
     def __init__(self, access: UpdateAccess) -> None:
         self._access = access
-        self._key = dns.tsig.Key(access.key_name, access.secret, access.algorithm)
+        try:
+            self._key = dns.tsig.Key(access.key_name, access.secret, access.algorithm)
+        except (ValueError, dns.exception.DNSException) as error:
+            raise InvalidInputError(
+                f"the key {access.key_name!r} for {self.server} is none",
+                hint="the file has the secret alone, in base64, as 'tsig-keygen' writes it",
+            ) from error
 
     @property
     def server(self) -> str:
