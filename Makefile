@@ -32,7 +32,8 @@ help: ## list these targets
 setup: system-packages $(VENV)/.python-packages ## install what is missing: Debian packages, the Python environment, Go
 	@go version >/dev/null 2>&1 || { echo 'No Go works here: install Go $(GO_VERSION) or newer and try again.' >&2; exit 1; }
 
-# Nothing is asked of the package sources when nothing is missing.
+# Nothing is asked of the package sources when nothing is missing. What is installed starts no service (Debian's
+# policy-rc.d), now or at the next start of the machine: tests run servers of their own. One that was here is left alone.
 system-packages:
 	@command -v dpkg-query >/dev/null || { echo 'Haneul sets itself up on Debian 12; here is no dpkg.' >&2; exit 1; }
 	@missing=$$(sed 's/[[:space:]]*#.*//' components/system-packages.txt | while read -r package; do \
@@ -42,8 +43,21 @@ system-packages:
 	[ -z "$$missing" ] && exit 0; \
 	printf '\n==> Debian packages: %s\n' "$$(echo $$missing)"; \
 	[ "$$(id -u)" = 0 ] || { echo 'Only root can install them: run make as root.' >&2; exit 1; }; \
+	policy=/usr/sbin/policy-rc.d; \
+	if [ ! -e $$policy ]; then \
+	    trap "rm -f $$policy" EXIT; printf '#!/bin/sh\nexit 101\n' >$$policy; chmod 755 $$policy; \
+	fi; \
 	apt-get update --quiet && \
-	DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes --no-install-recommends $$missing
+	DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes --no-install-recommends $$missing && \
+	if [ -d /run/systemd/system ]; then \
+	    for package in $$missing; do \
+	        case $$package in \
+	        pdns-server) systemctl disable --quiet pdns.service;; \
+	        bind9) systemctl disable --quiet named.service;; \
+	        knot) systemctl disable --quiet knot.service;; \
+	        esac; \
+	    done; \
+	fi
 
 $(VENV)/bin/uv: | system-packages
 	$(say) 'Python environment in .venv'

@@ -1,0 +1,166 @@
+"""The in-house DNS put together: one cluster, one server, and what is told of names."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from haneul.dns.adapters.asking import ask
+from haneul.dns.adapters.powerdns import PowerDns, PowerDnsAccess
+from haneul.dns.adapters.rfc2136 import UpdateAccess, UpdatedServer
+from haneul.dns.changes import batches, plan
+from haneul.dns.controller import ClusterController, Pace
+from haneul.dns.model import TYPES, ClusterDomain, Present, absolute, is_below, zone_of
+from haneul.dns.ports import DnsProvider
+from haneul.dns.settings import PowerDnsSettings, ProviderSettings, read_secret, read_settings
+from haneul.kernel.clock import SystemClock
+from haneul.kernel.errors import InvalidInputError, NotFoundError
+from haneul.kernel.kube_http import HttpKubeClient, access_from_kubeconfig
+
+_log = structlog.get_logger(__name__)
+_BATCH = 200
+
+
+@dataclass(frozen=True)
+class ServeSettings:
+    """Which cluster's names are published, and where."""
+
+    kubeconfig: Path
+    cluster: str
+    zone: str
+    provider: Path
+    ttl: int = 5
+    pods: bool = True
+    resync_seconds: float = 300.0
+
+
+async def serve_dns(settings: ServeSettings) -> None:
+    """Keep a cluster's names published until SIGTERM or SIGINT; what is published then stays."""
+    domain = ClusterDomain.of(settings.cluster, settings.zone, ttl=settings.ttl)
+    access = access_from_kubeconfig(settings.kubeconfig)
+    ended = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    async with opened(settings.provider) as provider, HttpKubeClient(access, user_agent="haneul-dns") as client:
+        if not zone_of(domain.name, provider.zones):
+            raise InvalidInputError(
+                f"{domain.name} is in none of the zones of {settings.provider}: {', '.join(provider.zones)}",
+                hint="name one of them with --zone, or add it to 'zones'",
+            )
+        controller = ClusterController(
+            client,
+            provider,
+            settings.cluster,
+            domain,
+            clock=SystemClock(),
+            pace=Pace(resync=settings.resync_seconds),
+            pods=settings.pods,
+        )
+        _log.info("serving", cluster=settings.cluster, domain=domain.name, server=provider.server)
+        working = asyncio.ensure_future(controller.run())
+        waiting = asyncio.ensure_future(ended.wait())
+        try:
+            await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
+            if working.done():
+                working.result()
+        finally:
+            for task in (working, waiting):
+                task.cancel()
+            await asyncio.gather(working, waiting, return_exceptions=True)
+    _log.info("ended", cluster=settings.cluster)
+
+
+@contextlib.asynccontextmanager
+async def opened(file: Path) -> AsyncIterator[DnsProvider]:
+    """Yield the server that a provider's file names."""
+    provider = _provider(read_settings(file))
+    try:
+        yield provider
+    finally:
+        await provider.close()
+
+
+async def listed(file: Path, owner: str, below: str) -> list[dict[str, Any]]:
+    """Return what a server's zones have that bears an owner's mark, or anybody's if none is named."""
+    domain = absolute(below) if below else ""
+    async with opened(file) as provider:
+        states = [await provider.read(zone) for zone in provider.zones]
+    return [
+        _row(state.zone, there)
+        for state in states
+        for key, there in sorted(state.sets.items())
+        if there.owner and owner in ("", there.owner) and (not domain or is_below(key.name, domain))
+    ]
+
+
+async def checked(file: Path, name: str) -> list[dict[str, Any]]:
+    """Return what a zone has at a name, beside what the server answers for it. Raises NotFoundError if nothing."""
+    settings = read_settings(file)
+    asked = absolute(name)
+    async with opened(file) as provider:
+        zone = zone_of(asked, provider.zones)
+        if not zone:
+            raise NotFoundError(f"{asked} is in none of the zones {', '.join(provider.zones)}")
+        state = await provider.read(zone)
+    rows = [_row(zone, there) for key, there in sorted(state.sets.items()) if key.name == asked]
+    if not rows:
+        deeper = any(is_below(key.name, asked) for key in state.sets)
+        raise NotFoundError(
+            f"the zone {zone} (serial {state.serial}) has no {asked}{', only names below it' if deeper else ''}",
+            hint=f"resolvers remember that for up to {state.negative_ttl} s after it is published",
+        )
+    return [{**row, "answer": await _answered(settings, row)} for row in rows]
+
+
+async def withdrawn(file: Path, owner: str) -> int:
+    """Take away all that bears an owner's mark; return how many record sets that were."""
+    count = 0
+    async with opened(file) as provider:
+        for zone in provider.zones:
+            changes = plan({}, (await provider.read(zone)).sets, owner).changes
+            for batch in batches(changes, _BATCH):
+                await provider.apply(zone, owner, batch)
+            count += len(changes)
+    if not count:
+        raise NotFoundError(f"nothing bears the mark {owner!r}", hint="'haneul dns list' shows whose marks there are")
+    return count
+
+
+def _provider(settings: ProviderSettings) -> DnsProvider:
+    secret = read_secret(settings.key_file)
+    if isinstance(settings, PowerDnsSettings):
+        return PowerDns(
+            PowerDnsAccess(settings.url, secret, settings.zones, settings.server_id, authority=settings.authority)
+        )
+    return UpdatedServer(
+        UpdateAccess(settings.address, settings.zones, settings.key_name, secret, settings.port, settings.algorithm)
+    )
+
+
+async def _answered(settings: ProviderSettings, row: dict[str, Any]) -> str:
+    """Ask the server for what its zone has; one that nobody says the address of is not asked."""
+    if settings.address is None or row["type"] not in TYPES:
+        return "not asked"
+    said = await ask(settings.address, settings.port, row["name"], row["type"])
+    if not said.authoritative:
+        return f"{said.code}, but the server is not responsible for the zone"
+    return "the same" if list(said.values) == row["values"] else " ".join((said.code, *said.values))
+
+
+def _row(zone: str, there: Present) -> dict[str, Any]:
+    records = there.records
+    return {
+        "name": records.name,
+        "type": records.type,
+        "ttl": records.ttl,
+        "values": list(records.values),
+        "owner": there.owner,
+        "zone": zone,
+    }

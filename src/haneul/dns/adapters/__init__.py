@@ -1,0 +1,1 @@
+"""The DNS servers that records are published to."""

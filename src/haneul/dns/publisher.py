@@ -1,0 +1,174 @@
+"""Brings what a cluster wants into a server's zones, in batches, and says what the server acknowledged.
+
+It remembers what it read of the zones and what was acknowledged since, so that a change costs one batch. What a server
+did not acknowledge may be done or not; the zone is read again before anything else is.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+import structlog
+
+from haneul.dns.changes import Conflict, batches, plan
+from haneul.dns.model import Acknowledgement, Change, Key, Present, RecordSet, RecordsRefusedError, zone_of
+from haneul.dns.ports import DnsProvider
+from haneul.dns.receipts import Receipt, acknowledged, in_conflict, not_acknowledged, refused
+from haneul.dns.wanted import Place, Wanted
+from haneul.kernel.clock import Clock
+from haneul.kernel.errors import HaneulError
+
+_log = structlog.get_logger(__name__)
+#: Resolvers should not remember for long that a name is not there: it may come any moment.
+_LONG_NEGATIVE_TTL = 30
+
+
+class Publisher:
+    """One owner's records on one server."""
+
+    def __init__(self, provider: DnsProvider, owner: str, wanted: Wanted, *, clock: Clock, batch: int = 200) -> None:
+        self._provider = provider
+        self._owner = owner
+        self._wanted = wanted
+        self._clock = clock
+        self._batch = batch
+        self._zones: dict[str, dict[Key, Present]] = {}
+        self._words: dict[str, Acknowledgement] = {}
+        self._conflicts: dict[Key, Conflict] = {}
+        self._refusals: dict[Key, str] = {}
+        #: Names with changes that are not acknowledged, and when each was seen first.
+        self._pending: dict[str, float] = {}
+        self._written: set[str] = set()
+        self._warned: set[str] = set()
+
+    async def resync(self) -> dict[Place, Receipt]:
+        """Read all zones, write what differs, and return the receipts of all Services."""
+        self._note(self._wanted.changed())
+        affected = set(self._pending)
+        try:
+            for zone in self._provider.zones:
+                await self._read(zone)
+            wanted = self._wanted.records()
+            for zone, sets in self._by_zone(wanted).items():
+                await self._write(zone, sets, self._zones[zone])
+        except HaneulError:
+            self._zones.clear()
+            raise
+        services = {*self._wanted.services(), *self._wanted.services(affected)}
+        return self._receipts(services, self._settle())
+
+    async def publish(self) -> dict[Place, Receipt]:
+        """Write what changed since the last time, and return the receipts of the Services that it is of.
+
+        Raises what the provider raises; then what is pending stays so, and the next call reads the zones again.
+        """
+        if set(self._zones) != set(self._provider.zones):
+            return await self.resync()
+        changed = self._wanted.changed()
+        self._note(changed)
+        wanted = self._wanted.records(changed)
+        names = set(changed)
+        services = self._wanted.services(names)
+        try:
+            for zone, sets in self._by_zone(wanted).items():
+                here = {key: there for key, there in self._zones[zone].items() if key.name in names}
+                await self._write(zone, sets, here)
+        except HaneulError:
+            self._zones.clear()
+            raise
+        return self._receipts(services, self._settle())
+
+    def held_up(self, error: HaneulError) -> dict[Place, Receipt]:
+        """Return the receipts of the Services whose changes a server did not acknowledge."""
+        return {place: not_acknowledged(error.detail) for place in self._wanted.services(self._pending)}
+
+    def _note(self, changed: Mapping[str, float]) -> None:
+        for name, at in changed.items():
+            self._pending.setdefault(name, at)
+
+    def _settle(self) -> Mapping[str, float]:
+        """Return for each pending name that was written how many seconds it took; from now on none is pending."""
+        now = self._clock.monotonic()
+        settled = {name: now - at for name, at in self._pending.items() if name in self._written}
+        self._pending.clear()
+        self._written.clear()
+        return settled
+
+    async def _read(self, zone: str) -> None:
+        state = await self._provider.read(zone)
+        self._zones[zone] = dict(state.sets)
+        self._words[zone] = Acknowledgement(self._provider.server, zone, state.serial)
+        if state.negative_ttl > _LONG_NEGATIVE_TTL and zone not in self._warned:
+            self._warned.add(zone)
+            _log.warning(
+                "resolvers remember for long that a name of this zone is not there",
+                zone=zone,
+                seconds=state.negative_ttl,
+                hint="lower the last number of its SOA record, or that record's own TTL",
+            )
+
+    async def _write(self, zone: str, wanted: Mapping[Key, RecordSet], there: Mapping[Key, Present]) -> None:
+        """Write what differs between two pictures of a zone, or of a part of it."""
+        for key in {*wanted, *there}:
+            self._conflicts.pop(key, None)
+            self._refusals.pop(key, None)
+        decided = plan(wanted, there, self._owner)
+        for conflict in decided.conflicts:
+            self._conflicts[conflict.key] = conflict
+            _log.warning("conflict", owner=self._owner, server=self._provider.server, detail=str(conflict))
+        for batch in batches(decided.changes, self._batch):
+            await self._apply(zone, batch)
+
+    async def _apply(self, zone: str, batch: Sequence[Change]) -> None:
+        """Apply a batch; if the server refuses something in it for good, everything else of it."""
+        try:
+            word = await self._provider.apply(zone, self._owner, batch)
+        except RecordsRefusedError as error:
+            parts = batches(batch, max(1, sum(change.size for change in batch) // 2))
+            if len(parts) > 1:
+                for part in parts:
+                    await self._apply(zone, part)
+                return
+            for change in batch:
+                self._refusals[change.key] = error.detail
+            _log.warning("refused", owner=self._owner, server=self._provider.server, zone=zone, detail=error.detail)
+        else:
+            self._words[zone] = word
+            self._take(zone, batch)
+            _log.info(
+                "published", owner=self._owner, server=word.server, zone=zone, serial=word.serial, sets=len(batch)
+            )
+
+    def _take(self, zone: str, batch: Sequence[Change]) -> None:
+        for change in batch:
+            self._written.add(change.key.name)
+            if change.after is None:
+                del self._zones[zone][change.key]
+            else:
+                self._zones[zone][change.key] = Present(change.after, self._owner)
+
+    def _by_zone(self, wanted: Mapping[Key, RecordSet]) -> dict[str, dict[Key, RecordSet]]:
+        """Return the wanted sets of each zone that is known, the ones without any too."""
+        found: dict[str, dict[Key, RecordSet]] = {zone: {} for zone in self._zones}
+        for key, records in wanted.items():
+            if zone := zone_of(key.name, found):
+                found[zone][key] = records
+        return found
+
+    def _receipts(self, services: Iterable[Place], took: Mapping[str, float]) -> dict[Place, Receipt]:
+        return {place: self._receipt(place, took) for place in services}
+
+    def _receipt(self, place: Place, took: Mapping[str, float]) -> Receipt:
+        keys = self._wanted.keys_of(place)
+        if conflicts := [self._conflicts[key] for key in sorted(keys) if key in self._conflicts]:
+            return in_conflict(conflicts)
+        if refusals := {self._refusals[key] for key in keys if key in self._refusals}:
+            return refused(sorted(refusals))
+        inside: dict[str, list[Key]] = defaultdict(list)
+        for key in keys:
+            inside[zone_of(key.name, self._zones)].append(key)
+        outside = len(inside.pop("", []))
+        seconds = max((took[key.name] for key in keys if key.name in took), default=None)
+        words = [self._words[zone] for zone in inside]
+        return acknowledged(words, len(keys) - outside, outside, seconds)
