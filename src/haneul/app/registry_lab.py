@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -32,7 +32,7 @@ from joserfc.jwk import ECKey
 from haneul.app.d2hub import accounts_of
 from haneul.app.installation import component_store
 from haneul.bench.machine import machine_facts
-from haneul.bench.process_usage import HostProcesses
+from haneul.bench.process_usage import HostProcesses, Reading
 from haneul.bench.registries import RegistryBench
 from haneul.bench.registry_figures import BARE, DEBIAN, DISTRIBUTION, FILLED, OURS, RegistryFigures, RegistryPlan
 from haneul.cli.progress import TerminalProgress
@@ -146,8 +146,15 @@ class _Process:
 
     def memory_mib(self) -> float:
         """Return the resident memory."""
+        return sum(one.rss for one in self._readings()) / (1 << 20)
+
+    def cpu_seconds(self) -> float:
+        """Return the processor time."""
+        return sum(one.cpu_seconds for one in self._readings())
+
+    def _readings(self) -> Collection[Reading]:
         pids = [self.process.pid] if self.process is not None else []
-        return sum(one.rss for one in HostProcesses().read(pids).values()) / (1 << 20)
+        return HostProcesses().read(pids).values()
 
     async def start(self) -> None:
         """Start, and wait until it answers."""

@@ -55,7 +55,11 @@ class Registry(Protocol):
         ...
 
     def memory_mib(self) -> float:
-        """Return the resident memory of its processes."""
+        """Return the resident memory of its process."""
+        ...
+
+    def cpu_seconds(self) -> float:
+        """Return how long its process has used a processor."""
         ...
 
 
@@ -126,7 +130,10 @@ class RegistryBench:
 
     async def _measure(self, registry: Registry, case: Case, plan: RegistryPlan) -> Round:
         await run(["sync", "--file-system", str(self._folder)], timeout=_SYNC_SECONDS)
-        load = await self._load(await self._case_job(registry, case, plan), plan.seconds + _GRACE)
+        job = await self._case_job(registry, case, plan)
+        before = registry.cpu_seconds()
+        load = await self._load(job, plan.seconds + _GRACE)
+        used = registry.cpu_seconds() - before
         latencies = load["latencies"]
         if not latencies:
             raise CommandFailedError(f"{registry.name} answered nothing of {case.name!r}: {load['failures']}")
@@ -136,6 +143,8 @@ class RegistryBench:
             p50=percentile(latencies, 0.5) * 1000,
             p99=percentile(latencies, 0.99) * 1000,
             failures=load["failures"],
+            # Images are also pushed in a round of first pulls, and the bare responder's processes are many.
+            cpu=0.0 if case.first or registry.name == BARE else used / len(latencies) * 1000,
         )
 
     async def _case_job(self, registry: Registry, case: Case, plan: RegistryPlan) -> dict[str, Any]:

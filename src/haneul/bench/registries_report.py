@@ -25,7 +25,13 @@ _ORDER: Final = (OURS, DISTRIBUTION, DEBIAN, FILLED, BARE)
 def report(figures: RegistryFigures, *, at: datetime, machine: Mapping[str, str]) -> Report:
     """Return the report of a run, also of one that was cut short."""
     cases = [case for case in CASES if case.name in figures.rounds]
-    tables = [_goals(figures, cases), _rates(figures, cases), _latencies(figures, cases), _memory(figures)]
+    tables = [
+        _goals(figures, cases),
+        _rates(figures, cases),
+        _latencies(figures, cases),
+        _processors(figures, cases),
+        _memory(figures),
+    ]
     if FILLED in _sides(figures):
         tables.append(_scale(figures, cases))
     measured = {
@@ -120,6 +126,25 @@ def _latencies(figures: RegistryFigures, cases: list[Case]) -> Table:
     columns = ["case", *(f"{name} {what}" for name in names for what in ("p50", "p99", "failed"))]
     note = "Percentiles are nearest rank, within a round; shown is the median of the rounds."
     return Table("Time of one answer", tuple(columns), tuple(rows), note)
+
+
+def _processors(figures: RegistryFigures, cases: list[Case]) -> Table:
+    names = [name for name in _sides(figures) if name not in (FILLED, BARE)]
+    peers = [name for name in (DISTRIBUTION, DEBIAN) if name in names]
+    rows = []
+    for case in cases:
+        if case.first:
+            continue
+        cells = [figures.middle(case.name, name, "cpu") for name in names]
+        shares = [figures.ratio(case.name, OURS, peer, "cpu") for peer in peers]
+        shown = [_NONE if value is None else f"{_short(value)} ms" for value in cells]
+        rows.append((case.name, *shown, *(_NONE if share is None else f"{share:.2f}" for share in shares)))
+    columns = ("case", *names, *(f"share of {peer}'s" for peer in peers))
+    note = (
+        "What the registry's process used of a processor for one answer, or image; the load's own is not in it. It "
+        "changes less than speed with what else the machine does."
+    )
+    return Table("Processor time of one answer", columns, tuple(rows), note)
 
 
 def _memory(figures: RegistryFigures) -> Table:

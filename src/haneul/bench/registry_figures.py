@@ -87,13 +87,17 @@ QUICK: Final = RegistryPlan(seconds=1.0, rounds=1, push_mib=64, images=4, reposi
 
 @dataclass(frozen=True)
 class Round:
-    """One round of one case at one registry: answers a second, MiB a second, milliseconds, failures by kind."""
+    """One round of one case at one registry: answers a second, MiB a second, milliseconds, failures by kind.
+
+    ``cpu`` is what the registry used of processors, in milliseconds for each answer; 0 where that is not known.
+    """
 
     rate: float
     mib: float
     p50: float
     p99: float
     failures: Mapping[str, int]
+    cpu: float = 0.0
 
 
 @dataclass

@@ -25,6 +25,7 @@ async def test_every_case_is_measured_and_nothing_fails_or_stays(tmp_path: Path,
         assert set(figures.rounds[case.name]) == sides
         for (measured,) in figures.rounds[case.name].values():
             assert (measured.rate > 0, measured.p99 >= measured.p50 > 0, measured.failures) == (True, True, {})
+    assert figures.rounds["manifest by tag"][OURS][0].cpu > 0
     assert figures.tags == 10
     assert figures.memory[OURS] > 1
     assert machine["transport"].startswith("TLS 1.3" if tls else "plain")

@@ -39,15 +39,15 @@ from haneul.kernel.errors import UnavailableError
 AT = datetime(2026, 11, 1, 12, 0, tzinfo=UTC)
 
 
-def one(rate: float, p99: float = 9.5, failed: int = 0) -> Round:
-    return Round(rate, rate / 2, 1.5, p99, {"500": failed} if failed else {})
+def one(rate: float, p99: float = 9.5, failed: int = 0, cpu: float = 0.4) -> Round:
+    return Round(rate, rate / 2, 1.5, p99, {"500": failed} if failed else {}, cpu)
 
 
 def fill_in(figures: RegistryFigures, ours: float, theirs: float) -> RegistryFigures:
     """Give every case three rounds; the registry that is full has three quarters of the speed."""
     for case in CASES:
         figures.rounds[case.name] = {
-            OURS: [one(ours - 1), one(ours), one(ours + 1)],
+            OURS: [one(ours + turn, cpu=0.2) for turn in (-1, 0, 1)],
             DISTRIBUTION: [one(theirs, 9.0)] * 3,
             DEBIAN: [one(theirs / 2)] * 3,
         }
@@ -96,12 +96,14 @@ def test_ratios_are_of_rounds_that_followed_each_other() -> None:
 
 
 def test_the_tables_show_every_side() -> None:
-    _, rates, latencies, memory, _ = report(fill_in(RegistryFigures(), 150, 100), at=AT, machine={}).tables
+    _, rates, latencies, processors, memory, _ = report(fill_in(RegistryFigures(), 150, 100), at=AT, machine={}).tables
     assert rates.columns == ("case", OURS, DISTRIBUTION, DEBIAN, BARE, "times Distribution", "times docker-registry")
     rows = {row[0]: row[1:] for row in rates.rows}
     assert rows["blob 4 KiB"] == ("150 (75.0)", "100 (50.0)", "50.0 (25.0)", "9,000 (4,500)", "1.50", "3.00")
     assert rows["blob 1 MiB"][3] == "-"
     assert latencies.rows[0][:7] == ("manifest by tag", "1.50 ms", "9.50 ms", "0", "1.50 ms", "9.00 ms", "0")
+    assert processors.rows[0] == ("manifest by tag", "0.20 ms", "0.40 ms", "0.40 ms", "0.50", "0.50")
+    assert "first pulls, 1 MiB" not in [row[0] for row in processors.rows]
     assert memory.rows == ((OURS, "150 MiB"), (DISTRIBUTION, "90 MiB"), (FILLED, "210 MiB"))
 
 
