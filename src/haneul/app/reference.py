@@ -59,7 +59,8 @@ Upstream programs are built on the machine from Go modules, images from those pr
 comes from a registry. Each component has a small Go module of its own in `components/<name>`; its `go.mod` pins the
 release, its `go.sum` every byte of it and of its dependencies. Results lie in a cache outside the checkout
 (`/var/cache/haneul`, or the folder that `HANEUL_CACHE` names) under a digest of everything that went into them: what
-did not change is never built again, and a changed recipe never meets an old result.
+did not change is never built again, and a changed recipe never meets an old result. What is there for benchmarks only
+is built when one of them, or `haneul components build NAME`, asks for it.
 
 """
 
@@ -104,7 +105,8 @@ def components_page() -> str:
 def _component_row(row: GoComponent) -> str:
     programs = ", ".join(f"`{program.name}`" for program in row.programs)
     module = f"`{row.module}`" if row.module else "of our own"
-    return f"| {row.name} | {row.version} | {row.licence} | {module} | {programs} |"
+    name = f"{row.name} (for benchmarks)" if row.on_demand else row.name
+    return f"| {name} | {row.version} | {row.licence} | {module} | {programs} |"
 
 
 def _image_row(row: Image) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -81,7 +81,10 @@ def bench_app(run_dkos: RunDkos, run_registries: RunRegistries, clock: Clock) ->
     @app.command("d2hub")
     def d2hub(
         quick: Annotated[bool, typer.Option("--quick", help="One round of a second: a trial, no figure.")] = False,
-        peer: Annotated[bool, typer.Option(help="Also measure Debian's docker-registry.")] = True,
+        peer: Annotated[
+            bool, typer.Option(help="Also measure CNCF Distribution, which is built if need be, and Debian's.")
+        ] = True,
+        plain_http: Annotated[bool, typer.Option("--plain-http", help="Without TLS, at all of them.")] = False,
         data: Annotated[
             Path | None, typer.Option(help="Folder in which the registries' data lies meanwhile; else the system's.")
         ] = None,
@@ -90,9 +93,9 @@ def bench_app(run_dkos: RunDkos, run_registries: RunRegistries, clock: Clock) ->
             Path | None, typer.Option(help="Folder of the page benchmarks.md, in which the figures are replaced.")
         ] = None,
     ) -> None:
-        """Measure the registry: pulls and pushes beside Debian's docker-registry, with authorisation on.
+        """Measure the registry: pulls and pushes beside CNCF Distribution, with authorisation on; then full of tags.
 
-        It needs no platform: both registries run as processes of this run. Let nothing else run on the host meanwhile.
+        It needs no platform: all registries run as processes of this run. Let nothing else run on the host meanwhile.
 
         Examples:
 
@@ -103,7 +106,7 @@ def bench_app(run_dkos: RunDkos, run_registries: RunRegistries, clock: Clock) ->
         if quick and record is not None:
             raise InvalidInputError("a trial has no figures to record", hint="leave out --quick or --record")
         at, figures, machine = clock.now(), RegistryFigures(), dict[str, str]()
-        plan = QUICK_REGISTRIES if quick else RegistryPlan()
+        plan = replace(QUICK_REGISTRIES if quick else RegistryPlan(), tls=not plain_http)
         try:
             asyncio.run(until_told(run_registries(plan, peer, figures, machine, data)))
         finally:

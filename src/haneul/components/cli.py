@@ -82,7 +82,8 @@ def components_app(
     @app.command("build")
     def build(
         names: Annotated[
-            list[str] | None, typer.Argument(metavar="NAME", help="What to build; all without a name.")
+            list[str] | None,
+            typer.Argument(metavar="NAME", help="What to build; without a name, all that the platform needs."),
         ] = None,
     ) -> None:
         """Build components and images that are not built yet; an image's components come before it.

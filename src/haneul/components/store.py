@@ -37,8 +37,8 @@ class ComponentStore:
         return image_reference(name)
 
     def missing(self) -> list[GoComponent | Image]:
-        """Return what is not built yet, in the order in which it is needed."""
-        programs = [row for row in COMPONENTS if not self.programs.is_built(row)]
+        """Return what the platform needs and is not built yet, in the order in which it is needed."""
+        programs = [row for row in COMPONENTS if not row.on_demand and not self.programs.is_built(row)]
         return [*programs, *(row for row in IMAGES if not self.images.is_built(row))]
 
     async def build(self, names: list[str], progress: Progress) -> None:

@@ -207,14 +207,16 @@ class RegistryHttp:
         limit = _page(request)
         names: list[str] = []
         after = request.parameter("last")
+        # What is left out is not known before it was read, so a little more is read at a time than was asked for.
+        at_once = 1000 if limit is None else min(limit + 100, 1000)
         while limit is None or len(names) <= limit:
-            entries = await self._registry.catalog.repositories(after=after, limit=1000)
-            for entry in entries:
-                if Action.PULL in await self._accounts.allowed(account, project_of(entry.name)):
-                    names.append(entry.name)
-            if len(entries) < 1000:
+            found = await self._registry.catalog.names(after=after, limit=at_once)
+            for name in found:
+                if Action.PULL in await self._accounts.allowed(account, project_of(name)):
+                    names.append(name)
+            if len(found) < at_once:
                 break
-            after = entries[-1].name
+            after = found[-1]
         return json_reply(200, {"repositories": names[:limit]}, _next_page("/v2/_catalog", names, limit))
 
     async def _sources(self, request: Request, grant: Grant | None, repository: str, digest: str) -> Sequence[str]:

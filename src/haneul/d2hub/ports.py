@@ -168,6 +168,10 @@ class Catalog(Protocol):
         """Return repositories in the order of their names, of some projects or of all."""
         ...
 
+    async def names(self, *, after: str = "", limit: int) -> Sequence[str]:
+        """Return names of repositories that have manifests, in their order; nothing of them is counted."""
+        ...
+
     async def projects(self) -> Sequence[str]:
         """Return the projects that have repositories."""
         ...

@@ -390,6 +390,15 @@ async def test_repositories_are_listed_in_pages(metadata: SqlMetadata, catalog: 
     assert list(await catalog.projects()) == ["lab", "shop"]
 
 
+async def test_names_are_of_repositories_that_have_something(metadata: SqlMetadata, catalog: SqlCatalog) -> None:
+    for name in ("shop/b", "shop/a", "lab/x"):
+        made = await push(metadata, name, "a", tag="v1")
+    assert await catalog.names(limit=2) == ["lab/x", "shop/a"]
+    assert await catalog.names(after="shop/a", limit=2) == ["shop/b"]
+    await metadata.delete(DeletionOrder("shop/a", made.digest, NOW, "x"))
+    assert await catalog.names(limit=2) == ["lab/x", "shop/b"]
+
+
 @pytest.mark.parametrize("seed", range(5))
 async def test_nothing_live_is_ever_collected(metadata: SqlMetadata, keeping: SqlKeeping, seed: int) -> None:
     """Pushes, mounts, deletions and collections, all at once: every live manifest keeps its blobs.

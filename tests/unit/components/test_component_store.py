@@ -1,11 +1,12 @@
 """What the store builds for a name, and what it says about things that are not built."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from haneul.components.store import ComponentStore, select
-from haneul.components.table import COMPONENTS, IMAGES, image, image_reference
+from haneul.components.table import COMPONENTS, IMAGES, component_of, image, image_reference
 from haneul.kernel.errors import HostNotReadyError, NotFoundError
 from haneul.kernel.progress import SilentProgress
 
@@ -40,8 +41,20 @@ async def test_an_unknown_name_is_refused_before_anything_is_made(store: Compone
     assert not (tmp_path / "cache").exists()
 
 
-def test_in_an_empty_cache_everything_is_missing_in_build_order(store: ComponentStore) -> None:
-    assert store.missing() == [*COMPONENTS, *IMAGES]
+def test_in_an_empty_cache_everything_that_the_platform_needs_is_missing_in_build_order(store: ComponentStore) -> None:
+    assert store.missing() == [*(row for row in COMPONENTS if not row.on_demand), *IMAGES]
+
+
+def test_what_only_benchmarks_need_is_built_when_it_is_named_and_is_in_no_image() -> None:
+    on_demand = {row.name for row in COMPONENTS if row.on_demand}
+    assert on_demand == {"distribution"}
+    assert select(["distribution"]) == (on_demand, set())
+    assert not on_demand & {component_of(program).name for row in IMAGES for program in row.programs}
+
+
+def test_when_a_component_is_built_is_no_part_of_its_key(store: ComponentStore) -> None:
+    row = next(row for row in COMPONENTS if row.on_demand)
+    assert store.programs.folder(row) == store.programs.folder(replace(row, on_demand=False))
 
 
 def test_what_is_not_built_is_said_with_the_command_that_builds_it(store: ComponentStore) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import Connection, and_, delete, func, or_, select, update
+from sqlalchemy import Connection, and_, delete, exists, func, or_, select, update
 
 from haneul.d2hub.adapters.sql_database import SqlDatabase, reads, writes
 from haneul.d2hub.digests import is_digest
@@ -107,6 +107,13 @@ class SqlCatalog:
             RepositoryEntry(row.name, row.tags, row.manifests, aware(row.updated) if row.updated else None)
             for row in rows
         ]
+
+    @reads
+    def names(self, connection: Connection, *, after: str = "", limit: int) -> Sequence[str]:
+        """List names of repositories that have manifests."""
+        live = exists().where(manifests.c.repository == repositories.c.id, manifests.c.deleted.is_(None))
+        query = select(repositories.c.name).where(repositories.c.name > after, live)
+        return list(connection.execute(query.order_by(repositories.c.name).limit(limit)).scalars())
 
     @reads
     def projects(self, connection: Connection) -> Sequence[str]:
