@@ -33,7 +33,8 @@ setup: system-packages $(VENV)/.python-packages ## install what is missing: Debi
 	@go version >/dev/null 2>&1 || { echo 'No Go works here: install Go $(GO_VERSION) or newer and try again.' >&2; exit 1; }
 
 # Nothing is asked of the package sources when nothing is missing. What is installed starts no service (Debian's
-# policy-rc.d), now or at the next start of the machine: tests run servers of their own. One that was here is left alone.
+# policy-rc.d), and the DNS servers none at the next start of the machine either: tests run their own. A DNS server that
+# was here before is left alone.
 system-packages:
 	@command -v dpkg-query >/dev/null || { echo 'Haneul sets itself up on Debian 12; here is no dpkg.' >&2; exit 1; }
 	@missing=$$(sed 's/[[:space:]]*#.*//' components/system-packages.txt | while read -r package; do \
@@ -52,9 +53,9 @@ system-packages:
 	if [ -d /run/systemd/system ]; then \
 	    for package in $$missing; do \
 	        case $$package in \
-	        pdns-server) systemctl disable --quiet pdns.service;; \
-	        bind9) systemctl disable --quiet named.service;; \
-	        knot) systemctl disable --quiet knot.service;; \
+	        pdns-server) systemctl disable --quiet --now pdns.service;; \
+	        bind9) systemctl disable --quiet --now named.service;; \
+	        knot) systemctl disable --quiet --now knot.service;; \
 	        esac; \
 	    done; \
 	fi

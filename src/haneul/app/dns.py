@@ -44,6 +44,8 @@ class ServeSettings:
 async def serve_dns(settings: ServeSettings) -> None:
     """Keep a cluster's names published until SIGTERM or SIGINT; what is published then stays."""
     domain = ClusterDomain.of(settings.cluster, settings.zone, ttl=settings.ttl)
+    if not settings.kubeconfig.is_file():
+        raise InvalidInputError(f"{settings.kubeconfig} is no file", hint="--kubeconfig names the cluster's")
     access = access_from_kubeconfig(settings.kubeconfig)
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

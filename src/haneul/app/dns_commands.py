@@ -29,7 +29,7 @@ _COLUMNS = [
 
 @dns_app.command()
 def serve(
-    kubeconfig: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="How to reach the cluster.")],
+    kubeconfig: Annotated[Path, typer.Option(help="How to reach the cluster.")],
     cluster: Annotated[str, typer.Option(help="The cluster's name; its names lie below CLUSTER.ZONE.")],
     zone: Annotated[str, typer.Option(help="Zone, or a name in one, below which clusters' names lie.")],
     provider: Provider,

@@ -66,7 +66,8 @@ async def run_registry_bench(
         identity = _Identity(data, clock)
         sides: list[_Process] = [_Ours(OURS, data / "ours", plan.tls, clock)]
         sides += [_Peer(name, data / name, program, identity, plan.tls, clock) for name, program in peers.items()]
-        sides += [_Ours(FILLED, data / "filled", plan.tls, clock), _Bare(data / "bare", identity, plan.tls, clock)]
+        sides += [_Ours(FILLED, data / "filled", plan.tls, clock)] if plan.tags else []
+        sides.append(_Bare(data / "bare", identity, plan.tls, clock))
         for side in sides:
             await stack.enter_async_context(_running(side))
         await RegistryBench(sides, data, clock=clock, progress=progress).run(plan, figures)

@@ -68,8 +68,9 @@ CASES: Final = (
 class RegistryPlan:
     """How long and how often each case is measured, and how full a registry is made.
 
-    A round of pushes also ends when ``push_mib`` are pushed, so that a fast disk is not filled; a round of first pulls
-    pulls ``images`` images by each client. Without ``tls`` all speak plain HTTP.
+    A round of pushes also ends when ``push_mib`` are pushed, so that a fast disk is not filled; in a round of first
+    pulls each client pulls ``images`` images. Without ``tags`` no registry is filled. Without ``tls`` all speak plain
+    HTTP.
     """
 
     seconds: float = 4.0

@@ -6,7 +6,6 @@ did not acknowledge may be done or not; the zone is read again before anything e
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 import structlog
@@ -46,6 +45,8 @@ class Publisher:
         """Read all zones, write what differs, and return the receipts of all Services."""
         self._note(self._wanted.changed())
         affected = set(self._pending)
+        self._conflicts.clear()
+        self._refusals.clear()
         try:
             for zone in self._provider.zones:
                 await self._read(zone)
@@ -157,18 +158,23 @@ class Publisher:
         return found
 
     def _receipts(self, services: Iterable[Place], took: Mapping[str, float]) -> dict[Place, Receipt]:
-        return {place: self._receipt(place, took) for place in services}
+        """Return the receipts of Services, but of none that changed while its records were written: it gets its own."""
+        keys = {place: self._wanted.keys_of(place) for place in services}
+        wanted = self._wanted.records({key.name for asked in keys.values() for key in asked})
+        found = {place: self._receipt(keys[place], wanted, took) for place in keys}
+        return {place: receipt for place, receipt in found.items() if receipt}
 
-    def _receipt(self, place: Place, took: Mapping[str, float]) -> Receipt:
-        keys = self._wanted.keys_of(place)
+    def _receipt(
+        self, keys: Sequence[Key], wanted: Mapping[Key, RecordSet], took: Mapping[str, float]
+    ) -> Receipt | None:
         if conflicts := [self._conflicts[key] for key in sorted(keys) if key in self._conflicts]:
             return in_conflict(conflicts)
         if refusals := {self._refusals[key] for key in keys if key in self._refusals}:
             return refused(sorted(refusals))
-        inside: dict[str, list[Key]] = defaultdict(list)
-        for key in keys:
-            inside[zone_of(key.name, self._zones)].append(key)
-        outside = len(inside.pop("", []))
+        places = {key: zone_of(key.name, self._zones) for key in keys}
+        inside = [key for key in keys if places[key]]
+        if any(self._zones[places[key]].get(key) != Present(wanted[key], self._owner) for key in inside):
+            return None
         seconds = max((took[key.name] for key in keys if key.name in took), default=None)
-        words = [self._words[zone] for zone in inside]
-        return acknowledged(words, len(keys) - outside, outside, seconds)
+        words = [self._words[zone] for zone in {places[key] for key in inside}]
+        return acknowledged(words, len(inside), len(keys) - len(inside), seconds)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
-
 from haneul.app.registry_lab import run_registry_bench
 from haneul.bench.registry_figures import BARE, CASES, FILLED, OURS, RegistryFigures, RegistryPlan
 
@@ -14,13 +12,11 @@ NAMES = ("manifest by tag", "manifest HEAD", "blob 1 MiB", "first pulls, 1 MiB",
 SMALL = tuple(replace(case, connections=2) for case in CASES if case.name in NAMES or case.group == "lists")
 
 
-@pytest.mark.parametrize("tls", [True, False])
-async def test_every_case_is_measured_and_nothing_fails_or_stays(tmp_path: Path, tls: bool) -> None:
-    cases = SMALL if tls else SMALL[:1]
-    plan = RegistryPlan(seconds=0.1, rounds=1, push_mib=2, images=2, repositories=2, tags=10, tls=tls, cases=cases)
+async def test_every_case_is_measured_and_nothing_fails_or_stays(tmp_path: Path) -> None:
+    plan = RegistryPlan(seconds=0.1, rounds=1, push_mib=2, images=2, repositories=2, tags=10, cases=SMALL)
     figures, machine = RegistryFigures(), dict[str, str]()
     await run_registry_bench(plan, False, figures, machine, tmp_path)
-    for case in cases:
+    for case in SMALL:
         sides = {OURS, FILLED} | ({BARE} if case.repeats and case.group != "lists" else set())
         assert set(figures.rounds[case.name]) == sides
         for (measured,) in figures.rounds[case.name].values():
@@ -28,5 +24,5 @@ async def test_every_case_is_measured_and_nothing_fails_or_stays(tmp_path: Path,
     assert figures.rounds["manifest by tag"][OURS][0].cpu > 0
     assert figures.tags == 10
     assert figures.memory[OURS] > 1
-    assert machine["transport"].startswith("TLS 1.3" if tls else "plain")
+    assert machine["transport"].startswith("TLS 1.3")
     assert list(tmp_path.iterdir()) == []

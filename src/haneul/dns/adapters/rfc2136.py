@@ -8,6 +8,7 @@ there is read by zone transfer (RFC 5936).
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -73,7 +74,8 @@ class UpdatedServer:
     def __init__(self, access: UpdateAccess) -> None:
         self._access = access
         try:
-            self._key = dns.tsig.Key(access.key_name, access.secret, access.algorithm)
+            secret = base64.b64decode(access.secret, validate=True)
+            self._key = dns.tsig.Key(access.key_name, secret, access.algorithm)
         except (ValueError, dns.exception.DNSException) as error:
             raise InvalidInputError(
                 f"the key {access.key_name!r} for {self.server} is none",
