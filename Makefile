@@ -32,7 +32,9 @@ help: ## list these targets
 setup: system-packages $(VENV)/.python-packages ## install what is missing: Debian packages, the Python environment, Go
 	@go version >/dev/null 2>&1 || { echo 'No Go works here: install Go $(GO_VERSION) or newer and try again.' >&2; exit 1; }
 
-# Nothing is asked of the package sources when nothing is missing.
+# Nothing is asked of the package sources when nothing is missing. Debian's PostgreSQL would make and start a database
+# of its own when it is installed; tests start theirs.
+CLUSTERS := /etc/postgresql-common/createcluster.d
 system-packages:
 	@command -v dpkg-query >/dev/null || { echo 'Haneul sets itself up on Debian 12; here is no dpkg.' >&2; exit 1; }
 	@missing=$$(sed 's/[[:space:]]*#.*//' components/system-packages.txt | while read -r package; do \
@@ -42,6 +44,9 @@ system-packages:
 	[ -z "$$missing" ] && exit 0; \
 	printf '\n==> Debian packages: %s\n' "$$(echo $$missing)"; \
 	[ "$$(id -u)" = 0 ] || { echo 'Only root can install them: run make as root.' >&2; exit 1; }; \
+	case " $$(echo $$missing) " in *' postgresql-15 '*) \
+	    mkdir -p $(CLUSTERS) && echo 'create_main_cluster = false' >$(CLUSTERS)/haneul.conf ;; \
+	esac; \
 	apt-get update --quiet && \
 	DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes --no-install-recommends $$missing
 
