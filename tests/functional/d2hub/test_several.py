@@ -12,8 +12,12 @@ import httpx2
 import pytest
 from sqlalchemy import URL
 
+from haneul.app.d2hub_database import database_url, embedded_database, shared_database
+from haneul.app.d2hub_folder import certificate_for, in_use
+from haneul.kernel.clock import SystemClock
+from haneul.kernel.errors import ConflictError, InvalidInputError
 from tests.functional.d2hub.hub import OCI_MANIFEST, Client, Hub, codes, image, sha256
-from tests.functional.d2hub.test_serving import Crowd, assert_all_there, serve
+from tests.functional.d2hub.test_serving import Crowd, assert_all_there
 from tests.postgres import Postgres, running_postgres
 
 DEADLINE = 60.0
@@ -149,7 +153,7 @@ def test_ten_writers_of_many_tags_lose_none(pair: tuple[Hub, Hub]) -> None:
         with Client(pair[number % 2], "shop/many", user="admin") as client:
             config = f"config {number}".encode()
             client.push_blob(config)
-            for turn in range(40):
+            for turn in range(20):
                 document = json.loads(image(config=config).manifest) | {"annotations": {"turn": str(turn)}}
                 content = json.dumps(document).encode()
                 answer = client.put_manifest(f"w{number}-{turn}", content, OCI_MANIFEST)
@@ -164,7 +168,7 @@ def test_ten_writers_of_many_tags_lose_none(pair: tuple[Hub, Hub]) -> None:
     for writer in writers:
         writer.join(DEADLINE)
     assert wrong == []
-    assert len(written) == 400
+    assert len(written) == 200
     for hub in pair:
         with Client(hub, "shop/many", user="admin") as client:
             assert client.get("tags/list").json()["tags"] == sorted(written)
@@ -251,55 +255,83 @@ def test_everything_acknowledged_survives(postgres: Postgres, tmp_path: Path) ->
             assert_all_there(hub, crowd.acknowledged)
 
 
-def test_while_the_database_is_away(postgres: Postgres, tmp_path: Path) -> None:
-    with two(postgres, tmp_path) as hubs, Client(hubs[0], "shop/web", user="admin") as client:
-        client.push(image(b"before"), "v1")
-        location = client.begin()
-        postgres.stop()
-        try:
-            with hubs[0].browser() as http:
-                said = http.get("/readyz")
-                assert (said.status_code, http.get("/healthz").status_code) == (503, 200)
-                assert "database" in said.text
-            made = image(b"meanwhile")
-            for answer in (client.get("manifests/v1"), client.put_manifest("v2", made.manifest)):
-                assert (answer.status_code, codes(answer)) == (503, ["UNAVAILABLE"])
-                assert int(answer.headers["retry-after"]) > 0
-            # Needs no database.
-            assert client.http.patch(location, content=b"part").status_code == 202
-        finally:
-            postgres.start()
-        for hub in hubs:
-            hub.wait()
-        assert client.get("manifests/v1").status_code == 200
-        assert client.head("manifests/v2").status_code == 404
-        assert client.http.put(location, params={"digest": sha256(b"part")}).status_code == 201
+def test_while_the_database_is_away(postgres: Postgres, pair: tuple[Hub, Hub], clients: tuple[Client, Client]) -> None:
+    client = clients[0]
+    client.push(image(b"before"), "v1")
+    location = client.begin()
+    postgres.stop()
+    try:
+        with pair[0].browser() as http:
+            said = http.get("/readyz")
+            assert (said.status_code, http.get("/healthz").status_code) == (503, 200)
+            assert "database" in said.text
+        made = image(b"meanwhile")
+        for answer in (client.get("manifests/v1"), client.put_manifest("v2", made.manifest)):
+            assert (answer.status_code, codes(answer)) == (503, ["UNAVAILABLE"])
+            assert int(answer.headers["retry-after"]) > 0
+        # Needs no database.
+        assert client.http.patch(location, content=b"part").status_code == 202
+    finally:
+        postgres.start()
+    for hub in pair:
+        hub.wait()
+    assert client.get("manifests/v1").status_code == 200
+    assert client.head("manifests/v2").status_code == 404
+    assert client.http.put(location, params={"digest": sha256(b"part")}).status_code == 201
 
 
-def test_a_folder_and_a_database_belong_together(postgres: Postgres, pair: tuple[Hub, Hub], tmp_path: Path) -> None:
-    shared = str(pair[0].data.with_name("database"))
-    other = str(address(postgres.url(postgres.make()), tmp_path))
-    port = ("--plain-http", "--port", "1")
-    folder = str(pair[0].data)
-    for options, said in (
-        (("--data", folder, "--database-file", other), "the folder has content already"),
-        (("--data", str(tmp_path / "new"), "--database-file", shared), "the content of another folder"),
-        (("--data", folder), "another registry serves"),
-    ):
-        done = serve(*options, *port)
-        assert (done.returncode, said in done.stderr) == (5, True), done.stderr
-    assert not (tmp_path / "new" / "hub.id").exists()
+async def test_a_folder_and_a_database_belong_together(postgres: Postgres, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    files = []
+    for folder in (first, second):
+        folder.mkdir()
+        files.append(address(postgres.url(postgres.make()), folder))
+    (await shared_database(first, files[0])).close()
+    (first / "blobs/sha256/00").mkdir(parents=True)
+    (first / "blobs/sha256/00/content").touch()
+    (await shared_database(first, files[0])).close()
+    with pytest.raises(ConflictError, match="the folder has content already"):
+        await shared_database(first, files[1])
+    with pytest.raises(ConflictError, match="the content of another folder"):
+        await shared_database(second, files[0])
+    assert not (second / "hub.id").exists()
+    with pytest.raises(ConflictError, match="a database elsewhere"):
+        await embedded_database(first)
+    (await embedded_database(second)).close()
+    with pytest.raises(ConflictError, match=r"its own hub\.db"):
+        await shared_database(second, files[1])
 
 
-def test_addresses_that_are_refused(tmp_path: Path) -> None:
-    file = tmp_path / "database"
-    for text, mode, said in (
+def test_a_folder_is_shared_or_of_one(tmp_path: Path) -> None:
+    with in_use(tmp_path, shared=True), in_use(tmp_path, shared=True), pytest.raises(ConflictError, match="another"):
+        in_use(tmp_path, shared=False).__enter__()
+    with in_use(tmp_path, shared=False), pytest.raises(ConflictError, match="another"):
+        in_use(tmp_path, shared=True).__enter__()
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "said"),
+    [
         ("postgresql://hub:a-secret@localhost/hub", 0o640, "others may read"),
         ("mysql://hub:a-secret@localhost/hub", 0o600, "no address"),
         ("a-secret", 0o600, "no address"),
-    ):
-        file.write_text(text)
-        file.chmod(mode)
-        done = serve("--data", str(tmp_path / "data"), "--plain-http", "--database-file", str(file))
-        assert (done.returncode, said in done.stderr) == (2, True), done.stderr
-        assert "a-secret" not in done.stderr
+        ("postgresql://hub:a-secret@localhost:port/hub", 0o600, "no address"),
+    ],
+)
+def test_addresses_that_are_refused(tmp_path: Path, text: str, mode: int, said: str) -> None:
+    file = tmp_path / "database"
+    file.write_text(text)
+    file.chmod(mode)
+    with pytest.raises(InvalidInputError, match=said) as refused:
+        database_url(file)
+    assert "a-secret" not in f"{refused.value.detail} {refused.value.hint}"
+
+
+def test_each_set_of_names_has_its_certificate(tmp_path: Path) -> None:
+    clock = SystemClock()
+    one = certificate_for(tmp_path, ("one.example.com",), clock, shared=True)
+    other = certificate_for(tmp_path, ("other.example.com",), clock, shared=True)
+    before = one[0].read_bytes()
+    assert other[0].read_bytes() != before
+    assert certificate_for(tmp_path, ("one.example.com",), clock, shared=True) == one
+    assert one[0].read_bytes() == before
