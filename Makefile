@@ -35,6 +35,9 @@ setup: system-packages $(VENV)/.python-packages ## install what is missing: Debi
 # Nothing is asked of the package sources when nothing is missing. What is installed starts no service (Debian's
 # policy-rc.d), and the DNS servers none at the next start of the machine either: tests run their own. A DNS server that
 # was here before is left alone.
+# Nothing is asked of the package sources when nothing is missing. Debian's PostgreSQL would make and start a database
+# of its own when it is installed; tests start theirs.
+CLUSTERS := /etc/postgresql-common/createcluster.d
 system-packages:
 	@command -v dpkg-query >/dev/null || { echo 'Haneul sets itself up on Debian 12; here is no dpkg.' >&2; exit 1; }
 	@missing=$$(sed 's/[[:space:]]*#.*//' components/system-packages.txt | while read -r package; do \
@@ -48,6 +51,9 @@ system-packages:
 	if [ ! -e $$policy ]; then \
 	    trap "rm -f $$policy" EXIT; printf '#!/bin/sh\nexit 101\n' >$$policy; chmod 755 $$policy; \
 	fi; \
+	case " $$(echo $$missing) " in *' postgresql-15 '*) \
+	    mkdir -p $(CLUSTERS) && echo 'create_main_cluster = false' >$(CLUSTERS)/haneul.conf ;; \
+	esac; \
 	apt-get update --quiet && \
 	DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes --no-install-recommends $$missing && \
 	if [ -d /run/systemd/system ]; then \

@@ -1,11 +1,13 @@
-"""D2Hub put together: one registry, alone, in one folder.
+"""D2Hub put together: one registry, alone, in one folder; or several processes on one folder and one PostgreSQL.
 
 ```
 DATA/lock            held while a registry serves this folder
+DATA/setup.lock      held while one starts
 DATA/accounts.yaml   users and projects' rules
 DATA/token.key       signs the registry's own tokens
-DATA/tls/            ca.crt, ca.key: its authority; tls.crt, tls.key: its certificate
-DATA/hub.db          which repository has what
+DATA/tls/            ca.crt, ca.key: its authority; tls.crt, tls.key: its certificate, or one for each process's names
+DATA/hub.db          which repository has what; or
+DATA/hub.id          the mark of the database that knows it
 DATA/blobs, uploads  content
 ```
 """
@@ -14,29 +16,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import ipaddress
 import os
-import secrets
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
 import structlog
-from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 from sqlalchemy import select
 
-from haneul import d2hub as d2hub_package
+from haneul.app.d2hub_database import embedded_database, shared_database
+from haneul.app.d2hub_folder import being_set_up, certificate_for, in_use, token_key
 from haneul.d2hub.adapters.file_accounts import FileAccounts
 from haneul.d2hub.adapters.file_blobs import FileBlobs
 from haneul.d2hub.adapters.granian_server import GranianServer, Listening
 from haneul.d2hub.adapters.sql_catalog import SqlCatalog
-from haneul.d2hub.adapters.sql_database import SqlDatabase
 from haneul.d2hub.adapters.sql_keeping import SqlKeeping
 from haneul.d2hub.adapters.sql_metadata import SqlMetadata
 from haneul.d2hub.application import Application
@@ -49,17 +47,11 @@ from haneul.d2hub.registry import Limits, Registry
 from haneul.d2hub.tables import repositories
 from haneul.d2hub.tokens import Tokens
 from haneul.kernel.clock import Clock, SystemClock
-from haneul.kernel.database import migrate, open_blocking_database, open_database
 from haneul.kernel.errors import ConflictError, InvalidInputError, UnavailableError
-from haneul.kernel.files import write_atomically
-from haneul.kernel.pki import KeyPair, LeafProfile, issue_authority, issue_leaf
 
 _log = structlog.get_logger(__name__)
-MIGRATIONS: Final = Path(d2hub_package.__file__).parent / "migrations"
 #: Every client of a registry remembers its own tokens, and asks again when they end.
 _TOKEN_SECONDS: Final = 300
-_LEAF_LIFE: Final = timedelta(days=365)
-_PRIVATE: Final = 0o600
 _PROBE: Final = select(repositories.c.id).limit(1)
 
 
@@ -74,6 +66,8 @@ class HubSettings:
     hosts: tuple[str, ...] = ()
     url: str = ""
     plain_http: bool = False
+    #: Has the address of a PostgreSQL database that several processes share; without one the folder has its own.
+    database_file: Path | None = None
     limits: Limits = field(default_factory=Limits)
     collect_every: timedelta = timedelta(hours=1)
     drain_seconds: float = 30.0
@@ -90,23 +84,10 @@ async def serve_hub(settings: HubSettings, *, clock: Clock | None = None) -> Non
     """Serve a registry until SIGTERM or SIGINT; requests under way are answered first."""
     clock = clock or SystemClock()
     settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with _alone(settings.data):
-        listening = Listening(settings.address, settings.port)
-        if not settings.plain_http:
-            certificate, key = _certificate(settings, clock)
-            listening = Listening(settings.address, settings.port, certificate, key)
+    with in_use(settings.data, shared=settings.database_file is not None):
         _check_port(settings)
         async with _opened(settings, clock) as hub:
-            await _serve(hub, listening, settings)
-
-
-async def migrated(url: str) -> None:
-    """Bring a database's tables to their newest version."""
-    engine = open_database(url)
-    try:
-        await migrate(engine, MIGRATIONS)
-    finally:
-        await engine.dispose()
+            await _serve(hub, settings)
 
 
 def accounts_of(data: Path) -> FileAccounts:
@@ -120,21 +101,26 @@ class _Hub:
     application: Application
     collector: Collector
     metrics: Metrics
+    listening: Listening
 
 
 @contextlib.asynccontextmanager
 async def _opened(settings: HubSettings, clock: Clock) -> AsyncIterator[_Hub]:
     """Open the folder's database and store, and put the registry together."""
-    file = settings.data / "hub.db"
-    await migrated(f"sqlite+aiosqlite:///{file}")
-    database = SqlDatabase(open_blocking_database(f"sqlite:///{file}"))
-    store = FileBlobs(settings.data)
+    data, shared = settings.data, settings.database_file
+    with being_set_up(data):
+        listening = _listening(settings, clock)
+        key = token_key(data)
+        database = await (shared_database(data, shared) if shared else embedded_database(data))
+        store = FileBlobs(data)
     try:
         metadata = SqlMetadata(database)
         accounts = accounts_of(settings.data)
         catalog = SqlCatalog(database)
-        registry = Registry(store, metadata, catalog, accounts, clock=clock, limits=settings.limits)
-        tokens = Tokens(_token_key(settings.data), service="d2hub", clock=clock, life=_TOKEN_SECONDS)
+        registry = Registry(
+            store, metadata, catalog, accounts, clock=clock, limits=settings.limits, alone=shared is None
+        )
+        tokens = Tokens(key, service="d2hub", clock=clock, life=_TOKEN_SECONDS)
         door = Doorkeeper(tokens, accounts, accounts, url=settings.url)
         collector = Collector(registry, SqlKeeping(database), store, clock=clock)
         metrics = Metrics()
@@ -149,14 +135,14 @@ async def _opened(settings: HubSettings, clock: Clock) -> AsyncIterator[_Hub]:
 
         api = ApiHttp(registry, collector, door, accounts, clock=clock)
         application = Application(RegistryHttp(registry, door, accounts), api, door, metrics, trouble)
-        yield _Hub(application, collector, metrics)
+        yield _Hub(application, collector, metrics, listening)
     finally:
         store.close()
         database.close()
 
 
-async def _serve(hub: _Hub, listening: Listening, settings: HubSettings) -> None:
-    server = GranianServer(hub.application.answer, listening, received=hub.metrics.received)
+async def _serve(hub: _Hub, settings: HubSettings) -> None:
+    server = GranianServer(hub.application.answer, hub.listening, received=hub.metrics.received)
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -182,20 +168,11 @@ async def _serve(hub: _Hub, listening: Listening, settings: HubSettings) -> None
         await asyncio.gather(serving, collecting, waiting, return_exceptions=True)
 
 
-@contextlib.contextmanager
-def _alone(data: Path) -> Iterator[None]:
-    """Hold the folder: what a process remembers of it is true only if no other changes it."""
-    descriptor = os.open(data / "lock", os.O_RDWR | os.O_CREAT, _PRIVATE)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ConflictError(
-                f"another registry serves {data}", hint="end that one first, or name another folder"
-            ) from error
-        yield
-    finally:
-        os.close(descriptor)
+def _listening(settings: HubSettings, clock: Clock) -> Listening:
+    if settings.plain_http:
+        return Listening(settings.address, settings.port)
+    hosts, shared = (settings.address, *settings.hosts), settings.database_file is not None
+    return Listening(settings.address, settings.port, *certificate_for(settings.data, hosts, clock, shared=shared))
 
 
 def _check_port(settings: HubSettings) -> None:
@@ -210,72 +187,6 @@ def _check_port(settings: HubSettings) -> None:
                 f"{settings.address}:{settings.port} cannot be served on: {error.strerror}",
                 hint="name another with --address and --port",
             ) from error
-
-
-def _token_key(data: Path) -> bytes:
-    path = data / "token.key"
-    if not path.exists():
-        write_atomically(path, secrets.token_bytes(32), mode=_PRIVATE)
-    return path.read_bytes()
-
-
-def _certificate(settings: HubSettings, clock: Clock) -> tuple[Path, Path]:
-    """Return certificate and key, made anew if they are due or for other names. The authority is made once."""
-    folder = settings.data / "tls"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    authority = _kept(folder / "ca.crt", folder / "ca.key")
-    now = clock.now()
-    if authority is None:
-        authority = issue_authority("D2Hub authority", now=now)
-        # The key first: a certificate without its key would be taken for whole.
-        write_atomically(folder / "ca.key", authority.key, mode=_PRIVATE)
-        write_atomically(folder / "ca.crt", authority.certificate)
-    certificate, key = folder / "tls.crt", folder / "tls.key"
-    profile = _profile(settings)
-    leaf = _kept(certificate, key)
-    if leaf is None or leaf.needs_renewal(now) or not _is_for(leaf, profile) or not _is_of(leaf, authority):
-        leaf = issue_leaf(authority, profile, now=now, life=_LEAF_LIFE)
-        # In between a crash leaves a pair that does not fit, so the old certificate goes first.
-        certificate.unlink(missing_ok=True)
-        write_atomically(key, leaf.key, mode=_PRIVATE)
-        write_atomically(certificate, leaf.certificate)
-        _log.info("certificate made", expires=leaf.expires().isoformat(), authority=str(folder / "ca.crt"))
-    return certificate, key
-
-
-def _kept(certificate: Path, key: Path) -> KeyPair | None:
-    if not certificate.exists() or not key.exists():
-        return None
-    return KeyPair(certificate.read_bytes(), key.read_bytes())
-
-
-def _profile(settings: HubSettings) -> LeafProfile:
-    names, addresses = {"localhost", socket.gethostname().lower()}, {"127.0.0.1", "::1"}
-    for host in (settings.address, *settings.hosts):
-        try:
-            addresses.add(str(ipaddress.ip_address(host)))
-        except ValueError:
-            names.add(host.lower())
-    addresses -= {"0.0.0.0", "::"}  # noqa: S104 - everything is no address of anything
-    return LeafProfile("d2hub", dns_names=tuple(sorted(names)), addresses=tuple(sorted(addresses)), server=True)
-
-
-def _is_for(leaf: KeyPair, profile: LeafProfile) -> bool:
-    said = x509.load_pem_x509_certificate(leaf.certificate)
-    names = said.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    return set(names.get_values_for_type(x509.DNSName)) == set(profile.dns_names) and {
-        str(address) for address in names.get_values_for_type(x509.IPAddress)
-    } == set(profile.addresses)
-
-
-def _is_of(leaf: KeyPair, authority: KeyPair) -> bool:
-    """Say whether clients that trust the authority trust the certificate; not after somebody made a new authority."""
-    issuer = x509.load_pem_x509_certificate(authority.certificate)
-    try:
-        x509.load_pem_x509_certificate(leaf.certificate).verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature):
-        return False
-    return True
 
 
 def _is_loopback(address: str) -> bool:

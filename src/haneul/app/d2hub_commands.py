@@ -34,6 +34,10 @@ def serve(
     ] = None,
     url: Annotated[str, typer.Option(help="Where clients reach it, if a proxy stands in between.")] = "",
     plain_http: Annotated[bool, typer.Option("--plain-http", help="Without TLS; on loopback only.")] = False,
+    database_file: Annotated[
+        Path | None,
+        typer.Option(help="File with the address of a PostgreSQL database, which several processes may share."),
+    ] = None,
     manifest_limit: Annotated[int, typer.Option(min=1024, help="Bytes that a manifest may have.")] = 4 << 20,
     undo_hours: Annotated[float, typer.Option(min=0, help="How long deletions can be taken back.")] = 168.0,
     grace_hours: Annotated[
@@ -48,6 +52,8 @@ def serve(
         haneul d2hub serve --data /srv/hub --address 0.0.0.0 --host hub.example.com
 
         haneul d2hub serve --data ./hub --plain-http
+
+        haneul d2hub serve --data /srv/hub --address 0.0.0.0 --database-file /etc/hub/database
     """
     from haneul.app.d2hub import HubSettings, serve_hub  # noqa: PLC0415
     from haneul.app.serve import configure_logs  # noqa: PLC0415
@@ -61,6 +67,7 @@ def serve(
         tuple(host or ()),
         url,
         plain_http,
+        database_file,
         limits,
         timedelta(minutes=collect_minutes),
     )

@@ -9,15 +9,17 @@ from typing import Final
 import structlog
 
 from haneul.d2hub.errors import RangeNotSatisfiableError, registry_code
-from haneul.d2hub.exchange import Reply, Request, json_reply
+from haneul.d2hub.exchange import Headers, Reply, Request, json_reply
 from haneul.d2hub.http import VERSION, RegistryHttp
 from haneul.d2hub.http_api import ApiHttp, problem_reply
 from haneul.d2hub.http_auth import TOKEN_PATH, ChallengeError, Doorkeeper
 from haneul.d2hub.metrics import Metrics
-from haneul.kernel.errors import HaneulError, NotFoundError
+from haneul.kernel.errors import HaneulError, NotFoundError, UnavailableError
 
 _log = structlog.get_logger(__name__)
 _QUIET: Final = frozenset({"GET", "HEAD"})
+#: With what passes by itself (RFC 9110, section 10.2.3): seconds until it is worth trying again.
+_RETRY: Final = ("retry-after", "2")
 
 
 class Application:
@@ -77,12 +79,15 @@ class Application:
     def _refused(self, request: Request, error: HaneulError) -> Reply:
         if error.http_status >= 500:
             _log.error("request failed", method=request.method, path=request.path, code=error.code, detail=error.detail)
+        later: Headers = [_RETRY] if error.http_status == UnavailableError.http_status else []
         if request.path.startswith("/api/"):
-            return problem_reply(error, uuid.uuid4().hex)
+            reply = problem_reply(error, uuid.uuid4().hex)
+            reply.headers.extend(later)
+            return reply
         entry = {"code": registry_code(error), "message": error.detail}
         if error.hint:
             entry["detail"] = error.hint
-        reply = json_reply(error.http_status, {"errors": [entry]})
+        reply = json_reply(error.http_status, {"errors": [entry]}, later)
         if isinstance(error, RangeNotSatisfiableError) and request.method == "GET":
             reply.headers.append(("content-range", f"bytes */{error.size}"))
         return reply

@@ -2,7 +2,8 @@
 
 Content never changes, but which repository has it does. Each repository has a number that grows with every change made
 by this process; what was read before a change is not remembered after it. So a deletion takes effect with its answer.
-It holds where one process serves a database, which is what the embedded hub makes sure of.
+It holds where one process serves a database, which is what the embedded hub makes sure of. Where several do, caches of
+size 0 remember nothing, and each request asks the database.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from haneul.d2hub.model import Collected
 from haneul.d2hub.ports import BlobStore, Keeping
 from haneul.d2hub.registry import Registry
 from haneul.kernel.clock import Clock
+from haneul.kernel.errors import ConflictError
 
 _log = structlog.get_logger(__name__)
 _BATCH: Final = 200
@@ -61,6 +62,8 @@ class Collector:
             await self._clock.sleep(every.total_seconds())
             try:
                 await self.collect()
+            except ConflictError as error:
+                _log.info("no collection", why=error.detail)
             except Exception as error:  # noqa: BLE001, RUF100 - the next turn may do better; nothing is half done
                 _log.error("a collection failed", exc_info=error)
 
@@ -71,8 +74,8 @@ class Collector:
         return await self._keeping.collectable(deleted_before=now - limits.undo, untouched_since=now - limits.grace)
 
     async def collect(self) -> Collected:
-        """Collect once."""
-        async with self._one:
+        """Collect once. Raises ConflictError if another process of the registry collects."""
+        async with self._one, self._keeping.alone():
             await self._delete_untagged()
             done = await self._by_reference()
             done = await self._by_name(done)
@@ -115,8 +118,7 @@ class Collector:
         strays = self._strays.look(await self._keeping.unknown(keys), at)
         abandoned = self._uploads.look(uploads, at)
         await self._store.remove(strays)
-        await self._store.abandon(abandoned)
-        return replace(done, strays=len(strays), uploads=len(abandoned))
+        return replace(done, strays=len(strays), uploads=await self._store.abandon(abandoned))
 
     def _now(self) -> datetime:
         """Return the time, but not more of it than has really passed."""

@@ -56,8 +56,11 @@ class Request:
             raise RequestInvalidError("there are too many parameters") from error
 
     def parameter(self, name: str) -> str:
-        """Return a parameter's first value, or nothing."""
-        return self.query.get(name, [""])[0] if self.query_string else ""
+        """Return a parameter's first value, or nothing. Raises RequestInvalidError for what no database takes."""
+        value = self.query.get(name, [""])[0] if self.query_string else ""
+        if "\0" in value:
+            raise RequestInvalidError(f"the parameter {name!r} has a character that is none")
+        return value
 
     @property
     def segments(self) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Protocol
 
@@ -71,8 +72,8 @@ class BlobStore(Protocol):
         """Return the keys of content, and scope marks and ids of uploads, unchanged for that many seconds."""
         ...
 
-    async def abandon(self, uploads: Sequence[tuple[str, str]]) -> None:
-        """Remove uploads that :meth:`strays` named."""
+    async def abandon(self, uploads: Sequence[tuple[str, str]]) -> int:
+        """Remove uploads that :meth:`strays` named, except those that are being written; return how many."""
         ...
 
 
@@ -198,6 +199,10 @@ class Catalog(Protocol):
 
 class Keeping(Protocol):
     """The part of a collection that is decided by references, ``limit`` rows in a transaction."""
+
+    def alone(self) -> AbstractAsyncContextManager[None]:
+        """Keep other processes from collecting. Raises ConflictError if one does."""
+        ...
 
     def delete_untagged(
         self, project: str, *, released_before: datetime, now: datetime, limit: int

@@ -44,6 +44,8 @@ _log = structlog.get_logger(__name__)
 MIB: Final = 1 << 20
 #: Content of at most so many bytes is kept in memory once it was read: configurations of images are.
 _SMALL: Final = 64 << 10
+#: Tags, and links of repositories to blobs, that are remembered.
+_MOST_NAMES: Final = 100_000
 
 
 @dataclass(frozen=True)
@@ -71,16 +73,25 @@ class Registry:
     """One registry."""
 
     def __init__(
-        self, store: BlobStore, metadata: Metadata, catalog: Catalog, rules: Rules, *, clock: Clock, limits: Limits
+        self,
+        store: BlobStore,
+        metadata: Metadata,
+        catalog: Catalog,
+        rules: Rules,
+        *,
+        clock: Clock,
+        limits: Limits,
+        alone: bool = True,
     ) -> None:
+        """``alone`` says that no other process changes what repositories have, so that it may be remembered."""
         self.store, self.metadata, self.catalog, self.rules = store, metadata, catalog, rules
         self.limits = limits
         self._clock = clock
         self._manifests: RepositoryCache[StoredManifest] = RepositoryCache(
-            limits.cache_bytes, lambda manifest: len(manifest.content) + 500
+            limits.cache_bytes if alone else 0, lambda manifest: len(manifest.content) + 500
         )
-        self._names: RepositoryCache[str] = RepositoryCache(100_000)
-        self._links: RepositoryCache[LinkedBlob] = RepositoryCache(100_000)
+        self._names: RepositoryCache[str] = RepositoryCache(_MOST_NAMES if alone else 0)
+        self._links: RepositoryCache[LinkedBlob] = RepositoryCache(_MOST_NAMES if alone else 0)
         self._small: Lru[str, BytesContent] = Lru(limits.cache_bytes, lambda content: content.size + 200)
 
     async def manifest(self, repository: str, reference: str) -> StoredManifest:

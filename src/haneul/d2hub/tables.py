@@ -19,20 +19,21 @@ from sqlalchemy import (
 
 metadata = MetaData()
 _ID = BigInteger().with_variant(Integer, "sqlite")
-_DIGEST = String(135)
 
 
 def _ordered(length: int) -> String:
-    """Return a text type that is ordered by its bytes, whatever the database's language is."""
+    """Return the text type of keys: ordered by bytes, whatever language and release the database has."""
     return String(length).with_variant(String(length, collation="C"), "postgresql")
 
+
+_DIGEST = _ordered(135)
 
 repositories = Table(
     "repositories",
     metadata,
     Column("id", _ID, primary_key=True, autoincrement=True),
     Column("name", _ordered(255), nullable=False, unique=True),
-    Column("project", String(255), nullable=False, index=True),
+    Column("project", _ordered(255), nullable=False, index=True),
     Column("created", DateTime(timezone=True), nullable=False),
 )
 
@@ -41,7 +42,7 @@ blobs = Table(
     "blobs",
     metadata,
     Column("digest", _DIGEST, primary_key=True),
-    Column("key", String(200), nullable=False, unique=True),
+    Column("key", _ordered(200), nullable=False, unique=True),
     Column("size", BigInteger, nullable=False),
     Column("touched", DateTime(timezone=True), nullable=False),
 )
@@ -105,11 +106,19 @@ deleted_tags = Table(
     metadata,
     Column("id", _ID, primary_key=True, autoincrement=True),
     Column("repository", _ID, nullable=False),
-    Column("name", String(128), nullable=False),
+    Column("name", _ordered(128), nullable=False),
     Column("digest", _DIGEST, nullable=False),
     Column("deleted", DateTime(timezone=True), nullable=False, index=True),
     Column("deleted_by", String(255), nullable=False),
     ForeignKeyConstraint(["repository", "digest"], ["manifests.repository", "manifests.digest"], ondelete="CASCADE"),
     Index("ix_deleted_tags_repository", "repository", "name"),
     Index("ix_deleted_tags_digest", "repository", "digest"),
+)
+
+#: Which folder's content the database is of, in one row, where that is not plain from where the database lies.
+belonging = Table(
+    "belonging",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("folder", String(32), nullable=False),
 )

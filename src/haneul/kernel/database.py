@@ -13,23 +13,42 @@ from typing import Any, Final
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 _WRITES: Final = "haneul_writes"
 _OWNER_ONLY: Final = 0o600
+#: The advisory lock of PostgreSQL that one migration at a time holds: the letters of our name.
+_MIGRATING: Final = int.from_bytes(b"haneul", "big")
+#: Of PostgreSQL: nothing waits or holds locks for ever, and each statement sees what was committed before it.
+_SESSION: Final = {
+    "lock_timeout": "10s",
+    "statement_timeout": "60s",
+    "idle_in_transaction_session_timeout": "60s",
+    "default_transaction_isolation": r"read\ committed",
+}
+#: For libpq ("Parameter Key Words"): a server that does not answer is given up. Seconds, and the last milliseconds.
+_CONNECTING: Final = {
+    "application_name": "haneul",
+    "options": " ".join(f"-c {name}={value}" for name, value in _SESSION.items()),
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "tcp_user_timeout": 20_000,
+}
+_POOL_SECONDS: Final = 10
 
 
-def open_database(url: str) -> AsyncEngine:
+def open_database(url: str | URL) -> AsyncEngine:
     """Return an engine. SQLite's file is its owner's alone; it waits for locks and checks foreign keys."""
-    engine = create_async_engine(url)
+    engine = create_async_engine(url, **_arguments(url, 1))
     _prepare(engine.sync_engine)
     return engine
 
 
-def open_blocking_database(url: str) -> Engine:
-    """Return an engine for threads, like :func:`open_database`."""
-    engine = create_engine(url)
+def open_blocking_database(url: str | URL, *, connections: int = 1) -> Engine:
+    """Return an engine for threads, like :func:`open_database`; with at most so many connections to PostgreSQL."""
+    engine = create_engine(url, **_arguments(url, connections))
     _prepare(engine)
     return engine
 
@@ -63,10 +82,20 @@ async def migrate(engine: AsyncEngine, migrations: Path) -> None:
         config = Config()
         config.set_main_option("script_location", str(migrations))
         config.attributes["connection"] = connection
+        if connection.dialect.name == "postgresql":
+            # Where SQLite lets one transaction write at a time, two starting processes would make the same tables.
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATING})
         command.upgrade(config, "head")
 
     async with writing(engine) as connection:
         await connection.run_sync(upgrade)
+
+
+def _arguments(url: str | URL, connections: int) -> dict[str, Any]:
+    if make_url(url).get_backend_name() != "postgresql":
+        return {}
+    limits = {"pool_size": connections, "max_overflow": 0, "pool_timeout": _POOL_SECONDS}
+    return {**limits, "connect_args": _CONNECTING}
 
 
 def _keep_private(path: Path) -> None:

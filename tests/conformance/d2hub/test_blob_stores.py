@@ -143,7 +143,7 @@ async def test_strays_are_what_is_old(store: BlobStore) -> None:
     keys, uploads = await store.strays(older_than=-10)
     assert list(keys) == [kept.key]
     assert [upload for _, upload in uploads] == [open_upload]
-    await store.abandon(uploads)
+    assert await store.abandon(uploads) == 1
     with pytest.raises(BlobUploadUnknownError):
         await store.size(SCOPE, open_upload)
 

@@ -1,4 +1,4 @@
-"""Many pieces of work in one transaction: what is told to be written is written, whatever befalls the others."""
+"""What is told to be written is written, whatever befalls: other pieces of work, the disk, the connection."""
 
 from __future__ import annotations
 
@@ -8,18 +8,31 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Column, Connection, LargeBinary, MetaData, String, Table, event, select
+from sqlalchemy import Column, Connection, LargeBinary, MetaData, String, Table, event, select, text, update
+from sqlalchemy.exc import DBAPIError
 
-from haneul.d2hub.adapters.sql_database import SqlDatabase
+from haneul.d2hub.adapters.sql_database import CONNECTIONS, SqlDatabase
 from haneul.d2hub.errors import StorageFullError
 from haneul.kernel.database import open_blocking_database
+from haneul.kernel.errors import UnavailableError
+from tests.postgres import Postgres
 
 things = Table("things", MetaData(), Column("name", String(10), primary_key=True), Column("content", LargeBinary))
 
 
 @pytest.fixture
 async def database(tmp_path: Path) -> AsyncIterator[SqlDatabase]:
+    """SQLite, where many pieces of work are done in one transaction."""
     database = SqlDatabase(open_blocking_database(f"sqlite:///{tmp_path}/hub.db"))
+    await database.write(things.create)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+async def server(postgres: Postgres) -> AsyncIterator[SqlDatabase]:
+    """PostgreSQL, where each is a transaction of its own."""
+    database = SqlDatabase(open_blocking_database(postgres.url(postgres.make()), connections=CONNECTIONS))
     await database.write(things.create)
     yield database
     database.close()
@@ -87,3 +100,94 @@ async def test_a_mistake_of_one_piece_is_its_own(database: SqlDatabase) -> None:
     results = await together(database, adding("a"), mistaken, adding("b"))
     assert [type(result) for result in results] == [type(None), LookupError, type(None)]
     assert await names(database) == ["a", "b"]
+
+
+async def test_pieces_that_wait_for_each_other_are_both_done(server: SqlDatabase) -> None:
+    for name in ("a", "b"):
+        await server.write(adding(name))
+    met = threading.Barrier(2, timeout=60)
+    tried: list[str] = []
+
+    def locking(first: str, second: str) -> Callable[[Connection], None]:
+        def work(connection: Connection) -> None:
+            tried.append(first)
+            for turn, name in enumerate((first, second)):
+                if turn and tried.count(first) == 1:
+                    met.wait()
+                connection.execute(update(things).where(things.c.name == name).values(content=first.encode()))
+            adding(f"by {first}")(connection)
+
+        return work
+
+    await asyncio.gather(server.write(locking("a", "b")), server.write(locking("b", "a")))
+    assert len(tried) == 3
+    assert await names(server) == ["a", "b", "by a", "by b"]
+
+
+async def test_a_mistake_is_told_and_nothing_of_it_is_written(server: SqlDatabase) -> None:
+    def mistaken(connection: Connection) -> None:
+        adding("gone")(connection)
+        connection.execute(text("SELECT 1/0"))
+
+    with pytest.raises(DBAPIError):
+        await server.write(mistaken)
+    assert await names(server) == []
+
+
+def lost(connection: Connection) -> None:
+    """Cut a piece of work off from the server."""
+    cut = text("SELECT pg_terminate_backend(:pid, 30000)")
+    pid = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
+    with connection.engine.connect() as other:
+        other.execute(cut, {"pid": pid})
+
+
+async def test_a_connection_that_is_lost_on_the_way_costs_nothing(server: SqlDatabase) -> None:
+    turns: list[int] = []
+
+    def work(connection: Connection) -> None:
+        turns.append(1)
+        adding("a")(connection)
+        if len(turns) == 1:
+            lost(connection)
+        adding("b")(connection)
+
+    await server.write(work)
+    assert len(turns) == 2
+    assert await names(server) == ["a", "b"]
+
+
+async def test_a_connection_that_is_lost_at_the_end_is_told_not_tried_again(server: SqlDatabase) -> None:
+    turns: list[int] = []
+
+    def work(connection: Connection) -> None:
+        turns.append(1)
+        adding("a")(connection)
+
+    event.listen(server.engine, "commit", lost)
+    with pytest.raises(UnavailableError, match="written or not"):
+        await server.write(work)
+    event.remove(server.engine, "commit", lost)
+    assert len(turns) == 1
+    assert await names(server) == []
+
+
+async def test_a_server_that_is_away_is_told_and_comes_back(postgres: Postgres, server: SqlDatabase) -> None:
+    await server.write(adding("a"))
+    postgres.stop()
+    try:
+        for asked in (names(server), server.write(adding("b"))):
+            with pytest.raises(UnavailableError):
+                await asked
+    finally:
+        postgres.start()
+    assert await names(server) == ["a"]
+    await server.write(adding("b"))
+    assert await names(server) == ["a", "b"]
+
+
+async def test_a_lock_is_one_process_and_goes_with_it(server: SqlDatabase) -> None:
+    async with server.exclusively(7) as first, server.exclusively(7) as second, server.exclusively(8) as another:
+        assert (first, second, another) == (True, False, True)
+    async with server.exclusively(7) as again:
+        assert again

@@ -58,9 +58,13 @@ class Hub:
         self.process: subprocess.Popen[bytes] | None = None
         self.plain = "--plain-http" in options
         self.url = f"{'http' if self.plain else 'https'}://127.0.0.1:{self.port}"
-        self.log = data.parent / f"{data.name}.log"
+        self.log = data.parent / f"{data.name}-{self.port}.log"
 
     def start(self) -> None:
+        self.launch()
+        self.wait()
+
+    def launch(self) -> None:
         serve = [sys.executable, "-m", "haneul.app.main", "d2hub", "serve", "--data", str(self.data)]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -71,9 +75,12 @@ class Hub:
                 stdout=log,
                 stderr=log,
             )
+
+    def wait(self) -> None:
+        assert self.process is not None
         deadline = time.monotonic() + DEADLINE
+        said = "nothing yet"
         while time.monotonic() < deadline:
-            said = "nothing yet"
             try:
                 with self.browser() as http:
                     said = http.get("/readyz").text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from haneul.app.d2hub import migrated
+from haneul.app.d2hub_database import migrated
 from haneul.d2hub.adapters.file_accounts import FileAccounts
 from haneul.d2hub.adapters.file_blobs import FileBlobs
 from haneul.d2hub.adapters.sql_catalog import SqlCatalog
@@ -103,6 +104,29 @@ async def test_what_becomes_known_while_it_is_watched_stays(hub: Parts) -> None:
     hub.clock.advance(STRAY_SECONDS + 1)
     assert (await hub.collector.collect()).strays == 0
     assert hub.files() == 1
+
+
+async def test_an_upload_that_is_being_written_stays(hub: Parts) -> None:
+    other = FileBlobs(hub.folder)
+    upload = await hub.store.begin(REPOSITORY)
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield b"part "
+        begun.set()
+        await go_on.wait()
+        yield b"and rest"
+
+    writing = asyncio.ensure_future(other.append(REPOSITORY, upload, slowly()))
+    await begun.wait()
+    for _ in range(2):
+        hub.age()
+        assert (await hub.collector.collect()).uploads == 0
+        hub.clock.advance(STRAY_SECONDS + 1)
+    go_on.set()
+    assert await writing == 13
+    other.close()
+    assert (await hub.store.finish(REPOSITORY, upload, str(digest_of(b"part and rest")))).size == 13
 
 
 async def test_a_clock_that_jumps_ahead_makes_nothing_old(hub: Parts) -> None:

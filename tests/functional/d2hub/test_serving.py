@@ -203,7 +203,7 @@ class Crowd:
         while not self._stop.is_set():
             turn += 1
             try:
-                with Client(self.hub, f"shop/r{number % 2}", user="admin") as client:
+                with Client(self._hub(number), f"shop/r{number % 2}", user="admin") as client:
                     client.http.event_hooks = {"response": [self._look]}
                     self._push(client, chance, f"t{number}-{turn}")
                     if chance.random() < 0.4:
@@ -214,6 +214,9 @@ class Crowd:
             except Exception as error:  # noqa: BLE001, RUF100 - told by the thread that asserts
                 self.wrong.append(f"{number}-{turn}: {error!r}")
                 return
+
+    def _hub(self, number: int) -> Hub:
+        return self.hub
 
     def _look(self, answer: httpx2.Response) -> None:
         if answer.status_code >= 500:

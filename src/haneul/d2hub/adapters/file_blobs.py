@@ -8,11 +8,15 @@ uploads/6f0c9d17e2a35b48/0192f7…       an upload: a mark of its repository, an
 Content lies under a name that is used once and is written down (in the database) only after it is on the disk. So a
 crash leaves at most files that nobody knows, which a collection removes, and no reader ever sees half of anything. An
 upload's state is its file's length; what was hashed so far is kept in memory, and after a restart hashed again.
+
+Several processes may have one folder, if its file system locks files for all of them: an upload's file is locked
+(flock) while a process writes or finishes it, so an upload may go on at another process.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import hashlib
 import os
@@ -25,9 +29,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeVar
 
+from haneul.d2hub.adapters.upload_locks import held, locked, unknown_upload
 from haneul.d2hub.digests import ALGORITHMS, CANONICAL, Hasher, new_hasher, parse_digest
 from haneul.d2hub.errors import (
-    BlobUploadUnknownError,
     DigestInvalidError,
     RangeNotSatisfiableError,
     StorageFullError,
@@ -87,11 +91,11 @@ class FileBlobs:
     async def append(self, scope: str, upload: str, parts: AsyncIterator[bytes], *, at: int | None = None) -> int:
         """Write at the end of the file; hash and write in a thread while the next part arrives."""
         path, session = self._session(scope, upload)
-        async with session.lock:
+        async with session.lock, held(path) as descriptor:
             size = _size(path)
             if at is not None and at != size:
                 raise RangeNotSatisfiableError(f"the next part begins at byte {size}, not {at}")
-            writer = _Writer(os.open(path, os.O_WRONLY | os.O_APPEND), session, size, self._threads)
+            writer = _Writer(descriptor, session, size, self._threads)
             try:
                 async for part in parts:
                     await writer.take(part)
@@ -102,7 +106,7 @@ class FileBlobs:
     async def size(self, scope: str, upload: str) -> int:
         """Return the file's length."""
         path, session = self._session(scope, upload)
-        async with session.lock:
+        async with session.lock, held(path):
             return _size(path)
 
     async def finish(self, scope: str, upload: str, digest: str) -> StoredBlob:
@@ -128,7 +132,7 @@ class FileBlobs:
             sync(target.parent)
             return size
 
-        async with session.lock:
+        async with session.lock, held(path):
             try:
                 size = await self._in_thread(settle)
             finally:
@@ -139,8 +143,7 @@ class FileBlobs:
     async def cancel(self, scope: str, upload: str) -> None:
         """Remove the file."""
         path, session = self._session(scope, upload)
-        async with session.lock:
-            _size(path)
+        async with session.lock, held(path):
             path.unlink()
             self._sessions.pop((path.parent.name, upload), None)
 
@@ -162,21 +165,32 @@ class FileBlobs:
         await self._in_thread(unlink)
 
     async def strays(self, *, older_than: float) -> tuple[Sequence[str], Sequence[tuple[str, str]]]:
-        """Look through all folders."""
+        """Look through all folders. What is known of uploads that ended elsewhere is forgotten."""
+        known = list(self._sessions)
 
-        def look() -> tuple[list[str], list[tuple[str, str]]]:
+        def look() -> tuple[list[str], list[tuple[str, str]], list[tuple[str, str]]]:
             limit = time.time() - older_than
             keys = [str(path.relative_to(self._blobs)) for path in self._blobs.glob("*/*/*") if _modified(path) < limit]
             uploads = [(path.parent.name, path.name) for path in self._uploads.glob("*/*") if _modified(path) < limit]
-            return keys, uploads
+            ended = [(mark, upload) for mark, upload in known if not (self._uploads / mark / upload).exists()]
+            return keys, uploads, ended
 
-        return await self._in_thread(look)
+        keys, uploads, ended = await self._in_thread(look)
+        for session in ended:
+            self._sessions.pop(session, None)
+        return keys, uploads
 
-    async def abandon(self, uploads: Sequence[tuple[str, str]]) -> None:
-        """Remove uploads' files, and folders of repositories that have no uploads any more."""
+    async def abandon(self, uploads: Sequence[tuple[str, str]]) -> int:
+        """Remove uploads' files, except those that a process is writing."""
+        gone = 0
         for mark, upload in uploads:
-            self._sessions.pop((mark, upload), None)
-            (self._uploads / mark / upload).unlink(missing_ok=True)
+            path = self._uploads / mark / upload
+            with contextlib.suppress(FileNotFoundError), path.open("r+b") as file:
+                if locked(file.fileno()):
+                    path.unlink()
+                    self._sessions.pop((mark, upload), None)
+                    gone += 1
+        return gone
 
     def _session(self, scope: str, upload: str) -> tuple[Path, _Session]:
         """Return an upload's file and what is known of it. Raises BlobUploadUnknownError."""
@@ -186,7 +200,7 @@ class FileBlobs:
         if session is None:
             # From before this process began, if at all.
             if not _UPLOAD_ID.fullmatch(upload) or not path.exists():
-                raise _unknown(upload)
+                raise unknown_upload(upload)
             session = self._sessions.setdefault((mark, upload), _Session(hashed=0))
         return path, session
 
@@ -224,20 +238,17 @@ class _Writer:
             self._start()
 
     async def end(self) -> None:
-        """Write what is left and close."""
-        try:
+        """Write what is left."""
+        await self._settled()
+        if self._waiting > _INLINE:
+            self._start()
             await self._settled()
-            if self._waiting > _INLINE:
-                self._start()
-                await self._settled()
-            elif self._waiting:
-                batch, length = self._taken()
-                try:
-                    self._write(batch, length)
-                except OSError as error:
-                    raise _translated(error) from error
-        finally:
-            os.close(self._descriptor)
+        elif self._waiting:
+            batch, length = self._taken()
+            try:
+                self._write(batch, length)
+            except OSError as error:
+                raise _translated(error) from error
 
     def _taken(self) -> tuple[list[bytes], int]:
         batch, length = self._batch, self._waiting
@@ -294,15 +305,11 @@ def _mark(scope: str) -> str:
     return hashlib.sha256(scope.encode()).hexdigest()[:16]
 
 
-def _unknown(upload: str) -> BlobUploadUnknownError:
-    return BlobUploadUnknownError(f"this repository has no upload {upload[:40]!r}", hint="begin a new one")
-
-
 def _size(path: Path) -> int:
     try:
         return path.stat().st_size
     except FileNotFoundError as error:
-        raise _unknown(path.name) from error
+        raise unknown_upload(path.name) from error
 
 
 def _modified(path: Path) -> float:

@@ -83,12 +83,15 @@ class MemoryBlobs:
         keys = [key for key in self._content if self._changed[key] < limit]
         return keys, [upload for upload in self._uploads if self._changed[upload] < limit]
 
-    async def abandon(self, uploads: Sequence[tuple[str, str]]) -> None:
-        """Drop uploads."""
-        for upload in uploads:
+    async def abandon(self, uploads: Sequence[tuple[str, str]]) -> int:
+        """Drop uploads that nobody has the turn of."""
+        taken = {upload for upload, turn in self._turns.items() if turn.locked()}
+        idle = [upload for upload in uploads if upload in self._uploads and upload not in taken]
+        for upload in idle:
             self._uploads.pop(upload, None)
             self._turns.pop(upload, None)
             self._changed.pop(upload, None)
+        return len(idle)
 
     def _held(self, scope: str, upload: str) -> bytearray:
         try:

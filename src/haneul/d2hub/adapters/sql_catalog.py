@@ -10,6 +10,7 @@ from typing import Final
 from sqlalchemy import Connection, and_, delete, exists, func, or_, select, update
 
 from haneul.d2hub.adapters.sql_database import SqlDatabase, reads, writes
+from haneul.d2hub.adapters.sql_metadata import held_repository
 from haneul.d2hub.digests import is_digest
 from haneul.d2hub.model import Deletion, Referrer, ReferrersPage, RepositoryEntry, TagEntry, Usage
 from haneul.d2hub.tables import blobs, deleted_tags, links, manifests, references, repositories, tags
@@ -154,7 +155,7 @@ class SqlCatalog:
     @writes
     def undelete(self, connection: Connection, repository: str, reference: str, *, now: datetime) -> bool:
         """Bring back a manifest with what it refers to, and the tags that went with it; or one tag."""
-        found = _find(connection, repository)
+        found = held_repository(connection, repository)
         if found is None:
             return False
         if is_digest(reference):
@@ -216,7 +217,7 @@ class SqlCatalog:
         entry = connection.execute(query).one_or_none()
         if entry is None:
             return False
-        present = select(tags.c.digest).where(tags.c.repository == repository, tags.c.name == tag).with_for_update()
+        present = select(tags.c.digest).where(tags.c.repository == repository, tags.c.name == tag)
         named = connection.execute(present).scalar_one_or_none()
         if named is not None and named != entry.digest:
             raise ConflictError(
@@ -233,7 +234,7 @@ class SqlCatalog:
     def _manifest_back(self, connection: Connection, repository: int, digest: str, now: datetime) -> bool:
         """Bring a manifest back; True if it was deleted."""
         mine = and_(manifests.c.repository == repository, manifests.c.digest == digest)
-        query = select(manifests.c.deleted).where(mine).with_for_update()
+        query = select(manifests.c.deleted).where(mine)
         deleted = connection.execute(query).scalar_one_or_none()
         if deleted is None:
             return False

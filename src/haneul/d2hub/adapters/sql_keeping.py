@@ -6,7 +6,8 @@ asked again in the statement that removes. So whoever pushes waits for a few row
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Sequence, Set
 from datetime import datetime
 from typing import Any, Final
 
@@ -30,9 +31,14 @@ from haneul.d2hub.adapters.sql_database import SqlDatabase, reads, writes
 from haneul.d2hub.adapters.sql_metadata import counted, referenced
 from haneul.d2hub.model import Collected, StoredBlob
 from haneul.d2hub.tables import blobs, deleted_tags, links, manifests, references, repositories, tags
+from haneul.kernel.errors import ConflictError
 
 #: Who deleted what nobody did: no user has such a name.
 _UNTAGGED: Final = "(untagged)"
+#: The lock of PostgreSQL that one collection at a time holds. No repository is locked by such a number.
+_COLLECTING: Final = int.from_bytes(b"d2hub gc", "big")
+#: In their order: two who lock several never wait for each other.
+_HOLD_REPOSITORIES: Final = select(repositories.c.id).order_by(repositories.c.id).with_for_update(key_share=True)
 
 
 class SqlKeeping:
@@ -40,6 +46,14 @@ class SqlKeeping:
 
     def __init__(self, database: SqlDatabase) -> None:
         self.database = database
+
+    @contextlib.asynccontextmanager
+    async def alone(self) -> AsyncIterator[None]:
+        """Hold a lock of the database; two at once would only do the same work twice."""
+        async with self.database.exclusively(_COLLECTING) as free:
+            if not free:
+                raise ConflictError("another process collects now", hint="ask again when it is done")
+            yield
 
     async def delete_untagged(
         self, project: str, *, released_before: datetime, now: datetime, limit: int
@@ -135,6 +149,8 @@ class SqlKeeping:
         removable: ColumnElement[bool],
     ) -> int:
         """Remove rows by their keys, for which the condition still holds: somebody may have relied on one since."""
+        if table is not deleted_tags:
+            self._hold(connection, {row[0] for row in rows})
         gone = 0
         for row in rows:
             mine = [key == value for key, value in zip(keys, row, strict=True)]
@@ -146,6 +162,7 @@ class SqlKeeping:
         self, connection: Connection, rows: Sequence[Row[Any]], unused: ColumnElement[bool], now: datetime
     ) -> Sequence[str]:
         """Mark manifests for which the condition still holds as deleted; return their repositories."""
+        self._hold(connection, {row.repository for row in rows})
         changed: set[int] = set()
         for row in rows:
             mine = and_(manifests.c.repository == row.repository, manifests.c.digest == row.digest)
@@ -165,6 +182,12 @@ class SqlKeeping:
             .returning(blobs.c.digest, blobs.c.key, blobs.c.size)
         )
         return [StoredBlob(row.digest, row.key, row.size) for row in connection.execute(gone)]
+
+    def _hold(self, connection: Connection, chosen: Set[int]) -> None:
+        """Keep others from changing manifests and tags of repositories, before a statement looks whether it may."""
+        if not self.database.one_writes:
+            mine = repositories.c.id.in_(chosen)
+            connection.execute(_HOLD_REPOSITORIES.where(mine)).all()
 
 
 def _typed(values: Sequence[Any], keys: Sequence[ColumnElement[Any]]) -> list[tuple[Any, Any]]:

@@ -1,8 +1,13 @@
-"""What repositories have, in SQL that SQLite and PostgreSQL both understand. Registries run on SQLite.
+"""What repositories have, in SQL that SQLite and PostgreSQL both understand.
 
-In SQLite one transaction writes at a time. Where several do, the same promises rest on rows: whoever relies on a blob
-writes its row (``touched``), whoever removes it asks for that very value in the same statement, so one of the two sees
-the other; whoever relies on a manifest, or deletes it, locks its row first.
+In SQLite one transaction writes at a time. Where several do, the same promises rest on rows:
+
+- Whoever changes manifests or tags, or deletes a blob, locks the repository's row first; so does a collection for
+  those of which it removes something. Of one repository one is done after the other, and sees all of it.
+- Whoever relies on a blob, on the way of a push, writes its row (``touched``). Whoever removes it asks for that very
+  value in the same statement, so one of the two sees the other. Pushes of blobs need no lock but these rows.
+- What remains are keys that somebody takes away while another one names them: a repository in which nothing was left.
+  Then the database refuses one of the two, and it is done again.
 """
 
 from __future__ import annotations
@@ -25,10 +30,10 @@ from haneul.kernel.database import aware
 #: Values in one statement; SQLite takes 32,766, PostgreSQL's protocol 65,535.
 _MOST_VALUES: Final = 500
 _FIND: Final = select(repositories.c.id).where(repositories.c.name == bindparam("name"))
-_TAGGED: Final = (
-    select(tags.c.digest)
-    .where(tags.c.repository == bindparam("of_repository"), tags.c.name == bindparam("tag"))
-    .with_for_update()
+#: Others may still name the row as theirs, with a new link, but not lock it like this. SQLite takes no such lock.
+_HOLD_REPOSITORY: Final = _FIND.with_for_update(key_share=True)
+_TAGGED: Final = select(tags.c.digest).where(
+    tags.c.repository == bindparam("of_repository"), tags.c.name == bindparam("tag")
 )
 _SOME: Final = and_(
     links.c.repository == bindparam("of_repository"),
@@ -113,11 +118,10 @@ class SqlMetadata:
     @writes
     def delete_blob(self, connection: Connection, repository: str, digest: str, *, now: datetime) -> bool:
         """Mark a link as deleted; content goes with a collection."""
-        found = _find(connection, repository)
+        found = held_repository(connection, repository)
         if found is None:
             return False
         mine = and_(links.c.repository == found, links.c.digest == digest, links.c.deleted.is_(None))
-        # The change first: it holds the row that a push of a manifest has to touch.
         if not connection.execute(update(links).where(mine).values(deleted=now, touched=now)).rowcount:
             return False
         if (user := _live_user(connection, found, digest)) is not None:
@@ -143,7 +147,12 @@ class SqlMetadata:
     @writes
     def put_manifest(self, connection: Connection, change: ManifestPush) -> None:
         """Check that everything is there, hold it, and write the manifest and its tag."""
-        found = self._repository(connection, change.repository, change.now)
+        found = held_repository(connection, change.repository)
+        if found is None:
+            self._repository(connection, change.repository, change.now)
+            found = held_repository(connection, change.repository)
+        if found is None:
+            raise AssertionError(f"the repository {change.repository} was just made")
         before = _tagged(connection, found, change.tag) if change.tag else None
         if change.immutable and before not in (None, change.digest):
             raise TagImmutableError(
@@ -157,7 +166,7 @@ class SqlMetadata:
     @writes
     def delete(self, connection: Connection, deletion: DeletionOrder) -> bool:
         """Delete a tag or a manifest."""
-        found = _find(connection, deletion.repository)
+        found = held_repository(connection, deletion.repository)
         if found is None:
             return False
         if is_digest(deletion.reference):
@@ -222,7 +231,7 @@ def _hold_references(connection: Connection, repository: int, change: ManifestPu
         children = select(manifests.c.digest).where(
             manifests.c.repository == repository, manifests.c.digest.in_(part), manifests.c.deleted.is_(None)
         )
-        there = set(connection.execute(children.with_for_update()).scalars())
+        there = set(connection.execute(children).scalars())
         missing += _without_blob(connection, repository, [one for one in part if one not in there], change.now)
     if missing:
         raise ManifestBlobUnknownError(
@@ -270,7 +279,7 @@ def _delete_manifest(connection: Connection, repository: int, deletion: Deletion
     """Mark a manifest as deleted, and delete the tags that name it."""
     digest = deletion.reference
     mine = and_(manifests.c.repository == repository, manifests.c.digest == digest, manifests.c.deleted.is_(None))
-    if connection.execute(select(manifests.c.digest).where(mine).with_for_update()).one_or_none() is None:
+    if connection.execute(select(manifests.c.digest).where(mine)).one_or_none() is None:
         return False
     if (user := _live_user(connection, repository, digest)) is not None:
         raise UnsupportedError(f"the index {user} refers to {digest}", hint="delete the index first")
@@ -296,6 +305,12 @@ def _live_user(connection: Connection, repository: int, target: str) -> str | No
 
 def _find(connection: Connection, name: str) -> int | None:
     found: int | None = connection.execute(_FIND, {"name": name}).scalar_one_or_none()
+    return found
+
+
+def held_repository(connection: Connection, name: str) -> int | None:
+    """Return a repository's id, and keep others from changing its manifests and tags until the transaction ends."""
+    found: int | None = connection.execute(_HOLD_REPOSITORY, {"name": name}).scalar_one_or_none()
     return found
 
 

@@ -21,31 +21,31 @@ def upgrade() -> None:
         "repositories",
         sa.Column("id", _ID, primary_key=True, autoincrement=True),
         sa.Column("name", _ordered(255), nullable=False, unique=True),
-        sa.Column("project", sa.String(255), nullable=False, index=True),
+        sa.Column("project", _ordered(255), nullable=False, index=True),
         sa.Column("created", sa.DateTime(timezone=True), nullable=False),
     )
     op.create_table(
         "blobs",
-        sa.Column("digest", sa.String(135), primary_key=True),
-        sa.Column("key", sa.String(200), nullable=False, unique=True),
+        sa.Column("digest", _ordered(135), primary_key=True),
+        sa.Column("key", _ordered(200), nullable=False, unique=True),
         sa.Column("size", sa.BigInteger, nullable=False),
         sa.Column("touched", sa.DateTime(timezone=True), nullable=False),
     )
     op.create_table(
         "repository_blobs",
         sa.Column("repository", _ID, sa.ForeignKey("repositories.id"), primary_key=True),
-        sa.Column("digest", sa.String(135), sa.ForeignKey("blobs.digest"), primary_key=True, index=True),
+        sa.Column("digest", _ordered(135), sa.ForeignKey("blobs.digest"), primary_key=True, index=True),
         sa.Column("touched", sa.DateTime(timezone=True), nullable=False),
         sa.Column("deleted", sa.DateTime(timezone=True)),
     )
     op.create_table(
         "manifests",
         sa.Column("repository", _ID, sa.ForeignKey("repositories.id"), primary_key=True),
-        sa.Column("digest", sa.String(135), primary_key=True),
+        sa.Column("digest", _ordered(135), primary_key=True),
         sa.Column("media_type", sa.String(255), nullable=False),
         sa.Column("size", sa.BigInteger, nullable=False),
         sa.Column("content_size", sa.BigInteger, nullable=False),
-        sa.Column("subject", sa.String(135)),
+        sa.Column("subject", _ordered(135)),
         sa.Column("artifact_type", sa.Text, nullable=False),
         sa.Column("pushed", sa.DateTime(timezone=True), nullable=False),
         sa.Column("released", sa.DateTime(timezone=True), nullable=False),
@@ -58,8 +58,8 @@ def upgrade() -> None:
     op.create_table(
         "manifest_references",
         sa.Column("repository", _ID, primary_key=True),
-        sa.Column("manifest", sa.String(135), primary_key=True),
-        sa.Column("target", sa.String(135), primary_key=True),
+        sa.Column("manifest", _ordered(135), primary_key=True),
+        sa.Column("target", _ordered(135), primary_key=True),
         sa.ForeignKeyConstraint(
             ["repository", "manifest"], ["manifests.repository", "manifests.digest"], ondelete="CASCADE"
         ),
@@ -69,7 +69,7 @@ def upgrade() -> None:
         "tags",
         sa.Column("repository", _ID, sa.ForeignKey("repositories.id"), primary_key=True),
         sa.Column("name", _ordered(128), primary_key=True),
-        sa.Column("digest", sa.String(135), nullable=False),
+        sa.Column("digest", _ordered(135), nullable=False),
         sa.Column("updated", sa.DateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(["repository", "digest"], ["manifests.repository", "manifests.digest"]),
     )
@@ -78,8 +78,8 @@ def upgrade() -> None:
         "deleted_tags",
         sa.Column("id", _ID, primary_key=True, autoincrement=True),
         sa.Column("repository", _ID, nullable=False),
-        sa.Column("name", sa.String(128), nullable=False),
-        sa.Column("digest", sa.String(135), nullable=False),
+        sa.Column("name", _ordered(128), nullable=False),
+        sa.Column("digest", _ordered(135), nullable=False),
         sa.Column("deleted", sa.DateTime(timezone=True), nullable=False, index=True),
         sa.Column("deleted_by", sa.String(255), nullable=False),
         sa.ForeignKeyConstraint(
