@@ -22,6 +22,7 @@ from haneul.d2hub.errors import (
     ManifestTooLargeError,
     ManifestUnknownError,
 )
+from haneul.d2hub.happenings import Happening, Origin
 from haneul.d2hub.manifests import parse_manifest
 from haneul.d2hub.model import (
     BytesContent,
@@ -178,8 +179,10 @@ class Registry:
                 return True
         return False
 
-    async def put_manifest(self, repository: str, reference: str, content: bytes, media_type: str, by: str) -> Pushed:
-        """Take a manifest, under a tag or by its digest."""
+    async def put_manifest(
+        self, repository: str, reference: str, content: bytes, media_type: str, by: str, *, address: str = ""
+    ) -> Pushed:
+        """Take a manifest, under a tag or by its digest. ``address`` is where it comes from."""
         if len(content) > self.limits.manifest_bytes:
             raise self.too_large()
         tag, digest = "", digest_of(content)
@@ -200,6 +203,7 @@ class Registry:
             by=by,
             tag=tag,
             immutable=bool(tag) and self._keeps(repository, tag),
+            origin=self.origin(repository, Happening.PUSH, address),
         )
         try:
             await self.metadata.put_manifest(change)
@@ -208,14 +212,22 @@ class Registry:
         return Pushed(str(digest), manifest.subject)
 
     async def delete_manifest(
-        self, repository: str, reference: str, by: str, *, expected: TagEntry | None = None
+        self,
+        repository: str,
+        reference: str,
+        by: str,
+        *,
+        expected: TagEntry | None = None,
+        address: str = "",
+        happening: Happening = Happening.DELETE,
     ) -> None:
-        """Delete a tag, if it is still as ``expected``, or a manifest.
+        """Delete a tag, if it is still as ``expected``, or a manifest; ``happening`` is why.
 
         Raises ManifestUnknownError, TagImmutableError.
         """
         stays = self.rules.rules(project_of(repository)).keeps_tag
-        order = DeletionOrder(repository, reference, self._clock.now(), by, expected, stays)
+        origin = self.origin(repository, happening, address)
+        order = DeletionOrder(repository, reference, self._clock.now(), by, expected, stays, origin)
         try:
             found = await self.metadata.delete(order)
         finally:
@@ -223,19 +235,21 @@ class Registry:
         if not found:
             raise ManifestUnknownError(f"{repository} has no manifest {reference}")
 
-    async def delete_blob(self, repository: str, digest: str) -> None:
+    async def delete_blob(self, repository: str, digest: str, by: str = "", *, address: str = "") -> None:
         """Take a blob from a repository. Raises BlobUnknownError."""
+        origin = self.origin(repository, Happening.DELETE, address)
         try:
-            found = await self.metadata.delete_blob(repository, digest, now=self._clock.now())
+            found = await self.metadata.delete_blob(repository, digest, now=self._clock.now(), by=by, origin=origin)
         finally:
             self._changed(repository)
         if not found:
             raise _no_blob(repository, digest)
 
-    async def undelete(self, repository: str, reference: str) -> None:
+    async def undelete(self, repository: str, reference: str, by: str = "", *, address: str = "") -> None:
         """Bring back a tag or manifest. Raises ManifestUnknownError."""
+        origin = self.origin(repository, Happening.UNDELETE, address)
         try:
-            found = await self.catalog.undelete(repository, reference, now=self._clock.now())
+            found = await self.catalog.undelete(repository, reference, now=self._clock.now(), by=by, origin=origin)
         finally:
             self._changed(repository)
         if not found:
@@ -243,6 +257,11 @@ class Registry:
                 f"nothing deleted of {repository} is called {reference}",
                 hint="'haneul image deleted' shows what can be brought back",
             )
+
+    def origin(self, repository: str, happening: Happening, address: str = "") -> Origin:
+        """Return where a change comes from and who is told of it, by the rules of the repository's project."""
+        receivers = self.rules.rules(project_of(repository)).receivers_of(happening)
+        return Origin(address, receivers, happening)
 
     def changed(self, repositories: Sequence[str]) -> None:
         """Forget what repositories have, after somebody else changed it."""
