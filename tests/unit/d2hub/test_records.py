@@ -87,9 +87,24 @@ def test_what_an_answer_means(status: int | None, attempts: int, state: Delivery
 
 @pytest.mark.parametrize(
     "address",
-    ["127.0.0.1", "127.9.9.9", "0.0.0.0", "0.1.2.3", "169.254.169.254", "224.0.0.1",  # noqa: S104 - to be refused
-     "::1", "::", "fe80::1", "fe80::1%eth0", "::ffff:127.0.0.1", "::ffff:169.254.169.254", "64:ff9b::7f00:1", "2002:7f00:1::", "ff02::1"],
-)  # fmt: skip
+    [
+        "127.0.0.1",
+        "127.9.9.9",
+        "0.0.0.0",  # noqa: S104 - to be refused
+        "0.1.2.3",
+        "169.254.169.254",
+        "224.0.0.1",
+        "::1",
+        "::",
+        "fe80::1",
+        "fe80::1%eth0",
+        "::ffff:127.0.0.1",
+        "::ffff:169.254.169.254",
+        "64:ff9b::7f00:1",
+        "2002:7f00:1::",
+        "ff02::1",
+    ],
+)
 def test_addresses_that_are_nobodys_business(address: str) -> None:
     assert is_local(address)
 
