@@ -73,7 +73,6 @@ def receiving(context: ssl.SSLContext | None = None) -> Iterator[Receiver]:
             receiver.arrived.append(Arrived(self.path, headers, body))
             if self.path in receiver.silent:
                 receiver.ended.wait()
-                return
             statuses = receiver.statuses[self.path]
             status = statuses.pop(0) if len(statuses) > 1 else statuses[0]
             self.send_response(status)
