@@ -42,6 +42,7 @@ from haneul.d2hub.adapters.sql_catalog import SqlCatalog
 from haneul.d2hub.adapters.sql_database import SqlDatabase
 from haneul.d2hub.adapters.sql_keeping import SqlKeeping
 from haneul.d2hub.adapters.sql_metadata import SqlMetadata
+from haneul.d2hub.adapters.sql_meter import SqlMeter
 from haneul.d2hub.adapters.sql_outbox import SqlOutbox
 from haneul.d2hub.application import Application
 from haneul.d2hub.collecting import Collector
@@ -54,6 +55,7 @@ from haneul.d2hub.http_auth import Doorkeeper
 from haneul.d2hub.http_records import RecordsHttp
 from haneul.d2hub.journal import Journal
 from haneul.d2hub.metrics import Metrics
+from haneul.d2hub.quotas import Quotas
 from haneul.d2hub.registry import Limits, Registry
 from haneul.d2hub.tables import repositories
 from haneul.d2hub.tokens import Tokens
@@ -156,7 +158,8 @@ async def _opened(settings: HubSettings, clock: Clock) -> AsyncIterator[_Hub]:
         metadata = SqlMetadata(database)
         accounts = accounts_of(settings.data)
         catalog = SqlCatalog(database)
-        registry = Registry(store, metadata, catalog, accounts, clock=clock, limits=settings.limits)
+        quotas = Quotas(SqlMeter(database), accounts, clock=clock)
+        registry = Registry(store, metadata, catalog, accounts, clock=clock, limits=settings.limits, quotas=quotas)
         tokens = Tokens(_token_key(settings.data), service="d2hub", clock=clock, life=_TOKEN_SECONDS)
         door = Doorkeeper(tokens, accounts, accounts, url=settings.url)
         collector = Collector(registry, SqlKeeping(database), store, clock=clock)
@@ -167,6 +170,7 @@ async def _opened(settings: HubSettings, clock: Clock) -> AsyncIterator[_Hub]:
         deliverer = Deliverer(outbox, sender, accounts, delivering, clock=clock, chance=chance)
         metrics.also(journal.lines)
         metrics.also(deliverer.lines)
+        metrics.also(quotas.lines)
 
         async def trouble() -> str:
             try:
@@ -177,7 +181,7 @@ async def _opened(settings: HubSettings, clock: Clock) -> AsyncIterator[_Hub]:
             return "" if os.access(settings.data / "uploads", os.W_OK) else "the store cannot be written"
 
         records = RecordsHttp(audit, outbox, door, clock=clock)
-        api = ApiHttp(registry, collector, door, accounts, records, clock=clock)
+        api = ApiHttp(registry, collector, door, accounts, records, quotas, clock=clock)
         witness = Witness(journal, door)
         application = Application(RegistryHttp(registry, door, accounts), api, door, metrics, trouble, witness)
         yield _Hub(application, collector, metrics, journal, deliverer)

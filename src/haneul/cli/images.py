@@ -175,6 +175,8 @@ def undelete(image: Image) -> None:
 def usage(project: Project = "", output: Output = Format.TABLE) -> None:
     """Show what projects keep. A blob that several repositories of a project have counts once.
 
+    Where a project has a quota, USED is what counts against it: manifests too, and what can still be brought back.
+
     Examples:
 
         haneul image usage
@@ -189,6 +191,8 @@ def usage(project: Project = "", output: Output = Format.TABLE) -> None:
         Column("MANIFESTS", lambda row: str(row["manifests"])),
         Column("BLOBS", lambda row: str(row["blobs"])),
         Column("BYTES", lambda row: str(row["bytes"])),
+        Column("USED", lambda row: "-" if row["quotaUsed"] is None else str(row["quotaUsed"])),
+        Column("QUOTA", lambda row: "-" if row["quotaBytes"] is None else str(row["quotaBytes"])),
     ]
     show(rows, columns, output)
 

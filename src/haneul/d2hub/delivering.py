@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from typing import Final
 
 import structlog
@@ -112,7 +113,10 @@ class Deliverer:
             if key not in self._tasks:
                 task = asyncio.create_task(self._deliver_all(*key))
                 self._tasks[key] = task
-                task.add_done_callback(lambda _, key=key: self._tasks.pop(key, None))
+                task.add_done_callback(partial(self._ended, key))
+
+    def _ended(self, key: tuple[str, str], _: asyncio.Task[None]) -> None:
+        self._tasks.pop(key, None)
 
     async def _deliver_all(self, project: str, url: str) -> None:
         """Make one receiver's deliveries until none is due."""

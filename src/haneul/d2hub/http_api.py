@@ -19,6 +19,7 @@ from haneul.d2hub.http_records import RecordsHttp
 from haneul.d2hub.model import Action, Grant, TagEntry
 from haneul.d2hub.names import parse_reference, parse_repository, project_of
 from haneul.d2hub.ports import Accounts
+from haneul.d2hub.quotas import Quotas
 from haneul.d2hub.registry import Registry
 from haneul.d2hub.rules import expired_tags
 from haneul.kernel.clock import Clock
@@ -38,9 +39,11 @@ class ApiHttp:
         door: Doorkeeper,
         accounts: Accounts,
         records: RecordsHttp,
+        quotas: Quotas,
         *,
         clock: Clock,
     ) -> None:
+        self._quotas = quotas
         self._registry, self._collector, self._door = registry, collector, door
         self._accounts, self._records, self._clock = accounts, records, clock
 
@@ -144,10 +147,16 @@ class ApiHttp:
                 "tags": entry.tags,
                 "blobs": entry.blobs,
                 "bytes": entry.blob_bytes,
+                **await self._quota(entry.project),
             }
             for entry in await self._registry.catalog.usage(await self._visible(request))
         ]
         return json_reply(200, {"items": items, "continue": ""})
+
+    async def _quota(self, project: str) -> dict[str, int | None]:
+        """Return a project's limit, and what counts against it: manifests too, and what can be brought back."""
+        limit = self._registry.rules.rules(project).quota_bytes
+        return {"quotaBytes": limit, "quotaUsed": None if limit is None else await self._quotas.used(project)}
 
     async def _collect(self, request: Request) -> Reply:
         self._door.check_registry(request, MAINTENANCE)

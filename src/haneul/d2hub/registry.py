@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -37,9 +38,10 @@ from haneul.d2hub.model import (
 )
 from haneul.d2hub.names import parse_tag, project_of
 from haneul.d2hub.ports import BlobStore, Catalog, Metadata
+from haneul.d2hub.quotas import Quotas
 from haneul.d2hub.rules import Rules
 from haneul.kernel.clock import Clock
-from haneul.kernel.errors import HaneulError
+from haneul.kernel.errors import HaneulError, QuotaExceededError
 
 _log = structlog.get_logger(__name__)
 MIB: Final = 1 << 20
@@ -72,10 +74,18 @@ class Registry:
     """One registry."""
 
     def __init__(
-        self, store: BlobStore, metadata: Metadata, catalog: Catalog, rules: Rules, *, clock: Clock, limits: Limits
+        self,
+        store: BlobStore,
+        metadata: Metadata,
+        catalog: Catalog,
+        rules: Rules,
+        *,
+        clock: Clock,
+        limits: Limits,
+        quotas: Quotas | None = None,
     ) -> None:
         self.store, self.metadata, self.catalog, self.rules = store, metadata, catalog, rules
-        self.limits = limits
+        self.limits, self._quotas = limits, quotas
         self._clock = clock
         self._manifests: RepositoryCache[StoredManifest] = RepositoryCache(
             limits.cache_bytes, lambda manifest: len(manifest.content) + 500
@@ -127,7 +137,18 @@ class Registry:
         return content
 
     async def finish_upload(self, repository: str, upload: str, digest: Digest) -> None:
-        """Make an upload a blob of its repository."""
+        """Make an upload a blob of its repository. Raises QuotaExceededError, after which the upload is over."""
+        if self._quotas is None or not self._quotas.limits(repository):
+            await self._finish(repository, upload, digest)
+            return
+        try:
+            async with self._quotas.room(repository, str(digest), await self.store.size(repository, upload)):
+                await self._finish(repository, upload, digest)
+        except QuotaExceededError:
+            await self.store.cancel(repository, upload)
+            raise
+
+    async def _finish(self, repository: str, upload: str, digest: Digest) -> None:
         stored = await self.store.finish(repository, upload, str(digest))
         try:
             kept = await self.metadata.link_blob(repository, stored, now=self._clock.now())
@@ -170,9 +191,10 @@ class Registry:
                 self._links.changed(source)
                 continue
             try:
-                mounted = await self.metadata.mount_blob(
-                    digest, source=source, target=repository, now=self._clock.now()
-                )
+                async with self._room(repository, digest, linked.stored.size):
+                    mounted = await self.metadata.mount_blob(
+                        digest, source=source, target=repository, now=self._clock.now()
+                    )
             finally:
                 self._links.changed(repository)
             if mounted:
@@ -206,7 +228,8 @@ class Registry:
             origin=self.origin(repository, Happening.PUSH, address),
         )
         try:
-            await self.metadata.put_manifest(change)
+            async with self._room(repository, change.digest, len(content)):
+                await self.metadata.put_manifest(change)
         finally:
             self._changed(repository)
         return Pushed(str(digest), manifest.subject)
@@ -285,6 +308,10 @@ class Registry:
                 raise _no_blob(repository, digest)
             self._links.put(repository, digest, linked, state=state)
         return linked
+
+    def _room(self, repository: str, digest: str, size: int) -> AbstractAsyncContextManager[None]:
+        """Hold room for content, if there are quotas at all."""
+        return contextlib.nullcontext() if self._quotas is None else self._quotas.room(repository, digest, size)
 
     def _keeps(self, repository: str, tag: str) -> bool:
         return self.rules.rules(project_of(repository)).keeps_tag(tag)

@@ -34,6 +34,8 @@ class ProjectRules:
     #: One in so many pulls is written into the audit record: 1 is all of them, 0 none.
     audit_pulls: int = 0
     notify: tuple[Receiver, ...] = ()
+    #: Bytes that the project may keep; None is as many as there is room for.
+    quota_bytes: int | None = None
 
     def receivers_of(self, happening: Happening) -> tuple[str, ...]:
         """Return the addresses of those who are told of something."""

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from tests.functional.d2hub import receiver as receivers
-from tests.functional.d2hub.hub import SECRET, Client, Hub, codes, image, running
+from tests.functional.d2hub.hub import SECRET, Client, Hub, codes, image, running, sha256
 from tests.functional.d2hub.receiver import Receiver, receiving, waited
 from tests.functional.d2hub.test_commands import as_json, refused, told
 
@@ -63,8 +63,8 @@ def hook(url: str, **more: Any) -> dict[str, Any]:
     return {"url": url, "secretFile": "hook.secret", **more}
 
 
-def asked(hub: Hub, project: str, what: str, *, user: str = "admin", **query: str) -> list[dict[str, Any]]:
-    with Client(hub, project, user=user, actions="delete") as client:
+def asked(hub: Hub, project: str, what: str, *, scope: str = "", **query: str) -> list[dict[str, Any]]:
+    with Client(hub, project, user="admin", actions="delete", also=[scope] if scope else []) as client:
         answer = client.http.get(f"/api/v1/{what}", params={"project": project, **query})
         assert answer.status_code == 200, answer.text
         return list(answer.json()["items"])
@@ -265,6 +265,47 @@ def test_commands(quick: Hub, receiver: Receiver, tmp_path: Path, monkeypatch: p
     assert "delivered" in told("image", "deliveries", "asked")
     assert refused("image", "redeliver", "asked", row["id"]) == "not-found"
     assert refused("image", "redeliver", "other", row["id"]) == "not-found"
+
+
+def test_a_quota_refuses_what_would_pass_it(
+    quick: Hub,
+) -> None:
+    before = metric(quick, "d2hub_quota_refused_total")
+    layer, other = b"x" * 1000, b"y" * 500
+    first, second = image(layer), image(layer, other)
+    with Client(quick, "free/web", user="admin") as client:
+        client.push(second, "v1")
+    rules(quick, "small", quotaBytes=1000 + len(first.config) + len(first.manifest) + 499)
+    also = ["repository:free/web:pull"]
+    with Client(quick, "small/web", user="admin", also=also) as client:
+        digest = client.push(first, "v1")
+        refusals = [
+            client.http.put(client.begin(), params={"digest": sha256(other)}, content=other),
+            client.http.post(client.path("blobs/uploads/"), params={"digest": sha256(other)}, content=other),
+            client.http.post(client.path("blobs/uploads/"), params={"mount": sha256(other), "from": "free/web"}),
+            client.put_manifest("v2", image(layer, padding="x" * 500).manifest),
+        ]
+        for answer in refusals:
+            assert (answer.status_code, codes(answer)) == (403, ["DENIED"])
+            [entry] = answer.json()["errors"]
+            assert "the project small uses" in entry["message"]
+            assert "delete images" in entry["detail"]
+        assert client.get(f"blobs/{sha256(other)}").status_code == 404
+        # What counts already counts once: the same again, under another tag, or in another repository.
+        assert client.put_manifest("v3", first.manifest).status_code == 201
+        client.push_blob(layer)
+    with Client(quick, "small/api", user="admin") as client:
+        client.push(first, "v1")
+    [usage] = asked(quick, "small", "usage", scope="registry:catalog:*")
+    assert (usage["quotaBytes"], usage["quotaUsed"]) == (
+        1000 + len(first.config) + len(first.manifest) + 499,
+        1000 + len(first.config) + len(first.manifest),
+    )
+    assert metric(quick, "d2hub_quota_refused_total") == before + 4
+    assert digest == first.digest
+    rules(quick, "small")
+    with Client(quick, "small/web", user="admin") as client:
+        client.push(second, "v2")
 
 
 def test_who_is_named_no_more_is_told_no_more(quick: Hub, receiver: Receiver) -> None:

@@ -8,7 +8,10 @@ users:
     projects: {shop: writer, "*": reader}
 projects:
   shop: {public: true, immutableTags: ["v*"], retention: {newest: 10, days: 30, keep: ["v*"]}, untaggedDays: 30}
-  base: {auditPulls: 10, notify: [{url: "https://ci.example.com/hub", secretFile: ci.secret, events: [push]}]}
+  base:
+    auditPulls: 10
+    quotaBytes: 100000000000
+    notify: [{url: "https://ci.example.com/hub", secretFile: ci.secret, events: [push], ca: ci.crt}]
 ```
 
 The file holds no secret, only hashes (Argon2id, RFC 9106) and names of files, which are sought beside it. The server
@@ -123,6 +126,7 @@ class _Project(_Entry):
     retention: _Retention | None = None
     untagged_days: Annotated[int, Field(ge=0)] | None = None
     audit_pulls: Annotated[int, Field(ge=0)] = 0
+    quota_bytes: Annotated[int, Field(ge=0)] | None = None
     notify: Annotated[list[_Receiver], Field(max_length=_MOST_RECEIVERS), AfterValidator(_once_each)] = []
 
 
@@ -228,6 +232,7 @@ class FileAccounts:
             said.untagged_days,
             said.audit_pulls,
             tuple(self._receiver(receiver) for receiver in said.notify),
+            said.quota_bytes,
         )
 
     def _receiver(self, said: _Receiver) -> Receiver:
