@@ -218,7 +218,7 @@ async def _serve(hub: _Hub, listening: Listening, settings: HubSettings) -> None
         for task in (serving, *beside, waiting):
             task.cancel()
         await asyncio.gather(serving, *beside, waiting, return_exceptions=True)
-        await hub.journal.flush()
+        await hub.journal.end()
 
 
 @contextlib.contextmanager

@@ -31,12 +31,11 @@ class Witness:
         """See a request that was answered: a manifest that was sent is a pull."""
         if request.method == "GET" and reply.status == 200 and "/manifests/" in request.path:
             found = _manifest(request)
-            digest = next((value for name, value in reply.headers if name == _DIGEST), "")
-            if found is not None and digest:
+            if found is not None and (weight := self._journal.weight(found[0])):
                 repository, reference = found
                 tag = "" if is_digest(reference) else reference
-                account, address = self._who(request)
-                self._journal.pulled(repository, tag, digest, account=account, address=address)
+                digest = next((value for name, value in reply.headers if name == _DIGEST), "")
+                self._journal.pulled(repository, tag, digest, by=self._who(request), weight=weight)
 
     def refused(self, request: Request, error: HaneulError) -> None:
         """See a request that was refused: of changes of images, who tried is worth to be known."""
@@ -44,7 +43,7 @@ class Witness:
         if happening is None or isinstance(error, UnauthenticatedError | NotFoundError):
             return
         found = _manifest(request)
-        if found is not None:
+        if found is not None and _is_repository(found[0]):
             repository, reference = found
             named, digest = ("", reference) if is_digest(reference) else (reference[:_LONGEST_REFERENCE], "")
             by = self._who(request)
@@ -62,8 +61,13 @@ def _manifest(request: Request) -> tuple[str, str] | None:
     """Return the repository and reference that a request is for, if it is for a manifest."""
     match request.segments:
         case ["v2", *name, "manifests", reference] if name:
-            try:
-                return parse_repository("/".join(name)), reference
-            except NameInvalidError:
-                return None
+            return "/".join(name), reference
     return None
+
+
+def _is_repository(text: str) -> bool:
+    try:
+        parse_repository(text)
+    except NameInvalidError:
+        return False
+    return True

@@ -44,12 +44,16 @@ class Journal:
         self._lost = 0
         self._one = asyncio.Lock()
 
-    def pulled(self, repository: str, reference: str, digest: str, *, account: str, address: str) -> None:
-        """Take a pull, if the project's rules want it written down."""
-        weight = self._rules.rules(project_of(repository)).audit_pulls
-        if weight == 1 or (weight > 1 and self._chance.randrange(weight) == 0):
-            now = self._clock.now()
-            self._add(AuditEntry(now, Happening.PULL, repository, reference, digest, account, address, weight=weight))
+    def weight(self, repository: str) -> int:
+        """Return how many pulls one that is made now stands for; 0 says that it is not to be written down."""
+        one_in = self._rules.rules(project_of(repository)).audit_pulls
+        return one_in if one_in <= 1 or self._chance.randrange(one_in) == 0 else 0
+
+    def pulled(self, repository: str, reference: str, digest: str, *, by: tuple[str, str], weight: int) -> None:
+        """Take a pull; ``by`` is account and address."""
+        account, address = by
+        now = self._clock.now()
+        self._add(AuditEntry(now, Happening.PULL, repository, reference, digest, account, address, weight=weight))
 
     def refused(
         self, happening: Happening, repository: str, reference: str, digest: str, *, by: tuple[str, str], result: str
@@ -82,6 +86,13 @@ class Journal:
                 for _ in batch:
                     self._waiting.popleft()
                 self._written.update(str(entry.happening) for entry in batch)
+
+    async def end(self) -> None:
+        """Write what waits, at an orderly end."""
+        try:
+            await self.flush()
+        except Exception as error:  # noqa: BLE001, RUF100 - whatever it is, the process ends
+            _log.error("audit records are lost", records=len(self._waiting), exc_info=error)
 
     async def purge(self) -> int:
         """Remove records that were kept for long enough; return how many."""

@@ -199,7 +199,6 @@ def test_who_hangs_holds_up_nobody_else(quick: Hub, receiver: Receiver) -> None:
         pushed(client, "t1", "t2")
         pushed(other, "t3")
     waited(lambda: len(receiver.of("/answers")) == 3 and len(receiver.of("/beside")) == 1)
-    assert len(receiver.of("/hangs")) == 1
     log = asked(quick, "hung", "deliveries", state="waiting")
     assert [row["receiver"].rpartition("/")[2] for row in log] == ["hangs"] * 3
     waited(lambda: metric(quick, "d2hub_deliveries_oldest_seconds") > 0)
@@ -218,7 +217,8 @@ def test_where_nothing_is_sent(quick: Hub, receiver: Receiver) -> None:
             hook(receiver.at("/local", host="localhost")),
             hook(receiver.at("/mapped", host="[::ffff:127.0.0.1]")),
             hook("http://169.254.169.254/latest/meta-data"),
-            hook("http://nowhere.invalid/"),
+            # No name is so long: nobody has to be asked for it.
+            hook(f"http://{'x' * 64}.invalid/"),
             {"url": receiver.at("/readable"), "secretFile": "readable.secret"},
             {"url": receiver.at("/missing"), "secretFile": "missing.secret"},
             hook(receiver.at("/gone")),
@@ -236,7 +236,7 @@ def test_where_nothing_is_sent(quick: Hub, receiver: Receiver) -> None:
         "local": (f"localhost {local}", 3),
         "mapped": (f"::ffff:127.0.0.1 {local}", 3),
         "latest/meta-data": (f"169.254.169.254 {local}", 3),
-        "": ("nowhere.invalid has no address", 3),
+        "": (f"{'x' * 64}.invalid has no address", 3),
         "readable": ("others may read readable.secret", 3),
         "missing": ("the secret's file missing.secret cannot be read", 3),
         "gone": ("status 410", 1),

@@ -106,23 +106,23 @@ class Kept:
         return len(old)
 
 
-class Everything:
-    """Rules by which every pull is written down."""
+class Sampled:
+    """Rules by which all pulls are written down, one in seven, or none."""
 
-    def rules(self, _: str) -> ProjectRules:
-        return ProjectRules(audit_pulls=1)
+    def rules(self, project: str) -> ProjectRules:
+        return ProjectRules(audit_pulls={"all": 1, "some": 7}.get(project, 0))
 
 
 def journal(kept: Kept, clock: VirtualClock) -> Journal:
     chance = random.Random(1)  # noqa: S311 - chance, no secret
-    return Journal(kept, Everything(), keep=timedelta(days=1), clock=clock, chance=chance)
+    return Journal(kept, Sampled(), keep=timedelta(days=1), clock=clock, chance=chance)
 
 
 async def test_what_cannot_be_written_waits_and_what_has_no_room_is_counted() -> None:
     kept, clock = Kept(), VirtualClock(NOW)
     journal_ = journal(kept, clock)
     for number in range(MOST_WAITING + 3):
-        journal_.pulled("shop/web", f"t{number}", "sha256:aa", account="bob", address="192.0.2.7")
+        journal_.pulled("shop/web", f"t{number}", "sha256:aa", by=("bob", "192.0.2.7"), weight=1)
     assert "d2hub_audit_lost_total 3" in journal_.lines()
     kept.failures = 1
     with pytest.raises(OSError, match="on fire"):
@@ -147,5 +147,15 @@ async def test_it_writes_and_purges_by_itself_and_ends_between_writes() -> None:
     journal_.refused(Happening.PUSH, "shop/web", "v2", "", by=("bob", "192.0.2.7"), result="forbidden")
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
-    await journal_.flush()
+    await journal_.end()
     assert [entry.reference for entry in kept.entries_] == ["", "v1", "v2"]
+    kept.failures = 1
+    journal_.refused(Happening.PUSH, "shop/web", "v3", "", by=("bob", "192.0.2.7"), result="forbidden")
+    await journal_.end()
+
+
+def test_what_a_pull_stands_for() -> None:
+    journal_ = journal(Kept(), VirtualClock(NOW))
+    assert {journal_.weight("all/web") for _ in range(10)} == {1}
+    assert {journal_.weight("none/web") for _ in range(10)} == {0}
+    assert {journal_.weight("some/web") for _ in range(1000)} == {0, 7}
