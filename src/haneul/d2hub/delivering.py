@@ -71,6 +71,7 @@ class Deliverer:
         purged = -_PURGE_SECONDS
         try:
             while True:
+                began = self._clock.monotonic()
                 try:
                     await self._look()
                     if self._clock.monotonic() - purged >= _PURGE_SECONDS:
@@ -78,7 +79,8 @@ class Deliverer:
                         purged = self._clock.monotonic()
                 except Exception as error:  # noqa: BLE001, RUF100 - the next turn may do better; nothing is lost
                     _log.error("deliveries cannot be looked at now", exc_info=error)
-                await self._clock.sleep(_LOOK_SECONDS)
+                # However much waits, looking takes at most a tenth of the time.
+                await self._clock.sleep(max(_LOOK_SECONDS, 9 * (self._clock.monotonic() - began)))
         finally:
             tasks = list(self._tasks.values())
             for task in tasks:

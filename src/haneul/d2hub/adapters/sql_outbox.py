@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, delete, func, or_, select, update
+from sqlalchemy import Connection, Row, delete, func, literal, or_, select, tuple_, update
 
 from haneul.d2hub.adapters.sql_database import SqlDatabase, reads, writes
 from haneul.d2hub.deliveries import Backlog, Delivery, DeliveryState, Head, Outcome
@@ -15,6 +15,14 @@ from haneul.kernel.database import aware
 
 _LONGEST_ANSWER: Final = 200
 _WAITS: Final = deliveries.c.state == str(DeliveryState.WAITING)
+#: What is in order with itself. The index has these columns, and the number behind them.
+_QUEUE: Final = (deliveries.c.project, deliveries.c.receiver, deliveries.c.repository)
+_FIRST: Final = (
+    select(deliveries.c.id, *_QUEUE, deliveries.c.due, deliveries.c.held)
+    .where(_WAITS)
+    .order_by(*_QUEUE, deliveries.c.id)
+    .limit(1)
+)
 
 
 class SqlOutbox:
@@ -25,17 +33,21 @@ class SqlOutbox:
 
     @reads
     def heads(self, connection: Connection, *, now: datetime, project: str = "", receiver: str = "") -> Sequence[Head]:
-        """Find the first that waits of each receiver and repository, along one index, then those that are due."""
-        queues = [deliveries.c.project, deliveries.c.receiver, deliveries.c.repository]
-        first = select(func.min(deliveries.c.id)).where(_WAITS).group_by(*queues)
+        """Go from one queue's first to the next queue's: however many wait, one row of each queue is read."""
+        query, queue = _FIRST, _QUEUE
         if receiver:
-            first = first.where(deliveries.c.project == project, deliveries.c.receiver == receiver)
-        query = (
-            select(deliveries.c.id, deliveries.c.project, deliveries.c.receiver)
-            .where(deliveries.c.id.in_(first), deliveries.c.due <= now, _free(now))
-            .order_by(deliveries.c.id)
-        )
-        return [Head(row.id, row.project, row.receiver) for row in connection.execute(query)]
+            # Compared with all three, SQLite would read everything of the receiver that waits.
+            query = query.where(deliveries.c.project == project, deliveries.c.receiver == receiver)
+            queue = _QUEUE[2:]
+        found: list[Head] = []
+        row = connection.execute(query).one_or_none()
+        while row is not None:
+            if aware(row.due) <= now and (row.held is None or aware(row.held) <= now):
+                found.append(Head(row.id, row.project, row.receiver))
+            last = (row.project, row.receiver, row.repository)[-len(queue) :]
+            behind = tuple_(*queue) > tuple_(*map(literal, last))
+            row = connection.execute(query.where(behind)).one_or_none()
+        return sorted(found, key=lambda head: head.number)
 
     @writes
     def take(self, connection: Connection, number: int, *, now: datetime, until: datetime) -> Delivery | None:
