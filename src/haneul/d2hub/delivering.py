@@ -33,6 +33,7 @@ from haneul.kernel.errors import HaneulError, InvalidInputError
 
 _log = structlog.get_logger(__name__)
 _LOOK_SECONDS: Final = 1.0
+_LONGEST_LOOK_SECONDS: Final = 10.0
 _PURGE_SECONDS: Final = 3600.0
 _BATCH: Final = 500
 _OTHERS: Final = 0o077
@@ -79,8 +80,9 @@ class Deliverer:
                         purged = self._clock.monotonic()
                 except Exception as error:  # noqa: BLE001, RUF100 - the next turn may do better; nothing is lost
                     _log.error("deliveries cannot be looked at now", exc_info=error)
-                # However much waits, looking takes at most a tenth of the time.
-                await self._clock.sleep(max(_LOOK_SECONDS, 9 * (self._clock.monotonic() - began)))
+                # A database that is slow to answer is asked less often.
+                took = self._clock.monotonic() - began
+                await self._clock.sleep(min(max(_LOOK_SECONDS, 9 * took), _LONGEST_LOOK_SECONDS))
         finally:
             tasks = list(self._tasks.values())
             for task in tasks:
