@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, delete, func, literal, or_, select, tuple_, update
+from sqlalchemy import Column, Connection, Row, delete, func, literal, or_, select, tuple_, update
 
 from haneul.d2hub.adapters.sql_database import SqlDatabase, reads, writes
 from haneul.d2hub.deliveries import Backlog, Delivery, DeliveryState, Head, Outcome
@@ -16,7 +16,7 @@ from haneul.kernel.database import aware
 _LONGEST_ANSWER: Final = 200
 _WAITS: Final = deliveries.c.state == str(DeliveryState.WAITING)
 #: What is in order with itself. The index has these columns, and the number behind them.
-_QUEUE: Final = (deliveries.c.project, deliveries.c.receiver, deliveries.c.repository)
+_QUEUE: Final[tuple[Column[Any], ...]] = (deliveries.c.project, deliveries.c.receiver, deliveries.c.repository)
 _FIRST: Final = (
     select(deliveries.c.id, *_QUEUE, deliveries.c.due, deliveries.c.held)
     .where(_WAITS)
