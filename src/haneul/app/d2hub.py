@@ -18,6 +18,7 @@ import asyncio
 import contextlib
 import ipaddress
 import os
+import random
 import signal
 import socket
 from collections.abc import AsyncIterator
@@ -34,15 +35,25 @@ from haneul.app.d2hub_folder import being_set_up, certificate_for, in_use, token
 from haneul.d2hub.adapters.file_accounts import FileAccounts
 from haneul.d2hub.adapters.file_blobs import FileBlobs
 from haneul.d2hub.adapters.granian_server import GranianServer, Listening
+from haneul.d2hub.adapters.http_sender import HttpSender
+from haneul.d2hub.adapters.sql_audit import SqlAudit
 from haneul.d2hub.adapters.sql_catalog import SqlCatalog
 from haneul.d2hub.adapters.sql_keeping import SqlKeeping
 from haneul.d2hub.adapters.sql_metadata import SqlMetadata
+from haneul.d2hub.adapters.sql_meter import SqlMeter
+from haneul.d2hub.adapters.sql_outbox import SqlOutbox
 from haneul.d2hub.application import Application
 from haneul.d2hub.collecting import Collector
+from haneul.d2hub.deliveries import RetryPolicy
+from haneul.d2hub.delivering import Deliverer, DeliverySettings
 from haneul.d2hub.http import RegistryHttp
 from haneul.d2hub.http_api import ApiHttp
+from haneul.d2hub.http_audit import Witness
 from haneul.d2hub.http_auth import Doorkeeper
+from haneul.d2hub.http_records import RecordsHttp
+from haneul.d2hub.journal import Journal
 from haneul.d2hub.metrics import Metrics
+from haneul.d2hub.quotas import Quotas
 from haneul.d2hub.registry import Limits, Registry
 from haneul.d2hub.tables import repositories
 from haneul.d2hub.tokens import Tokens
@@ -71,6 +82,11 @@ class HubSettings:
     limits: Limits = field(default_factory=Limits)
     collect_every: timedelta = timedelta(hours=1)
     drain_seconds: float = 30.0
+    #: How long audit records are kept.
+    audit_keep: timedelta = timedelta(days=90)
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    #: Hosts of receivers that may be on this machine or its network's own addresses.
+    local_receivers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.plain_http and not _is_loopback(self.address):
@@ -78,6 +94,12 @@ class HubSettings:
                 f"{self.address} can be reached from elsewhere, where plain HTTP would show every secret",
                 hint="leave out --plain-http, or serve on 127.0.0.1",
             )
+
+    @property
+    def reached_at(self) -> str:
+        """Return where clients reach the registry."""
+        scheme = "http" if self.plain_http else "https"
+        return self.url or f"{scheme}://{self.address}:{self.port}"
 
 
 async def serve_hub(settings: HubSettings, *, clock: Clock | None = None) -> None:
@@ -102,6 +124,8 @@ class _Hub:
     collector: Collector
     metrics: Metrics
     listening: Listening
+    journal: Journal
+    deliverer: Deliverer
 
 
 @contextlib.asynccontextmanager
@@ -113,17 +137,33 @@ async def _opened(settings: HubSettings, clock: Clock) -> AsyncIterator[_Hub]:
         key = token_key(data)
         database = await (shared_database(data, shared) if shared else embedded_database(data))
         store = FileBlobs(data)
+    sender = HttpSender(timeout_seconds=settings.retry.timeout_seconds, local=settings.local_receivers)
     try:
         metadata = SqlMetadata(database)
         accounts = accounts_of(settings.data)
         catalog = SqlCatalog(database)
+        quotas = Quotas(SqlMeter(database), accounts, clock=clock)
         registry = Registry(
-            store, metadata, catalog, accounts, clock=clock, limits=settings.limits, alone=shared is None
+            store,
+            metadata,
+            catalog,
+            accounts,
+            clock=clock,
+            limits=settings.limits,
+            alone=shared is None,
+            quotas=quotas,
         )
         tokens = Tokens(key, service="d2hub", clock=clock, life=_TOKEN_SECONDS)
         door = Doorkeeper(tokens, accounts, accounts, url=settings.url)
         collector = Collector(registry, SqlKeeping(database), store, clock=clock)
         metrics = Metrics()
+        audit, outbox, chance = SqlAudit(database), SqlOutbox(database), random.SystemRandom()
+        journal = Journal(audit, accounts, keep=settings.audit_keep, clock=clock, chance=chance)
+        delivering = DeliverySettings(settings.reached_at, settings.retry)
+        deliverer = Deliverer(outbox, sender, accounts, delivering, clock=clock, chance=chance)
+        metrics.also(journal.lines)
+        metrics.also(deliverer.lines)
+        metrics.also(quotas.lines)
 
         async def trouble() -> str:
             try:
@@ -133,10 +173,13 @@ async def _opened(settings: HubSettings, clock: Clock) -> AsyncIterator[_Hub]:
                 return f"the database does not answer: {error}"
             return "" if os.access(settings.data / "uploads", os.W_OK) else "the store cannot be written"
 
-        api = ApiHttp(registry, collector, door, accounts, clock=clock)
-        application = Application(RegistryHttp(registry, door, accounts), api, door, metrics, trouble)
-        yield _Hub(application, collector, metrics, listening)
+        records = RecordsHttp(audit, outbox, door, clock=clock)
+        api = ApiHttp(registry, collector, door, accounts, records, quotas, clock=clock)
+        witness = Witness(journal, door)
+        application = Application(RegistryHttp(registry, door, accounts), api, door, metrics, trouble, witness)
+        yield _Hub(application, collector, metrics, listening, journal, deliverer)
     finally:
+        sender.close()
         store.close()
         database.close()
 
@@ -148,10 +191,12 @@ async def _serve(hub: _Hub, settings: HubSettings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told.set)
     serving = asyncio.ensure_future(server.serve())
-    collecting = asyncio.ensure_future(hub.collector.run(settings.collect_every))
+    beside = [
+        asyncio.ensure_future(work)
+        for work in (hub.collector.run(settings.collect_every), hub.journal.run(), hub.deliverer.run())
+    ]
     waiting = asyncio.ensure_future(told.wait())
-    scheme = "http" if settings.plain_http else "https"
-    _log.info("serving", url=settings.url or f"{scheme}://{settings.address}:{settings.port}", data=str(settings.data))
+    _log.info("serving", url=settings.reached_at, data=str(settings.data))
     try:
         await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
         if serving.done():
@@ -163,9 +208,10 @@ async def _serve(hub: _Hub, settings: HubSettings) -> None:
         done, _ = await asyncio.wait({serving}, timeout=settings.drain_seconds)
         _log.info("ended" if done else "ended before every request was answered")
     finally:
-        for task in (serving, collecting, waiting):
+        for task in (serving, *beside, waiting):
             task.cancel()
-        await asyncio.gather(serving, collecting, waiting, return_exceptions=True)
+        await asyncio.gather(serving, *beside, waiting, return_exceptions=True)
+        await hub.journal.end()
 
 
 def _listening(settings: HubSettings, clock: Clock) -> Listening:

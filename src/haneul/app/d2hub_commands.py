@@ -44,6 +44,18 @@ def serve(
         float, typer.Option(min=0, help="How long uploads and blobs without a manifest are left alone.")
     ] = 24.0,
     collect_minutes: Annotated[float, typer.Option(min=0.01, help="Time between collections.")] = 60.0,
+    audit_days: Annotated[float, typer.Option(min=0, help="How long audit records are kept.")] = 90.0,
+    webhook_timeout_seconds: Annotated[
+        float, typer.Option(min=0.1, max=60, help="How long a receiver of events may take to answer.")
+    ] = 10.0,
+    webhook_retry_seconds: Annotated[
+        float, typer.Option(min=0.1, help="Wait before the second attempt; each after it is four times as long.")
+    ] = 5.0,
+    webhook_attempts: Annotated[int, typer.Option(min=1, max=100, help="Attempts before one is given up.")] = 10,
+    webhook_local: Annotated[
+        list[str] | None,
+        typer.Option(help="Host of receivers that may be on loopback or link-local addresses; may be repeated."),
+    ] = None,
 ) -> None:
     """Serve a registry from one folder, over TLS with a certificate of its own authority (DATA/tls/ca.crt).
 
@@ -57,6 +69,7 @@ def serve(
     """
     from haneul.app.d2hub import HubSettings, serve_hub  # noqa: PLC0415
     from haneul.app.serve import configure_logs  # noqa: PLC0415
+    from haneul.d2hub.deliveries import RetryPolicy  # noqa: PLC0415
     from haneul.d2hub.registry import Limits  # noqa: PLC0415
 
     limits = Limits(manifest_bytes=manifest_limit, undo=timedelta(hours=undo_hours), grace=timedelta(hours=grace_hours))
@@ -70,6 +83,9 @@ def serve(
         database_file,
         limits,
         timedelta(minutes=collect_minutes),
+        audit_keep=timedelta(days=audit_days),
+        retry=RetryPolicy(webhook_timeout_seconds, webhook_retry_seconds, attempts=webhook_attempts),
+        local_receivers=tuple(webhook_local or ()),
     )
     configure_logs(sys.stderr)
     asyncio.run(serve_hub(settings))

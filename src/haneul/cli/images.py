@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 
 from haneul.cli.hub import CATALOG, MAINTENANCE, HubClient, HubContext, HubContexts, parse_image
 from haneul.cli.output import Column, Format, age, say, show
+from haneul.cli.spans import parse_span
 from haneul.kernel.errors import InvalidInputError
 
 Output = Annotated[Format, typer.Option("--output", "-o", help="How to show the result.")]
@@ -172,6 +175,8 @@ def undelete(image: Image) -> None:
 def usage(project: Project = "", output: Output = Format.TABLE) -> None:
     """Show what projects keep. A blob that several repositories of a project have counts once.
 
+    Where a project has a quota, USED is what counts against it: manifests too, and what can still be brought back.
+
     Examples:
 
         haneul image usage
@@ -186,6 +191,8 @@ def usage(project: Project = "", output: Output = Format.TABLE) -> None:
         Column("MANIFESTS", lambda row: str(row["manifests"])),
         Column("BLOBS", lambda row: str(row["blobs"])),
         Column("BYTES", lambda row: str(row["bytes"])),
+        Column("USED", lambda row: "-" if row["quotaUsed"] is None else str(row["quotaUsed"])),
+        Column("QUOTA", lambda row: "-" if row["quotaBytes"] is None else str(row["quotaBytes"])),
     ]
     show(rows, columns, output)
 
@@ -230,6 +237,82 @@ def retention(
     with HubContexts.default().client() as client, TerminalProgress().stage("retention"):
         done = client.post("retention", body, scope=_scope(repository, "pull,delete"))
     show(done["items"], _TAG_COLUMNS, output)
+
+
+@image_app.command()
+def audit(
+    project: Annotated[str, typer.Argument(help="The project: the first part of its repositories' names.")],
+    since: Annotated[str, typer.Option(help="How far back, such as 90m, 24h, 7d; empty for everything.")] = "24h",
+    output: Output = Format.TABLE,
+) -> None:
+    """Show who pushed, deleted, brought back and pulled what in a project, the latest first. Its owners only.
+
+    Examples:
+
+        haneul image audit shop --since 1h
+
+        haneul image audit shop --since 7d -o csv
+    """
+    query = {"since": (datetime.now(UTC) - parse_span(since)).isoformat()} if since else {}
+    with HubContexts.default().client() as client:
+        rows = client.list("audit", scope=_scope(project, "delete"), project=project, **query)
+    columns = [
+        Column("AT", lambda row: row["at"]),
+        Column("ACTION", lambda row: row["action"]),
+        Column("IMAGE", lambda row: row["repository"] + (f":{row['tag']}" if row["tag"] else "")),
+        Column("BY", lambda row: row["account"] or "(anybody)"),
+        Column("FROM", lambda row: row["address"] or "-"),
+        Column("RESULT", lambda row: row["result"]),
+        Column("STANDS FOR", lambda row: str(row["weight"]), wide=True),
+        Column("DIGEST", lambda row: row["digest"], wide=True),
+    ]
+    show(rows, columns, output)
+
+
+@image_app.command()
+def deliveries(
+    project: Annotated[str, typer.Argument(help="The project: the first part of its repositories' names.")],
+    state: Annotated[str, typer.Option(help="Only these: waiting, delivered or failed.")] = "",
+    output: Output = Format.TABLE,
+) -> None:
+    """Show what receivers were told of a project, the latest first. Its owners only.
+
+    Examples:
+
+        haneul image deliveries shop --state failed
+    """
+    query = {"state": state} if state else {}
+    with HubContexts.default().client() as client:
+        rows = client.list("deliveries", scope=_scope(project, "delete"), project=project, **query)
+    columns = [
+        Column("ID", lambda row: row["id"]),
+        Column("REPOSITORY", lambda row: row["repository"]),
+        Column("RECEIVER", lambda row: row["receiver"]),
+        Column("STATE", lambda row: row["state"]),
+        Column("ATTEMPTS", lambda row: str(row["attempts"])),
+        Column("ANSWER", lambda row: row["answer"] or "-"),
+        Column("AGE", lambda row: age(row["created"])),
+        Column("NEXT", lambda row: row["due"] or "-", wide=True),
+        Column("EVENT", lambda row: row["event"], wide=True),
+    ]
+    show(rows, columns, output)
+
+
+@image_app.command()
+def redeliver(
+    project: Annotated[str, typer.Argument(help="The project: the first part of its repositories' names.")],
+    number: Annotated[str, typer.Argument(metavar="ID", help="Which failed delivery.")],
+) -> None:
+    """Have a failed delivery made again, from its first attempt on. The project's owners only.
+
+    Examples:
+
+        haneul image redeliver shop 17
+    """
+    path = f"deliveries/{quote(number, safe='')}/redeliver?project={quote(project, safe='')}"
+    with HubContexts.default().client() as client:
+        client.post(path, {}, scope=_scope(project, "delete"))
+    say(f"Delivery {number} is made again.")
 
 
 _TAG_COLUMNS = [

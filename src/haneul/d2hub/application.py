@@ -12,6 +12,7 @@ from haneul.d2hub.errors import RangeNotSatisfiableError, registry_code
 from haneul.d2hub.exchange import Headers, Reply, Request, json_reply
 from haneul.d2hub.http import VERSION, RegistryHttp
 from haneul.d2hub.http_api import ApiHttp, problem_reply
+from haneul.d2hub.http_audit import Witness
 from haneul.d2hub.http_auth import TOKEN_PATH, ChallengeError, Doorkeeper
 from haneul.d2hub.metrics import Metrics
 from haneul.kernel.errors import HaneulError, NotFoundError, UnavailableError
@@ -32,8 +33,10 @@ class Application:
         door: Doorkeeper,
         metrics: Metrics,
         ready: Callable[[], Awaitable[str]],
+        witness: Witness,
     ) -> None:
         self._registry, self._api, self._door, self._metrics = registry, api, door, metrics
+        self._witness = witness
         self._ready = ready
         #: Set when the server is about to end: whoever balances load shall send no more.
         self.draining = False
@@ -42,11 +45,13 @@ class Application:
         """Answer a request."""
         try:
             reply = await self._answer(request)
+            self._witness.answered(request, reply)
         except ChallengeError as error:
             reply = self._refused(request, error)
             reply.headers.extend(self._door.challenge(request, error))
         except HaneulError as error:
             reply = self._refused(request, error)
+            self._witness.refused(request, error)
         except Exception as error:  # noqa: BLE001, RUF100 - whatever it is, the client gets an answer and we a record
             reply = self._unexpected(request, error)
         reply.headers.append(VERSION)

@@ -19,6 +19,7 @@ from typing import Final, Generic, TypeVar
 
 import structlog
 
+from haneul.d2hub.happenings import Happening
 from haneul.d2hub.model import Collected
 from haneul.d2hub.ports import BlobStore, Keeping
 from haneul.d2hub.registry import Registry
@@ -91,14 +92,17 @@ class Collector:
             if days is None:
                 continue
             limit = now - timedelta(days=days)
-            async for changed in self._keeping.delete_untagged(project, released_before=limit, now=now, limit=_BATCH):
+            origin = self._registry.origin(project, Happening.COLLECTION)
+            async for changed in self._keeping.delete_untagged(
+                project, released_before=limit, now=now, limit=_BATCH, origin=origin
+            ):
                 self._registry.changed(changed)
                 _log.info("deleted manifests without tags", repositories=list(changed))
 
     async def _by_reference(self) -> Collected:
         now, limits = self._now(), self._registry.limits
         untouched_since = now - limits.grace
-        purged = await self._keeping.purge_deleted(before=now - limits.undo, limit=_BATCH)
+        purged = await self._keeping.purge_deleted(before=now - limits.undo, now=now, limit=_BATCH)
         unlinked = 0
         async for count in self._keeping.unlink_unreferenced(untouched_since=untouched_since, limit=_BATCH):
             unlinked += count

@@ -63,6 +63,11 @@ class Request:
         return value
 
     @property
+    def address(self) -> str:
+        """Return where the client is, without its port, of which every connection has another."""
+        return self.client.rpartition(":")[0].strip("[]")
+
+    @property
     def segments(self) -> list[str]:
         """Return the path's parts; none of them is empty except for a slash at the end."""
         path = unquote(self.path) if "%" in self.path else self.path

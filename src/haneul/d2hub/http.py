@@ -88,7 +88,9 @@ class RegistryHttp:
                 if content is None:
                     raise self._registry.too_large()
                 media_type = request.headers.get("content-type", "")
-                pushed = await self._registry.put_manifest(repository, reference, content, media_type, _who(grant))
+                pushed = await self._registry.put_manifest(
+                    repository, reference, content, media_type, _who(grant), address=request.address
+                )
                 location = f"/v2/{repository}/manifests/{pushed.digest}"
                 headers = [("location", location), (_DIGEST, pushed.digest)]
                 if pushed.subject:
@@ -96,7 +98,9 @@ class RegistryHttp:
                 return Reply(201, headers)
             case "DELETE":
                 grant = self._door.check(request, repository, Action.DELETE)
-                await self._registry.delete_manifest(repository, parse_reference(reference), _who(grant))
+                await self._registry.delete_manifest(
+                    repository, parse_reference(reference), _who(grant), address=request.address
+                )
                 return Reply(202)
         raise _unsupported(request)
 
@@ -117,8 +121,8 @@ class RegistryHttp:
                 headers.append(("content-range", f"bytes {part[0]}-{part[1]}/{content.size}"))
                 return Reply(206, headers, content, part)
             case "DELETE":
-                self._door.check(request, repository, Action.DELETE)
-                await self._registry.delete_blob(repository, digest)
+                grant = self._door.check(request, repository, Action.DELETE)
+                await self._registry.delete_blob(repository, digest, _who(grant), address=request.address)
                 return Reply(202)
         raise _unsupported(request)
 

@@ -13,10 +13,13 @@ from typing import Any, Final
 from haneul.d2hub.collecting import Collector
 from haneul.d2hub.errors import ManifestUnknownError, NameUnknownError, RequestInvalidError
 from haneul.d2hub.exchange import Reply, Request, json_reply
+from haneul.d2hub.happenings import Happening
 from haneul.d2hub.http_auth import CATALOG, MAINTENANCE, Doorkeeper
+from haneul.d2hub.http_records import RecordsHttp
 from haneul.d2hub.model import Action, Grant, TagEntry
 from haneul.d2hub.names import parse_reference, parse_repository, project_of
 from haneul.d2hub.ports import Accounts
+from haneul.d2hub.quotas import Quotas
 from haneul.d2hub.registry import Registry
 from haneul.d2hub.rules import ProjectRules, expired_tags
 from haneul.kernel.clock import Clock
@@ -30,10 +33,19 @@ class ApiHttp:
     """Answers everything below ``/api/v1/``."""
 
     def __init__(
-        self, registry: Registry, collector: Collector, door: Doorkeeper, accounts: Accounts, *, clock: Clock
+        self,
+        registry: Registry,
+        collector: Collector,
+        door: Doorkeeper,
+        accounts: Accounts,
+        records: RecordsHttp,
+        quotas: Quotas,
+        *,
+        clock: Clock,
     ) -> None:
+        self._quotas = quotas
         self._registry, self._collector, self._door = registry, collector, door
-        self._accounts, self._clock = accounts, clock
+        self._accounts, self._records, self._clock = accounts, records, clock
 
     async def answer(self, request: Request) -> Reply:  # noqa: PLR0911 - one for each endpoint
         """Find what is asked for and answer. Raises what is refused."""
@@ -54,6 +66,8 @@ class ApiHttp:
                 return await self._collect(request)
             case "POST", ["retention"]:
                 return await self._retention(request)
+            case _, ["audit"] | ["deliveries", *_]:
+                return await self._records.answer(request)
         raise NotFoundError(f"there is no {request.method} {request.path[:200]}")
 
     async def _repositories(self, request: Request) -> Reply:
@@ -118,9 +132,10 @@ class ApiHttp:
     async def _undelete(self, request: Request) -> Reply:
         body = await _document(request)
         repository = parse_repository(str(body.get("repository", "")))
-        self._door.check(request, repository, Action.DELETE)
+        grant = self._door.check(request, repository, Action.DELETE)
         reference = parse_reference(str(body.get("reference", "")))
-        await self._registry.undelete(repository, reference)
+        by = grant.account if grant else ""
+        await self._registry.undelete(repository, reference, by, address=request.address)
         found = await self._registry.manifest(repository, reference)
         return json_reply(200, {"repository": repository, "reference": reference, "digest": found.digest})
 
@@ -133,10 +148,16 @@ class ApiHttp:
                 "tags": entry.tags,
                 "blobs": entry.blobs,
                 "bytes": entry.blob_bytes,
+                **await self._quota(entry.project),
             }
             for entry in await self._registry.catalog.usage(await self._visible(request))
         ]
         return json_reply(200, {"items": items, "continue": ""})
+
+    async def _quota(self, project: str) -> dict[str, int | None]:
+        """Return a project's limit, and what counts against it: manifests too, and what can be brought back."""
+        limit = self._registry.rules.rules(project).quota_bytes
+        return {"quotaBytes": limit, "quotaUsed": None if limit is None else await self._quotas.used(project)}
 
     async def _collect(self, request: Request) -> Reply:
         self._door.check_registry(request, MAINTENANCE)
@@ -156,13 +177,20 @@ class ApiHttp:
         rules = self._registry.rules.rules(project_of(repository))
         gone = expired_tags(tags, rules, now=self._clock.now())
         if not dry:
-            gone = [entry for entry in gone if await self._let_go(repository, entry, grant)]
+            gone = [entry for entry in gone if await self._let_go(request, repository, entry, grant)]
         return json_reply(200, {"dryRun": dry, "items": [_tag(rules, entry) for entry in gone]})
 
-    async def _let_go(self, repository: str, entry: TagEntry, grant: Grant | None) -> bool:
+    async def _let_go(self, request: Request, repository: str, entry: TagEntry, grant: Grant | None) -> bool:
         """Delete a tag; False if somebody set or deleted it since it was looked at."""
         try:
-            await self._registry.delete_manifest(repository, entry.name, grant.account if grant else "", expected=entry)
+            await self._registry.delete_manifest(
+                repository,
+                entry.name,
+                grant.account if grant else "",
+                expected=entry,
+                address=request.address,
+                happening=Happening.RETENTION,
+            )
         except ManifestUnknownError:
             return False
         return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from haneul.d2hub.exchange import Reply
@@ -19,6 +20,11 @@ class Metrics:
         self._requests: Counter[tuple[str, int]] = Counter()
         self._sent = 0
         self._received = 0
+        self._sources: list[Callable[[], Iterable[str]]] = []
+
+    def also(self, source: Callable[[], Iterable[str]]) -> None:
+        """Take up lines that another part of this process knows, as :func:`family` makes them."""
+        self._sources.append(source)
 
     def count(self, method: str, reply: Reply) -> None:
         """Count a request that was answered."""
@@ -45,4 +51,12 @@ class Metrics:
             ("d2hub_received_bytes_total", "Bytes of bodies that arrived.", self._received),
         ):
             lines += [f"# HELP {name} {what}", f"# TYPE {name} counter", f"{name} {value}"]
+        for source in self._sources:
+            lines += source()
         return ("\n".join(lines) + "\n").encode()
+
+
+def family(name: str, kind: str, what: str, values: Mapping[str, float]) -> list[str]:
+    """Return the lines of one metric; ``values`` are by labels, such as ``result="done"``, or nothing."""
+    lines = [f"# HELP {name} {what}", f"# TYPE {name} {kind}"]
+    return lines + [f"{name}{{{labels}}} {value}" if labels else f"{name} {value}" for labels, value in values.items()]

@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 
+from haneul.d2hub.happenings import UNKNOWN, Origin
 from haneul.d2hub.manifests import Manifest
 
 
@@ -112,6 +113,7 @@ class ManifestPush:
     by: str
     tag: str = ""
     immutable: bool = False
+    origin: Origin = UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,7 @@ class DeletionOrder:
     by: str
     expected: TagEntry | None = None
     stays: Callable[[str], bool] = field(default=lambda _: False)
+    origin: Origin = UNKNOWN
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Protocol
 
+from haneul.d2hub.happenings import UNKNOWN, Origin
 from haneul.d2hub.model import (
     Account,
     Action,
@@ -100,6 +101,9 @@ class Accounts(Protocol):
 class Metadata(Protocol):
     """Knows which repository has which blobs, manifests and tags. Each change is one transaction, whole or not at all.
 
+    Pushes of manifests, deletions and what is brought back are written into the audit record, and events are enqueued
+    for those whom the change's origin names, in the same transaction.
+
     What is deleted is gone for readers at once and kept for a time; a manifest is only taken while all that it refers
     to is there, and what a manifest refers to stays as long as the manifest, or its undo, does.
     """
@@ -124,7 +128,9 @@ class Metadata(Protocol):
         """Note that somebody relies on a blob; False if it is gone."""
         ...
 
-    async def delete_blob(self, repository: str, digest: str, *, now: datetime) -> bool:
+    async def delete_blob(
+        self, repository: str, digest: str, *, now: datetime, by: str = "", origin: Origin = UNKNOWN
+    ) -> bool:
         """Take a blob from a repository; False if it has none. Raises UnsupportedError if a manifest needs it."""
         ...
 
@@ -185,7 +191,9 @@ class Catalog(Protocol):
         """Return what can be brought back, the latest first."""
         ...
 
-    async def undelete(self, repository: str, reference: str, *, now: datetime) -> bool:
+    async def undelete(
+        self, repository: str, reference: str, *, now: datetime, by: str = "", origin: Origin = UNKNOWN
+    ) -> bool:
         """Bring back a tag or manifest with all that it refers to; False if there is nothing to bring back.
 
         Raises ConflictError if the tag names something else by now.
@@ -198,14 +206,17 @@ class Catalog(Protocol):
 
 
 class Keeping(Protocol):
-    """The part of a collection that is decided by references, ``limit`` rows in a transaction."""
+    """The part of a collection that is decided by references, ``limit`` rows in a transaction.
+
+    Manifests that go are written into the audit record by the transaction in which they do.
+    """
 
     def alone(self) -> AbstractAsyncContextManager[None]:
         """Keep other processes from collecting. Raises ConflictError if one does."""
         ...
 
     def delete_untagged(
-        self, project: str, *, released_before: datetime, now: datetime, limit: int
+        self, project: str, *, released_before: datetime, now: datetime, limit: int, origin: Origin = UNKNOWN
     ) -> AsyncIterator[Sequence[str]]:
         """Delete manifests of a project that had no tag since a moment, so that they can be brought back.
 
@@ -214,7 +225,7 @@ class Keeping(Protocol):
         """
         ...
 
-    async def purge_deleted(self, *, before: datetime, limit: int) -> int:
+    async def purge_deleted(self, *, before: datetime, now: datetime, limit: int) -> int:
         """Remove manifests and tags that were deleted before a moment, for good; return how many manifests."""
         ...
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -22,6 +23,7 @@ from haneul.d2hub.errors import (
     ManifestTooLargeError,
     ManifestUnknownError,
 )
+from haneul.d2hub.happenings import Happening, Origin
 from haneul.d2hub.manifests import parse_manifest
 from haneul.d2hub.model import (
     BytesContent,
@@ -36,9 +38,10 @@ from haneul.d2hub.model import (
 )
 from haneul.d2hub.names import parse_tag, project_of
 from haneul.d2hub.ports import BlobStore, Catalog, Metadata
+from haneul.d2hub.quotas import Quotas
 from haneul.d2hub.rules import Rules
 from haneul.kernel.clock import Clock
-from haneul.kernel.errors import HaneulError
+from haneul.kernel.errors import HaneulError, QuotaExceededError
 
 _log = structlog.get_logger(__name__)
 MIB: Final = 1 << 20
@@ -82,10 +85,11 @@ class Registry:
         clock: Clock,
         limits: Limits,
         alone: bool = True,
+        quotas: Quotas | None = None,
     ) -> None:
         """``alone`` says that no other process changes what repositories have, so that it may be remembered."""
         self.store, self.metadata, self.catalog, self.rules = store, metadata, catalog, rules
-        self.limits = limits
+        self.limits, self._quotas = limits, quotas
         self._clock = clock
         self._manifests: RepositoryCache[StoredManifest] = RepositoryCache(
             limits.cache_bytes if alone else 0, lambda manifest: len(manifest.content) + 500
@@ -137,7 +141,18 @@ class Registry:
         return content
 
     async def finish_upload(self, repository: str, upload: str, digest: Digest) -> None:
-        """Make an upload a blob of its repository."""
+        """Make an upload a blob of its repository. Raises QuotaExceededError, after which the upload is over."""
+        if self._quotas is None or not self._quotas.limits(repository):
+            await self._finish(repository, upload, digest)
+            return
+        try:
+            async with self._quotas.room(repository, str(digest), await self.store.size(repository, upload)):
+                await self._finish(repository, upload, digest)
+        except QuotaExceededError:
+            await self.store.cancel(repository, upload)
+            raise
+
+    async def _finish(self, repository: str, upload: str, digest: Digest) -> None:
         stored = await self.store.finish(repository, upload, str(digest))
         try:
             kept = await self.metadata.link_blob(repository, stored, now=self._clock.now())
@@ -180,17 +195,20 @@ class Registry:
                 self._links.changed(source)
                 continue
             try:
-                mounted = await self.metadata.mount_blob(
-                    digest, source=source, target=repository, now=self._clock.now()
-                )
+                async with self._room(repository, digest, linked.stored.size):
+                    mounted = await self.metadata.mount_blob(
+                        digest, source=source, target=repository, now=self._clock.now()
+                    )
             finally:
                 self._links.changed(repository)
             if mounted:
                 return True
         return False
 
-    async def put_manifest(self, repository: str, reference: str, content: bytes, media_type: str, by: str) -> Pushed:
-        """Take a manifest, under a tag or by its digest."""
+    async def put_manifest(
+        self, repository: str, reference: str, content: bytes, media_type: str, by: str, *, address: str = ""
+    ) -> Pushed:
+        """Take a manifest, under a tag or by its digest. ``address`` is where it comes from."""
         if len(content) > self.limits.manifest_bytes:
             raise self.too_large()
         tag = ""
@@ -211,22 +229,32 @@ class Registry:
             by=by,
             tag=tag,
             immutable=bool(tag) and self._keeps(repository, tag),
+            origin=self.origin(repository, Happening.PUSH, address),
         )
         try:
-            await self.metadata.put_manifest(change)
+            async with self._room(repository, change.digest, len(content)):
+                await self.metadata.put_manifest(change)
         finally:
             self._changed(repository)
         return Pushed(str(digest), manifest.subject)
 
     async def delete_manifest(
-        self, repository: str, reference: str, by: str, *, expected: TagEntry | None = None
+        self,
+        repository: str,
+        reference: str,
+        by: str,
+        *,
+        expected: TagEntry | None = None,
+        address: str = "",
+        happening: Happening = Happening.DELETE,
     ) -> None:
-        """Delete a tag, if it is still as ``expected``, or a manifest.
+        """Delete a tag, if it is still as ``expected``, or a manifest; ``happening`` is why.
 
         Raises ManifestUnknownError, TagImmutableError.
         """
         stays = self.rules.rules(project_of(repository)).keeps_tag
-        order = DeletionOrder(repository, reference, self._clock.now(), by, expected, stays)
+        origin = self.origin(repository, happening, address)
+        order = DeletionOrder(repository, reference, self._clock.now(), by, expected, stays, origin)
         try:
             found = await self.metadata.delete(order)
         finally:
@@ -234,19 +262,21 @@ class Registry:
         if not found:
             raise ManifestUnknownError(f"{repository} has no manifest {reference}")
 
-    async def delete_blob(self, repository: str, digest: str) -> None:
+    async def delete_blob(self, repository: str, digest: str, by: str = "", *, address: str = "") -> None:
         """Take a blob from a repository. Raises BlobUnknownError."""
+        origin = self.origin(repository, Happening.DELETE, address)
         try:
-            found = await self.metadata.delete_blob(repository, digest, now=self._clock.now())
+            found = await self.metadata.delete_blob(repository, digest, now=self._clock.now(), by=by, origin=origin)
         finally:
             self._changed(repository)
         if not found:
             raise _no_blob(repository, digest)
 
-    async def undelete(self, repository: str, reference: str) -> None:
+    async def undelete(self, repository: str, reference: str, by: str = "", *, address: str = "") -> None:
         """Bring back a tag or manifest. Raises ManifestUnknownError."""
+        origin = self.origin(repository, Happening.UNDELETE, address)
         try:
-            found = await self.catalog.undelete(repository, reference, now=self._clock.now())
+            found = await self.catalog.undelete(repository, reference, now=self._clock.now(), by=by, origin=origin)
         finally:
             self._changed(repository)
         if not found:
@@ -254,6 +284,11 @@ class Registry:
                 f"nothing deleted of {repository} is called {reference}",
                 hint="'haneul image deleted' shows what can be brought back",
             )
+
+    def origin(self, repository: str, happening: Happening, address: str = "") -> Origin:
+        """Return where a change comes from and who is told of it, by the rules of the repository's project."""
+        receivers = self.rules.rules(project_of(repository)).receivers_of(happening)
+        return Origin(address, receivers, happening)
 
     def changed(self, repositories: Sequence[str]) -> None:
         """Forget what repositories have, after somebody else changed it."""
@@ -277,6 +312,10 @@ class Registry:
                 raise _no_blob(repository, digest)
             self._links.put(repository, digest, linked, state=state)
         return linked
+
+    def _room(self, repository: str, digest: str, size: int) -> AbstractAsyncContextManager[None]:
+        """Hold room for content, if there are quotas at all."""
+        return contextlib.nullcontext() if self._quotas is None else self._quotas.room(repository, digest, size)
 
     def _keeps(self, repository: str, tag: str) -> bool:
         return self.rules.rules(project_of(repository)).keeps_tag(tag)

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
+from haneul.d2hub.happenings import Happening
 from haneul.d2hub.model import TagEntry
+from haneul.d2hub.receivers import Receiver
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,19 @@ class ProjectRules:
     retention: Retention | None = None
     #: Days after which a manifest without a tag goes; None keeps it, as somebody may use it by its digest.
     untagged_days: int | None = None
+    #: One in so many pulls is written into the audit record: 1 is all of them, 0 none.
+    audit_pulls: int = 0
+    notify: tuple[Receiver, ...] = ()
+    #: Bytes that the project may keep; None is as many as there is room for.
+    quota_bytes: int | None = None
+
+    def receivers_of(self, happening: Happening) -> tuple[str, ...]:
+        """Return the addresses of those who are told of something."""
+        return tuple(receiver.url for receiver in self.notify if happening in receiver.happenings)
+
+    def receiver(self, url: str) -> Receiver | None:
+        """Return the receiver at an address, if there still is one."""
+        return next((receiver for receiver in self.notify if receiver.url == url), None)
 
     def keeps_tag(self, tag: str) -> bool:
         """Say whether a tag, once set, stays what it is."""

@@ -122,3 +122,42 @@ belonging = Table(
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("folder", String(32), nullable=False),
 )
+
+#: Who did what. Written by the transaction that does it; of pulls and of what was refused, soon after.
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", _ID, primary_key=True, autoincrement=True),
+    Column("at", DateTime(timezone=True), nullable=False, index=True),
+    Column("project", String(255), nullable=False),
+    Column("repository", String(255), nullable=False),
+    Column("happening", String(20), nullable=False),
+    Column("reference", String(128), nullable=False),
+    Column("digest", _DIGEST, nullable=False),
+    Column("account", String(255), nullable=False),
+    Column("address", String(64), nullable=False),
+    Column("result", String(64), nullable=False),
+    Column("weight", Integer, nullable=False),
+    Index("ix_audit_project", "project", "at", "id"),
+)
+
+#: Events on their way to receivers, one row for each receiver. ``held`` is until when an attempt has it for itself.
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("id", _ID, primary_key=True, autoincrement=True),
+    Column("identity", String(40), nullable=False),
+    Column("project", String(255), nullable=False),
+    Column("repository", String(255), nullable=False),
+    Column("receiver", String(1000), nullable=False),
+    Column("event", Text, nullable=False),
+    Column("created", DateTime(timezone=True), nullable=False),
+    Column("state", String(10), nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("due", DateTime(timezone=True), nullable=False),
+    Column("held", DateTime(timezone=True)),
+    Column("answer", String(200), nullable=False),
+    Column("ended", DateTime(timezone=True), index=True),
+    Index("ix_deliveries_turn", "state", "project", "receiver", "repository", "id"),
+    Index("ix_deliveries_project", "project", "id"),
+)

@@ -8,9 +8,14 @@ users:
     projects: {shop: writer, "*": reader}
 projects:
   shop: {public: true, immutableTags: ["v*"], retention: {newest: 10, days: 30, keep: ["v*"]}, untaggedDays: 30}
+  base:
+    auditPulls: 10
+    quotaBytes: 100000000000
+    notify: [{url: "https://ci.example.com/hub", secretFile: ci.secret, events: [push], ca: ci.crt}]
 ```
 
-The file holds no secret, only hashes (Argon2id, RFC 9106). The server takes up a changed file with the next question.
+The file holds no secret, only hashes (Argon2id, RFC 9106) and names of files, which are sought beside it. The server
+takes up a changed file with the next question.
 """
 
 from __future__ import annotations
@@ -33,10 +38,12 @@ import yaml
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from pydantic.alias_generators import to_camel
 
+from haneul.d2hub.happenings import TOLD, Happening
 from haneul.d2hub.model import EVERY_ACTION, Account, Action
+from haneul.d2hub.receivers import Receiver, parse_url
 from haneul.d2hub.rules import ProjectRules, Retention
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import ConflictError, InvalidInputError, NotFoundError, UnavailableError
@@ -52,6 +59,8 @@ _MOST_OF_ONE: Final = 4
 _MOST_WAITING_OF_ONE: Final = 100
 _USER: Final = re.compile(r"[a-z0-9]([-._a-z0-9]{0,62}[a-z0-9])?")
 ALL_PROJECTS: Final = "*"
+#: Each is delivered to beside the others.
+_MOST_RECEIVERS: Final = 10
 
 
 class Role(StrEnum):
@@ -79,10 +88,36 @@ class _User(_Entry):
     projects: dict[str, Role] = {}
 
 
+def _address(text: str) -> str:
+    try:
+        return parse_url(text)
+    except InvalidInputError as error:
+        raise ValueError(error.detail) from error
+
+
+def _told(happening: Happening) -> Happening:
+    if happening not in TOLD:
+        raise ValueError(f"nobody is told of {happening}; of {', '.join(TOLD)}")
+    return happening
+
+
+def _once_each(receivers: list[_Receiver]) -> list[_Receiver]:
+    if len({receiver.url for receiver in receivers}) < len(receivers):
+        raise ValueError("a receiver is named twice")
+    return receivers
+
+
 class _Retention(_Entry):
     newest: Annotated[int, Field(ge=0)] = 0
     days: Annotated[int, Field(ge=0)] = 0
     keep: list[str] = []
+
+
+class _Receiver(_Entry):
+    url: Annotated[str, AfterValidator(_address)]
+    secret_file: Path
+    events: list[Annotated[Happening, AfterValidator(_told)]] = list(TOLD)
+    ca: Path | None = None
 
 
 class _Project(_Entry):
@@ -90,6 +125,9 @@ class _Project(_Entry):
     immutable_tags: list[Annotated[str, StringConstraints(min_length=1)]] = []
     retention: _Retention | None = None
     untagged_days: Annotated[int, Field(ge=0)] | None = None
+    audit_pulls: Annotated[int, Field(ge=0)] = 0
+    quota_bytes: Annotated[int, Field(ge=0)] | None = None
+    notify: Annotated[list[_Receiver], Field(max_length=_MOST_RECEIVERS), AfterValidator(_once_each)] = []
 
 
 class _File(_Entry):
@@ -188,7 +226,20 @@ class FileAccounts:
             return ProjectRules()
         policy = said.retention
         retention = None if policy is None else Retention(policy.newest, policy.days, tuple(policy.keep))
-        return ProjectRules(said.public, tuple(said.immutable_tags), retention, said.untagged_days)
+        return ProjectRules(
+            said.public,
+            tuple(said.immutable_tags),
+            retention,
+            said.untagged_days,
+            said.audit_pulls,
+            tuple(self._receiver(receiver) for receiver in said.notify),
+            said.quota_bytes,
+        )
+
+    def _receiver(self, said: _Receiver) -> Receiver:
+        beside = self._path.parent
+        authority = None if said.ca is None else beside / said.ca
+        return Receiver(said.url, beside / said.secret_file, frozenset(said.events), authority)
 
     def users(self) -> list[dict[str, Any]]:
         """Return everybody, without hashes."""

@@ -9,9 +9,11 @@ from typing import Final
 
 from sqlalchemy import Connection, and_, delete, exists, func, or_, select, update
 
+from haneul.d2hub.adapters.sql_audit import write_down
 from haneul.d2hub.adapters.sql_database import SqlDatabase, reads, writes
 from haneul.d2hub.adapters.sql_metadata import held_repository
 from haneul.d2hub.digests import is_digest
+from haneul.d2hub.happenings import UNKNOWN, AuditEntry, Happening, Origin
 from haneul.d2hub.model import Deletion, Referrer, ReferrersPage, RepositoryEntry, TagEntry, Usage
 from haneul.d2hub.tables import blobs, deleted_tags, links, manifests, references, repositories, tags
 from haneul.kernel.database import aware
@@ -153,14 +155,29 @@ class SqlCatalog:
         return sorted(entries, key=lambda entry: (entry.deleted, entry.tag, entry.digest), reverse=True)
 
     @writes
-    def undelete(self, connection: Connection, repository: str, reference: str, *, now: datetime) -> bool:
+    def undelete(
+        self,
+        connection: Connection,
+        repository: str,
+        reference: str,
+        *,
+        now: datetime,
+        by: str = "",
+        origin: Origin = UNKNOWN,
+    ) -> bool:
         """Bring back a manifest with what it refers to, and the tags that went with it; or one tag."""
         found = held_repository(connection, repository)
         if found is None:
             return False
         if is_digest(reference):
-            return self._manifest_back(connection, found, reference, now)
-        return self._tag_back(connection, found, reference, now)
+            tag, digest = "", reference if self._manifest_back(connection, found, reference, now) else None
+        else:
+            tag, digest = reference, self._tag_back(connection, found, reference, now)
+        if digest is None:
+            return False
+        entry = AuditEntry(now, Happening.UNDELETE, repository, tag, digest, by, origin.address)
+        write_down(connection, [entry], receivers=origin.receivers)
+        return True
 
     @reads
     def usage(self, connection: Connection, projects: Sequence[str] | None = None) -> Sequence[Usage]:
@@ -207,7 +224,8 @@ class SqlCatalog:
             for row in rows
         ]
 
-    def _tag_back(self, connection: Connection, repository: int, tag: str, now: datetime) -> bool:
+    def _tag_back(self, connection: Connection, repository: int, tag: str, now: datetime) -> str | None:
+        """Bring a tag back with what it named; return that, or None if there is nothing to bring back."""
         query = (
             select(deleted_tags)
             .where(deleted_tags.c.repository == repository, deleted_tags.c.name == tag)
@@ -216,7 +234,7 @@ class SqlCatalog:
         )
         entry = connection.execute(query).one_or_none()
         if entry is None:
-            return False
+            return None
         present = select(tags.c.digest).where(tags.c.repository == repository, tags.c.name == tag)
         named = connection.execute(present).scalar_one_or_none()
         if named is not None and named != entry.digest:
@@ -229,7 +247,8 @@ class SqlCatalog:
             values = {"repository": repository, "name": tag, "digest": entry.digest, "updated": now}
             connection.execute(self.database.insert(tags).values(values).on_conflict_do_nothing())
         connection.execute(delete(deleted_tags).where(deleted_tags.c.id == entry.id))
-        return True
+        digest: str = entry.digest
+        return digest
 
     def _manifest_back(self, connection: Connection, repository: int, digest: str, now: datetime) -> bool:
         """Bring a manifest back; True if it was deleted."""

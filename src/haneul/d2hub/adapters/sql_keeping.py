@@ -27,8 +27,10 @@ from sqlalchemy import (
     update,
 )
 
+from haneul.d2hub.adapters.sql_audit import write_down
 from haneul.d2hub.adapters.sql_database import SqlDatabase, reads, writes
 from haneul.d2hub.adapters.sql_metadata import counted, referenced
+from haneul.d2hub.happenings import UNKNOWN, AuditEntry, Happening, Origin
 from haneul.d2hub.model import Collected, StoredBlob
 from haneul.d2hub.tables import blobs, deleted_tags, links, manifests, references, repositories, tags
 from haneul.kernel.errors import ConflictError
@@ -39,6 +41,7 @@ _UNTAGGED: Final = "(untagged)"
 _COLLECTING: Final = int.from_bytes(b"d2hub gc", "big")
 #: In their order: two who lock several never wait for each other.
 _HOLD_REPOSITORIES: Final = select(repositories.c.id).order_by(repositories.c.id).with_for_update(key_share=True)
+_COLLECTION: Final = "(collection)"
 
 
 class SqlKeeping:
@@ -56,24 +59,23 @@ class SqlKeeping:
             yield
 
     async def delete_untagged(
-        self, project: str, *, released_before: datetime, now: datetime, limit: int
+        self, project: str, *, released_before: datetime, now: datetime, limit: int, origin: Origin = UNKNOWN
     ) -> AsyncIterator[Sequence[str]]:
         """Mark manifests as deleted, as if somebody had."""
         mine = manifests.c.repository.in_(select(repositories.c.id).where(repositories.c.project == project))
         unused = _unused(released_before)
         async for rows in self._pages(select(manifests.c.repository, manifests.c.digest).where(mine, unused), limit):
-            yield await self._mark(rows, unused, now)
+            yield await self._mark(rows, unused, now, origin)
 
-    async def purge_deleted(self, *, before: datetime, limit: int) -> int:
+    async def purge_deleted(self, *, before: datetime, now: datetime, limit: int) -> int:
         """Remove manifests with their references; deleted tags that named them go along."""
         noted = select(deleted_tags.c.id).where(deleted_tags.c.deleted < before)
         async for rows in self._pages(noted, limit):
             await self._remove(deleted_tags, [deleted_tags.c.id], rows, deleted_tags.c.deleted < before)
         purged = 0
         purgeable = select(manifests.c.repository, manifests.c.digest).where(_purgeable(before))
-        keys = [manifests.c.repository, manifests.c.digest]
         async for rows in self._pages(purgeable, limit):
-            purged += await self._remove(manifests, keys, rows, _purgeable(before))
+            purged += await self._purge(rows, _purgeable(before), now)
         return purged
 
     async def unlink_unreferenced(self, *, untouched_since: datetime, limit: int) -> AsyncIterator[int]:
@@ -158,19 +160,45 @@ class SqlKeeping:
         return gone
 
     @writes
+    def _purge(
+        self, connection: Connection, rows: Sequence[Row[Any]], purgeable: ColumnElement[bool], now: datetime
+    ) -> int:
+        """Remove manifests for which the condition still holds, and write down which."""
+        gone: list[Row[Any]] = []
+        for row in rows:
+            mine = and_(manifests.c.repository == row.repository, manifests.c.digest == row.digest)
+            if connection.execute(delete(manifests).where(mine, purgeable)).rowcount:
+                gone.append(row)
+        names = _names(connection, gone)
+        write_down(
+            connection,
+            [AuditEntry(now, Happening.PURGE, names[row.repository], "", row.digest, _COLLECTION) for row in gone],
+        )
+        return len(gone)
+
+    @writes
     def _mark(
-        self, connection: Connection, rows: Sequence[Row[Any]], unused: ColumnElement[bool], now: datetime
+        self,
+        connection: Connection,
+        rows: Sequence[Row[Any]],
+        unused: ColumnElement[bool],
+        now: datetime,
+        origin: Origin,
     ) -> Sequence[str]:
         """Mark manifests for which the condition still holds as deleted; return their repositories."""
         self._hold(connection, {row.repository for row in rows})
-        changed: set[int] = set()
+        gone: list[Row[Any]] = []
         for row in rows:
             mine = and_(manifests.c.repository == row.repository, manifests.c.digest == row.digest)
             change = update(manifests).where(mine, unused).values(deleted=now, deleted_by=_UNTAGGED)
             if connection.execute(change).rowcount:
-                changed.add(row.repository)
-        names = select(repositories.c.name).where(repositories.c.id.in_(changed))
-        return connection.execute(names).scalars().all()
+                gone.append(row)
+        names = _names(connection, gone)
+        entries = [
+            AuditEntry(now, Happening.COLLECTION, names[row.repository], "", row.digest, _UNTAGGED) for row in gone
+        ]
+        write_down(connection, entries, receivers=origin.receivers)
+        return list(names.values())
 
     @writes
     def _drop(
@@ -188,6 +216,15 @@ class SqlKeeping:
         if not self.database.one_writes:
             mine = repositories.c.id.in_(chosen)
             connection.execute(_HOLD_REPOSITORIES.where(mine)).all()
+
+
+def _names(connection: Connection, rows: Sequence[Row[Any]]) -> dict[int, str]:
+    """Return the names of the repositories of manifests."""
+    if not rows:
+        return {}
+    numbers = {row.repository for row in rows}
+    query = select(repositories.c.id, repositories.c.name).where(repositories.c.id.in_(numbers))
+    return {row.id: row.name for row in connection.execute(query)}
 
 
 def _typed(values: Sequence[Any], keys: Sequence[ColumnElement[Any]]) -> list[tuple[Any, Any]]:

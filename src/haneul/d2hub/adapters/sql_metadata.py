@@ -19,9 +19,11 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, delete, exists, func, select, update
 
+from haneul.d2hub.adapters.sql_audit import write_down
 from haneul.d2hub.adapters.sql_database import SqlDatabase, reads, writes
 from haneul.d2hub.digests import is_digest
 from haneul.d2hub.errors import ManifestBlobUnknownError, TagImmutableError, UnsupportedError
+from haneul.d2hub.happenings import UNKNOWN, AuditEntry, Happening, Origin
 from haneul.d2hub.model import DeletionOrder, LinkedBlob, ManifestPush, StoredBlob, StoredManifest
 from haneul.d2hub.names import project_of
 from haneul.d2hub.tables import blobs, deleted_tags, links, manifests, references, repositories, tags
@@ -116,7 +118,16 @@ class SqlMetadata:
         return bool(connection.execute(change).rowcount)
 
     @writes
-    def delete_blob(self, connection: Connection, repository: str, digest: str, *, now: datetime) -> bool:
+    def delete_blob(
+        self,
+        connection: Connection,
+        repository: str,
+        digest: str,
+        *,
+        now: datetime,
+        by: str = "",
+        origin: Origin = UNKNOWN,
+    ) -> bool:
         """Mark a link as deleted; content goes with a collection."""
         found = held_repository(connection, repository)
         if found is None:
@@ -126,6 +137,8 @@ class SqlMetadata:
             return False
         if (user := _live_user(connection, found, digest)) is not None:
             raise UnsupportedError(f"the manifest {user} needs the blob {digest}", hint="delete the manifest first")
+        entry = AuditEntry(now, Happening.DELETE, repository, "", digest, by, origin.address)
+        write_down(connection, [entry], receivers=origin.receivers)
         return True
 
     @reads
@@ -162,6 +175,11 @@ class SqlMetadata:
         self._write_manifest(connection, found, change)
         if change.tag:
             self._write_tag(connection, found, change, before)
+        origin = change.origin
+        entry = AuditEntry(
+            change.now, Happening.PUSH, change.repository, change.tag, change.digest, change.by, origin.address
+        )
+        write_down(connection, [entry], receivers=origin.receivers, media_type=change.manifest.media_type)
 
     @writes
     def delete(self, connection: Connection, deletion: DeletionOrder) -> bool:
@@ -170,11 +188,16 @@ class SqlMetadata:
         if found is None:
             return False
         if is_digest(deletion.reference):
-            return _delete_manifest(connection, found, deletion)
-        which = tags.c.name == deletion.reference
-        if (seen := deletion.expected) is not None:
-            which = and_(which, tags.c.digest == seen.digest, tags.c.updated == seen.updated)
-        return _delete_tags(connection, found, which, deletion) > 0
+            digests = _delete_manifest(connection, found, deletion)
+        else:
+            digests = _delete_tag(connection, found, deletion)
+        origin = deletion.origin
+        tag = "" if is_digest(deletion.reference) else deletion.reference
+        happening = origin.happening or Happening.DELETE
+        for digest in digests:
+            entry = AuditEntry(deletion.now, happening, deletion.repository, tag, digest, deletion.by, origin.address)
+            write_down(connection, [entry], receivers=origin.receivers)
+        return bool(digests)
 
     def _repository(self, connection: Connection, name: str, now: datetime) -> int:
         found = _find(connection, name)
@@ -251,8 +274,18 @@ def _without_blob(connection: Connection, repository: int, digests: Sequence[str
     return [digest for digest in digests if digest not in there]
 
 
-def _delete_tags(connection: Connection, repository: int, which: ColumnElement[bool], deletion: DeletionOrder) -> int:
-    """Delete tags and note what they named; return how many. Raises TagImmutableError, which takes all back."""
+def _delete_tag(connection: Connection, repository: int, deletion: DeletionOrder) -> list[str]:
+    """Delete a tag, if it is as expected; return what it named, if it was."""
+    which = tags.c.name == deletion.reference
+    if (seen := deletion.expected) is not None:
+        which = and_(which, tags.c.digest == seen.digest, tags.c.updated == seen.updated)
+    return _delete_tags(connection, repository, which, deletion)
+
+
+def _delete_tags(
+    connection: Connection, repository: int, which: ColumnElement[bool], deletion: DeletionOrder
+) -> list[str]:
+    """Delete tags and note what they named; return that of each. Raises TagImmutableError, which takes all back."""
     gone = delete(tags).where(tags.c.repository == repository, which).returning(tags.c.name, tags.c.digest)
     noted = {"repository": repository, "deleted": deletion.now, "deleted_by": deletion.by}
     rows = [{**noted, "name": row.name, "digest": row.digest} for row in connection.execute(gone)]
@@ -265,7 +298,7 @@ def _delete_tags(connection: Connection, repository: int, which: ColumnElement[b
     if rows:
         connection.execute(deleted_tags.insert(), rows)
         _release(connection, repository, list({row["digest"] for row in rows}), deletion.now)
-    return len(rows)
+    return [row["digest"] for row in rows]
 
 
 def _release(connection: Connection, repository: int, digests: Sequence[str], now: datetime) -> None:
@@ -275,17 +308,17 @@ def _release(connection: Connection, repository: int, digests: Sequence[str], no
         connection.execute(update(manifests).where(here).values(released=now))
 
 
-def _delete_manifest(connection: Connection, repository: int, deletion: DeletionOrder) -> bool:
-    """Mark a manifest as deleted, and delete the tags that name it."""
+def _delete_manifest(connection: Connection, repository: int, deletion: DeletionOrder) -> list[str]:
+    """Mark a manifest as deleted, and delete the tags that name it; return its digest, if it was there."""
     digest = deletion.reference
     mine = and_(manifests.c.repository == repository, manifests.c.digest == digest, manifests.c.deleted.is_(None))
     if connection.execute(select(manifests.c.digest).where(mine)).one_or_none() is None:
-        return False
+        return []
     if (user := _live_user(connection, repository, digest)) is not None:
         raise UnsupportedError(f"the index {user} refers to {digest}", hint="delete the index first")
     _delete_tags(connection, repository, tags.c.digest == digest, deletion)
     connection.execute(update(manifests).where(mine).values(deleted=deletion.now, deleted_by=deletion.by))
-    return True
+    return [digest]
 
 
 def _live_user(connection: Connection, repository: int, target: str) -> str | None:

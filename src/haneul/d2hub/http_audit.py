@@ -1,0 +1,73 @@
+"""Sees requests go by and writes down what the audit record needs of them: pulls, and changes that were refused.
+
+What was done is written by its own transaction. What nobody knows who tried, and what was not there, is not written.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from haneul.d2hub.digests import is_digest
+from haneul.d2hub.errors import NameInvalidError
+from haneul.d2hub.exchange import Reply, Request
+from haneul.d2hub.happenings import Happening
+from haneul.d2hub.http_auth import Doorkeeper
+from haneul.d2hub.journal import Journal
+from haneul.d2hub.names import parse_repository
+from haneul.kernel.errors import HaneulError, NotFoundError, UnauthenticatedError
+
+_CHANGES: Final = {"PUT": Happening.PUSH, "DELETE": Happening.DELETE}
+_DIGEST: Final = "docker-content-digest"
+_LONGEST_REFERENCE: Final = 128
+
+
+class Witness:
+    """Writes requests into a journal."""
+
+    def __init__(self, journal: Journal, door: Doorkeeper) -> None:
+        self._journal, self._door = journal, door
+
+    def answered(self, request: Request, reply: Reply) -> None:
+        """See a request that was answered: a manifest that was sent is a pull."""
+        if request.method == "GET" and reply.status == 200 and "/manifests/" in request.path:
+            found = _manifest(request)
+            if found is not None and (weight := self._journal.weight(found[0])):
+                repository, reference = found
+                tag = "" if is_digest(reference) else reference
+                digest = next((value for name, value in reply.headers if name == _DIGEST), "")
+                self._journal.pulled(repository, tag, digest, by=self._who(request), weight=weight)
+
+    def refused(self, request: Request, error: HaneulError) -> None:
+        """See a request that was refused: of changes of images, who tried is worth to be known."""
+        happening = _CHANGES.get(request.method)
+        if happening is None or isinstance(error, UnauthenticatedError | NotFoundError):
+            return
+        found = _manifest(request)
+        if found is not None and _is_repository(found[0]):
+            repository, reference = found
+            named, digest = ("", reference) if is_digest(reference) else (reference[:_LONGEST_REFERENCE], "")
+            by = self._who(request)
+            self._journal.refused(happening, repository, named, digest, by=by, result=error.code)
+
+    def _who(self, request: Request) -> tuple[str, str]:
+        try:
+            grant = self._door.grant(request)
+        except UnauthenticatedError:
+            grant = None
+        return (grant.account if grant else "", request.address)
+
+
+def _manifest(request: Request) -> tuple[str, str] | None:
+    """Return the repository and reference that a request is for, if it is for a manifest."""
+    match request.segments:
+        case ["v2", *name, "manifests", reference] if name:
+            return "/".join(name), reference
+    return None
+
+
+def _is_repository(text: str) -> bool:
+    try:
+        parse_repository(text)
+    except NameInvalidError:
+        return False
+    return True
