@@ -23,6 +23,7 @@ import socket
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -35,16 +36,21 @@ from haneul import d2hub as d2hub_package
 from haneul.d2hub.adapters.file_accounts import FileAccounts
 from haneul.d2hub.adapters.file_blobs import FileBlobs
 from haneul.d2hub.adapters.granian_server import GranianServer, Listening
+from haneul.d2hub.adapters.http_upstream import HttpUpstream
 from haneul.d2hub.adapters.sql_catalog import SqlCatalog
 from haneul.d2hub.adapters.sql_database import SqlDatabase
 from haneul.d2hub.adapters.sql_keeping import SqlKeeping
 from haneul.d2hub.adapters.sql_metadata import SqlMetadata
+from haneul.d2hub.adapters.sql_mirrors import SqlMirrorRecords
 from haneul.d2hub.application import Application
 from haneul.d2hub.collecting import Collector
 from haneul.d2hub.http import RegistryHttp
 from haneul.d2hub.http_api import ApiHttp
 from haneul.d2hub.http_auth import Doorkeeper
-from haneul.d2hub.metrics import Metrics
+from haneul.d2hub.metrics import Metrics, MirrorCounts
+from haneul.d2hub.mirror_blobs import BlobFetches
+from haneul.d2hub.mirroring import Mirroring
+from haneul.d2hub.mirrors import Mirrors
 from haneul.d2hub.registry import Limits, Registry
 from haneul.d2hub.tables import repositories
 from haneul.d2hub.tokens import Tokens
@@ -137,7 +143,12 @@ async def _opened(settings: HubSettings, clock: Clock) -> AsyncIterator[_Hub]:
         tokens = Tokens(_token_key(settings.data), service="d2hub", clock=clock, life=_TOKEN_SECONDS)
         door = Doorkeeper(tokens, accounts, accounts, url=settings.url)
         collector = Collector(registry, SqlKeeping(database), store, clock=clock)
-        metrics = Metrics()
+        counts = MirrorCounts()
+        metrics = Metrics(counts)
+        records = SqlMirrorRecords(database, metadata)
+        mirrors = Mirrors(accounts, partial(HttpUpstream, clock=clock), clock=clock)
+        fetches = BlobFetches(registry, store, counts=counts, clock=clock)
+        mirroring = Mirroring(registry, mirrors, records, fetches, counts=counts, clock=clock)
 
         async def trouble() -> str:
             try:
@@ -147,9 +158,12 @@ async def _opened(settings: HubSettings, clock: Clock) -> AsyncIterator[_Hub]:
                 return f"the database does not answer: {error}"
             return "" if os.access(settings.data / "uploads", os.W_OK) else "the store cannot be written"
 
-        api = ApiHttp(registry, collector, door, accounts, clock=clock)
-        application = Application(RegistryHttp(registry, door, accounts), api, door, metrics, trouble)
-        yield _Hub(application, collector, metrics)
+        api = ApiHttp(registry, records, collector, door, accounts, clock=clock)
+        application = Application(RegistryHttp(registry, mirroring, door, accounts), api, door, metrics, trouble)
+        try:
+            yield _Hub(application, collector, metrics)
+        finally:
+            await mirroring.end()
     finally:
         store.close()
         database.close()

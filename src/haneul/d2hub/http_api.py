@@ -15,8 +15,8 @@ from haneul.d2hub.errors import ManifestUnknownError, NameUnknownError, RequestI
 from haneul.d2hub.exchange import Reply, Request, json_reply
 from haneul.d2hub.http_auth import CATALOG, MAINTENANCE, Doorkeeper
 from haneul.d2hub.model import Action, Grant, TagEntry
-from haneul.d2hub.names import parse_reference, parse_repository, project_of
-from haneul.d2hub.ports import Accounts
+from haneul.d2hub.names import parse_reference, parse_repository, parse_tag, project_of
+from haneul.d2hub.ports import Accounts, MirrorRecords
 from haneul.d2hub.registry import Registry
 from haneul.d2hub.rules import expired_tags
 from haneul.kernel.clock import Clock
@@ -24,15 +24,23 @@ from haneul.kernel.errors import HaneulError, NotFoundError
 
 _LARGEST_BODY: Final = 64 << 10
 _PAGE: Final = 200
+_LONGEST_NUMBER: Final = 18
 
 
 class ApiHttp:
     """Answers everything below ``/api/v1/``."""
 
     def __init__(
-        self, registry: Registry, collector: Collector, door: Doorkeeper, accounts: Accounts, *, clock: Clock
+        self,
+        registry: Registry,
+        records: MirrorRecords,
+        collector: Collector,
+        door: Doorkeeper,
+        accounts: Accounts,
+        *,
+        clock: Clock,
     ) -> None:
-        self._registry, self._collector, self._door = registry, collector, door
+        self._registry, self._records, self._collector, self._door = registry, records, collector, door
         self._accounts, self._clock = accounts, clock
 
     async def answer(self, request: Request) -> Reply:  # noqa: PLR0911 - one for each endpoint
@@ -44,6 +52,8 @@ class ApiHttp:
                 return await self._tags(request)
             case "GET", ["image"]:
                 return await self._image(request)
+            case "GET", ["history"]:
+                return await self._history(request)
             case "GET", ["deletions"]:
                 return await self._deletions(request)
             case "POST", ["undelete"]:
@@ -99,6 +109,16 @@ class ApiHttp:
             ],
         }
         return json_reply(200, document)
+
+    async def _history(self, request: Request) -> Reply:
+        """Return what a mirrored tag named at its upstream, the latest first."""
+        repository, tag = self._repository(request, Action.PULL), parse_tag(request.parameter("tag"))
+        after = request.parameter("continue")
+        if after and not (after.isascii() and after.isdigit() and len(after) <= _LONGEST_NUMBER):
+            raise RequestInvalidError(f"continue={after[:40]!r} is not what an answer said")
+        found = await self._records.history(repository, tag, before=int(after) if after else None, limit=_PAGE)
+        items = [{"digest": entry.digest, "since": entry.since.isoformat()} for entry in found]
+        return json_reply(200, {"items": items, "continue": str(found[-1].number) if len(found) == _PAGE else ""})
 
     async def _deletions(self, request: Request) -> Reply:
         repository = self._repository(request, Action.DELETE)

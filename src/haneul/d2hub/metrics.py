@@ -10,12 +10,55 @@ from haneul.d2hub.exchange import Reply
 _METHODS: Final = frozenset({"GET", "HEAD", "PUT", "POST", "PATCH", "DELETE"})
 
 
+#: What is counted of mirrors, by project.
+_OF_MIRRORS: Final = {
+    "manifests_fetched": "Manifests that came from upstreams.",
+    "blobs_fetched": "Blobs that came from upstreams.",
+    "tags_moved": "Tags that were seen to name something else at their upstream than before.",
+    "tags_gone": "Tags that upstreams were seen to have no more.",
+    "stale": "Pulls of a tag whose upstream was asked and did not say what it names.",
+}
+
+
+class MirrorCounts:
+    """What mirrors of this process have done since it began."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[tuple[str, str]] = Counter()
+        self._failures: Counter[tuple[str, str]] = Counter()
+        self._received: Counter[str] = Counter()
+
+    def count(self, what: str, project: str) -> None:
+        """Count one of what mirrors do."""
+        self._counts[what, project] += 1
+
+    def failed(self, project: str, code: str) -> None:
+        """Count a request that an upstream did not answer as it should, by the code of the error."""
+        self._failures[project, code] += 1
+
+    def received(self, project: str, count: int) -> None:
+        """Count bytes of blobs."""
+        self._received[project] += count
+
+    def lines(self) -> list[str]:
+        """Return everything for Prometheus; nothing where there are no mirrors."""
+        lines = []
+        for what, words in _OF_MIRRORS.items():
+            values = {project: count for (name, project), count in sorted(self._counts.items()) if name == what}
+            lines += _family(f"d2hub_mirror_{what}_total", words, {f'project="{key}"': n for key, n in values.items()})
+        failures = {f'project="{key}",code="{code}"': n for (key, code), n in sorted(self._failures.items())}
+        lines += _family("d2hub_mirror_failures_total", "Requests that upstreams did not answer well.", failures)
+        received = {f'project="{key}"': count for key, count in sorted(self._received.items())}
+        return lines + _family("d2hub_mirror_received_bytes_total", "Bytes of blobs from upstreams.", received)
+
+
 class Metrics:
     """What this process has done since it began."""
 
     media_type = "text/plain; version=0.0.4; charset=utf-8"
 
-    def __init__(self) -> None:
+    def __init__(self, mirrors: MirrorCounts) -> None:
+        self._mirrors = mirrors
         self._requests: Counter[tuple[str, int]] = Counter()
         self._sent = 0
         self._received = 0
@@ -45,4 +88,12 @@ class Metrics:
             ("d2hub_received_bytes_total", "Bytes of bodies that arrived.", self._received),
         ):
             lines += [f"# HELP {name} {what}", f"# TYPE {name} counter", f"{name} {value}"]
+        lines += self._mirrors.lines()
         return ("\n".join(lines) + "\n").encode()
+
+
+def _family(name: str, what: str, values: dict[str, int]) -> list[str]:
+    if not values:
+        return []
+    head = [f"# HELP {name} {what}", f"# TYPE {name} counter"]
+    return head + [f"{name}{{{labels}}} {count}" for labels, count in values.items()]

@@ -199,7 +199,7 @@ class Registry:
             now=self._clock.now(),
             by=by,
             tag=tag,
-            immutable=bool(tag) and self._keeps(repository, tag),
+            immutable=bool(tag) and self.keeps(repository, tag),
         )
         try:
             await self.metadata.put_manifest(change)
@@ -257,6 +257,10 @@ class Registry:
         """Return the error for too large a manifest."""
         return ManifestTooLargeError(f"a manifest may have {self.limits.manifest_bytes} bytes at most")
 
+    def keeps(self, repository: str, tag: str) -> bool:
+        """Say whether a tag, once set, stays what it is."""
+        return self.rules.rules(project_of(repository)).keeps_tag(tag)
+
     async def _linked(self, repository: str, digest: str) -> LinkedBlob:
         linked = self._links.get(repository, digest)
         if linked is None:
@@ -266,9 +270,6 @@ class Registry:
                 raise _no_blob(repository, digest)
             self._links.put(repository, digest, linked, state=state)
         return linked
-
-    def _keeps(self, repository: str, tag: str) -> bool:
-        return self.rules.rules(project_of(repository)).keeps_tag(tag)
 
     def _changed(self, repository: str) -> None:
         self._manifests.changed(repository)
