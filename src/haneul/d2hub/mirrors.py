@@ -5,6 +5,7 @@ A project is a mirror by its rules; changed rules make another mirror of it.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -48,17 +49,20 @@ class UpstreamMemory:
         now = self._clock.monotonic()
         for failure in (self._rest, self._failures.get(what)):
             if failure is not None and now < failure.until:
-                if isinstance(failure.error, UpstreamError) and failure.error.rest is not None:
-                    failure.error.rest = failure.until - now
-                raise failure.error.with_traceback(None)
+                error = copy.copy(failure.error)
+                if isinstance(error, UpstreamError) and error.rest is not None:
+                    error.rest = failure.until - now
+                raise error
 
     def failed(self, what: str, error: HaneulError, seconds: float) -> None:
         """Remember that something cannot be had; everything, if the upstream is to be left alone."""
         now = self._clock.monotonic()
+        # A copy: what an error remembers of its way holds on to the request.
+        kept = copy.copy(error)
         if isinstance(error, UpstreamError) and error.rest is not None:
-            self._rest = _Failure(now + min(error.rest, LONGEST_REST), error)
+            self._rest = _Failure(now + min(error.rest, LONGEST_REST), kept)
         else:
-            self._failures.put(what, _Failure(now + seconds, error))
+            self._failures.put(what, _Failure(now + seconds, kept))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What stands between a mirror and its upstream in tests: passes everything on, counts it, and misbehaves as it is told."""
+"""What stands between a mirror and its upstream in tests: passes everything on, counts it, misbehaves as it is told."""
 
 from __future__ import annotations
 
@@ -33,10 +33,13 @@ class Exchange(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.between.requests.append(Asked(self.command, self.path, dict(self.headers)))
         misbehave = self.between.misbehave
-        if misbehave is None or not misbehave(self):
+        if self.between.gone:
+            self.close_connection = True
+        elif misbehave is None or not misbehave(self):
             self.pass_on()
 
-    do_HEAD = do_GET
+    def do_HEAD(self) -> None:
+        self.do_GET()
 
     def log_message(self, *_: Any) -> None:
         """Say nothing."""
@@ -94,6 +97,13 @@ class Exchange(BaseHTTPRequestHandler):
         return True
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: Any) -> None:
+        """Say nothing: clients that go away are what tests are about."""
+
+
 class Between:
     """A server of its own port."""
 
@@ -102,8 +112,8 @@ class Between:
         self.requests: list[Asked] = []
         #: Answers a request, or returns False for it to be passed on.
         self.misbehave: Callable[[Exchange], bool] | None = None
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Exchange,), {"between": self}))
-        self._server.daemon_threads = True
+        self.gone = False
+        self._server = _Server(("127.0.0.1", 0), type("Bound", (Exchange,), {"between": self}))
         self.port = self._server.server_address[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
@@ -114,7 +124,8 @@ class Between:
         return sum(asked.method == method and part in asked.path for asked in self.requests)
 
     def stop(self) -> None:
-        """Be gone: nobody listens at the port any more."""
+        """Be gone: nobody listens at the port any more, and connections that are open are of no use."""
+        self.gone = True
         if self._thread.is_alive():
             self._server.shutdown()
             self._thread.join(_SECONDS)

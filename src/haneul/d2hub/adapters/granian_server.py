@@ -123,10 +123,12 @@ async def _stream(transport: Any, content: GrowingContent) -> None:
         try:
             async for part in parts:
                 await transport.send_bytes(part)
-        except HaneulError as error:
-            _log.error("an answer is cut short", code=error.code, detail=error.detail)
         except (RSGIProtocolClosed, RSGIProtocolError):
             _log.info("a client went away")
+        except Exception as error:  # noqa: BLE001, RUF100 - the head was sent: all that can be done is to end
+            _log.error("an answer is cut short", error=str(error), kind=type(error).__name__)
+            # The connection ends with the transport, which must not live on in what an error remembers of its way.
+            error.__traceback__ = None
 
 
 class _RsgiBody:

@@ -64,23 +64,28 @@ class SignIn:
             return made.header
 
     async def _made(self, session: aiohttp.ClientSession, repository: str, challenges: Sequence[str]) -> _Authorization:
-        pair = self._pair()
+        basic = self._basic()
         for challenge in challenges:
             kind, _, rest = challenge.strip().partition(" ")
             if kind.lower() == "bearer":
                 said = {key.lower(): value for key, value in _PARAMETER.findall(rest)}
-                return await self._token(session, repository, said, pair)
-        if pair is not None and any(challenge.lower().startswith("basic") for challenge in challenges):
-            return _Authorization(pair.encode(), float("inf"))
+                return await self._token(session, repository, said, basic)
+        if basic and any(challenge.lower().startswith("basic") for challenge in challenges):
+            return _Authorization(basic, float("inf"))
         raise _refused(self._url, "it asks for credentials, and there are none for it")
 
     async def _token(
-        self, session: aiohttp.ClientSession, repository: str, said: dict[str, str], pair: aiohttp.BasicAuth | None
+        self, session: aiohttp.ClientSession, repository: str, said: dict[str, str], basic: str
     ) -> _Authorization:
         realm = self._realm(said.get("realm", ""))
         query = {"service": said.get("service", ""), "scope": said.get("scope") or f"repository:{repository}:pull"}
         limit = aiohttp.ClientTimeout(total=self._seconds)
-        async with session.get(realm.update_query(query), auth=pair, timeout=limit, allow_redirects=False) as response:
+        async with session.get(
+            realm.update_query(query),
+            headers={"Authorization": basic} if basic else {},
+            timeout=limit,
+            allow_redirects=False,
+        ) as response:
             if response.status in (400, 401, 403):
                 raise _refused(self._url, f"its token service answered {response.status}")
             if response.status == 429:
@@ -108,11 +113,11 @@ class SignIn:
             )
         return realm
 
-    def _pair(self) -> aiohttp.BasicAuth | None:
-        """Read name and secret, anew each time: they may be changed while the registry runs."""
+    def _basic(self) -> str:
+        """Return the header for name and secret, read anew each time: they may change while the registry runs."""
         file = self._credentials
         if file is None:
-            return None
+            return ""
         try:
             if file.stat().st_mode & 0o077:
                 raise _refused(self._url, f"others may read {file}, so it is not used", hint=f"chmod 600 {file}")
@@ -121,7 +126,7 @@ class SignIn:
             raise _refused(self._url, f"{file} cannot be read: {type(error).__name__}") from error
         if not colon:
             raise _refused(self._url, f"{file} is not of the form NAME:SECRET")
-        return aiohttp.BasicAuth(name, secret, encoding="utf-8")
+        return aiohttp.encode_basic_auth(name, secret)
 
 
 async def _document(response: aiohttp.ClientResponse) -> dict[str, Any]:
