@@ -44,6 +44,8 @@ BY_UPSTREAM: Final = "(upstream)"
 _ATTEMPTS: Final = 3
 _BACK_OFF_SECONDS: Final = 0.2
 _TAGS: Final = 100_000
+#: What is the matter if an upstream is still being asked.
+_SLOW: Final = "upstream-slow"
 T = TypeVar("T")
 
 
@@ -121,25 +123,27 @@ class Mirroring:
         if asked is not None and self._clock.monotonic() < asked.until:
             return Pulled(kept, asked.trouble)
         task = self._flights.start((repository, tag), partial(self._refreshed, mirror, repository, tag, kept=kept))
+        hold = min(mirror.rules.negative_seconds, mirror.rules.refresh.total_seconds())
         try:
             async with asyncio.timeout(mirror.rules.patience_seconds):
                 return Pulled(await asyncio.shield(task))
         except TimeoutError:
-            # It goes on, and whoever pulls next may see what comes of it.
-            trouble, hold = "upstream-slow", False
+            # It goes on, and who pulls meanwhile does not wait again; what comes of it takes the place of this.
+            trouble, hold = _SLOW, mirror.rules.timeout_seconds
         except HaneulError as error:
-            trouble, hold = error.code, True
-            gone = isinstance(error, ManifestUnknownError)
-            if gone and await self.records.note(repository, tag, None, now=self._clock.now()):
-                self._counts.count("tags_gone", mirror.project)
-                _log.warning("an upstream has a tag no more; it is served on", repository=repository, tag=tag)
-        if hold:
-            until = self._clock.monotonic() + min(mirror.rules.negative_seconds, mirror.rules.refresh.total_seconds())
-            self._asked.put((repository, tag), _Asked(until, trouble))
+            trouble = error.code
+            if isinstance(error, ManifestUnknownError):
+                await self._note_gone(mirror, repository, tag)
+        if trouble != _SLOW or not task.done():
+            self._asked.put((repository, tag), _Asked(self._clock.monotonic() + hold, trouble))
         self._counts.count("stale", mirror.project)
-        _log.warning("a tag is served as it was; its upstream does not say more", repository=repository, tag=tag,
-                     trouble=trouble)  # fmt: skip
+        _log.warning("a tag is served as it was before", repository=repository, tag=tag, trouble=trouble)
         return Pulled(kept, trouble)
+
+    async def _note_gone(self, mirror: Mirror, repository: str, tag: str) -> None:
+        if await self.records.note(repository, tag, None, now=self._clock.now()):
+            self._counts.count("tags_gone", mirror.project)
+            _log.warning("an upstream has a tag no more", repository=repository, tag=tag, alert=True)
 
     async def _refreshed(
         self, mirror: Mirror, repository: str, tag: str, *, kept: StoredManifest | None = None

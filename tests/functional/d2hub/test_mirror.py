@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -49,11 +50,10 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
 
 
 @pytest.fixture(scope="module")
-def mirror(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
-    with running(tmp_path_factory.mktemp("mirror") / "data", "--plain-http") as hub:
-        hub.user("owner", every="owner")
-        hub.user("admin", admin=True)
-        yield hub
+def mirror(hub: Hub) -> Hub:
+    """Return the hub of all tests, with somebody who may pull from every mirror."""
+    hub.user("puller", every="owner")
+    return hub
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def pushed(origin: Hub, name: str) -> Iterator[Client]:
 def pulls(mirror: Hub, way: Between, name: str) -> Iterator[Client]:
     """Return somebody who pulls the same through a mirror of its own, which always asks and forgets failures."""
     rule(mirror, name, mirror={"url": way.url, "refreshMinutes": 0, "negativeSeconds": 0})
-    with Client(mirror, f"{name}/open/{name}", user="owner") as client:
+    with Client(mirror, f"{name}/open/{name}", user="puller") as client:
         yield client
 
 
@@ -115,8 +115,9 @@ def eventually(true: Callable[[], bool], what: str) -> None:
         time.sleep(0.02)
 
 
-def uploads(hub: Hub) -> int:
-    return sum(path.is_file() for path in (hub.data / "uploads").rglob("*"))
+def uploads(client: Client, hub: Hub) -> int:
+    mark = hashlib.sha256(client.repository.encode()).hexdigest()[:16]
+    return len(list((hub.data / "uploads" / mark).iterdir()))
 
 
 # --- what is fetched, and how often
@@ -135,7 +136,7 @@ def test_an_image_is_pulled_through_once(mirror: Hub, way: Between, pushed: Clie
     assert pulls.get("tags/list").json()["tags"] == ["v1"]
     assert metric(mirror, "d2hub_mirror_blobs_fetched_total", project=name) == 3
     assert metric(mirror, "d2hub_mirror_received_bytes_total", project=name) == len(LARGE) + 5 + 2
-    assert uploads(mirror) == 0
+    assert uploads(pulls, mirror) == 0
 
 
 def test_many_first_pulls_at_once_are_one_fetch(way: Between, pushed: Client, pulls: Client, mirror: Hub) -> None:
@@ -145,7 +146,7 @@ def test_many_first_pulls_at_once_are_one_fetch(way: Between, pushed: Client, pu
     arrived = threading.Barrier(12)
 
     def one(_: int) -> None:
-        with Client(mirror, pulls.repository, user="owner") as client:
+        with Client(mirror, pulls.repository, user="puller") as client:
             arrived.wait(_SECONDS)
             pull(client, made, "v1")
 
@@ -172,7 +173,7 @@ def test_of_an_index_only_what_is_asked_for_is_fetched(
         sha256(index), wanted.digest, sha256(wanted.config), sha256(b"wanted")
     }  # fmt: skip
     # Nobody may push what refers to it in this project either, even when it is no mirror any more.
-    rule(mirror, name, public=True)
+    rule(mirror, name)
     assert codes(pulls.put_manifest("again", index, OCI_INDEX)) == ["MANIFEST_BLOB_UNKNOWN"]
 
 
@@ -186,7 +187,7 @@ def test_the_first_client_reads_along(way: Between, pushed: Client, pulls: Clien
         with pulls.http.stream("GET", path) as first:
             assert first.headers["content-length"] == str(len(LARGE))
             assert next(first.iter_raw(1_000_000)) == LARGE[:1_000_000]
-        with Client(mirror, pulls.repository, user="owner") as second, second.http.stream("GET", path) as answer:
+        with Client(mirror, pulls.repository, user="puller") as second, second.http.stream("GET", path) as answer:
             parts = answer.iter_raw(1_000_000)
             begun = next(parts)
             go_on.set()
@@ -370,7 +371,7 @@ def test_a_blob_that_ends_early_for_good_is_never_whole(
     way.misbehave = lambda it: it.is_of_blob and it.pass_on(most=1_000_000, leave_out=left_out)
     with pytest.raises(httpx2.TransportError):
         pulls.get(f"blobs/{sha256(LARGE)}")
-    eventually(lambda: uploads(mirror) == 0, "what arrived of the blob stays")
+    eventually(lambda: uploads(pulls, mirror) == 0, "what arrived of the blob stays")
     way.misbehave = None
     assert pulls.get(f"blobs/{sha256(LARGE)}").content == LARGE
 
@@ -480,7 +481,7 @@ def test_what_was_pulled_counts_goes_and_comes_again(
     made = image(b"layer")
     pushed.push(made, "v1")
     pull(pulls, made, "v1")
-    with Client(mirror, pulls.repository, user="owner", also=["registry:catalog:*"]) as client:
+    with Client(mirror, pulls.repository, user="puller", also=["registry:catalog:*"]) as client:
         usage = client.http.get("/api/v1/usage", params={"project": name}).json()["items"]
         assert [(entry["manifests"], entry["tags"], entry["blobs"]) for entry in usage] == [(1, 1, 2)]
     assert pulls.delete("manifests/v1").status_code == 202
@@ -518,7 +519,7 @@ def test_credentials_go_to_the_upstream_and_to_nobody_else(origin: Hub, mirror: 
         content = {sha256(blob): blob for blob in (made.config, *made.layers)}
         elsewhere.misbehave = lambda it: it.reply(200, body=content[it.path.rpartition("/")[2]])
         rule(mirror, name, mirror={"url": way.url, "credentialsFile": credentials(mirror, name)})
-        with Client(mirror, f"{name}/closed/{name}", user="owner") as client:
+        with Client(mirror, f"{name}/closed/{name}", user="puller") as client:
             pull(client, made, "v1")
         assert len(elsewhere.requests) == 3
         assert not any("Authorization" in asked.headers for asked in elsewhere.requests)
@@ -532,7 +533,7 @@ def test_wrong_missing_and_readable_credentials(origin: Hub, mirror: Hub, way: B
     file = credentials(mirror, name, "owner:wrong\n")
     entry = {"url": way.url, "credentialsFile": file, "negativeSeconds": 0}
     rule(mirror, name, mirror=entry)
-    with Client(mirror, f"{name}/closed/{name}", user="owner") as client:
+    with Client(mirror, f"{name}/closed/{name}", user="puller") as client:
         said = []
         for prepare in (
             lambda: None,
@@ -563,7 +564,7 @@ def test_basic_authentication(mirror: Hub, way: Between, pushed: Client, name: s
 
     way.misbehave = basic
     rule(mirror, name, mirror={"url": way.url, "credentialsFile": credentials(mirror, name)})
-    with Client(mirror, f"{name}/open/{name}", user="owner") as client:
+    with Client(mirror, f"{name}/open/{name}", user="puller") as client:
         pull(client, made, "v1")
 
 
@@ -578,7 +579,7 @@ def test_who_may_not_pull_makes_nothing_be_fetched(mirror: Hub, way: Between, pu
 
 
 def test_skopeo_copies_through_a_mirror(
-    origin: Hub, mirror: Hub, way: Between, pushed: Client, name: str, tmp_path: Path
+    request: pytest.FixtureRequest, mirror: Hub, way: Between, pushed: Client, name: str, tmp_path: Path
 ) -> None:
     skopeo = shutil.which("skopeo")
     if skopeo is None:
@@ -586,6 +587,7 @@ def test_skopeo_copies_through_a_mirror(
     made = image(b"layer", LARGE)
     pushed.push(made, "v1")
     rule(mirror, name, public=True, mirror={"url": way.url})
+    request.addfinalizer(lambda: rule(mirror, name))
     remote = f"docker://127.0.0.1:{mirror.port}/{name}/open/{name}"
     for turn in ("first", "second"):
         target = tmp_path / turn
@@ -609,7 +611,7 @@ def test_the_history_on_the_command_line(
         pull(pulls, made, "v1")
     shown = []
     for arguments in (
-        ["login", mirror.url, "--user", "owner", "--secret-file", str(secret)],
+        ["login", mirror.url, "--user", "puller", "--secret-file", str(secret)],
         ["history", f"{pulls.repository}:v1", "-o", "json"],
         ["history", f"{pulls.repository}:v1"],
     ):

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import structlog
-from granian._granian import RSGIProtocolClosed, RSGIProtocolError
 from granian.constants import HTTPModes, Interfaces, SSLProtocols
 from granian.http import HTTP1Settings
+from granian.rsgi import ProtocolClosed, ProtocolError
 from granian.server.embed import Server
 
 from haneul.d2hub.errors import BlobUploadInvalidError
@@ -123,7 +123,7 @@ async def _stream(transport: Any, content: GrowingContent) -> None:
         try:
             async for part in parts:
                 await transport.send_bytes(part)
-        except (RSGIProtocolClosed, RSGIProtocolError):
+        except (ProtocolClosed, ProtocolError):
             _log.info("a client went away")
         except Exception as error:  # noqa: BLE001, RUF100 - the head was sent: all that can be done is to end
             _log.error("an answer is cut short", error=str(error), kind=type(error).__name__)
