@@ -100,3 +100,13 @@ def test_a_mirrors_files_lie_beside_the_accounts(tmp_path: Path) -> None:
         tmp_path / "far.secret",
         Path("/etc/ca"),
     )
+
+
+def test_a_mirror_stays_one_when_other_rules_of_its_project_change(tmp_path: Path) -> None:
+    file = tmp_path / "accounts.yaml"
+    file.write_text("projects: {far: {mirror: {url: https://registry.example.com, credentialsFile: far.secret}}}")
+    accounts = FileAccounts(file, clock=VirtualClock(datetime(2026, 11, 24, tzinfo=UTC)))
+    before = accounts.rules("far").mirror
+    assert accounts.set_project("far", public=True).public
+    assert accounts.rules("far").mirror == before
+    assert before is not None

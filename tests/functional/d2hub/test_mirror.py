@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -35,6 +36,7 @@ from tests.functional.d2hub.hub import (
     running,
     sha256,
 )
+from tests.functional.d2hub.test_clients import containerd, run
 
 _SECONDS = 60
 LARGE = b"0123456789abcdef" * 500_000
@@ -597,6 +599,26 @@ def test_skopeo_copies_through_a_mirror(
         assert (target / "manifest.json").read_bytes() == made.manifest
         assert (target / sha256(LARGE).removeprefix("sha256:")).read_bytes() == LARGE
     assert way.count("GET", sha256(LARGE)) == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="containerd needs root")
+def test_containerd_pulls_through_a_mirror_by_the_upstreams_name(
+    mirror: Hub, way: Between, pushed: Client, pulls: Client, name: str, tmp_path: Path
+) -> None:
+    made = image(b"layer", LARGE)
+    pushed.push(made, "v1")
+    hosts = tmp_path / "certs.d" / "registry.example.com"
+    hosts.mkdir(parents=True)
+    (hosts / "hosts.toml").write_text(
+        'server = "https://registry.example.com"\n'
+        f'[host."{mirror.url}/v2/{name}"]\ncapabilities = ["pull", "resolve"]\noverride_path = true\n'
+    )
+    with containerd(tmp_path) as ctr:
+        options = ["--hosts-dir", str(hosts.parent), "--user", f"puller:{SECRET}"]
+        run(*ctr, "content", "fetch", *options, f"registry.example.com/open/{name}:v1")
+        listed = run(*ctr, "content", "list", "--quiet").split()
+        assert {made.digest, sha256(LARGE), sha256(b"layer")} <= set(listed)
+    assert pulls.get("tags/list").json()["tags"] == ["v1"]
 
 
 def test_the_history_on_the_command_line(

@@ -15,7 +15,7 @@ from typing import Any, Final
 import structlog
 from granian.constants import HTTPModes, Interfaces, SSLProtocols
 from granian.http import HTTP1Settings
-from granian.rsgi import ProtocolClosed, ProtocolError
+from granian.rsgi import ProtocolClosed, ProtocolError  # type: ignore[attr-defined]  # public by its documentation
 from granian.server.embed import Server
 
 from haneul.d2hub.errors import BlobUploadInvalidError
