@@ -137,7 +137,7 @@ async def test_secrets_are_sent_nowhere_else_than_over_tls(far: Far, upstream: H
 
 
 async def test_a_redirect_leads_to_tls_or_nowhere(far: Far, upstream: HttpUpstream) -> None:
-    for target in ("http://127.0.0.1:1/blob", "file:///etc/passwd", "https://a:b@127.0.0.1/blob", far.url):
+    for target in ("http://127.0.0.1:1/blob", "file:///etc/passwd", "https://a:b@127.0.0.1/blob", "https://[", far.url):
         far.says(307, Location=target)
         await refusal(blob(upstream), UpstreamWrongError)
     assert all("Authorization" not in request.headers for request in far.requests)

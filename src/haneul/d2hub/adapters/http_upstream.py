@@ -118,8 +118,12 @@ class HttpUpstream:
                 response = await self._redirected(stack, question, await self._signed_in(stack, question))
             except (aiohttp.ClientPayloadError, aiohttp.ClientResponseError) as error:
                 raise self._broken_off(error) from error
-            except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                if isinstance(error, aiohttp.InvalidURL):
+                    raise self._wrong_address() from error
                 raise self._away(error) from error
+            except ValueError as error:
+                raise self._wrong_address() from error
             self._check(response, question)
             yield response
 
@@ -196,6 +200,10 @@ class HttpUpstream:
 
     def _broken_off(self, error: Exception) -> UpstreamError:
         return UpstreamError(f"{self._url} broke off its answer: {type(error).__name__}", hint="pull again")
+
+    def _wrong_address(self) -> UpstreamWrongError:
+        # Which address is not told: it may let who knows it read.
+        return UpstreamWrongError(f"{self._url} sends on to an address that cannot be read")
 
     def _away(self, error: Exception) -> UpstreamError:
         words = "did not answer in time" if isinstance(error, TimeoutError) else f"cannot be reached ({error})"
