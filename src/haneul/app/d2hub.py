@@ -24,6 +24,7 @@ import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -36,11 +37,13 @@ from haneul.d2hub.adapters.file_accounts import FileAccounts
 from haneul.d2hub.adapters.file_blobs import FileBlobs
 from haneul.d2hub.adapters.granian_server import GranianServer, Listening
 from haneul.d2hub.adapters.http_sender import HttpSender
+from haneul.d2hub.adapters.http_upstream import HttpUpstream
 from haneul.d2hub.adapters.sql_audit import SqlAudit
 from haneul.d2hub.adapters.sql_catalog import SqlCatalog
 from haneul.d2hub.adapters.sql_keeping import SqlKeeping
 from haneul.d2hub.adapters.sql_metadata import SqlMetadata
 from haneul.d2hub.adapters.sql_meter import SqlMeter
+from haneul.d2hub.adapters.sql_mirrors import SqlMirrorRecords
 from haneul.d2hub.adapters.sql_outbox import SqlOutbox
 from haneul.d2hub.application import Application
 from haneul.d2hub.collecting import Collector
@@ -52,7 +55,10 @@ from haneul.d2hub.http_audit import Witness
 from haneul.d2hub.http_auth import Doorkeeper
 from haneul.d2hub.http_records import RecordsHttp
 from haneul.d2hub.journal import Journal
-from haneul.d2hub.metrics import Metrics
+from haneul.d2hub.metrics import Metrics, MirrorCounts
+from haneul.d2hub.mirror_blobs import BlobFetches
+from haneul.d2hub.mirroring import Mirroring
+from haneul.d2hub.mirrors import Mirrors
 from haneul.d2hub.quotas import Quotas
 from haneul.d2hub.registry import Limits, Registry
 from haneul.d2hub.tables import repositories
@@ -161,9 +167,13 @@ async def _opened(settings: HubSettings, clock: Clock) -> AsyncIterator[_Hub]:
         journal = Journal(audit, accounts, keep=settings.audit_keep, clock=clock, chance=chance)
         delivering = DeliverySettings(settings.reached_at, settings.retry)
         deliverer = Deliverer(outbox, sender, accounts, delivering, clock=clock, chance=chance)
-        metrics.also(journal.lines)
-        metrics.also(deliverer.lines)
-        metrics.also(quotas.lines)
+        for source in (journal.lines, deliverer.lines, quotas.lines):
+            metrics.also(source)
+        seen, counts = SqlMirrorRecords(database, metadata), MirrorCounts()
+        metrics.also(counts.lines)
+        mirrors = Mirrors(accounts, partial(HttpUpstream, clock=clock), clock=clock)
+        fetches = BlobFetches(registry, store, counts=counts, clock=clock)
+        mirroring = Mirroring(registry, mirrors, seen, fetches, counts=counts, clock=clock)
 
         async def trouble() -> str:
             try:
@@ -174,10 +184,14 @@ async def _opened(settings: HubSettings, clock: Clock) -> AsyncIterator[_Hub]:
             return "" if os.access(settings.data / "uploads", os.W_OK) else "the store cannot be written"
 
         records = RecordsHttp(audit, outbox, door, clock=clock)
-        api = ApiHttp(registry, collector, door, accounts, records, quotas, clock=clock)
+        api = ApiHttp(registry, seen, collector, door, accounts, records, quotas, clock=clock)
         witness = Witness(journal, door)
-        application = Application(RegistryHttp(registry, door, accounts), api, door, metrics, trouble, witness)
-        yield _Hub(application, collector, metrics, listening, journal, deliverer)
+        registry_http = RegistryHttp(registry, mirroring, door, accounts)
+        application = Application(registry_http, api, door, metrics, trouble, witness)
+        try:
+            yield _Hub(application, collector, metrics, listening, journal, deliverer)
+        finally:
+            await mirroring.end()
     finally:
         sender.close()
         store.close()

@@ -118,6 +118,25 @@ def show_image(image: Image, output: Output = Format.TABLE) -> None:
 
 
 @image_app.command()
+def history(image: Image, output: Output = Format.TABLE) -> None:
+    """Show what a mirrored tag named at the registry that it comes from, the latest first.
+
+    Examples:
+
+        haneul image history example/library/web:v1
+    """
+    repository, tag = parse_image(image)
+    with HubContexts.default().client() as client:
+        rows = client.list("history", scope=_scope(repository, "pull"), repository=repository, tag=tag)
+    columns = [
+        Column("DIGEST", lambda row: row["digest"] or "(not there)"),
+        Column("SINCE", lambda row: row["since"]),
+        Column("AGE", lambda row: age(row["since"])),
+    ]
+    show(rows, columns, output)
+
+
+@image_app.command()
 def delete(
     image: Image,
     yes: Annotated[bool, typer.Option("--yes", help="Do it.")] = False,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections.abc import Awaitable, Callable
 from typing import Final
 
 import structlog
 
-from haneul.d2hub.errors import RangeNotSatisfiableError, registry_code
+from haneul.d2hub.errors import RangeNotSatisfiableError, UpstreamError, registry_code
 from haneul.d2hub.exchange import Headers, Reply, Request, json_reply
 from haneul.d2hub.http import VERSION, RegistryHttp
 from haneul.d2hub.http_api import ApiHttp, problem_reply
@@ -52,6 +53,8 @@ class Application:
         except HaneulError as error:
             reply = self._refused(request, error)
             self._witness.refused(request, error)
+            if isinstance(error, UpstreamError) and error.rest is not None:
+                reply.headers.append(("retry-after", str(math.ceil(error.rest))))
         except Exception as error:  # noqa: BLE001, RUF100 - whatever it is, the client gets an answer and we a record
             reply = self._unexpected(request, error)
         reply.headers.append(VERSION)

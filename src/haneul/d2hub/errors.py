@@ -150,6 +150,52 @@ class StorageFullError(UnavailableError):
     registry_code: ClassVar[str] = "UNAVAILABLE"
 
 
+class MirrorReadOnlyError(UnsupportedError):
+    """The project is a mirror of another registry: images come from there, not by pushes."""
+
+    code = "mirror-read-only"
+    title = "A mirror takes no pushes"
+
+
+class UpstreamError(UnavailableError):
+    """The registry that a project mirrors does not answer, or fails, and what was asked for is not here yet.
+
+    ``rest`` is for how many seconds it should not be asked at all; None if that says nothing of other requests.
+    """
+
+    code = "upstream-failed"
+    title = "The mirrored registry failed"
+    http_status = 502
+
+    def __init__(self, detail: str, *, hint: str = "", rest: float | None = None) -> None:
+        super().__init__(detail, hint=hint)
+        self.rest = rest
+
+
+class UpstreamLimitedError(UpstreamError):
+    """The registry that a project mirrors refuses more requests for a while."""
+
+    code = "upstream-limited"
+    title = "The mirrored registry takes no more requests for now"
+    http_status = 429
+
+
+class UpstreamRefusedError(UpstreamError):
+    """The registry that a project mirrors does not let this one pull, by the credentials that it has."""
+
+    code = "upstream-refused"
+    title = "The mirrored registry refuses"
+    http_status = 403
+    registry_code: ClassVar[str] = "DENIED"
+
+
+class UpstreamWrongError(UpstreamError):
+    """The registry that a project mirrors sent something else than was asked for; nothing of it was kept."""
+
+    code = "upstream-wrong"
+    title = "The mirrored registry sent something else"
+
+
 def registry_code(error: HaneulError) -> str:
     """Return the specification's code of an error."""
     own = getattr(error, "registry_code", None)

@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 from urllib.parse import parse_qs, unquote
 
 from haneul.d2hub.errors import BlobUploadInvalidError, RequestInvalidError
-from haneul.d2hub.model import Content
+from haneul.d2hub.model import Content, GrowingContent
 from haneul.kernel.errors import HaneulError
 
 JSON: Final = "application/json"
@@ -103,7 +103,7 @@ class Reply:
 
     status: int
     headers: Headers = field(default_factory=list)
-    content: Content | bytes | None = None
+    content: Content | GrowingContent | bytes | None = None
     part: tuple[int, int] | None = None
 
 

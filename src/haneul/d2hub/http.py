@@ -23,6 +23,7 @@ from haneul.d2hub.errors import (
 from haneul.d2hub.exchange import Headers, Reply, Request, json_reply
 from haneul.d2hub.http_auth import CATALOG, ChallengeError, Doorkeeper
 from haneul.d2hub.manifests import OCI_INDEX
+from haneul.d2hub.mirroring import Mirroring
 from haneul.d2hub.model import Action, Grant
 from haneul.d2hub.names import parse_reference, parse_repository, project_of
 from haneul.d2hub.ports import Accounts
@@ -41,8 +42,8 @@ _LARGEST_PAGE: Final = 10_000
 class RegistryHttp:
     """Answers everything below ``/v2/``."""
 
-    def __init__(self, registry: Registry, door: Doorkeeper, accounts: Accounts) -> None:
-        self._registry, self._door, self._accounts = registry, door, accounts
+    def __init__(self, registry: Registry, mirroring: Mirroring, door: Doorkeeper, accounts: Accounts) -> None:
+        self._registry, self._mirroring, self._door, self._accounts = registry, mirroring, door, accounts
 
     async def answer(self, request: Request) -> Reply:  # noqa: PLR0911 - one for each endpoint
         """Find the endpoint and answer. Raises what is refused."""
@@ -77,13 +78,17 @@ class RegistryHttp:
         match request.method:
             case "GET" | "HEAD":
                 self._door.check(request, repository, Action.PULL)
-                found = await self._registry.manifest(repository, parse_reference(reference))
+                pulled = await self._mirroring.manifest(repository, parse_reference(reference))
+                found = pulled.manifest
                 headers = [("content-type", found.media_type), (_DIGEST, found.digest), ("etag", f'"{found.digest}"')]
+                if pulled.stale:
+                    headers.append(("warning", f'110 d2hub "served as it was before: {pulled.stale}"'))
                 if _is_known(request, found.digest):
                     return Reply(304, headers)
                 return Reply(200, headers, found.content)
             case "PUT":
                 grant = self._door.check(request, repository, Action.PULL, Action.PUSH)
+                self._mirroring.mirrors.refuse_push(repository)
                 content = await request.read(self._registry.limits.manifest_bytes)
                 if content is None:
                     raise self._registry.too_large()
@@ -111,11 +116,12 @@ class RegistryHttp:
             case "GET" | "HEAD":
                 grant = self._door.check(request, repository, Action.PULL)
                 pushes = grant is not None and grant.allows(repository, Action.PUSH)
-                content = await self._registry.blob(repository, digest, relied_on=pushes)
+                asked = request.headers.get("range") if request.method == "GET" else None
+                content = await self._mirroring.blob(repository, digest, relied_on=pushes, whole=asked is not None)
                 headers = [_OCTETS, (_DIGEST, digest), ("etag", f'"{digest}"'), ("accept-ranges", "bytes")]
                 if _is_known(request, digest):
                     return Reply(304, headers)
-                part = _part(request.headers.get("range"), content.size) if request.method == "GET" else None
+                part = _part(asked, content.size)
                 if part is None:
                     return Reply(200, headers, content)
                 headers.append(("content-range", f"bytes {part[0]}-{part[1]}/{content.size}"))
@@ -130,6 +136,7 @@ class RegistryHttp:
         """end-4a, end-4b, end-11."""
         _only(request, "POST")
         grant = self._door.check(request, repository, Action.PULL, Action.PUSH)
+        self._mirroring.mirrors.refuse_push(repository)
         if wanted := request.parameter("mount"):
             digest = str(parse_digest(wanted))
             sources = await self._sources(request, grant, repository, digest)
@@ -145,6 +152,7 @@ class RegistryHttp:
     async def _upload(self, request: Request, repository: str, upload: str) -> Reply:
         """end-5, end-6, end-13, and the cancellation that Docker's specification has."""
         self._door.check(request, repository, Action.PULL, Action.PUSH)
+        self._mirroring.mirrors.refuse_push(repository)
         store = self._registry.store
         match request.method:
             case "GET" | "HEAD":

@@ -17,8 +17,8 @@ from haneul.d2hub.happenings import Happening
 from haneul.d2hub.http_auth import CATALOG, MAINTENANCE, Doorkeeper
 from haneul.d2hub.http_records import RecordsHttp
 from haneul.d2hub.model import Action, Grant, TagEntry
-from haneul.d2hub.names import parse_reference, parse_repository, project_of
-from haneul.d2hub.ports import Accounts
+from haneul.d2hub.names import parse_reference, parse_repository, parse_tag, project_of
+from haneul.d2hub.ports import Accounts, MirrorRecords
 from haneul.d2hub.quotas import Quotas
 from haneul.d2hub.registry import Registry
 from haneul.d2hub.rules import ProjectRules, expired_tags
@@ -27,6 +27,7 @@ from haneul.kernel.errors import HaneulError, NotFoundError
 
 _LARGEST_BODY: Final = 64 << 10
 _PAGE: Final = 200
+_LONGEST_NUMBER: Final = 18
 
 
 class ApiHttp:
@@ -35,6 +36,7 @@ class ApiHttp:
     def __init__(
         self,
         registry: Registry,
+        seen: MirrorRecords,
         collector: Collector,
         door: Doorkeeper,
         accounts: Accounts,
@@ -44,7 +46,7 @@ class ApiHttp:
         clock: Clock,
     ) -> None:
         self._quotas = quotas
-        self._registry, self._collector, self._door = registry, collector, door
+        self._registry, self._seen, self._collector, self._door = registry, seen, collector, door
         self._accounts, self._records, self._clock = accounts, records, clock
 
     async def answer(self, request: Request) -> Reply:  # noqa: PLR0911 - one for each endpoint
@@ -56,6 +58,8 @@ class ApiHttp:
                 return await self._tags(request)
             case "GET", ["image"]:
                 return await self._image(request)
+            case "GET", ["history"]:
+                return await self._history(request)
             case "GET", ["deletions"]:
                 return await self._deletions(request)
             case "POST", ["undelete"]:
@@ -114,6 +118,16 @@ class ApiHttp:
             ],
         }
         return json_reply(200, document)
+
+    async def _history(self, request: Request) -> Reply:
+        """Return what a mirrored tag named at its upstream, the latest first."""
+        repository, tag = self._repository(request, Action.PULL), parse_tag(request.parameter("tag"))
+        after = request.parameter("continue")
+        if after and not (after.isascii() and after.isdigit() and len(after) <= _LONGEST_NUMBER):
+            raise RequestInvalidError(f"continue={after[:40]!r} is not what an answer said")
+        found = await self._seen.history(repository, tag, before=int(after) if after else None, limit=_PAGE)
+        items = [{"digest": entry.digest, "since": entry.since.isoformat()} for entry in found]
+        return json_reply(200, {"items": items, "continue": str(found[-1].number) if len(found) == _PAGE else ""})
 
     async def _deletions(self, request: Request) -> Reply:
         repository = self._repository(request, Action.DELETE)

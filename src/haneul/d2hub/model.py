@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -72,6 +72,14 @@ Content = FileContent | BytesContent
 
 
 @dataclass(frozen=True)
+class GrowingContent:
+    """Bytes that are still arriving; ``parts`` yields them, and raises if their end is not what it should be."""
+
+    size: int
+    parts: Callable[[], AsyncGenerator[bytes, None]]
+
+
+@dataclass(frozen=True)
 class StoredBlob:
     """Content that lies in the store under a key of its own; another copy of the same content has another key."""
 
@@ -114,6 +122,32 @@ class ManifestPush:
     tag: str = ""
     immutable: bool = False
     origin: Origin = UNKNOWN
+
+
+@dataclass(frozen=True)
+class UpstreamManifest:
+    """A manifest as an upstream sent it. ``digest`` is what the upstream says it is, if it does."""
+
+    content: bytes
+    media_type: str
+    digest: str = ""
+
+
+@dataclass(frozen=True)
+class UpstreamBlob:
+    """A blob on its way from an upstream: its whole size, if that is known, and the bytes that are still to come."""
+
+    size: int | None
+    parts: AsyncIterator[bytes]
+
+
+@dataclass(frozen=True)
+class TagChange:
+    """What an upstream's tag was seen to name from a moment on; without a digest, that it was not there any more."""
+
+    number: int
+    digest: str | None
+    since: datetime
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,10 @@ from haneul.d2hub.model import (
     RepositoryEntry,
     StoredBlob,
     StoredManifest,
+    TagChange,
     TagEntry,
+    UpstreamBlob,
+    UpstreamManifest,
     Usage,
 )
 
@@ -75,6 +78,70 @@ class BlobStore(Protocol):
 
     async def abandon(self, uploads: Sequence[tuple[str, str]]) -> int:
         """Remove uploads that :meth:`strays` named, except those that are being written; return how many."""
+        ...
+
+
+class UploadReader(Protocol):
+    """Reads an upload while it grows, and what it was until then after its end, whatever that is."""
+
+    async def read(self, at: int, most: int) -> bytes:
+        """Return bytes from a position on; none if they have not arrived yet."""
+        ...
+
+    def close(self) -> None:
+        """Read no more."""
+        ...
+
+
+class GrowingStore(BlobStore, Protocol):
+    """A store whose uploads can be read while they grow."""
+
+    def follow(self, scope: str, upload: str) -> UploadReader:
+        """Return what reads an upload. Raises BlobUploadUnknownError if it is over."""
+        ...
+
+
+class Upstream(Protocol):
+    """Another registry, which this one mirrors. Names of repositories are its own.
+
+    Errors: ManifestUnknownError or BlobUnknownError if it says that there is no such thing; UpstreamError and what
+    derives from it. Nothing is asked twice here except to sign in.
+    """
+
+    async def tag(self, repository: str, tag: str, *, known: str = "") -> str:
+        """Return the digest that a tag names, or nothing if the upstream does not say; ``known`` is our last one."""
+        ...
+
+    async def manifest(self, repository: str, reference: str, *, most: int) -> UpstreamManifest:
+        """Return a manifest of at most so many bytes, not verified."""
+        ...
+
+    def blob(self, repository: str, digest: str, *, at: int = 0) -> AbstractAsyncContextManager[UpstreamBlob]:
+        """Return a blob from byte ``at`` on, not verified. The bytes raise UpstreamError if they end early."""
+        ...
+
+    async def close(self) -> None:
+        """Let connections end."""
+        ...
+
+
+class MirrorRecords(Protocol):
+    """What is known of mirrored repositories besides what every repository has."""
+
+    async def keep(self, change: ManifestPush) -> bool:
+        """Take an upstream's manifest, and let a tag name it, though not all that it refers to is here yet.
+
+        Until it is pushed whole, no pushed index may refer to it. Notes what the tag names in its history; True if it
+        named something else at the upstream before.
+        """
+        ...
+
+    async def note(self, repository: str, tag: str, digest: str | None, *, now: datetime) -> bool:
+        """Note in a tag's history what the upstream's tag names, or that it has it no more; False if that is known."""
+        ...
+
+    async def history(self, repository: str, tag: str, *, before: int | None = None, limit: int) -> Sequence[TagChange]:
+        """Return what a tag named, the latest first; ``before`` is the number that the page before ended with."""
         ...
 
 

@@ -228,7 +228,7 @@ class Registry:
             now=self._clock.now(),
             by=by,
             tag=tag,
-            immutable=bool(tag) and self._keeps(repository, tag),
+            immutable=bool(tag) and self.keeps(repository, tag),
             origin=self.origin(repository, Happening.PUSH, address),
         )
         try:
@@ -303,6 +303,10 @@ class Registry:
         """Return the error for too large a manifest."""
         return ManifestTooLargeError(f"a manifest may have {self.limits.manifest_bytes} bytes at most")
 
+    def keeps(self, repository: str, tag: str) -> bool:
+        """Say whether a tag, once set, stays what it is."""
+        return self.rules.rules(project_of(repository)).keeps_tag(tag)
+
     async def _linked(self, repository: str, digest: str) -> LinkedBlob:
         linked = self._links.get(repository, digest)
         if linked is None:
@@ -316,9 +320,6 @@ class Registry:
     def _room(self, repository: str, digest: str, size: int) -> AbstractAsyncContextManager[None]:
         """Hold room for content, if there are quotas at all."""
         return contextlib.nullcontext() if self._quotas is None else self._quotas.room(repository, digest, size)
-
-    def _keeps(self, repository: str, tag: str) -> bool:
-        return self.rules.rules(project_of(repository)).keeps_tag(tag)
 
     def _changed(self, repository: str) -> None:
         self._manifests.changed(repository)

@@ -6,6 +6,7 @@ import fnmatch
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Protocol
 
 from haneul.d2hub.happenings import Happening
@@ -20,6 +21,32 @@ class Retention:
     newest: int = 0
     days: int = 0
     keep: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class MirrorRules:
+    """Which registry a project is a mirror of, and how it is asked."""
+
+    url: str
+    #: A file with ``name:secret``, which only its owner can read.
+    credentials_file: Path | None = None
+    #: Certificate authorities to trust besides the machine's.
+    ca_file: Path | None = None
+    #: How long a tag is served before the upstream is asked again.
+    refresh: timedelta = timedelta(minutes=15)
+    #: What stands before names of one part there, such as Docker Hub's ``library``.
+    default_namespace: str = ""
+    #: How long the upstream may be silent.
+    timeout_seconds: float = 15.0
+    #: How long a pull of a tag that is here waits for the upstream's answer.
+    patience_seconds: float = 3.0
+    #: How long it is remembered that the upstream has not got something, or failed to give it.
+    negative_seconds: float = 30.0
+
+    def upstream_name(self, repository: str) -> str:
+        """Return what a repository is called there: without the project; nothing if no name is left."""
+        name = repository.partition("/")[2]
+        return f"{self.default_namespace}/{name}" if name and self.default_namespace and "/" not in name else name
 
 
 @dataclass(frozen=True)
@@ -44,6 +71,9 @@ class ProjectRules:
     def receiver(self, url: str) -> Receiver | None:
         """Return the receiver at an address, if there still is one."""
         return next((receiver for receiver in self.notify if receiver.url == url), None)
+
+    #: Set if the project's images are those of another registry.
+    mirror: MirrorRules | None = None
 
     def keeps_tag(self, tag: str) -> bool:
         """Say whether a tag, once set, stays what it is."""

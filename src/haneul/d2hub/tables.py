@@ -161,3 +161,24 @@ deliveries = Table(
     Index("ix_deliveries_turn", "state", "project", "receiver", "repository", "id"),
     Index("ix_deliveries_project", "project", "id"),
 )
+
+#: Manifests that came from an upstream before all that they refer to. A push of one, whole, takes it out.
+incomplete_manifests = Table(
+    "incomplete_manifests",
+    metadata,
+    Column("repository", _ID, primary_key=True),
+    Column("digest", _DIGEST, primary_key=True),
+    ForeignKeyConstraint(["repository", "digest"], ["manifests.repository", "manifests.digest"], ondelete="CASCADE"),
+)
+
+#: What tags of upstreams were seen to name, since when. By names: it outlives what is kept of a repository.
+upstream_tags = Table(
+    "upstream_tags",
+    metadata,
+    Column("id", _ID, primary_key=True, autoincrement=True),
+    Column("repository", String(255), nullable=False),
+    Column("name", String(128), nullable=False),
+    Column("digest", _DIGEST),
+    Column("since", DateTime(timezone=True), nullable=False),
+    Index("ix_upstream_tags_name", "repository", "name", "id"),
+)

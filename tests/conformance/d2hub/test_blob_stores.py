@@ -20,13 +20,13 @@ from haneul.d2hub.errors import (
     StorageFullError,
 )
 from haneul.d2hub.model import FileContent
-from haneul.d2hub.ports import BlobStore
+from haneul.d2hub.ports import BlobStore, GrowingStore
 
 SCOPE = "shop/web"
 
 
 @pytest.fixture(params=["files", "memory"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> BlobStore:
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> GrowingStore:
     return FileBlobs(tmp_path) if request.param == "files" else MemoryBlobs()
 
 
@@ -157,6 +157,26 @@ async def test_parts_from_two_sides_do_not_mix(store: BlobStore) -> None:
     )
     assert list(results) == [20, 40]
     await store.finish(SCOPE, upload, digest(b"a" * 20 + b"b" * 20))
+
+
+async def test_an_upload_is_read_while_it_grows_and_after_its_end(store: GrowingStore) -> None:
+    with pytest.raises(BlobUploadUnknownError):
+        store.follow(SCOPE, "0" * 32)
+    upload = await store.begin(SCOPE)
+    with pytest.raises(BlobUploadUnknownError):
+        store.follow("shop/other", upload)
+    reader, other = store.follow(SCOPE, upload), store.follow(SCOPE, upload)
+    assert await reader.read(0, 10) == b""
+    data = b"0123456789" * 200_000
+    await store.append(SCOPE, upload, parts(data))
+    assert await reader.read(0, 10) == b"0123456789"
+    assert await reader.read(1_999_995, 100) == b"56789"
+    assert await reader.read(2_000_000, 100) == b""
+    reader.close()
+    stored = await store.finish(SCOPE, upload, digest(data))
+    await store.remove([stored.key])
+    assert await other.read(0, len(data)) == data
+    other.close()
 
 
 async def test_a_full_disk_takes_nothing_of_a_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,16 +1,13 @@
-"""What is promised of audit record and outbox, asked of SQLite's file."""
+"""What is promised of audit record and outbox, asked of SQLite's file and of PostgreSQL."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection, event
 
-from haneul.app.d2hub import migrated
 from haneul.d2hub.adapters.sql_audit import SqlAudit
 from haneul.d2hub.adapters.sql_catalog import SqlCatalog
 from haneul.d2hub.adapters.sql_database import SqlDatabase
@@ -24,21 +21,12 @@ from haneul.d2hub.happenings import AuditEntry, Happening, Origin
 from haneul.d2hub.manifests import OCI_MANIFEST, parse_manifest
 from haneul.d2hub.model import DeletionOrder, ManifestPush, StoredBlob
 from haneul.d2hub.record_ports import Span
-from haneul.kernel.database import open_blocking_database
 from haneul.kernel.errors import InvalidInputError
 
 NOW = datetime(2026, 11, 24, 9, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 ORIGIN = Origin("192.0.2.7", ("https://a/", "https://b/"))
 CONFIG = b"{}"
-
-
-@pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[SqlDatabase]:
-    await migrated(f"sqlite+aiosqlite:///{tmp_path}/hub.db")
-    database = SqlDatabase(open_blocking_database(f"sqlite:///{tmp_path}/hub.db"))
-    yield database
-    database.close()
 
 
 @pytest.fixture

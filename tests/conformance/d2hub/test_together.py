@@ -166,7 +166,7 @@ async def test_what_is_brought_back_is_whole(processes: tuple[Process, Process])
     await one.metadata.put_manifest(outer)
     for digest in (outer.digest, made.digest):
         await one.metadata.delete(DeletionOrder("shop/web", digest, NOW, "x"))
-    purging = other.keeping.purge_deleted(before=LATER, limit=9)
+    purging = other.keeping.purge_deleted(before=LATER, now=LATER, limit=9)
     back = await meeting(one, one.catalog.undelete, "shop/web", outer.digest, now=LATER, other=purging)
     assert back == (True, 0)
     await removed(other.keeping.unlink_unreferenced(untouched_since=LATER + HOUR, limit=9))

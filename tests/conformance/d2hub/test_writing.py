@@ -120,7 +120,8 @@ async def test_pieces_that_wait_for_each_other_are_both_done(server: SqlDatabase
         return work
 
     await asyncio.gather(server.write(locking("a", "b")), server.write(locking("b", "a")))
-    assert len(tried) == 3
+    # The database ends one of them, or both.
+    assert len(tried) in (3, 4)
     assert await names(server) == ["a", "b", "by a", "by b"]
 
 

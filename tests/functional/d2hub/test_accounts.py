@@ -64,3 +64,49 @@ def test_a_changed_file_keeps_its_owner_and_group(accounts: FileAccounts, tmp_pa
     accounts.set_secret("alice", "another")
     found = path.stat()
     assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (*wanted, 0o600)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "{}",
+        "{url: ftp://registry.example.com}",
+        "{url: registry.example.com}",
+        "{url: 'https://alice:secret@registry.example.com'}",
+        "{url: https://registry.example.com/team}",
+        "{url: https://registry.example.com, password: secret}",
+        "{url: http://registry.example.com, credentialsFile: secret}",
+        "{url: https://registry.example.com, refreshMinutes: -1}",
+        "{url: https://registry.example.com, refreshMinutes: .inf}",
+        "{url: https://registry.example.com, defaultNamespace: a/b}",
+    ],
+)
+def test_mirrors_that_cannot_be(tmp_path: Path, entry: str) -> None:
+    file = tmp_path / "accounts.yaml"
+    file.write_text(f"projects: {{far: {{mirror: {entry}}}}}")
+    with pytest.raises(InvalidInputError):
+        FileAccounts(file, clock=VirtualClock(datetime(2026, 11, 24, tzinfo=UTC))).rules("far")
+
+
+def test_a_mirrors_files_lie_beside_the_accounts(tmp_path: Path) -> None:
+    file = tmp_path / "accounts.yaml"
+    file.write_text(
+        "projects: {far: {mirror: {url: https://registry.example.com/, credentialsFile: far.secret, caFile: /etc/ca}}}"
+    )
+    mirror = FileAccounts(file, clock=VirtualClock(datetime(2026, 11, 24, tzinfo=UTC))).rules("far").mirror
+    assert mirror is not None
+    assert (mirror.url, mirror.credentials_file, mirror.ca_file) == (
+        "https://registry.example.com",
+        tmp_path / "far.secret",
+        Path("/etc/ca"),
+    )
+
+
+def test_a_mirror_stays_one_when_other_rules_of_its_project_change(tmp_path: Path) -> None:
+    file = tmp_path / "accounts.yaml"
+    file.write_text("projects: {far: {mirror: {url: https://registry.example.com, credentialsFile: far.secret}}}")
+    accounts = FileAccounts(file, clock=VirtualClock(datetime(2026, 11, 24, tzinfo=UTC)))
+    before = accounts.rules("far").mirror
+    assert accounts.set_project("far", public=True).public
+    assert accounts.rules("far").mirror == before
+    assert before is not None

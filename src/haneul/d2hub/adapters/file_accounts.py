@@ -12,10 +12,11 @@ projects:
     auditPulls: 10
     quotaBytes: 100000000000
     notify: [{url: "https://ci.example.com/hub", secretFile: ci.secret, events: [push], ca: ci.crt}]
+  example: {mirror: {url: "https://registry.example.com", credentialsFile: example.secret, refreshMinutes: 15}}
 ```
 
-The file holds no secret, only hashes (Argon2id, RFC 9106) and names of files, which are sought beside it. The server
-takes up a changed file with the next question.
+The file holds no secret, only hashes (Argon2id, RFC 9106) and names of files, which are sought beside it unless their
+paths are absolute. The server takes up a changed file with the next question.
 """
 
 from __future__ import annotations
@@ -29,22 +30,32 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final
+from urllib.parse import urlsplit
 
 import structlog
 import yaml
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from filelock import FileLock, Timeout
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 
 from haneul.d2hub.happenings import TOLD, Happening
 from haneul.d2hub.model import EVERY_ACTION, Account, Action
 from haneul.d2hub.receivers import Receiver, parse_url
-from haneul.d2hub.rules import ProjectRules, Retention
+from haneul.d2hub.rules import MirrorRules, ProjectRules, Retention
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import ConflictError, InvalidInputError, NotFoundError, UnavailableError
 from haneul.kernel.files import write_atomically
@@ -76,6 +87,21 @@ _ALLOWED: Final[Mapping[Role, frozenset[Action]]] = {
     Role.WRITER: frozenset({Action.PULL, Action.PUSH}),
     Role.OWNER: EVERY_ACTION,
 }
+
+
+def _upstream_url(text: str) -> str:
+    """Return a registry's address: scheme, host and port. Raises ValueError."""
+    parts = urlsplit(text)
+    more = parts.path.strip("/") or parts.query or parts.fragment or parts.username or parts.password
+    if parts.scheme not in ("https", "http") or not parts.hostname or more:
+        raise ValueError("a mirror's url is https:// and a host, with a port if need be, and nothing more")
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _is_private(url: str) -> bool:
+    """Say whether what is sent to an address can be read by nobody else."""
+    parts = urlsplit(url)
+    return parts.scheme == "https" or parts.hostname in ("localhost", "127.0.0.1", "::1")
 
 
 class _Entry(BaseModel):
@@ -120,6 +146,23 @@ class _Receiver(_Entry):
     ca: Path | None = None
 
 
+class _Mirror(_Entry):
+    url: Annotated[str, AfterValidator(_upstream_url)]
+    credentials_file: Path | None = None
+    ca_file: Path | None = None
+    refresh_minutes: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 15.0
+    default_namespace: Annotated[str, StringConstraints(pattern=r"^([a-z0-9]+([._-]+[a-z0-9]+)*)?$")] = ""
+    timeout_seconds: Annotated[float, Field(gt=0, le=600)] = 15.0
+    patience_seconds: Annotated[float, Field(gt=0, le=600)] = 3.0
+    negative_seconds: Annotated[float, Field(ge=0, le=3600)] = 30.0
+
+    @model_validator(mode="after")
+    def _no_secret_in_the_open(self) -> _Mirror:
+        if self.credentials_file is not None and not _is_private(self.url):
+            raise ValueError("credentials would be sent in the open: the url is http, and not of this machine")
+        return self
+
+
 class _Project(_Entry):
     public: bool = False
     immutable_tags: list[Annotated[str, StringConstraints(min_length=1)]] = []
@@ -128,6 +171,7 @@ class _Project(_Entry):
     audit_pulls: Annotated[int, Field(ge=0)] = 0
     quota_bytes: Annotated[int, Field(ge=0)] | None = None
     notify: Annotated[list[_Receiver], Field(max_length=_MOST_RECEIVERS), AfterValidator(_once_each)] = []
+    mirror: _Mirror | None = None
 
 
 class _File(_Entry):
@@ -141,6 +185,8 @@ class _Read:
 
     mark: tuple[int, int, int] | None = None
     content: _File = field(default_factory=_File)
+    #: Rules of projects that were asked for; every pull asks.
+    rules: dict[str, ProjectRules] = field(default_factory=dict)
 
 
 @dataclass
@@ -224,7 +270,13 @@ class FileAccounts:
         said = self._content().projects.get(project)
         if said is None:
             return ProjectRules()
-        policy = said.retention
+        known = self._read.rules.get(project)
+        if known is None:
+            known = self._read.rules[project] = self._made(said)
+        return known
+
+    def _made(self, said: _Project) -> ProjectRules:
+        policy, mirror = said.retention, said.mirror
         retention = None if policy is None else Retention(policy.newest, policy.days, tuple(policy.keep))
         return ProjectRules(
             said.public,
@@ -234,12 +286,26 @@ class FileAccounts:
             said.audit_pulls,
             tuple(self._receiver(receiver) for receiver in said.notify),
             said.quota_bytes,
+            None if mirror is None else self._mirror(mirror),
         )
 
     def _receiver(self, said: _Receiver) -> Receiver:
         beside = self._path.parent
         authority = None if said.ca is None else beside / said.ca
         return Receiver(said.url, beside / said.secret_file, frozenset(said.events), authority)
+
+    def _mirror(self, said: _Mirror) -> MirrorRules:
+        beside = self._path.parent
+        return MirrorRules(
+            said.url,
+            None if said.credentials_file is None else beside / said.credentials_file,
+            None if said.ca_file is None else beside / said.ca_file,
+            timedelta(minutes=said.refresh_minutes),
+            said.default_namespace,
+            said.timeout_seconds,
+            said.patience_seconds,
+            said.negative_seconds,
+        )
 
     def users(self) -> list[dict[str, Any]]:
         """Return everybody, without hashes."""

@@ -204,6 +204,14 @@ class FileBlobs:
             session = self._sessions.setdefault((mark, upload), _Session(hashed=0))
         return path, session
 
+    def follow(self, scope: str, upload: str) -> FileReader:
+        """Open the upload's file, which can be read on after it got another name or none."""
+        path = self._uploads / _mark(scope) / upload
+        try:
+            return FileReader(os.open(path, os.O_RDONLY), self._threads)
+        except FileNotFoundError as error:
+            raise unknown_upload(upload) from error
+
     async def _in_thread(self, work: Callable[[], _T]) -> _T:
         future = asyncio.get_running_loop().run_in_executor(self._threads, work)
         try:
@@ -216,6 +224,32 @@ class FileBlobs:
             return future.result()
         except OSError as error:
             raise _translated(error) from error
+
+
+class FileReader:
+    """Reads a file that grows."""
+
+    def __init__(self, descriptor: int, threads: ThreadPoolExecutor) -> None:
+        self._descriptor, self._threads = descriptor, threads
+        self._reading: asyncio.Future[bytes] | None = None
+
+    async def read(self, at: int, most: int) -> bytes:
+        """Read what is there, in a thread if that is much."""
+        there = min(os.fstat(self._descriptor).st_size - at, most)
+        if there <= 0:
+            return b""
+        if there <= _INLINE:
+            return os.pread(self._descriptor, there, at)
+        loop = asyncio.get_running_loop()
+        self._reading = loop.run_in_executor(self._threads, os.pread, self._descriptor, there, at)
+        return await self._reading
+
+    def close(self) -> None:
+        """Close the file, after a read that nobody waits for any more."""
+        if self._reading is None or self._reading.done():
+            os.close(self._descriptor)
+        else:
+            self._reading.add_done_callback(lambda _: os.close(self._descriptor))
 
 
 class _Writer:

@@ -6,6 +6,7 @@ One process, one event loop: the server runs inside ours, so there is nothing le
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +15,12 @@ from typing import Any, Final
 import structlog
 from granian.constants import HTTPModes, Interfaces, SSLProtocols
 from granian.http import HTTP1Settings
+from granian.rsgi import ProtocolClosed, ProtocolError  # type: ignore[attr-defined]  # public by its documentation
 from granian.server.embed import Server
 
 from haneul.d2hub.errors import BlobUploadInvalidError
 from haneul.d2hub.exchange import Reply, Request, SlowClientError
-from haneul.d2hub.model import BytesContent, FileContent
+from haneul.d2hub.model import BytesContent, FileContent, GrowingContent
 from haneul.kernel.errors import HaneulError
 
 _log = structlog.get_logger(__name__)
@@ -85,21 +87,23 @@ class GranianServer:
             # HTTP/2 has no header of that name; HTTP/1.1's request line seldom has an authority.
             scope.authority or headers.get("host") or "",
         )
-        _send(protocol, scope.method == "HEAD", await self._answer(request))
+        await _send(protocol, scope.method == "HEAD", await self._answer(request))
 
 
-def _send(protocol: Any, head: bool, reply: Reply) -> None:
+async def _send(protocol: Any, head: bool, reply: Reply) -> None:
     content, headers = reply.content, reply.headers
     if content is None:
         protocol.response_empty(reply.status, headers)
         return
     data = content.data if isinstance(content, BytesContent) else content
-    size = data.size if isinstance(data, FileContent) else len(data)
+    size = len(data) if isinstance(data, bytes) else data.size
     if reply.part is not None:
         size = reply.part[1] - reply.part[0] + 1
     headers.append(("content-length", str(size)))
     if head:
         protocol.response_empty(reply.status, headers)
+    elif isinstance(data, GrowingContent):
+        await _stream(protocol.response_stream(reply.status, headers), data)
     elif not isinstance(data, FileContent):
         if reply.part is not None:
             data = data[reply.part[0] : reply.part[1] + 1]
@@ -108,6 +112,23 @@ def _send(protocol: Any, head: bool, reply: Reply) -> None:
         protocol.response_file_range(reply.status, headers, str(data.path), reply.part[0], reply.part[1] + 1)
     else:
         protocol.response_file(reply.status, headers, str(data.path))
+
+
+async def _stream(transport: Any, content: GrowingContent) -> None:
+    """Send bytes as they arrive. Where their end cannot be sent, the connection ends before the length that was said.
+
+    The server ends it when nothing more is sent, so the client sees that something is missing.
+    """
+    async with contextlib.aclosing(content.parts()) as parts:
+        try:
+            async for part in parts:
+                await transport.send_bytes(part)
+        except (ProtocolClosed, ProtocolError):
+            _log.info("a client went away")
+        except Exception as error:  # noqa: BLE001, RUF100 - the head was sent: all that can be done is to end
+            _log.error("an answer is cut short", error=str(error), kind=type(error).__name__)
+            # The connection ends with the transport, which must not live on in what an error remembers of its way.
+            error.__traceback__ = None
 
 
 class _RsgiBody:

@@ -12,6 +12,20 @@ from haneul.d2hub.errors import BlobUploadUnknownError, DigestInvalidError, Rang
 from haneul.d2hub.model import BytesContent, StoredBlob
 
 
+class MemoryReader:
+    """Reads bytes that grow."""
+
+    def __init__(self, held: bytearray) -> None:
+        self._held = held
+
+    async def read(self, at: int, most: int) -> bytes:
+        """Return what is there."""
+        return bytes(self._held[at : at + most])
+
+    def close(self) -> None:
+        """Do nothing: memory goes by itself."""
+
+
 class MemoryBlobs:
     """A store that is gone with its process."""
 
@@ -92,6 +106,10 @@ class MemoryBlobs:
             self._turns.pop(upload, None)
             self._changed.pop(upload, None)
         return len(idle)
+
+    def follow(self, scope: str, upload: str) -> MemoryReader:
+        """Read the same bytes that the upload grows in."""
+        return MemoryReader(self._held(scope, upload))
 
     def _held(self, scope: str, upload: str) -> bytearray:
         try:

@@ -26,7 +26,16 @@ from haneul.d2hub.errors import ManifestBlobUnknownError, TagImmutableError, Uns
 from haneul.d2hub.happenings import UNKNOWN, AuditEntry, Happening, Origin
 from haneul.d2hub.model import DeletionOrder, LinkedBlob, ManifestPush, StoredBlob, StoredManifest
 from haneul.d2hub.names import project_of
-from haneul.d2hub.tables import blobs, deleted_tags, links, manifests, references, repositories, tags
+from haneul.d2hub.tables import (
+    blobs,
+    deleted_tags,
+    incomplete_manifests,
+    links,
+    manifests,
+    references,
+    repositories,
+    tags,
+)
 from haneul.kernel.database import aware
 
 #: Values in one statement; SQLite takes 32,766, PostgreSQL's protocol 65,535.
@@ -44,6 +53,10 @@ _SOME: Final = and_(
 )
 _HOLD: Final = update(links).where(_SOME)
 _HELD: Final = select(links.c.digest).where(_SOME)
+_COMPLETE: Final = delete(incomplete_manifests).where(
+    incomplete_manifests.c.repository == bindparam("of_repository"),
+    incomplete_manifests.c.digest == bindparam("of_digest"),
+)
 
 
 class SqlMetadata:
@@ -160,6 +173,10 @@ class SqlMetadata:
     @writes
     def put_manifest(self, connection: Connection, change: ManifestPush) -> None:
         """Check that everything is there, hold it, and write the manifest and its tag."""
+        self.take(connection, change)
+
+    def take(self, connection: Connection, change: ManifestPush, *, incomplete: bool = False) -> None:
+        """Write a manifest in a transaction of the caller's; ``incomplete`` takes one whose parts are not all here."""
         found = held_repository(connection, change.repository)
         if found is None:
             self._repository(connection, change.repository, change.now)
@@ -171,8 +188,18 @@ class SqlMetadata:
             raise TagImmutableError(
                 f"{change.repository}:{change.tag} names {before} and stays so", hint="push under another tag"
             )
-        _hold_references(connection, found, change)
+        missing = _hold_references(connection, found, change)
+        if missing and not incomplete:
+            raise ManifestBlobUnknownError(
+                f"{change.repository} does not have {', '.join(missing[:10])}",
+                hint="push what a manifest refers to before the manifest",
+            )
         self._write_manifest(connection, found, change)
+        if missing:
+            values = {"repository": found, "digest": change.digest}
+            connection.execute(self.database.insert(incomplete_manifests).values(values).on_conflict_do_nothing())
+        else:
+            connection.execute(_COMPLETE, {"of_repository": found, "of_digest": change.digest})
         if change.tag:
             self._write_tag(connection, found, change, before)
         origin = change.origin
@@ -243,8 +270,8 @@ class SqlMetadata:
         connection.execute(self._set_tag, values)
 
 
-def _hold_references(connection: Connection, repository: int, change: ManifestPush) -> None:
-    """Make sure that everything a manifest refers to is there and stays. Raises ManifestBlobUnknownError."""
+def _hold_references(connection: Connection, repository: int, change: ManifestPush) -> list[str]:
+    """Make sure that everything a manifest refers to stays; return what is not there, or not with all its parts."""
     missing: list[str] = []
     for part in _parts(change.manifest.blobs):
         missing += _without_blob(connection, repository, part, change.now)
@@ -252,15 +279,17 @@ def _hold_references(connection: Connection, repository: int, change: ManifestPu
         connection.execute(_HOLD, {"of_repository": repository, "digests": part, "touched": change.now})
     for part in _parts(change.manifest.manifests):
         children = select(manifests.c.digest).where(
-            manifests.c.repository == repository, manifests.c.digest.in_(part), manifests.c.deleted.is_(None)
+            manifests.c.repository == repository,
+            manifests.c.digest.in_(part),
+            manifests.c.deleted.is_(None),
+            ~exists().where(
+                incomplete_manifests.c.repository == manifests.c.repository,
+                incomplete_manifests.c.digest == manifests.c.digest,
+            ),
         )
         there = set(connection.execute(children).scalars())
         missing += _without_blob(connection, repository, [one for one in part if one not in there], change.now)
-    if missing:
-        raise ManifestBlobUnknownError(
-            f"{change.repository} does not have {', '.join(missing[:10])}",
-            hint="push what a manifest refers to before the manifest",
-        )
+    return missing
 
 
 def _without_blob(connection: Connection, repository: int, digests: Sequence[str], now: datetime) -> list[str]:

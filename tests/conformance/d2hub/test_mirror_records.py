@@ -1,0 +1,98 @@
+"""What is promised of mirrored manifests and of the history of upstreams' tags."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from haneul.d2hub.adapters.sql_catalog import SqlCatalog
+from haneul.d2hub.adapters.sql_database import SqlDatabase
+from haneul.d2hub.adapters.sql_keeping import SqlKeeping
+from haneul.d2hub.adapters.sql_metadata import SqlMetadata
+from haneul.d2hub.adapters.sql_mirrors import SqlMirrorRecords
+from haneul.d2hub.errors import ManifestBlobUnknownError
+from haneul.d2hub.model import DeletionOrder
+from tests.conformance.d2hub.test_metadata import HOUR, NOW, blob, change, collect, index
+
+DAY = timedelta(days=1)
+
+
+@pytest.fixture
+def metadata(database: SqlDatabase) -> SqlMetadata:
+    return SqlMetadata(database)
+
+
+@pytest.fixture
+def records(database: SqlDatabase, metadata: SqlMetadata) -> SqlMirrorRecords:
+    return SqlMirrorRecords(database, metadata)
+
+
+async def test_a_mirrored_manifest_is_kept_before_its_blobs(metadata: SqlMetadata, records: SqlMirrorRecords) -> None:
+    mirrored = change("far/web", blob("config"), blob("layer"), tag="v1")
+    await records.keep(mirrored)
+    found = await metadata.manifest("far/web", "v1")
+    assert found is not None
+    assert found.content == mirrored.content
+    assert await metadata.blob("far/web", blob("layer").digest) is None
+
+
+async def test_what_is_pushed_still_needs_everything(metadata: SqlMetadata, records: SqlMirrorRecords) -> None:
+    mirrored = change("far/web", blob("config"), blob("layer"))
+    await records.keep(mirrored)
+    with pytest.raises(ManifestBlobUnknownError):
+        await metadata.put_manifest(mirrored)
+    with pytest.raises(ManifestBlobUnknownError):
+        await metadata.put_manifest(index("far/web", mirrored))
+    for one in (blob("config"), blob("layer")):
+        await metadata.link_blob("far/web", one, now=NOW)
+    await metadata.put_manifest(mirrored)
+    await metadata.put_manifest(index("far/web", mirrored))
+
+
+async def test_a_mirrored_manifest_with_all_its_parts_is_like_any_other(
+    metadata: SqlMetadata, records: SqlMirrorRecords
+) -> None:
+    mirrored = change("far/web", blob("config"))
+    await metadata.link_blob("far/web", blob("config"), now=NOW)
+    await records.keep(mirrored)
+    await metadata.put_manifest(index("far/web", mirrored))
+
+
+async def test_blobs_that_come_later_stay_as_long_as_the_manifest(
+    metadata: SqlMetadata, records: SqlMirrorRecords, database: SqlDatabase
+) -> None:
+    keeping = SqlKeeping(database)
+    mirrored = change("far/web", blob("config"), blob("layer"), tag="v1")
+    await records.keep(mirrored)
+    await metadata.link_blob("far/web", blob("layer"), now=NOW)
+    assert await collect(keeping, at=NOW + DAY) == set()
+    await metadata.delete(DeletionOrder("far/web", mirrored.digest, NOW + DAY, "owner"))
+    assert await collect(keeping, at=NOW + DAY + 3 * HOUR) == {blob("layer").key}
+    assert await metadata.manifest("far/web", mirrored.digest) is None
+    # What the upstream's tag named is known on, though nothing of the repository is left.
+    assert len(await records.history("far/web", "v1", limit=10)) == 1
+
+
+async def test_a_tag_that_moves(metadata: SqlMetadata, records: SqlMirrorRecords, database: SqlDatabase) -> None:
+    older, newer = change("far/web", blob("older"), tag="v1"), change("far/web", blob("newer"), tag="v1")
+    assert not await records.keep(older)
+    assert not await records.keep(replace(older, now=NOW + HOUR))
+    assert await records.keep(replace(newer, now=NOW + 2 * HOUR))
+    assert await records.note("far/web", "v1", None, now=NOW + 3 * HOUR)
+    assert not await records.note("far/web", "v1", None, now=NOW + 4 * HOUR)
+    # It came back as it was, which is no move; then it moved again.
+    assert not await records.keep(replace(newer, now=NOW + 5 * HOUR))
+    assert await records.keep(replace(older, now=NOW + 6 * HOUR))
+    assert not await records.keep(change("far/web", blob("older"), tag="v2"))
+    found = await records.history("far/web", "v1", limit=10)
+    assert [(entry.digest, (entry.since - NOW) / HOUR) for entry in found] == [
+        (older.digest, 6),
+        (newer.digest, 5),
+        (None, 3),
+        (newer.digest, 2),
+        (older.digest, 0),
+    ]
+    assert list(await records.history("far/web", "v1", before=found[2].number, limit=1)) == [found[3]]
+    assert [entry.digest for entry in await SqlCatalog(database).deletions("far/web")] == [newer.digest, older.digest]
