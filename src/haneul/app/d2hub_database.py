@@ -13,9 +13,8 @@ from haneul import d2hub as d2hub_package
 from haneul.app.d2hub_folder import is_empty, mark_of
 from haneul.d2hub.adapters.sql_belonging import claim
 from haneul.d2hub.adapters.sql_database import CONNECTIONS, SqlDatabase
-from haneul.d2hub.adapters.sql_errors import translated
 from haneul.kernel.database import migrate, open_blocking_database, open_database
-from haneul.kernel.errors import ConflictError, InvalidInputError
+from haneul.kernel.errors import ConflictError, InvalidInputError, UnavailableError
 from haneul.kernel.files import write_atomically
 
 MIGRATIONS: Final = Path(d2hub_package.__file__).parent / "migrations"
@@ -60,7 +59,10 @@ async def migrated(url: str | URL) -> None:
     try:
         await migrate(engine, MIGRATIONS)
     except DBAPIError as error:
-        raise translated(error) from error
+        said = " ".join(str(error.orig).split())
+        raise UnavailableError(
+            f"the registry's database cannot be used: {said[:300]}", hint="look at its address and its log"
+        ) from error
     finally:
         await engine.dispose()
 
@@ -75,7 +77,7 @@ def database_url(file: Path) -> URL:
         raise InvalidInputError(f"others may read {file}", hint=f"chmod 600 {file}")
     try:
         url = make_url(text)
-    except ArgumentError as error:
+    except (ArgumentError, ValueError) as error:
         raise _no_address(file) from error
     if url.drivername not in ("postgresql", "postgres"):
         raise _no_address(file)

@@ -15,7 +15,7 @@ from sqlalchemy import URL
 from haneul.app.d2hub_database import database_url, embedded_database, shared_database
 from haneul.app.d2hub_folder import certificate_for, in_use
 from haneul.kernel.clock import SystemClock
-from haneul.kernel.errors import ConflictError, InvalidInputError
+from haneul.kernel.errors import ConflictError, InvalidInputError, UnavailableError
 from tests.functional.d2hub.hub import OCI_MANIFEST, Client, Hub, codes, image, sha256
 from tests.functional.d2hub.test_serving import Crowd, assert_all_there
 from tests.postgres import Postgres, running_postgres
@@ -300,6 +300,19 @@ async def test_a_folder_and_a_database_belong_together(postgres: Postgres, tmp_p
     (await embedded_database(second)).close()
     with pytest.raises(ConflictError, match=r"its own hub\.db"):
         await shared_database(second, files[1])
+
+
+async def test_a_database_that_lets_nobody_in_says_why(postgres: Postgres, tmp_path: Path) -> None:
+    url = postgres.url(postgres.make())
+    for wrong, said in (
+        (url.set(password="a-mistake"), "password authentication failed"),
+        (url.set(database="nowhere"), "does not exist"),
+        (url.set(query={"host": str(tmp_path)}), "No such file"),
+        (url.update_query_dict({"unheard": "of"}), "unheard"),
+    ):
+        with pytest.raises(UnavailableError, match=said) as refused:
+            await shared_database(tmp_path, address(wrong, tmp_path))
+        assert "a-mistake" not in refused.value.detail
 
 
 def test_a_folder_is_shared_or_of_one(tmp_path: Path) -> None:
