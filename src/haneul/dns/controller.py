@@ -4,6 +4,7 @@ What it rests on:
 
 - Nothing is published before each kind of object was listed whole, and nothing is taken for gone because the API does
   not answer: only an object that the API says is deleted, or leaves out of a whole list, takes its records along.
+- What was heard is published only after the API was seen to be the same cluster's still.
 - Between two full resynchronisations only what changes is written; each of them compares everything and writes what
   differs, so that whatever went wrong in between is mended by it.
 - It keeps no state of its own: a process that is killed in the middle of a batch begins anew with the cluster's objects
@@ -71,6 +72,8 @@ class ClusterController:
         self._wake = asyncio.Event()
         self._listed = asyncio.Event()
         self._resync = True
+        #: Whether something was heard since the cluster's identity was last looked at.
+        self._doubted = False
         self._receipts: dict[Place, Receipt] = {}
         self._told = asyncio.Event()
 
@@ -97,6 +100,7 @@ class ClusterController:
                 self._wanted.forget(place, self._clock.monotonic())
             else:
                 self._wanted.see(resource, event.object, self._clock.monotonic())
+            self._doubted = True
             self._wake.set()
 
     async def _list(self) -> None:
@@ -143,13 +147,17 @@ class ClusterController:
             await self._wake.wait()
             await self._clock.sleep(self._pace.gather)
             self._wake.clear()
+            doubted, self._doubted = self._doubted, False
             try:
+                if doubted:
+                    # A watch that reconnects to another cluster tells of all objects of the one before as deleted.
+                    await in_own_task(self._identify())
                 whole, self._resync = self._resync, False
                 receipts = await in_own_task(publisher.resync() if whole else publisher.publish())
             except HaneulError as error:
                 _log.warning("not published; tried again", cluster=self._cluster, seconds=backoff, detail=error.detail)
                 self._hand_over(publisher.held_up(error))
-                self._resync = True
+                self._resync, self._doubted = True, self._doubted or doubted
                 await self._clock.sleep(backoff)
                 backoff = min(backoff * 2, self._pace.last_backoff)
                 self._wake.set()
