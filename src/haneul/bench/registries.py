@@ -38,6 +38,8 @@ _TAGS: Final = 100
 #: Seconds beyond a round's own, for pushes that are under way at its end and for those that are not timed.
 _GRACE: Final = 120.0
 _FILL_SECONDS: Final = 1_800.0
+#: Repositories that one token of ours is for, where many are filled.
+_MOST_SCOPES: Final = 20
 _LOOK_SECONDS: Final = 0.5
 _SYNC_SECONDS: Final = 120.0
 
@@ -118,8 +120,12 @@ class RegistryBench:
         """Give many repositories their tags, by the registry's own API; tokens are renewed before they end."""
         names = [f"filled-{number // 100}/app-{number}" for number in range(plan.repositories)]
         started, done = self._clock.monotonic(), 0
-        for at in range(0, len(names), 50):
-            tokens = {name: await registry.authorization(_pushing(name)) for name in names[at : at + 50]}
+        for at in range(0, len(names), 100):
+            tokens: dict[str, str] = {}
+            for first in range(at, min(at + 100, len(names)), _MOST_SCOPES):
+                together = names[first : min(first + _MOST_SCOPES, at + 100)]
+                token = await registry.authorization(" ".join(map(_pushing, together)))
+                tokens |= dict.fromkeys(together, token)
             job = _job(registry, "fill", tokens) | {"connections": 8, "tags": plan.tags // plan.repositories}
             load = await self._load(job, _FILL_SECONDS)
             if load["failures"]:

@@ -165,15 +165,16 @@ def _scale(figures: RegistryFigures, cases: list[Case]) -> Table:
         if left is None:
             continue
         cells = [case.name]
-        for what in ("rate", "p99"):
+        for what, unit in (("rate", ""), ("p99", " ms"), ("cpu", " ms")):
             for name in (OURS, FILLED):
                 value = figures.middle(case.name, name, what)
-                cells.append(_NONE if value is None else _short(value) + (" ms" if what == "p99" else ""))
+                cells.append(f"{_short(value)}{unit}" if value else _NONE)
         rows.append((*cells, f"{left:.2f}"))
     speed = figures.filled_per_second
     pace = "" if speed is None else f" It was filled through its API, {speed:.0f} manifests a second."
     note = "Two registries of ours in turn: one with nothing but what the cases need, and one that is full." + pace
-    columns = ("case", "empty /s", "filled /s", "empty p99", "filled p99", "filled / empty")
+    kinds = ("/s", "p99", "processor")
+    columns = ("case", *(f"{side} {kind}" for kind in kinds for side in ("empty", "filled")), "filled / empty")
     return Table(f"With {figures.tags:,} tags", columns, tuple(rows), note)
 
 

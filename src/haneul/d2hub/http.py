@@ -219,8 +219,7 @@ class RegistryHttp:
         limit = _page(request)
         names: list[str] = []
         after = request.parameter("last")
-        # What is left out is not known before it was read, so a little more is read at a time than was asked for.
-        at_once = 1000 if limit is None else min(limit + 100, 1000)
+        at_once = 1000 if limit is None else min(limit + 1, 1000)
         while limit is None or len(names) <= limit:
             found = await self._registry.catalog.names(after=after, limit=at_once)
             for name in found:
@@ -228,7 +227,8 @@ class RegistryHttp:
                     names.append(name)
             if len(found) < at_once:
                 break
-            after = found[-1]
+            # Much was left out, so there may be more of that.
+            after, at_once = found[-1], min(at_once * 4, 1000)
         return json_reply(200, {"repositories": names[:limit]}, _next_page("/v2/_catalog", names, limit))
 
     async def _sources(self, request: Request, grant: Grant | None, repository: str, digest: str) -> Sequence[str]:
