@@ -7,6 +7,7 @@ DATA/token.key       signs the registry's own tokens
 DATA/tls/            ca.crt, ca.key: its authority; tls.crt, tls.key: its certificate
 DATA/hub.db          which repository has what
 DATA/blobs, uploads  content
+DATA/store.id        whose bucket the content is in, if it is in an object store; then there is no DATA/blobs
 ```
 """
 
@@ -35,6 +36,8 @@ from haneul import d2hub as d2hub_package
 from haneul.d2hub.adapters.file_accounts import FileAccounts
 from haneul.d2hub.adapters.file_blobs import FileBlobs
 from haneul.d2hub.adapters.granian_server import GranianServer, Listening
+from haneul.d2hub.adapters.object_blobs import ObjectBlobs
+from haneul.d2hub.adapters.object_settings import ObjectSettings
 from haneul.d2hub.adapters.sql_catalog import SqlCatalog
 from haneul.d2hub.adapters.sql_database import SqlDatabase
 from haneul.d2hub.adapters.sql_keeping import SqlKeeping
@@ -77,6 +80,10 @@ class HubSettings:
     limits: Limits = field(default_factory=Limits)
     collect_every: timedelta = timedelta(hours=1)
     drain_seconds: float = 30.0
+    #: Where content lies, if not in files of the folder.
+    objects: ObjectSettings | None = None
+    #: Send the content of an object store to clients that cannot reach it, instead of redirecting them there.
+    proxy_content: bool = False
 
     def __post_init__(self) -> None:
         if self.plain_http and not _is_loopback(self.address):
@@ -84,6 +91,8 @@ class HubSettings:
                 f"{self.address} can be reached from elsewhere, where plain HTTP would show every secret",
                 hint="leave out --plain-http, or serve on 127.0.0.1",
             )
+        if self.proxy_content and self.objects is None:
+            raise InvalidInputError("--proxy-content is for content in an object store", hint="name it with --store")
 
 
 async def serve_hub(settings: HubSettings, *, clock: Clock | None = None) -> None:
@@ -126,9 +135,9 @@ class _Hub:
 async def _opened(settings: HubSettings, clock: Clock) -> AsyncIterator[_Hub]:
     """Open the folder's database and store, and put the registry together."""
     file = settings.data / "hub.db"
+    store = await _store(settings)
     await migrated(f"sqlite+aiosqlite:///{file}")
     database = SqlDatabase(open_blocking_database(f"sqlite:///{file}"))
-    store = FileBlobs(settings.data)
     try:
         metadata = SqlMetadata(database)
         accounts = accounts_of(settings.data)
@@ -153,6 +162,28 @@ async def _opened(settings: HubSettings, clock: Clock) -> AsyncIterator[_Hub]:
     finally:
         store.close()
         database.close()
+
+
+async def _store(settings: HubSettings) -> FileBlobs | ObjectBlobs:
+    """Open the store, and see that it is the one that the database speaks of."""
+    mark = settings.data / "store.id"
+    if settings.objects is None:
+        if mark.exists():
+            raise ConflictError(f"the content of {settings.data} is in an object store", hint="name it with --store")
+        return FileBlobs(settings.data)
+    if not mark.exists():
+        if (settings.data / "hub.db").exists():
+            raise ConflictError(
+                f"the content of {settings.data} is in its files", hint="name another folder, or leave out --store"
+            )
+        write_atomically(mark, secrets.token_hex(16), mode=_PRIVATE)
+    store = ObjectBlobs(settings.data, settings.objects, redirects=not settings.proxy_content)
+    try:
+        await store.claim(mark.read_text())
+    except BaseException:
+        store.close()
+        raise
+    return store
 
 
 async def _serve(hub: _Hub, listening: Listening, settings: HubSettings) -> None:

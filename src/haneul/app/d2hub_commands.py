@@ -40,6 +40,12 @@ def serve(
         float, typer.Option(min=0, help="How long uploads and blobs without a manifest are left alone.")
     ] = 24.0,
     collect_minutes: Annotated[float, typer.Option(min=0.01, help="Time between collections.")] = 60.0,
+    store: Annotated[
+        Path | None, typer.Option(help="File that names an object store for content, with its key; else it is in DATA.")
+    ] = None,
+    proxy_content: Annotated[
+        bool, typer.Option("--proxy-content", help="Send content of the object store through the hub, no redirects.")
+    ] = False,
 ) -> None:
     """Serve a registry from one folder, over TLS with a certificate of its own authority (DATA/tls/ca.crt).
 
@@ -48,9 +54,12 @@ def serve(
         haneul d2hub serve --data /srv/hub --address 0.0.0.0 --host hub.example.com
 
         haneul d2hub serve --data ./hub --plain-http
+
+        haneul d2hub serve --data /srv/hub --store /etc/haneul/store.yaml
     """
     from haneul.app.d2hub import HubSettings, serve_hub  # noqa: PLC0415
     from haneul.app.serve import configure_logs  # noqa: PLC0415
+    from haneul.d2hub.adapters.object_settings import read_object_settings  # noqa: PLC0415
     from haneul.d2hub.registry import Limits  # noqa: PLC0415
 
     limits = Limits(manifest_bytes=manifest_limit, undo=timedelta(hours=undo_hours), grace=timedelta(hours=grace_hours))
@@ -63,6 +72,8 @@ def serve(
         plain_http,
         limits,
         timedelta(minutes=collect_minutes),
+        objects=None if store is None else read_object_settings(store),
+        proxy_content=proxy_content,
     )
     configure_logs(sys.stderr)
     asyncio.run(serve_hub(settings))

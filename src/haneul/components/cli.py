@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from haneul.components.table import COMPONENTS, IMAGES, Image, component_of
+from haneul.components.table import COMPONENTS, IMAGES, PYTHON_COMPONENTS, Image, component_of
 from haneul.kernel.progress import Progress
 
 if TYPE_CHECKING:
@@ -45,6 +45,9 @@ def rows(store: ComponentStore) -> list[Row]:
     """Return all components, then all images, in the order in which they are built."""
     components = [
         Row(row.name, row.version, "programs", row.licence, store.programs.is_built(row)) for row in COMPONENTS
+    ]
+    components += [
+        Row(row.name, row.version, "python", row.licence, store.environments.is_built(row)) for row in PYTHON_COMPONENTS
     ]
     images = [Row(row.name, row.version, "image", _licences(row), store.images.is_built(row)) for row in IMAGES]
     return components + images
@@ -82,7 +85,8 @@ def components_app(
     @app.command("build")
     def build(
         names: Annotated[
-            list[str] | None, typer.Argument(metavar="NAME", help="What to build; all without a name.")
+            list[str] | None,
+            typer.Argument(metavar="NAME", help="What to build; without a name all that 'haneul up' needs."),
         ] = None,
     ) -> None:
         """Build components and images that are not built yet; an image's components come before it.

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from haneul.components.environments import EnvironmentBuilder
 from haneul.components.images import ImageBuilder
 from haneul.components.paths import CacheLayout
 from haneul.components.programs import ProgramBuilder
-from haneul.components.table import COMPONENTS, IMAGES, GoComponent, Image, component_of, image, image_reference
+from haneul.components.table import (
+    COMPONENTS,
+    IMAGES,
+    PYTHON_COMPONENTS,
+    GoComponent,
+    Image,
+    component_of,
+    image,
+    image_reference,
+    python_component,
+)
 from haneul.kernel.errors import HostNotReadyError, NotFoundError
 from haneul.kernel.progress import Progress
 
@@ -19,11 +30,16 @@ class ComponentStore:
         self.cache = cache
         layout = CacheLayout(cache)
         self.programs = ProgramBuilder(layout=layout, sources=project / "components")
+        self.environments = EnvironmentBuilder(layout=layout, sources=project / "components")
         self.images = ImageBuilder(layout=layout, project=project, programs=self.programs)
 
     def program(self, name: str) -> Path:
         """Return a built executable. Raises HostNotReadyError if it is not built."""
         return self.programs.program(name)
+
+    def python_command(self, component: str, program: str) -> tuple[str, str]:
+        """Return interpreter and file of a Python component's program. Raises HostNotReadyError if not built."""
+        return self.environments.command(python_component(component), program)
 
     def image_archive(self, name: str) -> Path:
         """Return a built image's OCI archive. Raises HostNotReadyError if it is not built."""
@@ -37,20 +53,25 @@ class ComponentStore:
         return image_reference(name)
 
     def missing(self) -> list[GoComponent | Image]:
-        """Return what is not built yet, in the order in which it is needed."""
+        """Return what the platform needs and is not built yet, in the order in which it is needed."""
         programs = [row for row in COMPONENTS if not self.programs.is_built(row)]
         return [*programs, *(row for row in IMAGES if not self.images.is_built(row))]
 
     async def build(self, names: list[str], progress: Progress) -> None:
         """Build the named components and images, or all that is missing; an image's components come before it."""
-        wanted = names or [row.name for row in self.missing()]
+        python = [row for row in PYTHON_COMPONENTS if row.name in names]
+        wanted = [name for name in names if name not in {row.name for row in PYTHON_COMPONENTS}]
+        if not names:
+            wanted = [row.name for row in self.missing()]
         components, images = select(wanted)
+        for row in python:
+            await self.environments.build(row, progress)
         for component in COMPONENTS:
             if component.name in components:
                 await self.programs.build(component, progress)
-        for row in IMAGES:
-            if row.name in images:
-                await self.images.build(row, progress)
+        for made in IMAGES:
+            if made.name in images:
+                await self.images.build(made, progress)
 
 
 def select(wanted: list[str]) -> tuple[set[str], set[str]]:

@@ -17,6 +17,8 @@ from haneul.d2hub.metrics import Metrics
 from haneul.kernel.errors import HaneulError, NotFoundError
 
 _log = structlog.get_logger(__name__)
+#: When a client that met a part that is away shall come again, in seconds.
+_RETRY: Final = ("retry-after", "5")
 _QUIET: Final = frozenset({"GET", "HEAD"})
 
 
@@ -83,6 +85,8 @@ class Application:
         if error.hint:
             entry["detail"] = error.hint
         reply = json_reply(error.http_status, {"errors": [entry]})
+        if error.http_status == 503:
+            reply.headers.append(_RETRY)
         if isinstance(error, RangeNotSatisfiableError) and request.method == "GET":
             reply.headers.append(("content-range", f"bytes */{error.size}"))
         return reply

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final, Protocol
@@ -90,12 +90,23 @@ class Request:
 
 
 @dataclass(frozen=True)
+class Stream:
+    """Bytes that come one after another, the first of which have arrived; ``size`` is how many there are in all."""
+
+    size: int
+    parts: AsyncGenerator[bytes, None]
+
+
+@dataclass(frozen=True)
 class Reply:
-    """One reply. ``part`` is the first and last byte of the content that is sent; a HEAD's content is not sent."""
+    """One reply. ``part`` is the first and last byte of the content that is sent; a HEAD's content is not sent.
+
+    A stream is sent as it is: it has no more than the part.
+    """
 
     status: int
     headers: Headers = field(default_factory=list)
-    content: Content | bytes | None = None
+    content: Content | Stream | bytes | None = None
     part: tuple[int, int] | None = None
 
 

@@ -30,6 +30,7 @@ from haneul.d2hub.model import (
     FileContent,
     LinkedBlob,
     ManifestPush,
+    RemoteContent,
     StoredBlob,
     StoredManifest,
     TagEntry,
@@ -120,7 +121,7 @@ class Registry:
             self._links.changed(repository)
             raise _no_blob(repository, digest)
         if content.size <= _SMALL:
-            kept = BytesContent(content.path.read_bytes()) if isinstance(content, FileContent) else content
+            kept = await _in_memory(content)
             self._small.put(linked.stored.key, kept)
             return kept
         return content
@@ -274,6 +275,16 @@ class Registry:
         self._manifests.changed(repository)
         self._names.changed(repository)
         self._links.changed(repository)
+
+
+async def _in_memory(content: Content) -> BytesContent:
+    match content:
+        case FileContent():
+            return BytesContent(content.path.read_bytes())
+        case RemoteContent():
+            return BytesContent(await content.whole())
+        case _:
+            return content
 
 
 def _no_blob(repository: str, digest: str) -> BlobUnknownError:

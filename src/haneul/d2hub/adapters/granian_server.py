@@ -6,6 +6,7 @@ One process, one event loop: the server runs inside ours, so there is nothing le
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,8 @@ from granian.http import HTTP1Settings
 from granian.server.embed import Server
 
 from haneul.d2hub.errors import BlobUploadInvalidError
-from haneul.d2hub.exchange import Reply, Request, SlowClientError
-from haneul.d2hub.model import BytesContent, FileContent
+from haneul.d2hub.exchange import Reply, Request, SlowClientError, Stream
+from haneul.d2hub.model import BytesContent, Content, FileContent
 from haneul.kernel.errors import HaneulError
 
 _log = structlog.get_logger(__name__)
@@ -85,25 +86,40 @@ class GranianServer:
             # HTTP/2 has no header of that name; HTTP/1.1's request line seldom has an authority.
             scope.authority or headers.get("host") or "",
         )
-        _send(protocol, scope.method == "HEAD", await self._answer(request))
+        reply = await self._answer(request)
+        if isinstance(reply.content, Stream):
+            await self._stream(protocol, reply, reply.content)
+        else:
+            _send(protocol, scope.method == "HEAD", reply, reply.content)
+
+    async def _stream(self, protocol: Any, reply: Reply, content: Stream) -> None:
+        """Send parts as they come. What ends early is cut off: its length said how much there is."""
+        headers = [*reply.headers, ("content-length", str(content.size))]
+        transport = protocol.response_stream(reply.status, headers)
+        async with contextlib.aclosing(content.parts) as parts:
+            async for part in parts:
+                async with asyncio.timeout(self._silence):
+                    await transport.send_bytes(part)
 
 
-def _send(protocol: Any, head: bool, reply: Reply) -> None:
-    content, headers = reply.content, reply.headers
+def _send(protocol: Any, head: bool, reply: Reply, content: Content | bytes | None) -> None:
+    headers = reply.headers
     if content is None:
         protocol.response_empty(reply.status, headers)
         return
     data = content.data if isinstance(content, BytesContent) else content
-    size = data.size if isinstance(data, FileContent) else len(data)
+    size = len(data) if isinstance(data, bytes) else data.size
     if reply.part is not None:
         size = reply.part[1] - reply.part[0] + 1
     headers.append(("content-length", str(size)))
     if head:
         protocol.response_empty(reply.status, headers)
-    elif not isinstance(data, FileContent):
+    elif isinstance(data, bytes):
         if reply.part is not None:
             data = data[reply.part[0] : reply.part[1] + 1]
         protocol.response_bytes(reply.status, headers, data)
+    elif not isinstance(data, FileContent):
+        raise TypeError("content on other machines is sent as a stream")
     elif reply.part is not None:
         protocol.response_file_range(reply.status, headers, str(data.path), reply.part[0], reply.part[1] + 1)
     else:
