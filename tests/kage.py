@@ -59,5 +59,5 @@ def objects(kage: Kage, zone: int) -> set[str]:
 def _free_ports() -> Ports:
     """Return ports that are free on the proxy's address; zones have addresses of their own."""
     with contextlib.ExitStack() as stack:
-        held = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(4)]
+        held = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(5)]
         return Ports(*(int(server.getsockname()[1]) for server in held))

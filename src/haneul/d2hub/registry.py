@@ -17,6 +17,7 @@ import structlog
 from haneul.d2hub.caches import Lru, RepositoryCache
 from haneul.d2hub.digests import Digest, digest_of, is_digest, parse_digest
 from haneul.d2hub.errors import (
+    BlobStoreAwayError,
     BlobUnknownError,
     DigestInvalidError,
     ManifestTooLargeError,
@@ -136,8 +137,9 @@ class Registry:
         finally:
             self._links.changed(repository)
         if kept.key != stored.key:
-            # Somebody else pushed the same before.
-            await self.store.remove([stored.key])
+            # Somebody else pushed the same before. What cannot be removed now is a stray for a collection.
+            with contextlib.suppress(BlobStoreAwayError):
+                await self.store.remove([stored.key])
 
     async def _found_again(self, repository: str, stored: StoredBlob, lost_key: str) -> StoredBlob:
         """Put content in the place of a file that is lost: of a copy that was not whole, or of a broken disk."""

@@ -6,11 +6,12 @@ FOLDER/etc/swift.conf                   what all parts share
 FOLDER/etc/*.ring.gz, *.builder         which device has which part of the names
 FOLDER/etc/proxy-server.conf            the S3 API, and who may use it
 FOLDER/etc/zone1-object-server.conf …   a zone's servers and their daemons
+FOLDER/etc/zone1-rsync.conf             the zone's rsync
 FOLDER/zone1/disks/d1                   what the zone keeps
 ```
 
 Objects are compared and sent by ssync, over the object servers' own port. Databases of accounts and containers go by
-rsync where a zone has none yet: from folder to folder, as all zones are on this machine.
+rsync where a zone has none yet. Swift's servers and rsync trust whoever reaches them: here everybody on this machine.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from haneul.kage.model import ACCOUNT, COPIES, DEVICE, REGION, USER, KageSettings, Part, Secrets
+from haneul.kage.model import ACCOUNT, COPIES, DEVICE, REGION, RSYNC, USER, KageSettings, Part, Secrets
 
 _KINDS: Final = ("account", "container", "object")
 #: Daemons of each kind: what brings copies together, and tells containers what objects there are.
@@ -40,19 +41,19 @@ def files(settings: KageSettings, secrets: Secrets) -> Mapping[str, str]:
     for zone in settings.every_zone:
         for kind in _KINDS:
             made[f"zone{zone}-{kind}-server.conf"] = _zone_server(settings, zone, kind)
+        made[f"zone{zone}-rsync.conf"] = _rsync(settings, zone)
     return made
 
 
 def rings(settings: KageSettings) -> dict[str, Any]:
     """Return the description of all rings, as ``swift_run.py`` reads it."""
-    ports = {"account": settings.ports.account, "container": settings.ports.container, "object": settings.ports.object}
     return {
         "partPower": settings.part_power,
         "replicas": COPIES,
         "minimumHours": 1,
         "rings": {
             kind: [
-                {"zone": zone, "ip": settings.zone_address(zone), "port": ports[kind], "device": DEVICE}
+                {"zone": zone, "ip": settings.zone_address(zone), "port": settings.ports.of(kind), "device": DEVICE}
                 for zone in settings.every_zone
             ]
             for kind in _KINDS
@@ -63,15 +64,24 @@ def rings(settings: KageSettings) -> dict[str, Any]:
 def zone_parts(settings: KageSettings, zone: int) -> tuple[Part, ...]:
     """Return a zone's servers, then its daemons."""
     servers, daemons = [], []
-    ports = {"account": settings.ports.account, "container": settings.ports.container, "object": settings.ports.object}
     for kind in _KINDS:
         configuration = settings.etc / f"zone{zone}-{kind}-server.conf"
         package = f"swift.{_PACKAGES[kind]}"
         address = settings.zone_address(zone)
         name = f"zone{zone}-{kind}"
-        servers.append(Part(f"{name}-server", f"{package}.server", configuration, zone, address, ports[kind]))
+        servers.append(
+            Part(f"{name}-server", f"{package}.server", configuration, zone, address, settings.ports.of(kind))
+        )
         daemons += [Part(f"{name}-{role}", f"{package}.{role}", configuration, zone) for role in _DAEMONS[kind]]
-    return (*servers, *daemons)
+    rsync = Part(
+        f"zone{zone}-rsync",
+        RSYNC,
+        settings.etc / f"zone{zone}-rsync.conf",
+        zone,
+        settings.zone_address(zone),
+        settings.ports.rsync,
+    )
+    return (*servers, rsync, *daemons)
 
 
 def proxy_part(settings: KageSettings) -> Part:
@@ -123,17 +133,16 @@ def _plain_filters() -> set[str]:
 
 
 def _zone_server(settings: KageSettings, zone: int, kind: str) -> str:
-    ports = {"account": settings.ports.account, "container": settings.ports.container, "object": settings.ports.object}
     folder = settings.zone_folder(zone)
     pace = {"interval": f"{settings.replicate_every:g}"}
     replicator = pace | ({"sync_method": "ssync"} if kind == "object" else {})
     sections = {
-        "DEFAULT": _common(settings, settings.zone_address(zone), ports[kind])
+        "DEFAULT": _common(settings, settings.zone_address(zone), settings.ports.of(kind))
         | {
             "devices": str(folder / "disks"),
             "mount_check": "false",
             "recon_cache_path": str(folder / "recon"),
-            "rsync_module": f"{settings.folder}/zone{{zone}}/disks",
+            "rsync_module": f"rsync://{{replication_ip}}:{settings.ports.rsync}/disks",
         },
         "pipeline:main": {"pipeline": f"healthcheck {kind}-server"},
         f"app:{kind}-server": {"use": f"egg:swift#{kind}"},
@@ -143,6 +152,22 @@ def _zone_server(settings: KageSettings, zone: int, kind: str) -> str:
     if "updater" in _DAEMONS[kind]:
         sections[f"{kind}-updater"] = pace
     return _sections(sections)
+
+
+def _rsync(settings: KageSettings, zone: int) -> str:
+    folder = settings.zone_folder(zone)
+    lines = {
+        "address": settings.zone_address(zone),
+        "port": str(settings.ports.rsync),
+        "use chroot": "no",
+        "log file": str(folder / "rsync.log"),
+    }
+    if settings.user == "root":
+        # Else it would become somebody who may write nothing.
+        lines |= {"uid": "root", "gid": "root"}
+    disks = {"path": str(folder / "disks"), "read only": "no", "list": "no", "max connections": "4"}
+    disks["lock file"] = str(folder / "rsync.lock")
+    return "\n".join([*(f"{key} = {value}" for key, value in lines.items()), "", _sections({"disks": disks})])
 
 
 def _common(settings: KageSettings, address: str, port: int) -> dict[str, str]:

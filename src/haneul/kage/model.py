@@ -14,6 +14,8 @@ USER: Final = "d2hub"
 REGION: Final = "kage"
 #: The one disk of each zone, as rings know it.
 DEVICE: Final = "d1"
+#: What a part that is no module of Swift is: rsync's daemon.
+RSYNC: Final = "rsync"
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,11 @@ class Ports:
     object: int = 6200
     container: int = 6201
     account: int = 6202
+    rsync: int = 6203
+
+    def of(self, kind: str) -> int:
+        """Return the port of a zone's server of accounts, containers or objects."""
+        return {"account": self.account, "container": self.container, "object": self.object}[kind]
 
 
 @dataclass(frozen=True)
@@ -90,7 +97,7 @@ class KageSettings:
 
 @dataclass(frozen=True)
 class Part:
-    """A server or daemon: the module of Swift that it is, its configuration, and where it listens, if it does.
+    """A server or daemon: its module of Swift, or RSYNC; its configuration, and where it listens, if it does.
 
     ``zone`` is 0 for what belongs to none.
     """

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from haneul.components.store import ComponentStore, select
-from haneul.components.table import COMPONENTS, IMAGES, image, image_reference
+from haneul.components.table import COMPONENTS, IMAGES, PYTHON_COMPONENTS, image, image_reference, python_component
 from haneul.kernel.errors import HostNotReadyError, NotFoundError
 from haneul.kernel.progress import SilentProgress
 
@@ -59,3 +59,15 @@ def test_an_archive_in_its_place_is_a_built_image(store: ComponentStore) -> None
     assert store.image_archive("toolbox") == archive
     assert store.image_reference("toolbox") == image_reference("toolbox")
     assert image("toolbox") not in store.missing()
+
+
+def test_a_python_component_is_built_when_it_is_named(store: ComponentStore) -> None:
+    assert PYTHON_COMPONENTS
+    assert not set(PYTHON_COMPONENTS) & set(store.missing())
+    with pytest.raises(HostNotReadyError, match="swift is not built") as refused:
+        store.python_command("swift", "swift_run.py")
+    assert "haneul components build swift" in refused.value.hint
+    folder = store.environments.folder(python_component("swift"))
+    (folder / "bin").mkdir(parents=True)
+    (folder / "bin" / "python").touch()
+    assert store.python_command("swift", "swift_run.py") == (str(folder / "bin/python"), str(folder / "swift_run.py"))

@@ -55,10 +55,10 @@ _BATCH: Final = 500
 _RETRY: Final[RetryConfig] = {
     "max_retries": 5,
     "retry_timeout": timedelta(seconds=30),
-    "backoff": {"init_backoff": timedelta(milliseconds=200), "max_backoff": timedelta(seconds=2), "base": 2},
+    "backoff": {"init_backoff": timedelta(milliseconds=500), "max_backoff": timedelta(seconds=3), "base": 2},
 }
 #: What stores say when they have no room: Swift, S3's quotas, and others.
-_FULL: Final = ("507", "InsufficientStorage", "QuotaExceeded", "EntityTooLarge", "XMinioStorageFull")
+_FULL: Final = ("status code: 507", "InsufficientStorage", "QuotaExceeded", "EntityTooLarge", "XMinioStorageFull")
 
 
 class ObjectBlobs:
@@ -237,9 +237,10 @@ def _translated(bucket: str) -> Iterator[None]:
             hint="whoever runs the registry: look at the key in the store's file",
         ) from error
     except (BaseError, OSError, TimeoutError) as error:
-        said = str(error).partition("\n")[0]
+        said = str(error)
         if any(word in said for word in _FULL):
             raise StorageFullError("the object store is full", hint="tell whoever runs it; then push again") from error
         raise BlobStoreAwayError(
-            f"the object store does not answer as it should: {said[:300]}", hint="try again in a moment"
+            f"the object store does not answer as it should: {said.partition(chr(10))[0][:300]}",
+            hint="try again in a moment",
         ) from error

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from haneul.kage.model import Part
+from haneul.kage.model import RSYNC, Part
 from haneul.kernel.process import run
 
 _RING_SECONDS: Final = 120.0
@@ -40,11 +40,10 @@ class SwiftProcesses:
         for part in parts:
             if self.running(part):
                 continue
-            arguments = ["part", str(self._etc), part.module, str(part.configuration)]
             descriptor = os.open(self._log(part), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
             try:
                 self._processes[part.name] = subprocess.Popen(
-                    ["setpriv", "--pdeathsig", "KILL", *self._command, *arguments],
+                    ["setpriv", "--pdeathsig", "KILL", *self._arguments(part)],
                     stdin=subprocess.DEVNULL,
                     stdout=descriptor,
                     stderr=descriptor,
@@ -77,6 +76,11 @@ class SwiftProcesses:
         """Return the end of its log."""
         path = self._log(part)
         return path.read_text(errors="replace")[-_SHOWN:] if path.exists() else ""
+
+    def _arguments(self, part: Part) -> list[str]:
+        if part.module == RSYNC:
+            return ["rsync", "--daemon", "--no-detach", f"--config={part.configuration}"]
+        return [*self._command, "part", str(self._etc), part.module, str(part.configuration)]
 
     def _log(self, part: Part) -> Path:
         return self._logs / f"{part.name}.log"
