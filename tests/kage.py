@@ -22,11 +22,13 @@ from haneul.kernel.progress import SilentProgress
 
 
 @contextlib.contextmanager
-def running_kage(folder: Path) -> Iterator[Kage]:
-    """Run a store until the block ends."""
+def running_kage(folder: Path, *, replicate_every: float = 30.0) -> Iterator[Kage]:
+    """Run a store until the block ends; who loses zones lets copies come together more often."""
     components = component_store()
     asyncio.run(components.build(["swift"], SilentProgress()))
-    settings = KageSettings(folder, getpass.getuser(), _free_ports(), part_power=5, replicate_every=2.0, zones=3)
+    settings = KageSettings(
+        folder, getpass.getuser(), _free_ports(), part_power=5, replicate_every=replicate_every, zones=3
+    )
     command = components.python_command("swift", "swift_run.py")
     processes = SwiftProcesses(command, etc=settings.etc, logs=folder / "logs")
     kage = Kage(settings, processes, SwiftHttp(settings), clock=SystemClock())

@@ -46,9 +46,7 @@ class Kage:
         """Make what is missing, start everything, and wait until it serves. Raises UnavailableError."""
         await self._prepare()
         every = [part for zone in self.settings.every_zone for part in zone_parts(self.settings, zone)]
-        every.append(proxy_part(self.settings))
-        self._parts.start(every)
-        await self._ready(every)
+        await self._start([*every, proxy_part(self.settings)])
 
     async def stop(self) -> None:
         """End everything."""
@@ -57,9 +55,7 @@ class Kage:
 
     async def start_zone(self, zone: int) -> None:
         """Start a zone and wait until it serves; its daemons catch up afterwards. Raises UnavailableError."""
-        parts = zone_parts(self.settings, zone)
-        self._parts.start(parts)
-        await self._ready(parts)
+        await self._start(zone_parts(self.settings, zone))
 
     async def kill_zone(self, zone: int) -> None:
         """End all of a zone without warning, as a machine that loses its power."""
@@ -71,9 +67,7 @@ class Kage:
 
     async def start_proxy(self) -> None:
         """Start the proxy and wait until it serves."""
-        part = proxy_part(self.settings)
-        self._parts.start([part])
-        await self._ready([part])
+        await self._start([proxy_part(self.settings)])
 
     async def make_bucket(self, name: str) -> None:
         """Make a bucket unless it is there."""
@@ -91,19 +85,22 @@ class Kage:
         if not all((settings.etc / f"{name}.ring.gz").exists() for name in wanted["rings"]):
             await self._parts.make_rings(wanted)
 
-    async def _ready(self, parts: Sequence[Part]) -> None:
-        listening = [part for part in parts if part.port]
+    async def _start(self, parts: Sequence[Part]) -> None:
+        """Start what serves, then what works behind it: that has time."""
+        serving = [part for part in parts if part.port]
+        self._parts.start(serving)
 
         async def serves() -> bool:
-            for part in parts:
+            for part in serving:
                 if not self._parts.running(part):
                     raise UnavailableError(
                         f"{part.name} of the object store ended at its start", hint=self._parts.said(part)
                     )
-            for part in listening:
+            for part in serving:
                 if not await self._api.listens(part):
                     return False
-            return any(part.zone for part in parts) or await self._api.answers()
+            return all(part.zone for part in serving) or await self._api.answers()
 
-        what = f"{len(listening)} servers of the object store"
+        what = f"{len(serving)} servers of the object store"
         await wait_for(serves, what=what, timeout=_START_SECONDS, clock=self._clock)
+        self._parts.start([part for part in parts if not part.port])

@@ -33,7 +33,7 @@ MEDIUM = bytes(range(255, -1, -1)) * 2_000
 
 @pytest.fixture(scope="module")
 def kage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kage]:
-    with running_kage(tmp_path_factory.mktemp("kage")) as kage:
+    with running_kage(tmp_path_factory.mktemp("kage"), replicate_every=2.0) as kage:
         yield kage
 
 

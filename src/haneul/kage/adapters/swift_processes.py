@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -61,15 +63,12 @@ class SwiftProcesses:
         """Signal all, then wait for all; who does not end in time is killed."""
         ending = [self._processes.pop(part.name) for part in parts if part.name in self._processes]
         for process in ending:
-            if at_once:
-                process.kill()
-            else:
-                process.terminate()
+            _signal(process, signal.SIGKILL if at_once else signal.SIGTERM)
         for process in ending:
             try:
                 await asyncio.to_thread(process.wait, _END_SECONDS)
             except subprocess.TimeoutExpired:
-                process.kill()
+                _signal(process, signal.SIGKILL)
                 await asyncio.to_thread(process.wait)
 
     def said(self, part: Part) -> str:
@@ -84,3 +83,9 @@ class SwiftProcesses:
 
     def _log(self, part: Part) -> Path:
         return self._logs / f"{part.name}.log"
+
+
+def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    """Signal a part's whole group, which it is the head of: updaters have children for each pass."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
