@@ -94,7 +94,7 @@ def test_pulls_are_led_to_the_store(hub: Hub, kage: Kage) -> None:
         part = fetch(location, Range="bytes=255-300")
         assert (part.status_code, part.content) == (206, LARGE[255:301])
         assert fetch(location.replace(digest[7:12], "00000")).status_code == 403
-        assert fetch(location.partition("?")[0]).status_code == 403
+        assert fetch(location.partition("?")[0]).is_client_error
         head = client.head(f"blobs/{digest}")
         assert (head.status_code, head.headers["content-length"]) == (200, str(len(LARGE)))
         assert client.get(f"blobs/{digest}", headers={"If-None-Match": f'"{digest}"'}).status_code == 304
