@@ -43,14 +43,12 @@ class Row:
 
 def rows(store: ComponentStore) -> list[Row]:
     """Return all components, then all images, in the order in which they are built."""
-    components = [
-        Row(row.name, row.version, "programs", row.licence, store.programs.is_built(row)) for row in COMPONENTS
-    ]
-    components += [
+    programs = [Row(row.name, row.version, "programs", row.licence, store.programs.is_built(row)) for row in COMPONENTS]
+    python = [
         Row(row.name, row.version, "python", row.licence, store.environments.is_built(row)) for row in PYTHON_COMPONENTS
     ]
     images = [Row(row.name, row.version, "image", _licences(row), store.images.is_built(row)) for row in IMAGES]
-    return components + images
+    return [*programs, *python, *images]
 
 
 def _licences(row: Image) -> str:

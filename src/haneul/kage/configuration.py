@@ -150,7 +150,8 @@ def _zone_server(settings: KageSettings, zone: int, kind: str) -> str:
         f"{kind}-replicator": replicator,
     }
     if "updater" in _DAEMONS[kind]:
-        sections[f"{kind}-updater"] = pace
+        # Each pass begins with a new process, which costs more than what there usually is to do.
+        sections[f"{kind}-updater"] = {"interval": f"{max(settings.replicate_every, 30):g}"}
     return _sections(sections)
 
 

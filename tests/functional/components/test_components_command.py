@@ -32,7 +32,11 @@ def test_the_list_tells_what_is_built(app: typer.Typer, store: ComponentStore) -
     toolbox.touch()
     result = CliRunner().invoke(app, ["list", "-o", "json"])
     rows = json.loads(result.stdout)
-    assert [row["name"] for row in rows] == [row.name for row in (*COMPONENTS, *PYTHON_COMPONENTS, *IMAGES)]
+    assert [row["name"] for row in rows] == [
+        *(row.name for row in COMPONENTS),
+        *(row.name for row in PYTHON_COMPONENTS),
+        *(row.name for row in IMAGES),
+    ]
     assert [row["name"] for row in rows if row["built"]] == ["toolbox"]
     assert {row["kind"] for row in rows} == {"programs", "python", "image"}
     assert all(row["licence"] for row in rows)
