@@ -142,7 +142,7 @@ def test_content_is_cut_off_when_the_store_goes(proxying: Hub, kage: Kage) -> No
                 parts = answer.iter_bytes(1000)
                 next(parts)
                 asyncio.run(kage.kill_proxy())
-                with pytest.raises(httpx2.TransportError):
+                with pytest.raises(httpx2.RemoteProtocolError, match="complete message body"):
                     for _ in parts:
                         pass
         finally:

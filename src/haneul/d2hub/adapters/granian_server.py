@@ -96,10 +96,18 @@ class GranianServer:
         """Send parts as they come. What ends early is cut off: its length said how much there is."""
         headers = [*reply.headers, ("content-length", str(content.size))]
         transport = protocol.response_stream(reply.status, headers)
-        async with contextlib.aclosing(content.parts) as parts:
-            async for part in parts:
-                async with asyncio.timeout(self._silence):
-                    await transport.send_bytes(part)
+        try:
+            async with contextlib.aclosing(content.parts) as parts:
+                async for part in parts:
+                    async with asyncio.timeout(self._silence):
+                        await transport.send_bytes(part)
+        except TimeoutError:
+            _log.warning("a client took nothing for too long", seconds=self._silence)
+        except HaneulError as error:
+            _log.warning("content broke off", code=error.code, detail=error.detail)
+        finally:
+            # The connection ends with the last that knows of it, and an error's traceback knows of all that is here.
+            del transport
 
 
 def _send(protocol: Any, head: bool, reply: Reply, content: Content | bytes | None) -> None:
