@@ -37,6 +37,7 @@ def running_kage(folder: Path, *, replicate_every: float = 30.0) -> Iterator[Kag
         yield kage
     finally:
         asyncio.run(kage.stop())
+    assert _left_behind(folder) == []
 
 
 def bucket_of(kage: Kage, name: str) -> ObjectSettings:
@@ -56,6 +57,17 @@ def objects(kage: Kage, zone: int) -> set[str]:
     """Return the objects that a zone has, each by its place and time."""
     disk = kage.settings.disk(zone)
     return {str(path.relative_to(disk)) for path in disk.glob("objects/*/*/*/*.data")}
+
+
+def _left_behind(folder: Path) -> list[str]:
+    """Return processes that name the store's folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            told = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            if f"{folder}/" in told:
+                found.append(told)
+    return found
 
 
 def _free_ports() -> Ports:

@@ -55,7 +55,7 @@ _BATCH: Final = 500
 _RETRY: Final[RetryConfig] = {
     "max_retries": 5,
     "retry_timeout": timedelta(seconds=30),
-    "backoff": {"init_backoff": timedelta(milliseconds=500), "max_backoff": timedelta(seconds=3), "base": 2},
+    "backoff": {"init_backoff": timedelta(milliseconds=300), "max_backoff": timedelta(seconds=2), "base": 2},
 }
 #: What stores say when they have no room: Swift, S3's quotas, and others.
 _FULL: Final = ("status code: 507", "InsufficientStorage", "QuotaExceeded", "EntityTooLarge", "XMinioStorageFull")
