@@ -125,13 +125,15 @@ test-chaos: setup ## break the platform piece by piece and hold it to its promis
 bench: setup ## measure the running platform and draw the figures
 	haneul bench dkos
 
-LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-    --custom-compile-command 'make lock' pyproject.toml
+LOCK_ANY := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+    --custom-compile-command 'make lock'
+LOCK := $(LOCK_ANY) pyproject.toml
 lock: $(VENV)/bin/uv ## lock what pyproject.toml asks for; LOCK_FLAGS=--upgrade takes newer releases
 	$(LOCK) $(LOCK_FLAGS) -o requirements.lock
 	$(LOCK) $(LOCK_FLAGS) --group dev -c requirements.lock -o requirements-dev.lock
 	uv pip compile --quiet --generate-hashes --no-emit-index-url --custom-compile-command 'make lock' \
 	    $(LOCK_FLAGS) --group go -o requirements-go.lock
+	$(LOCK_ANY) $(LOCK_FLAGS) components/swift/requirements.in -o components/swift/requirements.lock
 
 clean: ## remove what tools left in the checkout; built components stay in their cache
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

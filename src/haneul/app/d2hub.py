@@ -9,6 +9,7 @@ DATA/tls/            ca.crt, ca.key: its authority; tls.crt, tls.key: its certif
 DATA/hub.db          which repository has what; or
 DATA/hub.id          the mark of the database that knows it
 DATA/blobs, uploads  content
+DATA/store.id        whose bucket the content is in, if it is in an object store; then there is no DATA/blobs
 ```
 """
 
@@ -31,13 +32,14 @@ from typing import Final
 import structlog
 from sqlalchemy import select
 
+from haneul.app.d2hub_content import opened_store
 from haneul.app.d2hub_database import embedded_database, shared_database
 from haneul.app.d2hub_folder import being_set_up, certificate_for, in_use, token_key
 from haneul.d2hub.adapters.file_accounts import FileAccounts
-from haneul.d2hub.adapters.file_blobs import FileBlobs
 from haneul.d2hub.adapters.granian_server import GranianServer, Listening
 from haneul.d2hub.adapters.http_sender import HttpSender
 from haneul.d2hub.adapters.http_upstream import HttpUpstream
+from haneul.d2hub.adapters.object_settings import ObjectSettings
 from haneul.d2hub.adapters.sql_audit import SqlAudit
 from haneul.d2hub.adapters.sql_catalog import SqlCatalog
 from haneul.d2hub.adapters.sql_keeping import SqlKeeping
@@ -93,12 +95,23 @@ class HubSettings:
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     #: Hosts of receivers that may be on this machine or its network's own addresses.
     local_receivers: tuple[str, ...] = ()
+    #: Where content lies, if not in files of the folder.
+    objects: ObjectSettings | None = None
+    #: Send the content of an object store to clients that cannot reach it, instead of redirecting them there.
+    proxy_content: bool = False
 
     def __post_init__(self) -> None:
         if self.plain_http and not _is_loopback(self.address):
             raise InvalidInputError(
                 f"{self.address} can be reached from elsewhere, where plain HTTP would show every secret",
                 hint="leave out --plain-http, or serve on 127.0.0.1",
+            )
+        if self.proxy_content and self.objects is None:
+            raise InvalidInputError("--proxy-content is for content in an object store", hint="name it with --store")
+        if self.database_file is not None and self.objects is not None:
+            raise InvalidInputError(
+                "registries that share a database share the content of a folder, and no object store",
+                hint="leave out --store, or let one registry have its database in its folder",
             )
 
     @property
@@ -138,13 +151,17 @@ class _Hub:
 async def _opened(settings: HubSettings, clock: Clock) -> AsyncIterator[_Hub]:
     """Open the folder's database and store, and put the registry together."""
     data, shared = settings.data, settings.database_file
-    with being_set_up(data):
-        listening = _listening(settings, clock)
-        key = token_key(data)
-        database = await (shared_database(data, shared) if shared else embedded_database(data))
-        store = FileBlobs(data)
-    sender = HttpSender(timeout_seconds=settings.retry.timeout_seconds, local=settings.local_receivers)
-    try:
+    with contextlib.ExitStack() as closing:
+        with being_set_up(data):
+            listening = _listening(settings, clock)
+            key = token_key(data)
+            # The store first: whether the folder may have this one is seen by whether it has a database.
+            store = await opened_store(data, settings.objects, redirects=not settings.proxy_content)
+            closing.callback(store.close)
+            database = await (shared_database(data, shared) if shared else embedded_database(data))
+            closing.callback(database.close)
+        sender = HttpSender(timeout_seconds=settings.retry.timeout_seconds, local=settings.local_receivers)
+        closing.callback(sender.close)
         metadata = SqlMetadata(database)
         accounts = accounts_of(settings.data)
         catalog = SqlCatalog(database)
@@ -192,10 +209,6 @@ async def _opened(settings: HubSettings, clock: Clock) -> AsyncIterator[_Hub]:
             yield _Hub(application, collector, metrics, listening, journal, deliverer)
         finally:
             await mirroring.end()
-    finally:
-        sender.close()
-        store.close()
-        database.close()
 
 
 async def _serve(hub: _Hub, settings: HubSettings) -> None:

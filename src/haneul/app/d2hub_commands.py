@@ -56,6 +56,12 @@ def serve(
         list[str] | None,
         typer.Option(help="Host of receivers that may be on loopback or link-local addresses; may be repeated."),
     ] = None,
+    store: Annotated[
+        Path | None, typer.Option(help="File that names an object store for content, with its key; else it is in DATA.")
+    ] = None,
+    proxy_content: Annotated[
+        bool, typer.Option("--proxy-content", help="Send content of the object store through the hub, no redirects.")
+    ] = False,
 ) -> None:
     """Serve a registry from one folder, over TLS with a certificate of its own authority (DATA/tls/ca.crt).
 
@@ -66,9 +72,12 @@ def serve(
         haneul d2hub serve --data ./hub --plain-http
 
         haneul d2hub serve --data /srv/hub --address 0.0.0.0 --database-file /etc/hub/database
+
+        haneul d2hub serve --data /srv/hub --store /etc/haneul/store.yaml
     """
     from haneul.app.d2hub import HubSettings, serve_hub  # noqa: PLC0415
     from haneul.app.serve import configure_logs  # noqa: PLC0415
+    from haneul.d2hub.adapters.object_settings import read_object_settings  # noqa: PLC0415
     from haneul.d2hub.deliveries import RetryPolicy  # noqa: PLC0415
     from haneul.d2hub.registry import Limits  # noqa: PLC0415
 
@@ -86,6 +95,8 @@ def serve(
         audit_keep=timedelta(days=audit_days),
         retry=RetryPolicy(webhook_timeout_seconds, webhook_retry_seconds, attempts=webhook_attempts),
         local_receivers=tuple(webhook_local or ()),
+        objects=None if store is None else read_object_settings(store),
+        proxy_content=proxy_content,
     )
     configure_logs(sys.stderr)
     asyncio.run(serve_hub(settings))

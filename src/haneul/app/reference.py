@@ -18,7 +18,7 @@ from haneul.app.command_reference import cli_page
 from haneul.bench.report import replace_section
 from haneul.chaos.report import catalogue_markdown
 from haneul.compliance.reference import benchmark_page
-from haneul.components.table import COMPONENTS, IMAGES, GoComponent, Image
+from haneul.components.table import COMPONENTS, IMAGES, PYTHON_COMPONENTS, GoComponent, Image, PythonComponent
 from haneul.dkos.reference import cluster_events_page, cluster_spec_page, kubernetes_versions_page
 from haneul.kernel.errors import HaneulError
 from haneul.kernel.files import write_atomically
@@ -64,6 +64,13 @@ is built when one of them, or `haneul components build NAME`, asks for it.
 
 """
 
+_PYTHON_HEAD: Final = """## Python environments
+
+Python packages that have no place beside those of this project, each with an environment of its own, locked with hashes
+in `components/<name>/requirements.lock`. They are built when they are named: `haneul components build swift`.
+
+"""
+
 
 def pages() -> Mapping[str, Callable[[], str]]:
     """Return what writes each page, by file name."""
@@ -98,8 +105,13 @@ def components_page() -> str:
     """Return the tables of upstream components and of images, as Markdown."""
     programs = ["| component | version | licence | Go module | programs |", "| --- | --- | --- | --- | --- |"]
     programs += [_component_row(row) for row in COMPONENTS]
+    python = ["| component | version | licence | Python package |", "| --- | --- | --- | --- |"]
+    python += [_python_row(row) for row in PYTHON_COMPONENTS]
     images = ["| image | made of |", "| --- | --- |", *(_image_row(row) for row in IMAGES)]
-    return f"{_COMPONENTS_HEAD}## Programs\n\n{_lines(programs)}\n## Images\n\n{_lines(images)}"
+    return (
+        f"{_COMPONENTS_HEAD}## Programs\n\n{_lines(programs)}\n{_PYTHON_HEAD}{_lines(python)}\n"
+        f"## Images\n\n{_lines(images)}"
+    )
 
 
 def _component_row(row: GoComponent) -> str:
@@ -107,6 +119,10 @@ def _component_row(row: GoComponent) -> str:
     module = f"`{row.module}`" if row.module else "of our own"
     name = f"{row.name} (for benchmarks)" if row.on_demand else row.name
     return f"| {name} | {row.version} | {row.licence} | {module} | {programs} |"
+
+
+def _python_row(row: PythonComponent) -> str:
+    return f"| {row.name} | {row.version} | {row.licence} | `{row.package}` |"
 
 
 def _image_row(row: Image) -> str:

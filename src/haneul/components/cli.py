@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from haneul.components.table import COMPONENTS, IMAGES, Image, component_of
+from haneul.components.table import COMPONENTS, IMAGES, PYTHON_COMPONENTS, Image, component_of
 from haneul.kernel.progress import Progress
 
 if TYPE_CHECKING:
@@ -43,11 +43,12 @@ class Row:
 
 def rows(store: ComponentStore) -> list[Row]:
     """Return all components, then all images, in the order in which they are built."""
-    components = [
-        Row(row.name, row.version, "programs", row.licence, store.programs.is_built(row)) for row in COMPONENTS
+    programs = [Row(row.name, row.version, "programs", row.licence, store.programs.is_built(row)) for row in COMPONENTS]
+    python = [
+        Row(row.name, row.version, "python", row.licence, store.environments.is_built(row)) for row in PYTHON_COMPONENTS
     ]
     images = [Row(row.name, row.version, "image", _licences(row), store.images.is_built(row)) for row in IMAGES]
-    return components + images
+    return [*programs, *python, *images]
 
 
 def _licences(row: Image) -> str:

@@ -4,6 +4,7 @@ The cache is content-addressed: the key of a result is a digest of everything th
 rebuilt while nothing changed, never reused when something did, and never has to be invalidated::
 
     <cache>/programs/<component>-<key>/<program>
+    <cache>/environments/<component>-<key>/   Python packages with an interpreter of their own
     <cache>/roots/<key>.tar             minimal Debian roots, by package list
     <cache>/images/<name>-<key>.tar     OCI archives
     <cache>/storage/                    buildah's working store, may be deleted at any time
@@ -26,6 +27,10 @@ class CacheLayout:
     def program_folder(self, component: str, key: str) -> Path:
         """Return the folder of a component's executables."""
         return self.root / "programs" / f"{component}-{key}"
+
+    def environment_folder(self, component: str, key: str) -> Path:
+        """Return the folder of a component's Python environment."""
+        return self.root / "environments" / f"{component}-{key}"
 
     def debian_root(self, key: str) -> Path:
         """Return the archive of a minimal Debian root."""

@@ -2,8 +2,8 @@
 
 A Go component is a small module of ours in ``components/<name>`` whose ``go.mod`` pins the upstream release and whose
 ``go.sum`` pins every byte of it and of its dependencies. An image is a folder ``components/images/<name>`` with a
-Containerfile, and rows here that say which programs and Debian packages go in. Versions stand here and in ``go.mod``;
-a unit test holds the two together.
+Containerfile, and rows here that say which programs and Debian packages go in. A Python component has a
+``requirements.lock`` instead. Versions stand here and in ``go.mod`` or the lock; a unit test holds the two together.
 
 Two minors of Kubernetes are built. The newer one is also the management cluster's; of the older one there is what a
 tenant's cluster runs, and nothing else. Its programs have the same names, so they are told apart by their component:
@@ -41,6 +41,23 @@ class GoComponent:
     ldflags: tuple[str, ...] = ()
     cgo: bool = False
     # Not part of what a row says of itself: it says when it is built, and nothing of what comes out.
+    on_demand: bool = field(default=False, repr=False)
+
+
+@dataclass(frozen=True)
+class PythonComponent:
+    """An upstream project of Python packages, with an environment of its own.
+
+    ``programs`` are files of ours beside its ``requirements.lock`` that run in it. ``estimate`` is seconds. It is
+    ``on_demand`` as a Go component is.
+    """
+
+    name: str
+    version: str
+    package: str
+    licence: str
+    programs: tuple[str, ...]
+    estimate: float
     on_demand: bool = field(default=False, repr=False)
 
 
@@ -316,6 +333,19 @@ IMAGES: Final[tuple[Image, ...]] = (
         variant_of="node",
     ),
 )
+
+
+PYTHON_COMPONENTS: Final[tuple[PythonComponent, ...]] = (
+    PythonComponent("swift", "2.38.3", "swift", "Apache-2.0", ("swift_run.py",), estimate=15, on_demand=True),
+)
+
+
+def python_component(name: str) -> PythonComponent:
+    """Return a Python component's row. Raises KeyError for an unknown one."""
+    for candidate in PYTHON_COMPONENTS:
+        if candidate.name == name:
+            return candidate
+    raise KeyError(name)
 
 
 def component_of(program: str) -> GoComponent:

@@ -142,7 +142,7 @@ class TagImmutableError(ConflictError):
 
 
 class StorageFullError(UnavailableError):
-    """The disk is full; what was being written is gone, everything acknowledged is there."""
+    """The disk or store is full; what was being written is gone, everything acknowledged is there."""
 
     code = "storage-full"
     title = "No space is left"
@@ -194,6 +194,14 @@ class UpstreamWrongError(UpstreamError):
 
     code = "upstream-wrong"
     title = "The mirrored registry sent something else"
+
+
+class BlobStoreAwayError(UnavailableError):
+    """The store of content does not answer, or not as it should; what was acknowledged is there when it is back."""
+
+    code = "blob-store-away"
+    title = "The store of content does not answer"
+    registry_code: ClassVar[str] = "UNAVAILABLE"
 
 
 def registry_code(error: HaneulError) -> str:

@@ -99,7 +99,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """One reply. ``part`` is the first and last byte of the content that is sent; a HEAD's content is not sent."""
+    """One reply. ``part`` is the first and last byte of the content that is sent; a HEAD's content is not sent.
+
+    Content that is still arriving is sent as it is: it has no more than the part.
+    """
 
     status: int
     headers: Headers = field(default_factory=list)

@@ -24,7 +24,7 @@ from haneul.d2hub.exchange import Headers, Reply, Request, json_reply
 from haneul.d2hub.http_auth import CATALOG, ChallengeError, Doorkeeper
 from haneul.d2hub.manifests import OCI_INDEX
 from haneul.d2hub.mirroring import Mirroring
-from haneul.d2hub.model import Action, Grant
+from haneul.d2hub.model import Action, Content, Grant, GrowingContent, RemoteContent
 from haneul.d2hub.names import parse_reference, parse_repository, project_of
 from haneul.d2hub.ports import Accounts
 from haneul.d2hub.registry import Registry
@@ -33,6 +33,8 @@ from haneul.kernel.errors import NotFoundError
 VERSION: Final = ("docker-distribution-api-version", "registry/2.0")
 _OCTETS: Final = ("content-type", "application/octet-stream")
 _DIGEST: Final = "docker-content-digest"
+#: Of redirects: where they lead to is over soon.
+_NOT_KEPT: Final = ("cache-control", "no-store")
 _CONTENT_RANGE: Final = re.compile(r"(?:bytes[ =])?(\d{1,18})-(\d{1,18})(?:/(?:\d+|\*))?")
 _RANGE: Final = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 #: Tags and repositories in one answer to a client that asked for pages.
@@ -121,11 +123,15 @@ class RegistryHttp:
                 headers = [_OCTETS, (_DIGEST, digest), ("etag", f'"{digest}"'), ("accept-ranges", "bytes")]
                 if _is_known(request, digest):
                     return Reply(304, headers)
+                if request.method == "HEAD":
+                    return Reply(200, headers, content)
+                if isinstance(content, RemoteContent) and content.link is not None:
+                    return Reply(307, [("location", await content.link()), (_DIGEST, digest), _NOT_KEPT])
                 part = _part(asked, content.size)
                 if part is None:
-                    return Reply(200, headers, content)
+                    return Reply(200, headers, await _opened(content, (0, content.size - 1)))
                 headers.append(("content-range", f"bytes {part[0]}-{part[1]}/{content.size}"))
-                return Reply(206, headers, content, part)
+                return Reply(206, headers, await _opened(content, part), part)
             case "DELETE":
                 grant = self._door.check(request, repository, Action.DELETE)
                 await self._registry.delete_blob(repository, digest, _who(grant), address=request.address)
@@ -315,6 +321,14 @@ def _part(header: str | None, size: int) -> tuple[int, int] | None:
     if first >= size:
         raise RangeNotSatisfiableError(f"the blob has {size} bytes", size=size)
     return first, last
+
+
+async def _opened(content: Content | GrowingContent, part: tuple[int, int]) -> Content | GrowingContent:
+    """Return what can be sent: content on other machines once it begins to come, so that errors still have a status."""
+    if not isinstance(content, RemoteContent):
+        return content
+    parts = await content.read(*part)
+    return GrowingContent(part[1] - part[0] + 1, lambda: parts)
 
 
 def _is_known(request: Request, digest: str) -> bool:

@@ -25,7 +25,7 @@ from haneul.d2hub.errors import (
 )
 from haneul.d2hub.metrics import MirrorCounts
 from haneul.d2hub.mirrors import Mirror, may_pass
-from haneul.d2hub.model import BytesContent, Content, GrowingContent
+from haneul.d2hub.model import BytesContent, Content, FileContent, GrowingContent, RemoteContent
 from haneul.d2hub.ports import GrowingStore
 from haneul.d2hub.registry import Registry
 from haneul.kernel.clock import Clock
@@ -221,9 +221,14 @@ class _Fetch:
 
 
 async def _all_of(content: Content) -> AsyncIterator[bytes]:
-    if isinstance(content, BytesContent):
-        yield content.data
-        return
-    with content.path.open("rb") as file:
-        while part := await asyncio.to_thread(file.read, _PIECE):
-            yield part
+    match content:
+        case BytesContent():
+            yield content.data
+        case RemoteContent():
+            async with contextlib.aclosing(await content.read(0, content.size - 1)) as parts:
+                async for part in parts:
+                    yield part
+        case FileContent():
+            with content.path.open("rb") as file:
+                while part := await asyncio.to_thread(file.read, _PIECE):
+                    yield part

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -68,12 +68,32 @@ class BytesContent:
         return len(self.data)
 
 
-Content = FileContent | BytesContent
+@dataclass(frozen=True)
+class RemoteContent:
+    """Bytes on other machines.
+
+    ``read`` returns the bytes from the first to the last that it is given, once the first of them have arrived.
+    ``link`` returns a URL by which clients fetch the content themselves, for a short time; it is None where they
+    cannot reach those machines.
+    """
+
+    size: int
+    read: Callable[[int, int], Awaitable[AsyncGenerator[bytes, None]]]
+    link: Callable[[], Awaitable[str]] | None = None
+
+    async def whole(self) -> bytes:
+        """Return all bytes; for content that fits into memory."""
+        if not self.size:
+            return b""
+        return b"".join([part async for part in await self.read(0, self.size - 1)])
+
+
+Content = FileContent | BytesContent | RemoteContent
 
 
 @dataclass(frozen=True)
 class GrowingContent:
-    """Bytes that are still arriving; ``parts`` yields them, and raises if their end is not what it should be."""
+    """Bytes that are still arriving; ``parts`` yields them once, and raises if their end is not what it should be."""
 
     size: int
     parts: Callable[[], AsyncGenerator[bytes, None]]

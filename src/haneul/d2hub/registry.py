@@ -18,6 +18,7 @@ import structlog
 from haneul.d2hub.caches import Lru, RepositoryCache
 from haneul.d2hub.digests import Digest, digest_of, parse_digest
 from haneul.d2hub.errors import (
+    BlobStoreAwayError,
     BlobUnknownError,
     DigestInvalidError,
     ManifestTooLargeError,
@@ -32,6 +33,7 @@ from haneul.d2hub.model import (
     FileContent,
     LinkedBlob,
     ManifestPush,
+    RemoteContent,
     StoredBlob,
     StoredManifest,
     TagEntry,
@@ -135,7 +137,7 @@ class Registry:
             self._links.changed(repository)
             raise _no_blob(repository, digest)
         if content.size <= _SMALL:
-            kept = BytesContent(content.path.read_bytes()) if isinstance(content, FileContent) else content
+            kept = await _in_memory(content)
             self._small.put(linked.stored.key, kept)
             return kept
         return content
@@ -161,8 +163,9 @@ class Registry:
         finally:
             self._links.changed(repository)
         if kept.key != stored.key:
-            # Somebody else pushed the same before.
-            await self.store.remove([stored.key])
+            # Somebody else pushed the same before. What cannot be removed now is a stray for a collection.
+            with contextlib.suppress(BlobStoreAwayError):
+                await self.store.remove([stored.key])
 
     async def _found_again(self, repository: str, stored: StoredBlob, lost_key: str) -> StoredBlob:
         """Put content in the place of a file that is lost: of a copy that was not whole, or of a broken disk."""
@@ -325,6 +328,16 @@ class Registry:
         self._manifests.changed(repository)
         self._names.changed(repository)
         self._links.changed(repository)
+
+
+async def _in_memory(content: Content) -> BytesContent:
+    match content:
+        case FileContent():
+            return BytesContent(content.path.read_bytes())
+        case RemoteContent():
+            return BytesContent(await content.whole())
+        case _:
+            return content
 
 
 def _no_blob(repository: str, digest: str) -> BlobUnknownError:

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from haneul.components.cli import components_app
 from haneul.components.store import ComponentStore
-from haneul.components.table import COMPONENTS, IMAGES, image
+from haneul.components.table import COMPONENTS, IMAGES, PYTHON_COMPONENTS, image
 from haneul.kernel.errors import NotFoundError
 from haneul.kernel.progress import SilentProgress
 
@@ -32,16 +32,20 @@ def test_the_list_tells_what_is_built(app: typer.Typer, store: ComponentStore) -
     toolbox.touch()
     result = CliRunner().invoke(app, ["list", "-o", "json"])
     rows = json.loads(result.stdout)
-    assert [row["name"] for row in rows] == [row.name for row in COMPONENTS] + [row.name for row in IMAGES]
+    assert [row["name"] for row in rows] == [
+        *(row.name for row in COMPONENTS),
+        *(row.name for row in PYTHON_COMPONENTS),
+        *(row.name for row in IMAGES),
+    ]
     assert [row["name"] for row in rows if row["built"]] == ["toolbox"]
-    assert {row["kind"] for row in rows} == {"programs", "image"}
+    assert {row["kind"] for row in rows} == {"programs", "python", "image"}
     assert all(row["licence"] for row in rows)
 
 
 def test_the_table_has_a_line_for_each_row(app: typer.Typer) -> None:
     lines = CliRunner().invoke(app, ["list"]).stdout.splitlines()
     assert lines[0].split() == ["NAME", "VERSION", "KIND", "LICENCE", "BUILT"]
-    assert len(lines) == 1 + len(COMPONENTS) + len(IMAGES)
+    assert len(lines) == 1 + len(COMPONENTS) + len(PYTHON_COMPONENTS) + len(IMAGES)
 
 
 def test_an_unknown_format_is_a_usage_error(app: typer.Typer) -> None:

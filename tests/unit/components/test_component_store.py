@@ -6,7 +6,15 @@ from pathlib import Path
 import pytest
 
 from haneul.components.store import ComponentStore, select
-from haneul.components.table import COMPONENTS, IMAGES, component_of, image, image_reference
+from haneul.components.table import (
+    COMPONENTS,
+    IMAGES,
+    PYTHON_COMPONENTS,
+    component_of,
+    image,
+    image_reference,
+    python_component,
+)
 from haneul.kernel.errors import HostNotReadyError, NotFoundError
 from haneul.kernel.progress import SilentProgress
 
@@ -72,3 +80,16 @@ def test_an_archive_in_its_place_is_a_built_image(store: ComponentStore) -> None
     assert store.image_archive("toolbox") == archive
     assert store.image_reference("toolbox") == image_reference("toolbox")
     assert image("toolbox") not in store.missing()
+
+
+def test_a_python_component_is_built_when_it_is_named(store: ComponentStore) -> None:
+    assert {row.name for row in PYTHON_COMPONENTS if row.on_demand} == {"swift"}
+    assert not {row for row in PYTHON_COMPONENTS if row.on_demand} & set(store.missing())
+    assert select(["swift"]) == ({"swift"}, set())
+    with pytest.raises(HostNotReadyError, match="swift is not built") as refused:
+        store.python_command("swift", "swift_run.py")
+    assert "haneul components build swift" in refused.value.hint
+    folder = store.environments.folder(python_component("swift"))
+    (folder / "bin").mkdir(parents=True)
+    (folder / "bin" / "python").touch()
+    assert store.python_command("swift", "swift_run.py") == (str(folder / "bin/python"), str(folder / "swift_run.py"))

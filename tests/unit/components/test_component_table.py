@@ -10,8 +10,10 @@ from haneul.components.table import (
     IMAGES,
     KUBERNETES,
     KUBERNETES_BEFORE,
+    PYTHON_COMPONENTS,
     GoComponent,
     Image,
+    PythonComponent,
     component_of,
     file_name,
     image,
@@ -118,3 +120,14 @@ def test_containerfiles_start_from_nothing() -> None:
     for path in SOURCES.glob("images/*/Containerfile"):
         bases = [line.split()[1] for line in path.read_text().splitlines() if line.startswith("FROM ")]
         assert bases == ["scratch"], path
+
+
+@pytest.mark.parametrize("component", PYTHON_COMPONENTS, ids=lambda row: row.name)
+def test_versions_are_those_of_the_lock_and_every_byte_is_pinned(component: PythonComponent) -> None:
+    lock = (SOURCES / component.name / "requirements.lock").read_text()
+    assert f"\n{component.package}=={component.version} \\\n    --hash=sha256:" in lock
+    packages = [line for line in lock.splitlines() if "==" in line and not line.startswith((" ", "#"))]
+    assert all(line.endswith("\\") for line in packages)
+    assert f"{component.package}=={component.version}" in (SOURCES / component.name / "requirements.in").read_text()
+    for program in component.programs:
+        assert (SOURCES / component.name / program).is_file()

@@ -20,7 +20,7 @@ from granian.server.embed import Server
 
 from haneul.d2hub.errors import BlobUploadInvalidError
 from haneul.d2hub.exchange import Reply, Request, SlowClientError
-from haneul.d2hub.model import BytesContent, FileContent, GrowingContent
+from haneul.d2hub.model import BytesContent, FileContent, GrowingContent, RemoteContent
 from haneul.kernel.errors import HaneulError
 
 _log = structlog.get_logger(__name__)
@@ -87,10 +87,10 @@ class GranianServer:
             # HTTP/2 has no header of that name; HTTP/1.1's request line seldom has an authority.
             scope.authority or headers.get("host") or "",
         )
-        await _send(protocol, scope.method == "HEAD", await self._answer(request))
+        await _send(protocol, scope.method == "HEAD", await self._answer(request), silence=self._silence)
 
 
-async def _send(protocol: Any, head: bool, reply: Reply) -> None:
+async def _send(protocol: Any, head: bool, reply: Reply, *, silence: float) -> None:
     content, headers = reply.content, reply.headers
     if content is None:
         protocol.response_empty(reply.status, headers)
@@ -102,33 +102,41 @@ async def _send(protocol: Any, head: bool, reply: Reply) -> None:
     headers.append(("content-length", str(size)))
     if head:
         protocol.response_empty(reply.status, headers)
-    elif isinstance(data, GrowingContent):
-        await _stream(protocol.response_stream(reply.status, headers), data)
-    elif not isinstance(data, FileContent):
-        if reply.part is not None:
-            data = data[reply.part[0] : reply.part[1] + 1]
-        protocol.response_bytes(reply.status, headers, data)
-    elif reply.part is not None:
-        protocol.response_file_range(reply.status, headers, str(data.path), reply.part[0], reply.part[1] + 1)
-    else:
-        protocol.response_file(reply.status, headers, str(data.path))
+        return
+    match data:
+        case GrowingContent():
+            await _stream(protocol.response_stream(reply.status, headers), data, silence)
+        case RemoteContent():
+            raise TypeError("content on other machines is sent as it arrives")
+        case FileContent() if reply.part is not None:
+            protocol.response_file_range(reply.status, headers, str(data.path), reply.part[0], reply.part[1] + 1)
+        case FileContent():
+            protocol.response_file(reply.status, headers, str(data.path))
+        case _:
+            if reply.part is not None:
+                data = data[reply.part[0] : reply.part[1] + 1]
+            protocol.response_bytes(reply.status, headers, data)
 
 
-async def _stream(transport: Any, content: GrowingContent) -> None:
+async def _stream(transport: Any, content: GrowingContent, silence: float) -> None:
     """Send bytes as they arrive. Where their end cannot be sent, the connection ends before the length that was said.
 
     The server ends it when nothing more is sent, so the client sees that something is missing.
     """
-    async with contextlib.aclosing(content.parts()) as parts:
-        try:
+    try:
+        async with contextlib.aclosing(content.parts()) as parts:
             async for part in parts:
-                await transport.send_bytes(part)
-        except (ProtocolClosed, ProtocolError):
-            _log.info("a client went away")
-        except Exception as error:  # noqa: BLE001, RUF100 - the head was sent: all that can be done is to end
-            _log.error("an answer is cut short", error=str(error), kind=type(error).__name__)
-            # The connection ends with the transport, which must not live on in what an error remembers of its way.
-            error.__traceback__ = None
+                async with asyncio.timeout(silence):
+                    await transport.send_bytes(part)
+    except (ProtocolClosed, ProtocolError):
+        _log.info("a client went away")
+    except TimeoutError:
+        _log.warning("a client took nothing for too long", seconds=silence)
+    except Exception as error:  # noqa: BLE001, RUF100 - the head was sent: all that can be done is to end
+        _log.error("an answer is cut short", error=str(error), kind=type(error).__name__)
+    finally:
+        # The connection ends with the last that knows of it, and an error's traceback knows of all that is here.
+        del transport
 
 
 class _RsgiBody:

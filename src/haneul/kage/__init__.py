@@ -1,0 +1,1 @@
+"""Kage: a distributed object store with an S3 API, on OpenStack Swift."""

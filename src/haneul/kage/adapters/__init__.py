@@ -1,0 +1,1 @@
+"""How Kage reaches Swift: its processes, and its HTTP."""
