@@ -34,9 +34,7 @@ setup: system-packages $(VENV)/.python-packages ## install what is missing: Debi
 
 # Nothing is asked of the package sources when nothing is missing. What is installed starts no service (Debian's
 # policy-rc.d), and the DNS servers none at the next start of the machine either: tests run their own. A DNS server that
-# was here before is left alone.
-# Nothing is asked of the package sources when nothing is missing. Debian's PostgreSQL would make and start a database
-# of its own when it is installed; tests start theirs.
+# was here before is left alone. Debian's PostgreSQL would make a database of its own besides.
 CLUSTERS := /etc/postgresql-common/createcluster.d
 system-packages:
 	@command -v dpkg-query >/dev/null || { echo 'Haneul sets itself up on Debian 12; here is no dpkg.' >&2; exit 1; }
