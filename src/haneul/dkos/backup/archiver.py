@@ -400,7 +400,8 @@ class Archiver:
                     await asyncio.to_thread(handle.write, part)
             found = await self._replayer.inspect(path)
             snapshot = Snapshot(self._objects.cluster, generation, found.revision, taken)
-            size = await self._objects.put(snapshot.key, file_content(path))
+            async with contextlib.aclosing(file_content(path)) as content:
+                size = await self._objects.put(snapshot.key, content)
         self._contents = replace(
             self._contents, snapshots=tuple(sorted({*self._contents.snapshots, replace(snapshot, size=size)}))
         )

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import shutil
 import tempfile
 import zlib
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -199,8 +198,8 @@ async def _write(objects: SealedObjects, name: str, path: Path) -> None:
             await asyncio.to_thread(handle.write, part)
 
 
-async def file_content(path: Path) -> AsyncIterator[bytes]:
-    """Yield a file's bytes."""
-    with contextlib.closing(await asyncio.to_thread(path.open, "rb")) as handle:
+async def file_content(path: Path) -> AsyncGenerator[bytes, None]:
+    """Yield a file's bytes. It is opened here and not in a thread: who is cancelled meanwhile would leave it open."""
+    with path.open("rb") as handle:
         while part := await asyncio.to_thread(handle.read, 1 << 20):
             yield part
