@@ -58,7 +58,8 @@ class AuditEntry:
     """One record: who did what, where, from which address, and what came of it.
 
     ``reference`` is a tag, or empty if only a digest was named. Of pulls that are sampled each record stands for
-    ``weight`` of them.
+    ``weight`` of them. A record with the ``identity`` of one that is written already is that one: whoever does not know
+    whether it was written may write it again. Those of transactions need none.
     """
 
     at: datetime
@@ -70,6 +71,7 @@ class AuditEntry:
     address: str = ""
     result: str = DONE
     weight: int = 1
+    identity: str = ""
 
     @property
     def project(self) -> str:

@@ -13,12 +13,11 @@ from haneul.d2hub.exchange import Reply, Request
 from haneul.d2hub.happenings import Happening
 from haneul.d2hub.http_auth import Doorkeeper
 from haneul.d2hub.journal import Journal
-from haneul.d2hub.names import parse_repository
+from haneul.d2hub.names import parse_repository, parse_tag
 from haneul.kernel.errors import HaneulError, NotFoundError, UnauthenticatedError
 
 _CHANGES: Final = {"PUT": Happening.PUSH, "DELETE": Happening.DELETE}
 _DIGEST: Final = "docker-content-digest"
-_LONGEST_REFERENCE: Final = 128
 
 
 class Witness:
@@ -45,9 +44,8 @@ class Witness:
         found = _manifest(request)
         if found is not None and _is_repository(found[0]):
             repository, reference = found
-            named, digest = ("", reference) if is_digest(reference) else (reference[:_LONGEST_REFERENCE], "")
-            by = self._who(request)
-            self._journal.refused(happening, repository, named, digest, by=by, result=error.code)
+            tag, digest = _named(reference)
+            self._journal.refused(happening, repository, tag, digest, by=self._who(request), result=error.code)
 
     def _who(self, request: Request) -> tuple[str, str]:
         try:
@@ -63,6 +61,16 @@ def _manifest(request: Request) -> tuple[str, str] | None:
         case ["v2", *name, "manifests", reference] if name:
             return "/".join(name), reference
     return None
+
+
+def _named(reference: str) -> tuple[str, str]:
+    """Return tag and digest, one of them empty; both if it is neither: no bytes that clients make up are kept."""
+    if is_digest(reference):
+        return "", reference
+    try:
+        return parse_tag(reference), ""
+    except NameInvalidError:
+        return "", ""
 
 
 def _is_repository(text: str) -> bool:

@@ -24,7 +24,10 @@ class Audit(Protocol):
     """Keeps audit records. Those of changes are written by the change's own transaction, not here."""
 
     async def add(self, entries: Sequence[AuditEntry]) -> None:
-        """Write records, in one transaction."""
+        """Write records, in one transaction; those that are written already, by their identities, are passed over.
+
+        Raises InvalidInputError if one of them can never be written.
+        """
         ...
 
     async def entries(

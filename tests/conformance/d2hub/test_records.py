@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -18,9 +19,12 @@ from haneul.d2hub.deliveries import Backlog, DeliveryState, Outcome
 from haneul.d2hub.digests import digest_of
 from haneul.d2hub.errors import ManifestBlobUnknownError, TagImmutableError
 from haneul.d2hub.happenings import AuditEntry, Happening, Origin
+from haneul.d2hub.journal import Journal
 from haneul.d2hub.manifests import OCI_MANIFEST, parse_manifest
 from haneul.d2hub.model import DeletionOrder, ManifestPush, StoredBlob
 from haneul.d2hub.record_ports import Span
+from haneul.d2hub.rules import ProjectRules
+from haneul.kernel.clock import VirtualClock
 from haneul.kernel.errors import InvalidInputError
 
 NOW = datetime(2026, 11, 24, 9, 0, tzinfo=UTC)
@@ -162,6 +166,33 @@ async def test_records_come_in_pages_by_time(audit: SqlAudit) -> None:
     assert await audit.purge(before=NOW + HOUR * 2, limit=8) == 4
     assert await audit.purge(before=NOW + HOUR * 2, limit=8) == 0
     assert len((await audit.entries("shop", Span(), limit=9))[0]) == 4
+
+
+async def test_a_record_that_is_written_again_is_there_once(audit: SqlAudit) -> None:
+    """The answer to a commit may be lost, and what is not known to be written is written again."""
+    first, second = (
+        AuditEntry(NOW, Happening.PULL, "shop/x", tag, "", "bob", identity=tag * 16) for tag in ("v1", "v2")
+    )
+    await audit.add([first])
+    await audit.add([first, second])
+    assert [tag for _, tag, _ in await told(audit)] == ["v1", "v2"]
+
+
+async def test_a_record_that_can_never_be_written_holds_up_nobody(audit: SqlAudit) -> None:
+    class NoRules:
+        def rules(self, _: str) -> ProjectRules:
+            return ProjectRules()
+
+    journal = Journal(audit, NoRules(), keep=HOUR, clock=VirtualClock(NOW), chance=random.Random(1))  # noqa: S311
+    for tag in ("v1", "a\0b", "\ud800", "v2"):
+        journal.refused(Happening.PUSH, "shop/web", tag, "", by=("bob", ""), result="forbidden")
+    await journal.flush()
+    journal.refused(Happening.PUSH, "shop/web", "v3", "", by=("bob", ""), result="forbidden")
+    await journal.flush()
+    written = [tag for _, tag, _ in await told(audit)]
+    assert [tag for tag in written if "\0" not in tag] == ["v1", "v2", "v3"]
+    assert "d2hub_audit_waiting 0" in journal.lines()
+    assert f"d2hub_audit_lost_total {5 - len(written)}" in journal.lines()
 
 
 async def turns(outbox: SqlOutbox, now: datetime) -> list[tuple[str, str]]:

@@ -94,17 +94,19 @@ def test_the_record_says_who_did_what(quick: Hub) -> None:
         assert reader.get("manifests/v1").status_code == 200
         assert reader.head("manifests/v1").status_code == 200
         assert codes(reader.put_manifest("mine", image().manifest)) == ["DENIED"]
+        assert codes(reader.put_manifest("a%00b", image().manifest)) == ["DENIED"]
         assert codes(admin.put_manifest("v1", image(annotations={"a": "b"}).manifest)) == ["DENIED"]
         assert admin.delete("manifests/old").status_code == 202
         back = {"repository": "seen/web", "reference": "old"}
         assert admin.http.post("/api/v1/undelete", json=back).status_code == 200
-    entries = waited(lambda: asked(quick, "seen", "audit"), lambda found: len(found) == 7)
+    entries = waited(lambda: asked(quick, "seen", "audit"), lambda found: len(found) == 8)
     found = {(entry["action"], entry["tag"], entry["account"], entry["result"]) for entry in entries}
     assert found == {
         ("push", "v1", "admin", "done"),
         ("push", "old", "admin", "done"),
         ("pull", "v1", "reader", "done"),
         ("push", "mine", "reader", "forbidden"),
+        ("push", "", "reader", "forbidden"),
         ("push", "v1", "admin", "tag-immutable"),
         ("delete", "old", "admin", "done"),
         ("undelete", "old", "admin", "done"),

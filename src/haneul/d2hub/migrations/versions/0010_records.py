@@ -26,6 +26,7 @@ def upgrade() -> None:
         sa.Column("address", sa.String(64), nullable=False),
         sa.Column("result", sa.String(64), nullable=False),
         sa.Column("weight", sa.Integer, nullable=False),
+        sa.Column("identity", sa.String(32), unique=True),
     )
     op.create_index("ix_audit_project", "audit", ["project", "at", "id"])
     op.create_table(
