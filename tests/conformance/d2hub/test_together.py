@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 import pytest
-from sqlalchemy import URL, Connection, text
+from sqlalchemy import URL, Connection, select, text
 
 from haneul.app.d2hub_database import migrated
 from haneul.d2hub.adapters.sql_belonging import claim
@@ -21,6 +21,7 @@ from haneul.d2hub.adapters.sql_metadata import SqlMetadata
 from haneul.d2hub.errors import ManifestBlobUnknownError, TagImmutableError, UnsupportedError
 from haneul.d2hub.manifests import parse_manifest
 from haneul.d2hub.model import DeletionOrder
+from haneul.d2hub.tables import manifests
 from haneul.kernel.database import open_blocking_database
 from haneul.kernel.errors import ConflictError
 from tests.conformance.d2hub.test_metadata import HOUR, NOW, blob, change, collect, index, push
@@ -173,6 +174,17 @@ async def test_what_is_brought_back_is_whole(processes: tuple[Process, Process])
     for reference in ("multi", made.digest):
         assert await other.metadata.manifest("shop/web", reference) is not None
     assert await other.metadata.blob("shop/web", blob("a").digest) is not None
+
+
+async def test_what_was_purged_just_now_is_not_brought_back(processes: tuple[Process, Process]) -> None:
+    one, other = processes
+    made = await push(one.metadata, "shop/web", "a")
+    await one.metadata.delete(DeletionOrder("shop/web", made.digest, NOW, "x"))
+    query = select(manifests.c.repository, manifests.c.digest)
+    rows = await one.database.read(lambda connection: connection.execute(query).all())
+    back = other.catalog.undelete("shop/web", made.digest, now=LATER)
+    purge = one.keeping._purge  # the transaction of a purge, without those before it
+    assert await meeting(one, purge, rows, manifests.c.deleted < LATER, LATER, other=back) == (1, False)
 
 
 async def test_a_repository_that_is_used_again_stays(processes: tuple[Process, Process]) -> None:
