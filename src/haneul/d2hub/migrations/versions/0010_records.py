@@ -9,6 +9,7 @@ branch_labels = None
 depends_on = None
 
 _ID = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+_DIGEST = sa.String(135).with_variant(sa.String(135, collation="C"), "postgresql")
 
 
 def upgrade() -> None:
@@ -21,7 +22,7 @@ def upgrade() -> None:
         sa.Column("repository", sa.String(255), nullable=False),
         sa.Column("happening", sa.String(20), nullable=False),
         sa.Column("reference", sa.String(128), nullable=False),
-        sa.Column("digest", sa.String(135), nullable=False),
+        sa.Column("digest", _DIGEST, nullable=False),
         sa.Column("account", sa.String(255), nullable=False),
         sa.Column("address", sa.String(64), nullable=False),
         sa.Column("result", sa.String(64), nullable=False),
