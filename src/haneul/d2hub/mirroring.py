@@ -36,7 +36,7 @@ from haneul.d2hub.model import Content, GrowingContent, ManifestPush, StoredMani
 from haneul.d2hub.ports import MirrorRecords
 from haneul.d2hub.registry import Registry
 from haneul.kernel.clock import Clock
-from haneul.kernel.errors import HaneulError
+from haneul.kernel.errors import HaneulError, QuotaExceededError
 
 _log = structlog.get_logger(__name__)
 #: Who gave a tag to what came from an upstream: no user has such a name.
@@ -196,7 +196,11 @@ class Mirroring:
         now = self._clock.now()
         change = ManifestPush(repository, sent.digest, sent.content, manifest, now=now, by=BY_UPSTREAM, tag=tag)
         try:
-            moved = await self.records.keep(change)
+            async with self._registry.room(repository, sent.digest, len(sent.content)):
+                moved = await self.records.keep(change)
+        except QuotaExceededError as error:
+            self._failed(mirror, f"{mirror.upstream_name(repository)}:{tag or sent.digest}", error)
+            raise
         finally:
             self._registry.changed([repository])
         if moved:
@@ -211,11 +215,15 @@ class Mirroring:
                 return await ask()
             except (UpstreamError, ManifestUnknownError) as error:
                 if not may_pass(error) or attempt == _ATTEMPTS:
-                    self._counts.failed(mirror.project, error.code)
-                    mirror.memory.failed(what, error, mirror.rules.negative_seconds)
+                    self._failed(mirror, what, error)
                     raise
             await self._clock.sleep(_BACK_OFF_SECONDS * 2**attempt)
         raise AssertionError("the last attempt returns or raises")
+
+    def _failed(self, mirror: Mirror, what: str, error: HaneulError) -> None:
+        self._counts.failed(mirror.project, error.code)
+        mirror.memory.failed(what, error, mirror.rules.negative_seconds)
+        _log.warning("a manifest cannot be fetched", what=what, code=error.code, detail=error.detail)
 
 
 def _verified(sent: UpstreamManifest, name: str, reference: str) -> StoredManifest:

@@ -214,6 +214,27 @@ def test_a_mirror_takes_no_pushes(pulls: Client) -> None:
     assert "is a mirror of" in answer.json()["errors"][0]["message"]
 
 
+def test_what_the_quota_has_no_room_for_is_not_fetched(
+    way: Between, pushed: Client, pulls: Client, mirror: Hub, name: str
+) -> None:
+    made, other = image(b"layer", LARGE), image(b"other")
+    pushed.push(made, "v1")
+    pushed.push(other, "v2")
+    most = len(made.manifest) + len(made.config) + 100
+    rule(mirror, name, mirror={"url": way.url, "negativeSeconds": 1000}, quotaBytes=most)
+    assert pulls.get("manifests/v1").content == made.manifest
+    for _ in range(3):
+        answer = pulls.get(f"blobs/{sha256(LARGE)}")
+        assert (answer.status_code, codes(answer)) == (403, ["DENIED"])
+        assert f"the project {name} uses" in answer.json()["errors"][0]["message"]
+        assert codes(pulls.get("manifests/v2")) == ["DENIED"]
+    assert way.count("GET", sha256(LARGE)) == way.count("GET", other.digest) == 1
+    assert metric(mirror, "d2hub_mirror_received_bytes_total", project=name) == 0
+    assert metric(mirror, "d2hub_mirror_failures_total", project=name, code="quota-exceeded") == 2
+    assert pulls.get(f"blobs/{sha256(b'layer')}").content == b"layer"
+    assert uploads(pulls, mirror) == 0
+
+
 # --- while the upstream fails
 
 
