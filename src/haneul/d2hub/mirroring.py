@@ -152,16 +152,18 @@ class Mirroring:
         name = mirror.upstream_name(repository)
         known = kept.digest if kept is not None else ""
         digest = await self._try(mirror, f"{name}:{tag}", lambda: mirror.upstream.tag(name, tag, known=known))
-        if kept is None or digest != kept.digest:
+        if kept is not None and digest == kept.digest:
+            sent = kept
+        else:
             there = await self._here(repository, digest) if is_digest(digest) else None
             sent = there or await self._sent(mirror, name, digest if is_digest(digest) else tag)
+        if kept is None or sent.digest != kept.digest:
             await self._keep(mirror, repository, sent, tag)
-            kept = sent
         elif (asked := self._asked.get((repository, tag))) is None or asked.trouble:
             # It may have been away meanwhile.
-            await self.records.note(repository, tag, digest, now=self._clock.now())
+            await self.records.note(repository, tag, sent.digest, now=self._clock.now())
         self._asked.put((repository, tag), _Asked(self._clock.monotonic() + mirror.rules.refresh.total_seconds()))
-        return kept
+        return sent
 
     async def _fetched(self, mirror: Mirror, repository: str, reference: str) -> StoredManifest:
         """Fetch a manifest that is not here, once for all who ask for it at the same time."""

@@ -485,6 +485,19 @@ def test_a_tag_that_moves_is_told_and_its_history_kept(
         assert nobody.http.get("/api/v1/history", params=asked).status_code == 401
 
 
+def test_an_upstream_that_names_no_digests(way: Between, pushed: Client, pulls: Client, mirror: Hub, name: str) -> None:
+    """What it sends is then compared; the same again is no news."""
+    older, newer = image(b"older"), image(b"newer")
+    way.misbehave = lambda it: it.is_of_manifest and it.command == "HEAD" and it.reply(200)
+    for made in (older, newer):
+        pushed.push(made, "v1")
+        for _ in range(3):
+            assert pulls.get("manifests/v1").content == made.manifest
+    with Client(mirror, name, user="puller", actions="delete") as client:
+        records = client.http.get("/api/v1/audit", params={"project": name}).json()["items"]
+    assert [(entry["tag"], entry["digest"]) for entry in records] == [("v1", newer.digest), ("v1", older.digest)]
+
+
 def test_a_tag_that_stays_is_not_asked_for_again(
     way: Between, pushed: Client, pulls: Client, mirror: Hub, name: str
 ) -> None:
