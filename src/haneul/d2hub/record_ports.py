@@ -58,8 +58,8 @@ class Outbox(Protocol):
         """Hold a delivery for an attempt, which is counted; None if somebody else does, or it waits no more."""
         ...
 
-    async def settle(self, number: int, outcome: Outcome) -> None:
-        """Write down what became of an attempt."""
+    async def settle(self, number: int, outcome: Outcome, *, attempts: int) -> None:
+        """Write down what became of the attempt with that number, unless another one was begun since."""
         ...
 
     async def listed(
