@@ -24,6 +24,8 @@ class Happening(StrEnum):
 
     PUSH = "push"
     PULL = "pull"
+    #: A manifest came from the registry that a project mirrors, or a tag was moved to it, as it was there.
+    MIRROR = "mirror"
     DELETE = "delete"
     UNDELETE = "undelete"
     #: A tag went by the project's rules, because somebody asked for it.

@@ -28,6 +28,7 @@ from haneul.d2hub.errors import (
     UpstreamWrongError,
 )
 from haneul.d2hub.flights import Flights
+from haneul.d2hub.happenings import Happening
 from haneul.d2hub.manifests import parse_manifest
 from haneul.d2hub.metrics import MirrorCounts
 from haneul.d2hub.mirror_blobs import BlobFetches
@@ -196,7 +197,10 @@ class Mirroring:
     async def _keep(self, mirror: Mirror, repository: str, sent: StoredManifest, tag: str = "") -> None:
         manifest = parse_manifest(sent.content, sent.media_type)
         now = self._clock.now()
-        change = ManifestPush(repository, sent.digest, sent.content, manifest, now=now, by=BY_UPSTREAM, tag=tag)
+        origin = self._registry.origin(repository, Happening.MIRROR)
+        change = ManifestPush(
+            repository, sent.digest, sent.content, manifest, now=now, by=BY_UPSTREAM, tag=tag, origin=origin
+        )
         try:
             async with self._registry.room(repository, sent.digest, len(sent.content)):
                 moved = await self.records.keep(change)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
+from haneul.d2hub.adapters.sql_audit import SqlAudit
 from haneul.d2hub.adapters.sql_catalog import SqlCatalog
 from haneul.d2hub.adapters.sql_database import SqlDatabase
 from haneul.d2hub.adapters.sql_keeping import SqlKeeping
 from haneul.d2hub.adapters.sql_metadata import SqlMetadata
 from haneul.d2hub.adapters.sql_mirrors import SqlMirrorRecords
+from haneul.d2hub.adapters.sql_outbox import SqlOutbox
 from haneul.d2hub.errors import ManifestBlobUnknownError
+from haneul.d2hub.happenings import Happening, Origin
 from haneul.d2hub.model import DeletionOrder
+from haneul.d2hub.record_ports import Span
 from tests.conformance.d2hub.test_metadata import HOUR, NOW, blob, change, collect, index
 
 DAY = timedelta(days=1)
@@ -73,6 +78,18 @@ async def test_blobs_that_come_later_stay_as_long_as_the_manifest(
     assert await metadata.manifest("far/web", mirrored.digest) is None
     # What the upstream's tag named is known on, though nothing of the repository is left.
     assert len(await records.history("far/web", "v1", limit=10)) == 1
+
+
+async def test_receivers_are_told_what_came_from_an_upstream(records: SqlMirrorRecords, database: SqlDatabase) -> None:
+    origin = Origin("", ("https://a/",), Happening.MIRROR)
+    mirrored = replace(change("far/web", blob("config"), tag="v1"), origin=origin)
+    await records.keep(mirrored)
+    [delivery] = await SqlOutbox(database).listed("far", state=None, limit=9)
+    event = json.loads(delivery.event)
+    assert (event["type"], event["subject"]) == ("dev.haneul.d2hub.mirror", "far/web:v1")
+    assert event["data"]["mediaType"] == mirrored.manifest.media_type
+    [entry] = (await SqlAudit(database).entries("far", Span(), limit=9))[0]
+    assert (entry.happening, entry.digest) == (Happening.MIRROR, mirrored.digest)
 
 
 async def test_a_tag_that_moves(metadata: SqlMetadata, records: SqlMirrorRecords, database: SqlDatabase) -> None:

@@ -495,7 +495,9 @@ def test_an_upstream_that_names_no_digests(way: Between, pushed: Client, pulls: 
             assert pulls.get("manifests/v1").content == made.manifest
     with Client(mirror, name, user="puller", actions="delete") as client:
         records = client.http.get("/api/v1/audit", params={"project": name}).json()["items"]
-    assert [(entry["tag"], entry["digest"]) for entry in records] == [("v1", newer.digest), ("v1", older.digest)]
+    assert [(entry["action"], entry["tag"], entry["digest"], entry["account"]) for entry in records] == [
+        ("mirror", "v1", made.digest, "(upstream)") for made in (newer, older)
+    ]
 
 
 def test_a_tag_that_stays_is_not_asked_for_again(

@@ -204,7 +204,13 @@ class SqlMetadata:
             self._write_tag(connection, found, change, before)
         origin = change.origin
         entry = AuditEntry(
-            change.now, Happening.PUSH, change.repository, change.tag, change.digest, change.by, origin.address
+            change.now,
+            origin.happening or Happening.PUSH,
+            change.repository,
+            change.tag,
+            change.digest,
+            change.by,
+            origin.address,
         )
         write_down(connection, [entry], receivers=origin.receivers, media_type=change.manifest.media_type)
 
