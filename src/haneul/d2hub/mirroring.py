@@ -134,15 +134,15 @@ class Mirroring:
         except HaneulError as error:
             trouble = error.code
             if isinstance(error, ManifestUnknownError):
-                await self._note_gone(mirror, repository, tag)
+                await self._note_gone(mirror, repository, tag, kept.digest)
         if trouble != _SLOW or not task.done():
             self._asked.put((repository, tag), _Asked(self._clock.monotonic() + hold, trouble))
         self._counts.count("stale", mirror.project)
         _log.warning("a tag is served as it was before", repository=repository, tag=tag, trouble=trouble)
         return Pulled(kept, trouble)
 
-    async def _note_gone(self, mirror: Mirror, repository: str, tag: str) -> None:
-        if await self.records.note(repository, tag, None, now=self._clock.now()):
+    async def _note_gone(self, mirror: Mirror, repository: str, tag: str, seen: str) -> None:
+        if await self.records.note(repository, tag, None, seen=seen, now=self._clock.now()):
             self._counts.count("tags_gone", mirror.project)
             _log.warning("an upstream has a tag no more", repository=repository, tag=tag, alert=True)
 
@@ -159,10 +159,10 @@ class Mirroring:
             there = await self._here(repository, digest) if is_digest(digest) else None
             sent = there or await self._sent(mirror, name, digest if is_digest(digest) else tag)
         if kept is None or sent.digest != kept.digest:
-            await self._keep(mirror, repository, sent, tag)
+            await self._keep(mirror, repository, sent, tag, seen=known)
         elif (asked := self._asked.get((repository, tag))) is None or asked.trouble:
             # It may have been away meanwhile.
-            await self.records.note(repository, tag, sent.digest, now=self._clock.now())
+            await self.records.note(repository, tag, sent.digest, seen=sent.digest, now=self._clock.now())
         self._asked.put((repository, tag), _Asked(self._clock.monotonic() + mirror.rules.refresh.total_seconds()))
         return sent
 
@@ -194,7 +194,9 @@ class Mirroring:
         self._counts.count("manifests_fetched", mirror.project)
         return found
 
-    async def _keep(self, mirror: Mirror, repository: str, sent: StoredManifest, tag: str = "") -> None:
+    async def _keep(
+        self, mirror: Mirror, repository: str, sent: StoredManifest, tag: str = "", *, seen: str = ""
+    ) -> None:
         manifest = parse_manifest(sent.content, sent.media_type)
         now = self._clock.now()
         origin = self._registry.origin(repository, Happening.MIRROR)
@@ -203,7 +205,7 @@ class Mirroring:
         )
         try:
             async with self._registry.room(repository, sent.digest, len(sent.content)):
-                moved = await self.records.keep(change)
+                moved = await self.records.keep(change, seen=seen)
         except QuotaExceededError as error:
             self._failed(mirror, f"{mirror.upstream_name(repository)}:{tag or sent.digest}", error)
             raise

@@ -18,6 +18,7 @@ from haneul.d2hub.adapters.sql_catalog import SqlCatalog
 from haneul.d2hub.adapters.sql_database import CONNECTIONS, SqlDatabase
 from haneul.d2hub.adapters.sql_keeping import SqlKeeping
 from haneul.d2hub.adapters.sql_metadata import SqlMetadata
+from haneul.d2hub.adapters.sql_mirrors import SqlMirrorRecords
 from haneul.d2hub.errors import ManifestBlobUnknownError, TagImmutableError, UnsupportedError
 from haneul.d2hub.manifests import parse_manifest
 from haneul.d2hub.model import DeletionOrder
@@ -109,14 +110,16 @@ async def test_a_push_is_ahead_of_the_collection(processes: tuple[Process, Proce
 async def test_the_collection_is_ahead_of_a_push(processes: tuple[Process, Process]) -> None:
     one, other = processes
     await one.metadata.link_blob("shop/web", blob("a"), now=NOW)
-    ended = threading.Event()
+    went, ended, loop = asyncio.Event(), threading.Event(), asyncio.get_running_loop()
 
     def collected(connection: Connection) -> int:
         count = connection.exec_driver_sql("DELETE FROM repository_blobs").rowcount
+        loop.call_soon_threadsafe(went.set)
         assert ended.wait(DEADLINE)
         return count
 
     collecting = asyncio.ensure_future(one.database.write(collected))
+    await asyncio.wait_for(went.wait(), DEADLINE)
     pushing = asyncio.ensure_future(other.metadata.put_manifest(change("shop/web", blob("a"), tag="v1", now=LATER)))
     await until_blocked(one.database, pushing)
     ended.set()
@@ -185,6 +188,16 @@ async def test_what_was_purged_just_now_is_not_brought_back(processes: tuple[Pro
     back = other.catalog.undelete("shop/web", made.digest, now=LATER)
     purge = one.keeping._purge  # the transaction of a purge, without those before it
     assert await meeting(one, purge, rows, manifests.c.deleted < LATER, LATER, other=back) == (1, False)
+
+
+async def test_two_see_at_once_that_an_upstreams_tag_is_gone(processes: tuple[Process, Process]) -> None:
+    records = [SqlMirrorRecords(process.database, process.metadata) for process in processes]
+    mirrored = change("far/web", blob("a"), tag="v1")
+    await records[0].keep(mirrored, seen="")
+    gone = {"seen": mirrored.digest, "now": LATER}
+    other = records[1].note("far/web", "v1", None, seen=mirrored.digest, now=LATER)
+    assert await meeting(processes[0], records[0].note, "far/web", "v1", None, other=other, **gone) == (True, False)
+    assert [entry.digest for entry in await records[0].history("far/web", "v1", limit=9)] == [None, mirrored.digest]
 
 
 async def test_a_repository_that_is_used_again_stays(processes: tuple[Process, Process]) -> None:
