@@ -293,6 +293,12 @@ def test_a_quota_refuses_what_would_pass_it(
             assert "the project small uses" in entry["message"]
             assert "delete images" in entry["detail"]
         assert client.get(f"blobs/{sha256(other)}").status_code == 404
+        seen = waited(
+            lambda: [one for one in asked(quick, "small", "audit") if one["result"] == "quota-exceeded"],
+            lambda rows: len(rows) == 4,
+        )
+        assert [row["digest"] for row in seen].count(sha256(other)) == 3
+        assert {(row["action"], row["repository"], row["account"]) for row in seen} == {("push", "small/web", "admin")}
         # What counts already counts once: the same again, under another tag, or in another repository.
         assert client.put_manifest("v3", first.manifest).status_code == 201
         client.push_blob(layer)
