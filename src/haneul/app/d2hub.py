@@ -23,7 +23,7 @@ import random
 import signal
 import socket
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -71,6 +71,9 @@ from haneul.kernel.errors import ConflictError, InvalidInputError, UnavailableEr
 _log = structlog.get_logger(__name__)
 #: Every client of a registry remembers its own tokens, and asks again when they end.
 _TOKEN_SECONDS: Final = 300
+#: How much longer than an attempt its hold on a delivery lasts where several machines' clocks say when it ends. They
+#: have to agree within a minute.
+_MARGIN_SECONDS: Final = 65.0
 _PROBE: Final = select(repositories.c.id).limit(1)
 
 
@@ -182,7 +185,8 @@ async def _opened(settings: HubSettings, clock: Clock) -> AsyncIterator[_Hub]:
         metrics = Metrics()
         audit, outbox, chance = SqlAudit(database), SqlOutbox(database), random.SystemRandom()
         journal = Journal(audit, accounts, keep=settings.audit_keep, clock=clock, chance=chance)
-        delivering = DeliverySettings(settings.reached_at, settings.retry)
+        retry = replace(settings.retry, margin_seconds=_MARGIN_SECONDS) if shared else settings.retry
+        delivering = DeliverySettings(settings.reached_at, retry)
         deliverer = Deliverer(outbox, sender, accounts, delivering, clock=clock, chance=chance)
         for source in (journal.lines, deliverer.lines, quotas.lines):
             metrics.also(source)

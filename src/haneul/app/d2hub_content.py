@@ -35,6 +35,12 @@ async def opened_store(data: Path, objects: ObjectSettings | None, *, redirects:
     store = ObjectBlobs(data, objects, redirects=redirects)
     try:
         await store.claim(mark.read_text())
+        # A start that was killed left a mark before there was a database, but then there is no content either.
+        if not (data / "hub.db").exists() and not await store.is_empty():
+            raise ConflictError(
+                f"{data} has no hub.db any more; with a new one all content of the bucket would be collected",
+                hint="restore hub.db from its copy, or begin anew in another folder, with another bucket",
+            )
     except BaseException:
         store.close()
         raise

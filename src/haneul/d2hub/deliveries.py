@@ -61,18 +61,20 @@ class Backlog:
 class RetryPolicy:
     """How long an attempt may take and how often it is made: each wait is four times the one before, up to a bound.
 
-    With the defaults the last of ten attempts is made between ten and twenty hours after the first.
+    With the defaults the last of ten attempts is made between ten and twenty hours after the first. An attempt holds
+    its delivery for ``margin_seconds`` longer than it may take, which is more than the clocks of processes may differ.
     """
 
     timeout_seconds: float = 10.0
     first_seconds: float = 5.0
     longest_seconds: float = 21600.0
     attempts: int = 10
+    margin_seconds: float = 5.0
 
     @property
     def lease(self) -> timedelta:
         """Return how long an attempt holds its delivery: whoever made it must have ended by then, or was killed."""
-        return timedelta(seconds=self.timeout_seconds + 5.0)
+        return timedelta(seconds=self.timeout_seconds + self.margin_seconds)
 
     def wait(self, attempts: int, chance: random.Random) -> timedelta:
         """Return the wait after so many attempts: between half of it and all, so that not all come at once."""

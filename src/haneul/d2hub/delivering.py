@@ -2,7 +2,8 @@
 
 Whoever changes something enqueues its events in the same transaction, so this worker may be killed at any moment: what
 was not settled is sent again, by the next start at the latest, once the attempt's hold has ended. A receiver therefore
-knows events by their identity.
+knows events by their identity. Of an attempt that ended after its hold, when somebody else had made the next one,
+nothing is written down.
 
 Each receiver of each project has a task of its own, so one that hangs or fails holds up only itself. What a repository
 enqueued is sent one after the other: an event is tried when all before it were taken, or given up.
@@ -157,7 +158,7 @@ class Deliverer:
         return await self._sender.send(receiver, headers, body)
 
     async def _settle(self, delivery: Delivery, done: Outcome) -> None:
-        await self._outbox.settle(delivery.number, done)
+        await self._outbox.settle(delivery.number, done, attempts=delivery.attempts)
         self._results["retried" if done.state is DeliveryState.WAITING else str(done.state)] += 1
         if done.state is not DeliveryState.DELIVERED:
             _log.warning(

@@ -24,6 +24,8 @@ class Happening(StrEnum):
 
     PUSH = "push"
     PULL = "pull"
+    #: A manifest came from the registry that a project mirrors, or a tag was moved to it, as it was there.
+    MIRROR = "mirror"
     DELETE = "delete"
     UNDELETE = "undelete"
     #: A tag went by the project's rules, because somebody asked for it.
@@ -58,7 +60,8 @@ class AuditEntry:
     """One record: who did what, where, from which address, and what came of it.
 
     ``reference`` is a tag, or empty if only a digest was named. Of pulls that are sampled each record stands for
-    ``weight`` of them.
+    ``weight`` of them. A record with the ``identity`` of one that is written already is that one: whoever does not know
+    whether it was written may write it again. Those of transactions need none.
     """
 
     at: datetime
@@ -70,6 +73,7 @@ class AuditEntry:
     address: str = ""
     result: str = DONE
     weight: int = 1
+    identity: str = ""
 
     @property
     def project(self) -> str:

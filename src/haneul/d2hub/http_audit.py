@@ -1,6 +1,7 @@
 """Sees requests go by and writes down what the audit record needs of them: pulls, and changes that were refused.
 
-What was done is written by its own transaction. What nobody knows who tried, and what was not there, is not written.
+Of blobs it is only what a quota refused: no manifest is tried after that. What was done is written by its own
+transaction. What nobody knows who tried, and what was not there, is not written.
 """
 
 from __future__ import annotations
@@ -13,12 +14,11 @@ from haneul.d2hub.exchange import Reply, Request
 from haneul.d2hub.happenings import Happening
 from haneul.d2hub.http_auth import Doorkeeper
 from haneul.d2hub.journal import Journal
-from haneul.d2hub.names import parse_repository
-from haneul.kernel.errors import HaneulError, NotFoundError, UnauthenticatedError
+from haneul.d2hub.names import parse_repository, parse_tag
+from haneul.kernel.errors import HaneulError, NotFoundError, QuotaExceededError, UnauthenticatedError
 
 _CHANGES: Final = {"PUT": Happening.PUSH, "DELETE": Happening.DELETE}
 _DIGEST: Final = "docker-content-digest"
-_LONGEST_REFERENCE: Final = 128
 
 
 class Witness:
@@ -39,15 +39,19 @@ class Witness:
 
     def refused(self, request: Request, error: HaneulError) -> None:
         """See a request that was refused: of changes of images, who tried is worth to be known."""
+        if isinstance(error, QuotaExceededError) and (repository := _of_upload(request)):
+            named = request.parameter("digest") or request.parameter("mount")
+            digest, by = named if is_digest(named) else "", self._who(request)
+            self._journal.refused(Happening.PUSH, repository, "", digest, by=by, result=error.code)
+            return
         happening = _CHANGES.get(request.method)
         if happening is None or isinstance(error, UnauthenticatedError | NotFoundError):
             return
         found = _manifest(request)
         if found is not None and _is_repository(found[0]):
             repository, reference = found
-            named, digest = ("", reference) if is_digest(reference) else (reference[:_LONGEST_REFERENCE], "")
-            by = self._who(request)
-            self._journal.refused(happening, repository, named, digest, by=by, result=error.code)
+            tag, digest = _named(reference)
+            self._journal.refused(happening, repository, tag, digest, by=self._who(request), result=error.code)
 
     def _who(self, request: Request) -> tuple[str, str]:
         try:
@@ -63,6 +67,24 @@ def _manifest(request: Request) -> tuple[str, str] | None:
         case ["v2", *name, "manifests", reference] if name:
             return "/".join(name), reference
     return None
+
+
+def _of_upload(request: Request) -> str:
+    """Return the repository that a blob was to be pushed or mounted to, if the request is for that."""
+    match request.segments:
+        case ["v2", *name, "blobs", "uploads", _] | ["v2", *name, "blobs", "uploads"] if name:
+            return "/".join(name)
+    return ""
+
+
+def _named(reference: str) -> tuple[str, str]:
+    """Return tag and digest, one of them empty; both if it is neither: no bytes that clients make up are kept."""
+    if is_digest(reference):
+        return "", reference
+    try:
+        return parse_tag(reference), ""
+    except NameInvalidError:
+        return "", ""
 
 
 def _is_repository(text: str) -> bool:

@@ -1,8 +1,8 @@
 """The part of the audit record that needs no transaction of its own: pulls, and what was refused.
 
 Such records wait in memory and are written together every second, so no pull waits for the disk. What waits is
-bounded; what finds no room is counted, not kept. A crash loses what waited: as a rule the last second, at most
-:data:`MOST_WAITING` records. An orderly end writes them.
+bounded; what finds no room is counted, not kept, and so is what can never be written. A crash loses what waited: as a
+rule the last second, at most :data:`MOST_WAITING` records. An orderly end writes them.
 
 Records are kept for a time and then removed, a few in a transaction.
 """
@@ -12,8 +12,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+import uuid
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Final
 
@@ -25,6 +26,7 @@ from haneul.d2hub.names import project_of
 from haneul.d2hub.record_ports import Audit
 from haneul.d2hub.rules import Rules
 from haneul.kernel.clock import Clock
+from haneul.kernel.errors import InvalidInputError
 
 _log = structlog.get_logger(__name__)
 MOST_WAITING: Final = 10_000
@@ -53,7 +55,19 @@ class Journal:
         """Take a pull; ``by`` is account and address."""
         account, address = by
         now = self._clock.now()
-        self._add(AuditEntry(now, Happening.PULL, repository, reference, digest, account, address, weight=weight))
+        self._add(
+            AuditEntry(
+                now,
+                Happening.PULL,
+                repository,
+                reference,
+                digest,
+                account,
+                address,
+                weight=weight,
+                identity=_new_identity(),
+            )
+        )
 
     def refused(
         self, happening: Happening, repository: str, reference: str, digest: str, *, by: tuple[str, str], result: str
@@ -61,7 +75,11 @@ class Journal:
         """Take a change that was refused; ``by`` is account and address, ``result`` the error's code."""
         account, address = by
         now = self._clock.now()
-        self._add(AuditEntry(now, happening, repository, reference, digest, account, address, result))
+        self._add(
+            AuditEntry(
+                now, happening, repository, reference, digest, account, address, result, identity=_new_identity()
+            )
+        )
 
     async def run(self) -> None:
         """Write and purge, without end."""
@@ -78,14 +96,14 @@ class Journal:
                 _log.error("audit records cannot be written now", exc_info=error)
 
     async def flush(self) -> None:
-        """Write everything that waits. What could not be written waits on."""
+        """Write everything that waits. What could not be written waits on, unless it never can be."""
         async with self._one:
             while self._waiting:
                 batch = list(itertools.islice(self._waiting, _BATCH))
-                await self._audit.add(batch)
-                for _ in batch:
-                    self._waiting.popleft()
-                self._written.update(str(entry.happening) for entry in batch)
+                try:
+                    await self._write(batch)
+                except InvalidInputError:
+                    await self._write_each(batch)
 
     async def end(self) -> None:
         """Write what waits, at an orderly end."""
@@ -109,11 +127,34 @@ class Journal:
         return [
             *family("d2hub_audit_batched_total", "counter", "Audit records of pulls and refusals written.", written),
             *family("d2hub_audit_waiting", "gauge", "Audit records in memory.", {"": len(self._waiting)}),
-            *family("d2hub_audit_lost_total", "counter", "Audit records there was no room for.", {"": self._lost}),
+            *family(
+                "d2hub_audit_lost_total", "counter", "Audit records without room, or not writable.", {"": self._lost}
+            ),
         ]
+
+    async def _write(self, batch: Sequence[AuditEntry]) -> None:
+        """Write the first that wait."""
+        await self._audit.add(batch)
+        for _ in batch:
+            self._waiting.popleft()
+        self._written.update(str(entry.happening) for entry in batch)
+
+    async def _write_each(self, batch: Sequence[AuditEntry]) -> None:
+        """Write the first that wait one by one: one that can never be written does not hold up those behind it."""
+        for entry in batch:
+            try:
+                await self._write([entry])
+            except InvalidInputError as error:
+                self._waiting.popleft()
+                self._lost += 1
+                _log.error("an audit record is lost", repository=entry.repository, exc_info=error)
 
     def _add(self, entry: AuditEntry) -> None:
         if len(self._waiting) >= MOST_WAITING:
             self._lost += 1
             return
         self._waiting.append(entry)
+
+
+def _new_identity() -> str:
+    return uuid.uuid4().hex

@@ -34,7 +34,7 @@ class MirrorCounts:
         self._counts[what, project] += 1
 
     def failed(self, project: str, code: str) -> None:
-        """Count a request that an upstream did not answer as it should, by the code of the error."""
+        """Count a request that an upstream did not answer as it should, or whose answer could not be kept."""
         self._failures[project, code] += 1
 
     def received(self, project: str, count: int) -> None:
@@ -48,7 +48,9 @@ class MirrorCounts:
             found = {f'project="{key}"': n for (name, key), n in sorted(self._counts.items()) if name == what}
             lines += _if_any(f"d2hub_mirror_{what}_total", words, found)
         failures = {f'project="{key}",code="{code}"': n for (key, code), n in sorted(self._failures.items())}
-        lines += _if_any("d2hub_mirror_failures_total", "Requests that upstreams did not answer well.", failures)
+        lines += _if_any(
+            "d2hub_mirror_failures_total", "Requests that upstreams did not answer well, or in vain.", failures
+        )
         received = {f'project="{key}"': count for key, count in sorted(self._received.items())}
         return lines + _if_any("d2hub_mirror_received_bytes_total", "Bytes of blobs from upstreams.", received)
 

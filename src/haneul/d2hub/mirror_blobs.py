@@ -3,7 +3,8 @@
 A fetch is an upload of the registry's own. It becomes a blob once its size and digest are right, as a push does, and
 then outlives everything. Whoever asks meanwhile reads along from the file that grows, at their own pace; the last bytes
 are held back until all was verified, so nobody gets the whole of something wrong. A fetch that breaks off goes on where
-it ended. It belongs to no request: it goes on when all who asked are gone.
+it ended; one for which the project has no room is not begun. It belongs to no request: it goes on when all who asked
+are gone.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import structlog
 
 from haneul.d2hub.digests import parse_digest
 from haneul.d2hub.errors import (
-    BlobUnknownError,
     BlobUploadUnknownError,
     DigestInvalidError,
     UpstreamError,
@@ -54,7 +54,10 @@ class BlobFetches:
         self._slots: dict[str, asyncio.Semaphore] = {}
 
     async def content(self, mirror: Mirror, repository: str, digest: str, *, whole: bool) -> Content | GrowingContent:
-        """Fetch a blob, or join who does. Raises BlobUnknownError, NameUnknownError, UpstreamError."""
+        """Fetch a blob, or join who does.
+
+        Raises BlobUnknownError, NameUnknownError, UpstreamError, and what keeps it from being kept.
+        """
         name = mirror.upstream_name(repository)
         fetch = self._fetches.get((repository, digest))
         if fetch is None:
@@ -130,7 +133,8 @@ class _Fetch:
             )
             self._failed(wrong)
             raise wrong from error
-        except (UpstreamError, BlobUnknownError) as error:
+        except HaneulError as error:
+            # Also what is wrong here, such as a quota: it would be fetched again and again, and never kept.
             self._failed(error)
             raise
         self._counts.count("blobs_fetched", self._mirror.project)
@@ -172,15 +176,18 @@ class _Fetch:
     async def _kept(self, clock: Clock) -> None:
         self._upload = await self._store.begin(self._repository)
         try:
-            await self._receive(clock)
-            await self._registry.finish_upload(self._repository, self._upload, parse_digest(self._digest))
+            async with contextlib.AsyncExitStack() as room:
+                await self._receive(clock, room)
+                await self._registry.finish_upload(
+                    self._repository, self._upload, parse_digest(self._digest), has_room=self.size is not None
+                )
         except BaseException:
             with contextlib.suppress(HaneulError, OSError):
                 await self._store.cancel(self._repository, self._upload)
             raise
 
-    async def _receive(self, clock: Clock) -> None:
-        """Take in the blob's bytes, in as many answers as it takes."""
+    async def _receive(self, clock: Clock, room: contextlib.AsyncExitStack) -> None:
+        """Take in the blob's bytes, in as many answers as it takes, once there is room for them."""
         for attempt in range(1, _ATTEMPTS + 1):
             at = await self._store.size(self._repository, self._upload)
             if at and at == self.size:
@@ -189,7 +196,9 @@ class _Fetch:
                 async with self._mirror.upstream.blob(self._name, self._digest, at=at) as sent:
                     if self.size is not None and sent.size not in (None, self.size):
                         raise UpstreamWrongError(f"{self._name}@{self._digest} had {self.size} bytes, now {sent.size}")
-                    self.size = sent.size if sent.size is not None else self.size
+                    if self.size is None and sent.size is not None:
+                        await room.enter_async_context(self._registry.room(self._repository, self._digest, sent.size))
+                        self.size = sent.size
                     await self._store.append(self._repository, self._upload, self._counted(sent.parts, at), at=at)
                     return
             except UpstreamError as error:

@@ -28,6 +28,7 @@ from haneul.d2hub.errors import (
     UpstreamWrongError,
 )
 from haneul.d2hub.flights import Flights
+from haneul.d2hub.happenings import Happening
 from haneul.d2hub.manifests import parse_manifest
 from haneul.d2hub.metrics import MirrorCounts
 from haneul.d2hub.mirror_blobs import BlobFetches
@@ -36,7 +37,7 @@ from haneul.d2hub.model import Content, GrowingContent, ManifestPush, StoredMani
 from haneul.d2hub.ports import MirrorRecords
 from haneul.d2hub.registry import Registry
 from haneul.kernel.clock import Clock
-from haneul.kernel.errors import HaneulError
+from haneul.kernel.errors import HaneulError, QuotaExceededError
 
 _log = structlog.get_logger(__name__)
 #: Who gave a tag to what came from an upstream: no user has such a name.
@@ -133,15 +134,15 @@ class Mirroring:
         except HaneulError as error:
             trouble = error.code
             if isinstance(error, ManifestUnknownError):
-                await self._note_gone(mirror, repository, tag)
+                await self._note_gone(mirror, repository, tag, kept.digest)
         if trouble != _SLOW or not task.done():
             self._asked.put((repository, tag), _Asked(self._clock.monotonic() + hold, trouble))
         self._counts.count("stale", mirror.project)
         _log.warning("a tag is served as it was before", repository=repository, tag=tag, trouble=trouble)
         return Pulled(kept, trouble)
 
-    async def _note_gone(self, mirror: Mirror, repository: str, tag: str) -> None:
-        if await self.records.note(repository, tag, None, now=self._clock.now()):
+    async def _note_gone(self, mirror: Mirror, repository: str, tag: str, seen: str) -> None:
+        if await self.records.note(repository, tag, None, seen=seen, now=self._clock.now()):
             self._counts.count("tags_gone", mirror.project)
             _log.warning("an upstream has a tag no more", repository=repository, tag=tag, alert=True)
 
@@ -152,16 +153,18 @@ class Mirroring:
         name = mirror.upstream_name(repository)
         known = kept.digest if kept is not None else ""
         digest = await self._try(mirror, f"{name}:{tag}", lambda: mirror.upstream.tag(name, tag, known=known))
-        if kept is None or digest != kept.digest:
+        if kept is not None and digest == kept.digest:
+            sent = kept
+        else:
             there = await self._here(repository, digest) if is_digest(digest) else None
             sent = there or await self._sent(mirror, name, digest if is_digest(digest) else tag)
-            await self._keep(mirror, repository, sent, tag)
-            kept = sent
+        if kept is None or sent.digest != kept.digest:
+            await self._keep(mirror, repository, sent, tag, seen=known)
         elif (asked := self._asked.get((repository, tag))) is None or asked.trouble:
             # It may have been away meanwhile.
-            await self.records.note(repository, tag, digest, now=self._clock.now())
+            await self.records.note(repository, tag, sent.digest, seen=sent.digest, now=self._clock.now())
         self._asked.put((repository, tag), _Asked(self._clock.monotonic() + mirror.rules.refresh.total_seconds()))
-        return kept
+        return sent
 
     async def _fetched(self, mirror: Mirror, repository: str, reference: str) -> StoredManifest:
         """Fetch a manifest that is not here, once for all who ask for it at the same time."""
@@ -191,12 +194,21 @@ class Mirroring:
         self._counts.count("manifests_fetched", mirror.project)
         return found
 
-    async def _keep(self, mirror: Mirror, repository: str, sent: StoredManifest, tag: str = "") -> None:
+    async def _keep(
+        self, mirror: Mirror, repository: str, sent: StoredManifest, tag: str = "", *, seen: str = ""
+    ) -> None:
         manifest = parse_manifest(sent.content, sent.media_type)
         now = self._clock.now()
-        change = ManifestPush(repository, sent.digest, sent.content, manifest, now=now, by=BY_UPSTREAM, tag=tag)
+        origin = self._registry.origin(repository, Happening.MIRROR)
+        change = ManifestPush(
+            repository, sent.digest, sent.content, manifest, now=now, by=BY_UPSTREAM, tag=tag, origin=origin
+        )
         try:
-            moved = await self.records.keep(change)
+            async with self._registry.room(repository, sent.digest, len(sent.content)):
+                moved = await self.records.keep(change, seen=seen)
+        except QuotaExceededError as error:
+            self._failed(mirror, f"{mirror.upstream_name(repository)}:{tag or sent.digest}", error)
+            raise
         finally:
             self._registry.changed([repository])
         if moved:
@@ -211,11 +223,15 @@ class Mirroring:
                 return await ask()
             except (UpstreamError, ManifestUnknownError) as error:
                 if not may_pass(error) or attempt == _ATTEMPTS:
-                    self._counts.failed(mirror.project, error.code)
-                    mirror.memory.failed(what, error, mirror.rules.negative_seconds)
+                    self._failed(mirror, what, error)
                     raise
             await self._clock.sleep(_BACK_OFF_SECONDS * 2**attempt)
         raise AssertionError("the last attempt returns or raises")
+
+    def _failed(self, mirror: Mirror, what: str, error: HaneulError) -> None:
+        self._counts.failed(mirror.project, error.code)
+        mirror.memory.failed(what, error, mirror.rules.negative_seconds)
+        _log.warning("a manifest cannot be fetched", what=what, code=error.code, detail=error.detail)
 
 
 def _verified(sent: UpstreamManifest, name: str, reference: str) -> StoredManifest:

@@ -126,9 +126,13 @@ class Upstream(Protocol):
 
 
 class MirrorRecords(Protocol):
-    """What is known of mirrored repositories besides what every repository has."""
+    """What is known of mirrored repositories besides what every repository has.
 
-    async def keep(self, change: ManifestPush) -> bool:
+    ``seen`` is what a tag named here when its upstream was asked, or nothing. If it names something else by now,
+    somebody else has asked since, whose answer stays: the tag is left as it is, and nothing is noted of it.
+    """
+
+    async def keep(self, change: ManifestPush, *, seen: str) -> bool:
         """Take an upstream's manifest, and let a tag name it, though not all that it refers to is here yet.
 
         Until it is pushed whole, no pushed index may refer to it. Notes what the tag names in its history; True if it
@@ -136,7 +140,7 @@ class MirrorRecords(Protocol):
         """
         ...
 
-    async def note(self, repository: str, tag: str, digest: str | None, *, now: datetime) -> bool:
+    async def note(self, repository: str, tag: str, digest: str | None, *, seen: str, now: datetime) -> bool:
         """Note in a tag's history what the upstream's tag names, or that it has it no more; False if that is known."""
         ...
 

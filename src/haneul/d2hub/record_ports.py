@@ -24,7 +24,10 @@ class Audit(Protocol):
     """Keeps audit records. Those of changes are written by the change's own transaction, not here."""
 
     async def add(self, entries: Sequence[AuditEntry]) -> None:
-        """Write records, in one transaction."""
+        """Write records, in one transaction; those that are written already, by their identities, are passed over.
+
+        Raises InvalidInputError if one of them can never be written.
+        """
         ...
 
     async def entries(
@@ -55,8 +58,8 @@ class Outbox(Protocol):
         """Hold a delivery for an attempt, which is counted; None if somebody else does, or it waits no more."""
         ...
 
-    async def settle(self, number: int, outcome: Outcome) -> None:
-        """Write down what became of an attempt."""
+    async def settle(self, number: int, outcome: Outcome, *, attempts: int) -> None:
+        """Write down what became of the attempt with that number, unless another one was begun since."""
         ...
 
     async def listed(

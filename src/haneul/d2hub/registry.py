@@ -142,9 +142,12 @@ class Registry:
             return kept
         return content
 
-    async def finish_upload(self, repository: str, upload: str, digest: Digest) -> None:
-        """Make an upload a blob of its repository. Raises QuotaExceededError, after which the upload is over."""
-        if self._quotas is None or not self._quotas.limits(repository):
+    async def finish_upload(self, repository: str, upload: str, digest: Digest, *, has_room: bool = False) -> None:
+        """Make an upload a blob of its repository; ``has_room`` says that the caller holds :meth:`room` for it.
+
+        Raises QuotaExceededError, after which the upload is over.
+        """
+        if has_room or self._quotas is None or not self._quotas.limits(repository):
             await self._finish(repository, upload, digest)
             return
         try:
@@ -198,7 +201,7 @@ class Registry:
                 self._links.changed(source)
                 continue
             try:
-                async with self._room(repository, digest, linked.stored.size):
+                async with self.room(repository, digest, linked.stored.size):
                     mounted = await self.metadata.mount_blob(
                         digest, source=source, target=repository, now=self._clock.now()
                     )
@@ -235,7 +238,7 @@ class Registry:
             origin=self.origin(repository, Happening.PUSH, address),
         )
         try:
-            async with self._room(repository, change.digest, len(content)):
+            async with self.room(repository, change.digest, len(content)):
                 await self.metadata.put_manifest(change)
         finally:
             self._changed(repository)
@@ -288,6 +291,10 @@ class Registry:
                 hint="'haneul image deleted' shows what can be brought back",
             )
 
+    def room(self, repository: str, digest: str, size: int) -> AbstractAsyncContextManager[None]:
+        """Hold room for content, if there are quotas at all. Raises QuotaExceededError."""
+        return contextlib.nullcontext() if self._quotas is None else self._quotas.room(repository, digest, size)
+
     def origin(self, repository: str, happening: Happening, address: str = "") -> Origin:
         """Return where a change comes from and who is told of it, by the rules of the repository's project."""
         receivers = self.rules.rules(project_of(repository)).receivers_of(happening)
@@ -319,10 +326,6 @@ class Registry:
                 raise _no_blob(repository, digest)
             self._links.put(repository, digest, linked, state=state)
         return linked
-
-    def _room(self, repository: str, digest: str, size: int) -> AbstractAsyncContextManager[None]:
-        """Hold room for content, if there are quotas at all."""
-        return contextlib.nullcontext() if self._quotas is None else self._quotas.room(repository, digest, size)
 
     def _changed(self, repository: str) -> None:
         self._manifests.changed(repository)

@@ -42,6 +42,8 @@ class MirrorRules:
     patience_seconds: float = 3.0
     #: How long it is remembered that the upstream has not got something, or failed to give it.
     negative_seconds: float = 30.0
+    #: Hosts it may send on to though they are on this machine or its network's own addresses.
+    local_hosts: tuple[str, ...] = ()
 
     def upstream_name(self, repository: str) -> str:
         """Return what a repository is called there: without the project; nothing if no name is left."""

@@ -138,6 +138,7 @@ audit = Table(
     Column("address", String(64), nullable=False),
     Column("result", String(64), nullable=False),
     Column("weight", Integer, nullable=False),
+    Column("identity", String(32), unique=True),
     Index("ix_audit_project", "project", "at", "id"),
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -18,9 +19,12 @@ from haneul.d2hub.deliveries import Backlog, DeliveryState, Outcome
 from haneul.d2hub.digests import digest_of
 from haneul.d2hub.errors import ManifestBlobUnknownError, TagImmutableError
 from haneul.d2hub.happenings import AuditEntry, Happening, Origin
+from haneul.d2hub.journal import Journal
 from haneul.d2hub.manifests import OCI_MANIFEST, parse_manifest
 from haneul.d2hub.model import DeletionOrder, ManifestPush, StoredBlob
 from haneul.d2hub.record_ports import Span
+from haneul.d2hub.rules import ProjectRules
+from haneul.kernel.clock import VirtualClock
 from haneul.kernel.errors import InvalidInputError
 
 NOW = datetime(2026, 11, 24, 9, 0, tzinfo=UTC)
@@ -164,12 +168,39 @@ async def test_records_come_in_pages_by_time(audit: SqlAudit) -> None:
     assert len((await audit.entries("shop", Span(), limit=9))[0]) == 4
 
 
+async def test_a_record_that_is_written_again_is_there_once(audit: SqlAudit) -> None:
+    """The answer to a commit may be lost, and what is not known to be written is written again."""
+    first, second = (
+        AuditEntry(NOW, Happening.PULL, "shop/x", tag, "", "bob", identity=tag * 16) for tag in ("v1", "v2")
+    )
+    await audit.add([first])
+    await audit.add([first, second])
+    assert [tag for _, tag, _ in await told(audit)] == ["v1", "v2"]
+
+
+async def test_a_record_that_can_never_be_written_holds_up_nobody(audit: SqlAudit) -> None:
+    class NoRules:
+        def rules(self, _: str) -> ProjectRules:
+            return ProjectRules()
+
+    journal = Journal(audit, NoRules(), keep=HOUR, clock=VirtualClock(NOW), chance=random.Random(1))  # noqa: S311
+    for tag in ("v1", "a\0b", "\ud800", "v2"):
+        journal.refused(Happening.PUSH, "shop/web", tag, "", by=("bob", ""), result="forbidden")
+    await journal.flush()
+    journal.refused(Happening.PUSH, "shop/web", "v3", "", by=("bob", ""), result="forbidden")
+    await journal.flush()
+    written = [tag for _, tag, _ in await told(audit)]
+    assert [tag for tag in written if "\0" not in tag] == ["v1", "v2", "v3"]
+    assert "d2hub_audit_waiting 0" in journal.lines()
+    assert f"d2hub_audit_lost_total {5 - len(written)}" in journal.lines()
+
+
 async def turns(outbox: SqlOutbox, now: datetime) -> list[tuple[str, str]]:
     found = [await outbox.take(head.number, now=now, until=now + HOUR) for head in await outbox.heads(now=now)]
     assert None not in found
     for delivery in found:
         assert delivery is not None
-        await outbox.settle(delivery.number, Outcome(DeliveryState.WAITING, "let go", now))
+        await outbox.settle(delivery.number, Outcome(DeliveryState.WAITING, "let go", now), attempts=delivery.attempts)
     return [(delivery.repository, delivery.event.partition('"tag": "')[2][:2]) for delivery in found if delivery]
 
 
@@ -189,13 +220,18 @@ async def test_each_repositorys_first_has_its_turn(metadata: SqlMetadata, outbox
     assert taken.attempts == 2
     assert await outbox.take(first.number, now=NOW, until=NOW + HOUR) is None
     assert await turns(outbox, NOW) == [("shop/api", "v3"), ("lab/x", "v4")]
-    await outbox.settle(first.number, Outcome(DeliveryState.WAITING, "status 500", NOW + HOUR * 3))
+    await outbox.settle(first.number, Outcome(DeliveryState.WAITING, "status 500", NOW + HOUR * 3), attempts=2)
     assert await turns(outbox, NOW + HOUR * 2) == [("shop/api", "v3"), ("lab/x", "v4")]
     assert (await turns(outbox, NOW + HOUR * 3))[0] == ("shop/web", "v1")
     # A hold that ended without a word: whoever had it was killed.
-    assert await outbox.take(first.number, now=NOW + HOUR * 3, until=NOW + HOUR * 4) is not None
+    late = await outbox.take(first.number, now=NOW + HOUR * 3, until=NOW + HOUR * 4)
+    assert late is not None
     assert (await turns(outbox, NOW + HOUR * 4))[0] == ("shop/web", "v1")
-    await outbox.settle(first.number, Outcome(DeliveryState.DELIVERED, "status 200", NOW + HOUR * 4))
+    # It was late, and nothing that it says counts: its delivery is somebody else's by now.
+    done = Outcome(DeliveryState.DELIVERED, "status 200", NOW + HOUR * 4)
+    await outbox.settle(first.number, done, attempts=late.attempts)
+    assert (await turns(outbox, NOW + HOUR * 4))[0] == ("shop/web", "v1")
+    await outbox.settle(first.number, done, attempts=late.attempts + 2)
     assert (await turns(outbox, NOW + HOUR * 4))[0] == ("shop/web", "v2")
     backlog = await outbox.backlog()
     assert (backlog.waiting, backlog.oldest) == (3, NOW)
@@ -205,7 +241,7 @@ async def test_a_failed_one_is_made_again_when_asked(metadata: SqlMetadata, outb
     await push(metadata, "v1")
     second, first = await outbox.listed("shop", state=None, limit=10)
     await outbox.take(first.number, now=NOW, until=NOW + HOUR)
-    await outbox.settle(first.number, Outcome(DeliveryState.FAILED, "status 500", NOW))
+    await outbox.settle(first.number, Outcome(DeliveryState.FAILED, "status 500", NOW), attempts=1)
     [failed] = await outbox.listed("shop", state=DeliveryState.FAILED, limit=10)
     assert (failed.number, failed.attempts, failed.answer, failed.ended) == (first.number, 1, "status 500", NOW)
     assert [one.number for one in await outbox.listed("shop", state=None, before=second.number, limit=9)] == [
@@ -219,7 +255,7 @@ async def test_a_failed_one_is_made_again_when_asked(metadata: SqlMetadata, outb
     taken = await outbox.take(head.number, now=NOW + HOUR, until=NOW + HOUR * 2)
     assert taken is not None
     assert (taken.attempts, taken.identity) == (1, first.identity)
-    await outbox.settle(first.number, Outcome(DeliveryState.DELIVERED, "status 200", NOW + HOUR))
+    await outbox.settle(first.number, Outcome(DeliveryState.DELIVERED, "status 200", NOW + HOUR), attempts=1)
     assert await outbox.purge(before=NOW + HOUR, limit=10) == 0
     assert await outbox.purge(before=NOW + HOUR * 2, limit=10) == 1
     assert [one.number for one in await outbox.listed("shop", state=None, limit=10)] == [second.number]

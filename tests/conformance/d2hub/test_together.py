@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 import pytest
-from sqlalchemy import URL, Connection, text
+from sqlalchemy import URL, Connection, select, text
 
 from haneul.app.d2hub_database import migrated
 from haneul.d2hub.adapters.sql_belonging import claim
@@ -18,9 +18,11 @@ from haneul.d2hub.adapters.sql_catalog import SqlCatalog
 from haneul.d2hub.adapters.sql_database import CONNECTIONS, SqlDatabase
 from haneul.d2hub.adapters.sql_keeping import SqlKeeping
 from haneul.d2hub.adapters.sql_metadata import SqlMetadata
+from haneul.d2hub.adapters.sql_mirrors import SqlMirrorRecords
 from haneul.d2hub.errors import ManifestBlobUnknownError, TagImmutableError, UnsupportedError
 from haneul.d2hub.manifests import parse_manifest
 from haneul.d2hub.model import DeletionOrder
+from haneul.d2hub.tables import manifests
 from haneul.kernel.database import open_blocking_database
 from haneul.kernel.errors import ConflictError
 from tests.conformance.d2hub.test_metadata import HOUR, NOW, blob, change, collect, index, push
@@ -108,14 +110,16 @@ async def test_a_push_is_ahead_of_the_collection(processes: tuple[Process, Proce
 async def test_the_collection_is_ahead_of_a_push(processes: tuple[Process, Process]) -> None:
     one, other = processes
     await one.metadata.link_blob("shop/web", blob("a"), now=NOW)
-    ended = threading.Event()
+    went, ended, loop = asyncio.Event(), threading.Event(), asyncio.get_running_loop()
 
     def collected(connection: Connection) -> int:
         count = connection.exec_driver_sql("DELETE FROM repository_blobs").rowcount
+        loop.call_soon_threadsafe(went.set)
         assert ended.wait(DEADLINE)
         return count
 
     collecting = asyncio.ensure_future(one.database.write(collected))
+    await asyncio.wait_for(went.wait(), DEADLINE)
     pushing = asyncio.ensure_future(other.metadata.put_manifest(change("shop/web", blob("a"), tag="v1", now=LATER)))
     await until_blocked(one.database, pushing)
     ended.set()
@@ -173,6 +177,27 @@ async def test_what_is_brought_back_is_whole(processes: tuple[Process, Process])
     for reference in ("multi", made.digest):
         assert await other.metadata.manifest("shop/web", reference) is not None
     assert await other.metadata.blob("shop/web", blob("a").digest) is not None
+
+
+async def test_what_was_purged_just_now_is_not_brought_back(processes: tuple[Process, Process]) -> None:
+    one, other = processes
+    made = await push(one.metadata, "shop/web", "a")
+    await one.metadata.delete(DeletionOrder("shop/web", made.digest, NOW, "x"))
+    query = select(manifests.c.repository, manifests.c.digest)
+    rows = await one.database.read(lambda connection: connection.execute(query).all())
+    back = other.catalog.undelete("shop/web", made.digest, now=LATER)
+    purge = one.keeping._purge  # the transaction of a purge, without those before it
+    assert await meeting(one, purge, rows, manifests.c.deleted < LATER, LATER, other=back) == (1, False)
+
+
+async def test_two_see_at_once_that_an_upstreams_tag_is_gone(processes: tuple[Process, Process]) -> None:
+    records = [SqlMirrorRecords(process.database, process.metadata) for process in processes]
+    mirrored = change("far/web", blob("a"), tag="v1")
+    await records[0].keep(mirrored, seen="")
+    gone = {"seen": mirrored.digest, "now": LATER}
+    other = records[1].note("far/web", "v1", None, seen=mirrored.digest, now=LATER)
+    assert await meeting(processes[0], records[0].note, "far/web", "v1", None, other=other, **gone) == (True, False)
+    assert [entry.digest for entry in await records[0].history("far/web", "v1", limit=9)] == [None, mirrored.digest]
 
 
 async def test_a_repository_that_is_used_again_stays(processes: tuple[Process, Process]) -> None:

@@ -214,6 +214,27 @@ def test_a_mirror_takes_no_pushes(pulls: Client) -> None:
     assert "is a mirror of" in answer.json()["errors"][0]["message"]
 
 
+def test_what_the_quota_has_no_room_for_is_not_fetched(
+    way: Between, pushed: Client, pulls: Client, mirror: Hub, name: str
+) -> None:
+    made, other = image(b"layer", LARGE), image(b"other")
+    pushed.push(made, "v1")
+    pushed.push(other, "v2")
+    most = len(made.manifest) + len(made.config) + 100
+    rule(mirror, name, mirror={"url": way.url, "negativeSeconds": 1000}, quotaBytes=most)
+    assert pulls.get("manifests/v1").content == made.manifest
+    for _ in range(3):
+        answer = pulls.get(f"blobs/{sha256(LARGE)}")
+        assert (answer.status_code, codes(answer)) == (403, ["DENIED"])
+        assert f"the project {name} uses" in answer.json()["errors"][0]["message"]
+        assert codes(pulls.get("manifests/v2")) == ["DENIED"]
+    assert way.count("GET", sha256(LARGE)) == way.count("GET", other.digest) == 1
+    assert metric(mirror, "d2hub_mirror_received_bytes_total", project=name) == 0
+    assert metric(mirror, "d2hub_mirror_failures_total", project=name, code="quota-exceeded") == 2
+    assert pulls.get(f"blobs/{sha256(b'layer')}").content == b"layer"
+    assert uploads(pulls, mirror) == 0
+
+
 # --- while the upstream fails
 
 
@@ -462,6 +483,21 @@ def test_a_tag_that_moves_is_told_and_its_history_kept(
     assert metric(mirror, "d2hub_mirror_tags_gone_total", project=name) == 1
     with Client(mirror, pulls.repository) as nobody:
         assert nobody.http.get("/api/v1/history", params=asked).status_code == 401
+
+
+def test_an_upstream_that_names_no_digests(way: Between, pushed: Client, pulls: Client, mirror: Hub, name: str) -> None:
+    """What it sends is then compared; the same again is no news."""
+    older, newer = image(b"older"), image(b"newer")
+    way.misbehave = lambda it: it.is_of_manifest and it.command == "HEAD" and it.reply(200)
+    for made in (older, newer):
+        pushed.push(made, "v1")
+        for _ in range(3):
+            assert pulls.get("manifests/v1").content == made.manifest
+    with Client(mirror, name, user="puller", actions="delete") as client:
+        records = client.http.get("/api/v1/audit", params={"project": name}).json()["items"]
+    assert [(entry["action"], entry["tag"], entry["digest"], entry["account"]) for entry in records] == [
+        ("mirror", "v1", made.digest, "(upstream)") for made in (newer, older)
+    ]
 
 
 def test_a_tag_that_stays_is_not_asked_for_again(

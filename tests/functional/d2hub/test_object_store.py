@@ -21,6 +21,7 @@ import yaml
 from pydantic import SecretStr
 
 from haneul.app.d2hub import HubSettings, serve_hub
+from haneul.app.d2hub_content import opened_store
 from haneul.d2hub.adapters.object_blobs import ObjectBlobs
 from haneul.d2hub.adapters.object_settings import ObjectSettings, read_object_settings
 from haneul.d2hub.errors import BlobStoreAwayError
@@ -375,6 +376,28 @@ def test_a_bucket_has_one_hub(hub: Hub, kage: Kage, tmp_path: Path) -> None:
     with pytest.raises(BlobStoreAwayError, match="refuses") as refused:
         asyncio.run(claim(wrong))
     assert settings.secret_access_key.get_secret_value() not in refused.value.detail
+
+
+def test_a_bucket_whose_database_is_lost_is_left_alone(hub: Hub, kage: Kage, tmp_path: Path) -> None:
+    """A new database would know nothing of the content, and a collection take it for strays."""
+
+    def opened(settings: ObjectSettings) -> None:
+        asyncio.run(opened_store(tmp_path, settings, redirects=True)).close()
+
+    with Client(hub, "shop/lost", user="owner") as client:
+        client.push_blob(b"x")
+    mark = tmp_path / "store.id"
+    mark.write_bytes((hub.data / "store.id").read_bytes())
+    with pytest.raises(ConflictError, match=r"no hub\.db") as refused:
+        opened(settings_of(hub))
+    assert "restore hub.db" in refused.value.hint
+    (tmp_path / "hub.db").touch()
+    opened(settings_of(hub))
+    # A first start that was killed in its middle may be repeated.
+    (tmp_path / "hub.db").unlink()
+    mark.unlink()
+    for _ in range(2):
+        opened(bucket_of(kage, "begun"))
 
 
 def test_a_hub_keeps_to_the_store_that_it_began_with(tmp_path: Path) -> None:

@@ -94,17 +94,19 @@ def test_the_record_says_who_did_what(quick: Hub) -> None:
         assert reader.get("manifests/v1").status_code == 200
         assert reader.head("manifests/v1").status_code == 200
         assert codes(reader.put_manifest("mine", image().manifest)) == ["DENIED"]
+        assert codes(reader.put_manifest("a%00b", image().manifest)) == ["DENIED"]
         assert codes(admin.put_manifest("v1", image(annotations={"a": "b"}).manifest)) == ["DENIED"]
         assert admin.delete("manifests/old").status_code == 202
         back = {"repository": "seen/web", "reference": "old"}
         assert admin.http.post("/api/v1/undelete", json=back).status_code == 200
-    entries = waited(lambda: asked(quick, "seen", "audit"), lambda found: len(found) == 7)
+    entries = waited(lambda: asked(quick, "seen", "audit"), lambda found: len(found) == 8)
     found = {(entry["action"], entry["tag"], entry["account"], entry["result"]) for entry in entries}
     assert found == {
         ("push", "v1", "admin", "done"),
         ("push", "old", "admin", "done"),
         ("pull", "v1", "reader", "done"),
         ("push", "mine", "reader", "forbidden"),
+        ("push", "", "reader", "forbidden"),
         ("push", "v1", "admin", "tag-immutable"),
         ("delete", "old", "admin", "done"),
         ("undelete", "old", "admin", "done"),
@@ -291,6 +293,12 @@ def test_a_quota_refuses_what_would_pass_it(
             assert "the project small uses" in entry["message"]
             assert "delete images" in entry["detail"]
         assert client.get(f"blobs/{sha256(other)}").status_code == 404
+        seen = waited(
+            lambda: [one for one in asked(quick, "small", "audit") if one["result"] == "quota-exceeded"],
+            lambda rows: len(rows) == 4,
+        )
+        assert [row["digest"] for row in seen].count(sha256(other)) == 3
+        assert {(row["action"], row["repository"], row["account"]) for row in seen} == {("push", "small/web", "admin")}
         # What counts already counts once: the same again, under another tag, or in another repository.
         assert client.put_manifest("v3", first.manifest).status_code == 201
         client.push_blob(layer)

@@ -143,6 +143,27 @@ async def test_a_redirect_leads_to_tls_or_nowhere(far: Far, upstream: HttpUpstre
     assert all("Authorization" not in request.headers for request in far.requests)
 
 
+async def test_nothing_leads_to_this_machine_unless_the_rules_say_so(far: Far, upstream: HttpUpstream) -> None:
+    port = far.url.rpartition(":")[2]
+    for host in ("localhost", "127.0.0.2", "[::1]", "[::ffff:127.0.0.1]", "169.254.169.254"):
+        far.says(307, Location=f"https://{host}:{port}/blob")
+        assert "localHosts" in (await refusal(blob(upstream), UpstreamWrongError)).hint
+        far.says(401, WWW_Authenticate=f'Bearer realm="https://{host}:{port}/token"')
+        assert "localHosts" in (await refusal(blob(upstream), UpstreamWrongError)).hint
+    assert len(far.requests) == 10
+
+    async def elsewhere(request: web.Request) -> web.StreamResponse:
+        if request.host == f"localhost:{port}":
+            return await far.whole(request)
+        return web.Response(status=307, headers={"Location": f"https://localhost:{port}/blob"})
+
+    far.answer = elsewhere
+    rules = MirrorRules(far.url, ca_file=far.authority, local_hosts=("LocalHost",))
+    told = HttpUpstream(rules, clock=SystemClock())
+    assert await blob(told) == (10, DATA)
+    await told.close()
+
+
 async def test_the_token_flow(far: Far, upstream: HttpUpstream) -> None:
     async def flow(request: web.Request) -> web.StreamResponse:
         if request.path == "/token":

@@ -155,6 +155,7 @@ class _Mirror(_Entry):
     timeout_seconds: Annotated[float, Field(gt=0, le=600)] = 15.0
     patience_seconds: Annotated[float, Field(gt=0, le=600)] = 3.0
     negative_seconds: Annotated[float, Field(ge=0, le=3600)] = 30.0
+    local_hosts: list[str] = []
 
     @model_validator(mode="after")
     def _no_secret_in_the_open(self) -> _Mirror:
@@ -305,6 +306,7 @@ class FileAccounts:
             said.timeout_seconds,
             said.patience_seconds,
             said.negative_seconds,
+            tuple(said.local_hosts),
         )
 
     def users(self) -> list[dict[str, Any]]:

@@ -1,7 +1,8 @@
 """An upstream by the OCI distribution specification, over HTTP.
 
 Redirects, as registries answer for blobs with, are followed from HTTPS to HTTPS only, and what signs in to the upstream
-is sent to the upstream alone (RFC 9110, section 15.4). Proxies of the environment are not used.
+is sent to the upstream alone (RFC 9110, section 15.4). They do not lead to this machine or its network's own addresses,
+nor does the token service, unless the mirror's rules say so. Proxies of the environment are not used.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Final
 import aiohttp
 from yarl import URL
 
+from haneul.d2hub.adapters.upstream_addresses import UpstreamAddresses
 from haneul.d2hub.adapters.upstream_sign_in import SignIn
 from haneul.d2hub.digests import is_digest
 from haneul.d2hub.errors import (
@@ -66,7 +68,8 @@ class HttpUpstream:
         self._url = URL(rules.url)
         self._seconds = rules.timeout_seconds
         self._ca_file = rules.ca_file
-        self._sign_in = SignIn(self._url, rules.credentials_file, seconds=self._seconds, clock=clock)
+        self._addresses = UpstreamAddresses(self._url, rules.local_hosts)
+        self._sign_in = SignIn(self._url, self._addresses, rules.credentials_file, seconds=self._seconds, clock=clock)
         self._clock = clock
         self._session: aiohttp.ClientSession | None = None
 
@@ -160,6 +163,7 @@ class HttpUpstream:
     async def _ask(
         self, stack: contextlib.AsyncExitStack, question: _Question, url: URL, signed: Mapping[str, str]
     ) -> aiohttp.ClientResponse:
+        self._addresses.check(url)
         headers = {**question.headers, **signed}
         request = self._opened().request(
             question.method, url, headers=headers, allow_redirects=False, timeout=question.limit
@@ -212,7 +216,8 @@ class HttpUpstream:
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
             # How many are asked at once is limited by who asks.
-            connector = aiohttp.TCPConnector(limit=0, ssl=self._trust() if self._url.scheme == "https" else True)
+            trust = self._trust() if self._url.scheme == "https" else True
+            connector = aiohttp.TCPConnector(limit=0, ssl=trust, resolver=self._addresses)
             self._session = aiohttp.ClientSession(
                 connector=connector, headers=_SENT, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()
             )

@@ -95,12 +95,11 @@ class ObjectBlobs:
             try:
                 found = bytes(await (await obstore.get_async(self._store, _OWNER)).bytes_async()).decode()
             except FileNotFoundError:
-                async for entries in obstore.list(self._store, _PREFIX, chunk_size=1):
-                    if entries:
-                        raise ConflictError(
-                            f"the bucket {self._bucket} has content of some hub, which would be collected",
-                            hint="name an empty bucket",
-                        ) from None
+                if not await self.is_empty():
+                    raise ConflictError(
+                        f"the bucket {self._bucket} has content of some hub, which would be collected",
+                        hint="name an empty bucket",
+                    ) from None
                 found = owner
                 await obstore.put_async(self._store, _OWNER, owner.encode())
         if found != owner:
@@ -108,6 +107,14 @@ class ObjectBlobs:
                 f"the bucket {self._bucket} is another hub's, whose content would be collected",
                 hint="give each hub a bucket of its own",
             )
+
+    async def is_empty(self) -> bool:
+        """Say whether the bucket has no content."""
+        with _translated(self._bucket):
+            async for entries in obstore.list(self._store, _PREFIX, chunk_size=1):
+                if entries:
+                    return False
+        return True
 
     async def begin(self, scope: str) -> str:
         """Make an upload's empty file."""

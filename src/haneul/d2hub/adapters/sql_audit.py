@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from sqlalchemy import Connection, DateTime, and_, delete, literal, or_, select
+from sqlalchemy.exc import DataError
 
 from haneul.d2hub.adapters.sql_database import SqlDatabase, reads, writes
 from haneul.d2hub.deliveries import DeliveryState
@@ -38,11 +39,19 @@ class SqlAudit:
 
     def __init__(self, database: SqlDatabase) -> None:
         self.database = database
+        self._add_new = database.insert(audit).on_conflict_do_nothing(index_elements=[audit.c.identity])
+
+    async def add(self, entries: Sequence[AuditEntry]) -> None:
+        """Write records of what needed no transaction of its own."""
+        try:
+            await self._add(entries)
+        except (DataError, UnicodeError) as error:
+            # Such as a zero byte, which SQLite takes and PostgreSQL does not.
+            raise InvalidInputError("the database takes no such record") from error
 
     @writes
-    def add(self, connection: Connection, entries: Sequence[AuditEntry]) -> None:
-        """Write records of what needed no transaction of its own."""
-        write_down(connection, entries)
+    def _add(self, connection: Connection, entries: Sequence[AuditEntry]) -> None:
+        connection.execute(self._add_new, [_row(entry) for entry in entries])
 
     @reads
     def entries(
@@ -94,6 +103,7 @@ def _row(entry: AuditEntry) -> dict[str, object]:
         "address": entry.address,
         "result": entry.result,
         "weight": entry.weight,
+        "identity": entry.identity or None,
     }
 
 

@@ -164,6 +164,7 @@ class SqlKeeping:
         self, connection: Connection, rows: Sequence[Row[Any]], purgeable: ColumnElement[bool], now: datetime
     ) -> int:
         """Remove manifests for which the condition still holds, and write down which."""
+        self._hold(connection, {row.repository for row in rows})
         gone: list[Row[Any]] = []
         for row in rows:
             mine = and_(manifests.c.repository == row.repository, manifests.c.digest == row.digest)

@@ -183,7 +183,7 @@ class SqlMetadata:
             found = held_repository(connection, change.repository)
         if found is None:
             raise AssertionError(f"the repository {change.repository} was just made")
-        before = _tagged(connection, found, change.tag) if change.tag else None
+        before = tagged(connection, found, change.tag) if change.tag else None
         if change.immutable and before not in (None, change.digest):
             raise TagImmutableError(
                 f"{change.repository}:{change.tag} names {before} and stays so", hint="push under another tag"
@@ -204,7 +204,13 @@ class SqlMetadata:
             self._write_tag(connection, found, change, before)
         origin = change.origin
         entry = AuditEntry(
-            change.now, Happening.PUSH, change.repository, change.tag, change.digest, change.by, origin.address
+            change.now,
+            origin.happening or Happening.PUSH,
+            change.repository,
+            change.tag,
+            change.digest,
+            change.by,
+            origin.address,
         )
         write_down(connection, [entry], receivers=origin.receivers, media_type=change.manifest.media_type)
 
@@ -376,7 +382,8 @@ def held_repository(connection: Connection, name: str) -> int | None:
     return found
 
 
-def _tagged(connection: Connection, repository: int, tag: str) -> str | None:
+def tagged(connection: Connection, repository: int, tag: str) -> str | None:
+    """Return what a tag names."""
     found: str | None = connection.execute(_TAGGED, {"of_repository": repository, "tag": tag}).scalar_one_or_none()
     return found
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Column, Connection, Row, delete, func, literal, or_, select, tuple_, update
+from sqlalchemy import Column, Connection, Row, and_, delete, func, literal, or_, select, tuple_, update
 
 from haneul.d2hub.adapters.sql_database import SqlDatabase, reads, writes
 from haneul.d2hub.deliveries import Backlog, Delivery, DeliveryState, Head, Outcome
@@ -62,12 +62,13 @@ class SqlOutbox:
         return None if row is None else _delivery(row)
 
     @writes
-    def settle(self, connection: Connection, number: int, outcome: Outcome) -> None:
+    def settle(self, connection: Connection, number: int, outcome: Outcome, *, attempts: int) -> None:
         """Let go of a delivery."""
         ended = outcome.state is not DeliveryState.WAITING
         moment = {"ended": outcome.at} if ended else {"due": outcome.at}
         values = {"state": str(outcome.state), "answer": outcome.answer[:_LONGEST_ANSWER], "held": None, **moment}
-        connection.execute(update(deliveries).where(deliveries.c.id == number, _WAITS).values(values))
+        mine = and_(deliveries.c.id == number, deliveries.c.attempts == attempts, _WAITS)
+        connection.execute(update(deliveries).where(mine).values(values))
 
     @reads
     def listed(

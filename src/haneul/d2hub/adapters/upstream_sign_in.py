@@ -16,6 +16,7 @@ from typing import Any, Final
 import aiohttp
 from yarl import URL
 
+from haneul.d2hub.adapters.upstream_addresses import UpstreamAddresses
 from haneul.d2hub.caches import Lru
 from haneul.d2hub.errors import UpstreamError, UpstreamLimitedError, UpstreamRefusedError, UpstreamWrongError
 from haneul.kernel.clock import Clock
@@ -37,8 +38,11 @@ class _Authorization:
 class SignIn:
     """Knows what to send with requests to one upstream."""
 
-    def __init__(self, url: URL, credentials: Path | None, *, seconds: float, clock: Clock) -> None:
-        self._url, self._credentials, self._seconds, self._clock = url, credentials, seconds, clock
+    def __init__(
+        self, url: URL, addresses: UpstreamAddresses, credentials: Path | None, *, seconds: float, clock: Clock
+    ) -> None:
+        self._url, self._addresses, self._credentials = url, addresses, credentials
+        self._seconds, self._clock = seconds, clock
         self._known: Lru[str, _Authorization] = Lru(_REMEMBERED)
         self._turn = asyncio.Lock()
 
@@ -78,6 +82,7 @@ class SignIn:
         self, session: aiohttp.ClientSession, repository: str, said: dict[str, str], basic: str
     ) -> _Authorization:
         realm = self._realm(said.get("realm", ""))
+        self._addresses.check(realm)
         query = {"service": said.get("service", ""), "scope": said.get("scope") or f"repository:{repository}:pull"}
         limit = aiohttp.ClientTimeout(total=self._seconds)
         async with session.get(

@@ -9,6 +9,7 @@ branch_labels = None
 depends_on = None
 
 _ID = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+_DIGEST = sa.String(135).with_variant(sa.String(135, collation="C"), "postgresql")
 
 
 def upgrade() -> None:
@@ -21,11 +22,12 @@ def upgrade() -> None:
         sa.Column("repository", sa.String(255), nullable=False),
         sa.Column("happening", sa.String(20), nullable=False),
         sa.Column("reference", sa.String(128), nullable=False),
-        sa.Column("digest", sa.String(135), nullable=False),
+        sa.Column("digest", _DIGEST, nullable=False),
         sa.Column("account", sa.String(255), nullable=False),
         sa.Column("address", sa.String(64), nullable=False),
         sa.Column("result", sa.String(64), nullable=False),
         sa.Column("weight", sa.Integer, nullable=False),
+        sa.Column("identity", sa.String(32), unique=True),
     )
     op.create_index("ix_audit_project", "audit", ["project", "at", "id"])
     op.create_table(

@@ -9,6 +9,7 @@ branch_labels = None
 depends_on = None
 
 _ID = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+_DIGEST = sa.String(135).with_variant(sa.String(135, collation="C"), "postgresql")
 
 
 def upgrade() -> None:
@@ -16,7 +17,7 @@ def upgrade() -> None:
     op.create_table(
         "incomplete_manifests",
         sa.Column("repository", _ID, primary_key=True),
-        sa.Column("digest", sa.String(135), primary_key=True),
+        sa.Column("digest", _DIGEST, primary_key=True),
         sa.ForeignKeyConstraint(
             ["repository", "digest"], ["manifests.repository", "manifests.digest"], ondelete="CASCADE"
         ),
@@ -26,7 +27,7 @@ def upgrade() -> None:
         sa.Column("id", _ID, primary_key=True, autoincrement=True),
         sa.Column("repository", sa.String(255), nullable=False),
         sa.Column("name", sa.String(128), nullable=False),
-        sa.Column("digest", sa.String(135)),
+        sa.Column("digest", _DIGEST),
         sa.Column("since", sa.DateTime(timezone=True), nullable=False),
     )
     op.create_index("ix_upstream_tags_name", "upstream_tags", ["repository", "name", "id"])
