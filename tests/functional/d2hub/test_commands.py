@@ -212,7 +212,7 @@ def test_signed_in_without_the_right(hub: Hub, client: Client, tmp_path: Path, m
     for words in (("audit", "shop"), ("deliveries", "shop"), ("redeliver", "shop", "1")):
         assert "forbidden: only an owner of the project shop" in said("image", *words)
     told("image", "login", hub.url)
-    assert refused("image", "gc", "--dry-run") == "token-needed"
+    assert refused("image", "gc", "--dry-run") == "unauthenticated"
 
 
 def test_what_is_not_there_has_no_empty_list(signed_in: Path, client: Client) -> None:
