@@ -33,8 +33,8 @@ import structlog
 from sqlalchemy import select
 
 from haneul.app.d2hub_content import opened_store
-from haneul.app.d2hub_database import embedded_database, shared_database
-from haneul.app.d2hub_folder import being_set_up, certificate_for, in_use, token_key
+from haneul.app.d2hub_database import database_url, embedded_database, shared_database
+from haneul.app.d2hub_folder import being_set_up, certificate_for, check_folder, in_use, make_folder, token_key
 from haneul.d2hub.adapters.file_accounts import FileAccounts
 from haneul.d2hub.adapters.granian_server import GranianServer, Listening
 from haneul.d2hub.adapters.http_sender import HttpSender
@@ -119,24 +119,34 @@ class HubSettings:
 
     @property
     def reached_at(self) -> str:
-        """Return where clients reach the registry."""
+        """Return where clients reach the registry: by the first name that is told, or else by its address."""
         scheme = "http" if self.plain_http else "https"
-        return self.url or f"{scheme}://{self.address}:{self.port}"
+        host = self.hosts[0] if self.hosts else self.address
+        return self.url or f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
 
 
 async def serve_hub(settings: HubSettings, *, clock: Clock | None = None) -> None:
     """Serve a registry until SIGTERM or SIGINT; requests under way are answered first."""
     clock = clock or SystemClock()
-    settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if settings.database_file is not None:
+        # Before anything is made: who mistypes it shall find nothing changed.
+        database_url(settings.database_file)
+    if make_folder(settings.data):
+        _log.info("folder made", data=str(settings.data))
+    accounts = accounts_of(settings.data, make=True)
+    accounts.check()
     with in_use(settings.data, shared=settings.database_file is not None):
         _check_port(settings)
-        async with _opened(settings, clock) as hub:
+        async with _opened(settings, accounts, clock) as hub:
             await _serve(hub, settings)
 
 
-def accounts_of(data: Path) -> FileAccounts:
-    """Return the accounts of a registry's folder."""
-    data.mkdir(mode=0o700, parents=True, exist_ok=True)
+def accounts_of(data: Path, *, make: bool = False) -> FileAccounts:
+    """Return the accounts of a registry's folder. Raises NotFoundError if it is none and shall not be made one."""
+    if make:
+        make_folder(data)
+    else:
+        check_folder(data)
     return FileAccounts(data / "accounts.yaml", clock=SystemClock())
 
 
@@ -151,7 +161,7 @@ class _Hub:
 
 
 @contextlib.asynccontextmanager
-async def _opened(settings: HubSettings, clock: Clock) -> AsyncIterator[_Hub]:
+async def _opened(settings: HubSettings, accounts: FileAccounts, clock: Clock) -> AsyncIterator[_Hub]:
     """Open the folder's database and store, and put the registry together."""
     data, shared = settings.data, settings.database_file
     with contextlib.ExitStack() as closing:
@@ -166,7 +176,6 @@ async def _opened(settings: HubSettings, clock: Clock) -> AsyncIterator[_Hub]:
         sender = HttpSender(timeout_seconds=settings.retry.timeout_seconds, local=settings.local_receivers)
         closing.callback(sender.close)
         metadata = SqlMetadata(database)
-        accounts = accounts_of(settings.data)
         catalog = SqlCatalog(database)
         quotas = Quotas(SqlMeter(database), accounts, clock=clock)
         registry = Registry(
@@ -204,7 +213,7 @@ async def _opened(settings: HubSettings, clock: Clock) -> AsyncIterator[_Hub]:
                 return f"the database does not answer: {error}"
             return "" if os.access(settings.data / "uploads", os.W_OK) else "the store cannot be written"
 
-        records = RecordsHttp(audit, outbox, door, clock=clock)
+        records = RecordsHttp(audit, outbox, catalog, accounts, door, clock=clock)
         api = ApiHttp(registry, seen, collector, door, accounts, records, quotas, clock=clock)
         witness = Witness(journal, door)
         registry_http = RegistryHttp(registry, mirroring, door, accounts)

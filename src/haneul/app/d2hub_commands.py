@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from haneul.cli.input import read_secret_file
 from haneul.cli.output import Column, Format, say, show
 from haneul.kernel.errors import InvalidInputError
 
@@ -111,9 +112,11 @@ def add_user(
         typer.Option(help="PROJECT:ROLE with the role reader, writer or owner; '*' is every project."),
     ] = None,
     admin: Annotated[bool, typer.Option("--admin", help="May do everything.")] = False,
-    secret_file: Annotated[Path | None, typer.Option(help="File with the secret; without it one is made.")] = None,
+    secret_file: Annotated[
+        Path | None, typer.Option(help="File whose text is the secret; without it one is made and shown.")
+    ] = None,
 ) -> None:
-    """Add a user. The secret is shown once, on standard output, unless a file names it.
+    """Add a user. The secret is read from a file; without one a secret is made, and shown once on standard output.
 
     Examples:
 
@@ -122,9 +125,13 @@ def add_user(
         haneul d2hub user add root --data ./hub --admin --secret-file ./secret
     """
     from haneul.app.d2hub import accounts_of  # noqa: PLC0415
+    from haneul.app.d2hub_folder import make_folder  # noqa: PLC0415
 
+    roles = _roles(project or [])
     secret, shown = _secret(secret_file)
-    accounts_of(data).add_user(name, secret, admin=admin, projects=_roles(project or []))
+    if make_folder(data):
+        say(f"Made {data}.")
+    accounts_of(data, make=True).add_user(name, secret, admin=admin, projects=roles)
     say(f"{name} may sign in.")
     if shown:
         typer.echo(secret)
@@ -134,7 +141,9 @@ def add_user(
 def reset_user(
     name: Annotated[str, typer.Argument(help="Who gets another secret.")],
     data: Data,
-    secret_file: Annotated[Path | None, typer.Option(help="File with the secret; without it one is made.")] = None,
+    secret_file: Annotated[
+        Path | None, typer.Option(help="File whose text is the secret; without it one is made and shown.")
+    ] = None,
 ) -> None:
     """Give a user another secret. Tokens given out before end within five minutes.
 
@@ -229,10 +238,7 @@ def _secret(file: Path | None) -> tuple[str, bool]:
     """Return a secret and whether it is a fresh one, to be shown."""
     if file is None:
         return secrets.token_urlsafe(32), True
-    text = file.read_text().strip() if file.exists() else ""
-    if not text:
-        raise InvalidInputError(f"{file} holds no secret", hint="write the secret into its first line")
-    return text, False
+    return read_secret_file(file), False
 
 
 def _roles(texts: list[str]) -> dict[str, Any]:

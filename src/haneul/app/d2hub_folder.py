@@ -20,7 +20,7 @@ from cryptography.exceptions import InvalidSignature
 from filelock import FileLock, Timeout
 
 from haneul.kernel.clock import Clock
-from haneul.kernel.errors import ConflictError, UnavailableError
+from haneul.kernel.errors import ConflictError, InvalidInputError, NotFoundError, UnavailableError
 from haneul.kernel.files import write_atomically
 from haneul.kernel.pki import KeyPair, LeafProfile, issue_authority, issue_leaf
 
@@ -28,6 +28,34 @@ _log = structlog.get_logger(__name__)
 _LEAF_LIFE: Final = timedelta(days=365)
 _PRIVATE: Final = 0o600
 _SETUP_SECONDS: Final = 60.0
+
+
+def make_folder(data: Path) -> bool:
+    """Make a registry's folder, and say whether it was not there. Raises InvalidInputError if it cannot be one."""
+    made = not data.exists()
+    try:
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        why = "it is a file" if data.is_file() else error.strerror
+        raise _no_folder(data, f"{why}") from error
+    if not os.access(data, os.W_OK | os.X_OK):
+        raise _no_folder(data, "it cannot be written")
+    return made
+
+
+def check_folder(data: Path) -> None:
+    """Raise NotFoundError if a folder is no registry's: what is mistyped is not made."""
+    if not any((data / name).exists() for name in ("accounts.yaml", "token.key")):
+        raise NotFoundError(
+            f"{data} is no registry's folder",
+            hint="name it with --data; 'haneul d2hub serve' and 'haneul d2hub user add' make one",
+        )
+
+
+def _no_folder(data: Path, why: str) -> InvalidInputError:
+    return InvalidInputError(
+        f"{data} cannot be a registry's folder: {why}", hint="--data names a folder that you may write, or make"
+    )
 
 
 @contextlib.contextmanager

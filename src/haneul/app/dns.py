@@ -26,6 +26,7 @@ from haneul.kernel.kube_http import HttpKubeClient, access_from_kubeconfig
 
 _log = structlog.get_logger(__name__)
 _BATCH = 200
+_ZONES = "add its zone to 'zones' in the provider's file, if the server has it"
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ async def serve_dns(settings: ServeSettings) -> None:
     async with opened(settings.provider) as provider, HttpKubeClient(access, user_agent="haneul-dns") as client:
         if not zone_of(domain.name, provider.zones):
             raise InvalidInputError(
-                f"{domain.name} is in none of the zones of {settings.provider}: {', '.join(provider.zones)}",
+                f"{domain.name} is in {_none_of(settings.provider, provider)}",
                 hint="name one of them with --zone, or add it to 'zones'",
             )
         controller = ClusterController(
@@ -93,6 +94,8 @@ async def listed(file: Path, owner: str, below: str) -> list[dict[str, Any]]:
     """Return what a server's zones have that bears an owner's mark, or anybody's if none is named."""
     domain = absolute(below) if below else ""
     async with opened(file) as provider:
+        if domain and not any(is_below(domain, zone) or is_below(zone, domain) for zone in provider.zones):
+            raise InvalidInputError(f"{domain} is in {_none_of(file, provider)}", hint=_ZONES)
         states = [await provider.read(zone) for zone in provider.zones]
     return [
         _row(state.zone, there)
@@ -109,7 +112,7 @@ async def checked(file: Path, name: str) -> list[dict[str, Any]]:
     async with opened(file) as provider:
         zone = zone_of(asked, provider.zones)
         if not zone:
-            raise NotFoundError(f"{asked} is in none of the zones {', '.join(provider.zones)}")
+            raise NotFoundError(f"{asked} is in {_none_of(file, provider)}", hint=_ZONES)
         state = await provider.read(zone)
     rows = [_row(zone, there) for key, there in sorted(state.sets.items()) if key.name == asked]
     if not rows:
@@ -119,6 +122,14 @@ async def checked(file: Path, name: str) -> list[dict[str, Any]]:
             hint=f"resolvers remember that for up to {state.negative_ttl} s after it is published",
         )
     return [{**row, "answer": await _answered(settings, row)} for row in rows]
+
+
+async def borne(file: Path, owner: str) -> int:
+    """Return how many record sets bear an owner's mark. Raises NotFoundError if there is none."""
+    count = len(await listed(file, owner, ""))
+    if not count:
+        raise _nothing(owner)
+    return count
 
 
 async def withdrawn(file: Path, owner: str) -> int:
@@ -131,8 +142,16 @@ async def withdrawn(file: Path, owner: str) -> int:
                 await provider.apply(zone, owner, batch)
             count += len(changes)
     if not count:
-        raise NotFoundError(f"nothing bears the mark {owner!r}", hint="'haneul dns list' shows whose marks there are")
+        raise _nothing(owner)
     return count
+
+
+def _nothing(owner: str) -> NotFoundError:
+    return NotFoundError(f"nothing bears the mark {owner!r}", hint="'haneul dns list' shows whose marks there are")
+
+
+def _none_of(file: Path, provider: DnsProvider) -> str:
+    return f"none of the zones of {file}: {', '.join(provider.zones)}"
 
 
 def _provider(settings: ProviderSettings) -> DnsProvider:

@@ -98,8 +98,10 @@ def withdraw(
 
         haneul dns withdraw --provider powerdns.yaml --owner shop/0c5e7a0e-6a39-4f4e-9d0d-0a4d5b8f1a11 --yes
     """
-    from haneul.app.dns import withdrawn  # noqa: PLC0415
+    from haneul.app.dns import borne, withdrawn  # noqa: PLC0415
 
     if not yes:
-        raise InvalidInputError(f"all records of {owner} would go", hint="add --yes if that is what you want")
+        count = asyncio.run(borne(provider, owner))
+        sets = "1 record set" if count == 1 else f"{count} record sets"
+        raise InvalidInputError(f"{sets} of {owner} would go", hint="add --yes if that is what you want")
     say(f"{asyncio.run(withdrawn(provider, owner))} record sets are gone.")

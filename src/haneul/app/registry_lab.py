@@ -198,7 +198,7 @@ class _Ours(_Process):
 
     def __init__(self, name: str, folder: Path, tls: bool, clock: Clock) -> None:
         super().__init__(name, folder, clock)
-        accounts_of(folder / "data").add_user("bench", _SECRET, admin=True, projects={})
+        accounts_of(folder / "data", make=True).add_user("bench", _SECRET, admin=True, projects={})
         self.authority = folder / "data" / "tls" / "ca.crt" if tls else None
         self._tokens: dict[str, tuple[str, float]] = {}
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from haneul.cli.context import Contexts
-from haneul.cli.output import Column, Format, age, say, show
+from haneul.cli.output import Column, Format, age, in_utc, say, show
 from haneul.cli.waiting import wait_ready
 from haneul.kernel.errors import ConflictError, InvalidInputError
 
@@ -30,10 +30,6 @@ def _size(value: float) -> str:
     return f"{value:.3g}GiB"
 
 
-def _moment(text: str) -> str:
-    return f"{datetime.fromisoformat(text).astimezone(UTC):%Y-%m-%d %H:%M:%S}"
-
-
 def _proof(snapshot: dict[str, Any]) -> str:
     proof = snapshot["proof"]
     if proof is None:
@@ -50,7 +46,7 @@ def _proven(snapshot: dict[str, Any]) -> str:
 
 _SNAPSHOTS = [
     Column("REVISION", lambda s: str(s["revision"])),
-    Column("TAKEN (UTC)", lambda s: _moment(s["taken"])),
+    Column("TAKEN (UTC)", lambda s: in_utc(s["taken"])),
     Column("SIZE", lambda s: _size(s["size"])),
     Column("RESTORED IN", _proof),
     Column("TRIED", _proven),
@@ -58,19 +54,19 @@ _SNAPSHOTS = [
     Column("UP TO REVISION", lambda s: str(s["proof"]["revision"]) if s["proof"] else "", wide=True),
 ]
 _WINDOWS = [
-    Column("FROM (UTC)", lambda w: _moment(w["begin"])),
-    Column("TO (UTC)", lambda w: _moment(w["end"])),
+    Column("FROM (UTC)", lambda w: in_utc(w["begin"])),
+    Column("TO (UTC)", lambda w: in_utc(w["end"])),
     Column("REVISIONS", lambda w: f"{w['first']}-{w['last']}"),
 ]
 _CLUSTERS = [
     Column("NAME", lambda c: c["name"]),
     Column("STATE", lambda c: c["state"]),
-    Column("COMPLETE UNTIL (UTC)", lambda c: _moment(c["completeUntil"])),
+    Column("COMPLETE UNTIL (UTC)", lambda c: in_utc(c["completeUntil"])),
     Column("LAG", lambda c: f"{c['lagSeconds']:.1f}s"),
     Column("SNAPSHOTS", lambda c: str(len(c["snapshots"]))),
     Column("SIZE", lambda c: _size(c["size"])),
     Column("DELETED", lambda c: f"{age(c['deleted'])} ago" if c["deleted"] else ""),
-    Column("KEPT UNTIL (UTC)", lambda c: _moment(c["expires"]) if c["expires"] else ""),
+    Column("KEPT UNTIL (UTC)", lambda c: in_utc(c["expires"]) if c["expires"] else ""),
     Column("MESSAGE", lambda c: c["message"], wide=True),
 ]
 

@@ -21,6 +21,8 @@ from haneul.kernel.errors import HaneulError, UnavailableError
 _TIMEOUT = httpx2.Timeout(20.0, connect=5.0)
 _STREAM_TIMEOUT = httpx2.Timeout(60.0, connect=5.0)
 _TRIES = 4
+#: Statuses of requests that are not as they should be.
+_WRONG = frozenset({400, 405, 413, 414, 416, 422})
 
 
 class PlatformOutdatedError(HaneulError):
@@ -175,4 +177,5 @@ def error_of(response: httpx2.Response) -> HaneulError:
 def _of_status(status: int) -> type[HaneulError]:
     """Return the class of an error whose code is another product's own."""
     kinds = (errors.UnauthenticatedError, errors.ForbiddenError, errors.NotFoundError, errors.ConflictError)
-    return next((kind for kind in kinds if kind.http_status == status), HaneulError)
+    known = next((kind for kind in kinds if kind.http_status == status), None)
+    return known or (errors.InvalidInputError if status in _WRONG else HaneulError)

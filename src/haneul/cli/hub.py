@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
+from urllib.parse import urlsplit
 
 import httpx2
 import yaml
 
 from haneul.cli.client import error_of
 from haneul.cli.context import Contexts
+from haneul.cli.input import trust_of
 from haneul.kernel.errors import InvalidInputError, UnauthenticatedError, UnavailableError
 from haneul.kernel.files import write_atomically
 
@@ -75,7 +76,7 @@ class HubClient:
     """One hub. ``transport`` replaces the network in tests."""
 
     def __init__(self, context: HubContext, secret: str, *, transport: httpx2.BaseTransport | None = None) -> None:
-        verify = ssl.create_default_context(cafile=str(context.authority)) if context.authority else True
+        verify = trust_of(context.authority) if context.authority else True
         self._context, self._secret = context, secret
         self._client = httpx2.Client(
             base_url=context.url, verify=verify, timeout=_TIMEOUT, transport=transport, trust_env=False
@@ -130,12 +131,36 @@ class HubClient:
         try:
             response = ask()
         except httpx2.TransportError as error:
-            raise UnavailableError(
-                f"the hub at {self._context.url} does not answer: {error}", hint="is its address right, and is it up?"
-            ) from error
+            url = self._context.url
+            raise UnavailableError(f"the hub at {url} does not answer: {error}", hint=_hint(url, error)) from error
         if response.status_code >= 400:
             raise error_of(response)
         return response
+
+
+def parse_hub_url(text: str) -> str:
+    """Return a hub's address. Raises InvalidInputError."""
+    try:
+        parts = urlsplit(text)
+        good = parts.scheme in ("https", "http") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        good = False
+    if not good:
+        raise InvalidInputError(
+            f"{text!r} is no address of a hub", hint=f"write https://{text.rpartition('//')[2] or 'HOST:PORT'}"
+        )
+    return text.rstrip("/")
+
+
+def _hint(url: str, error: Exception) -> str:
+    said = str(error)
+    if "CERTIFICATE_VERIFY_FAILED" in said:
+        return "name its authority's certificate with 'haneul image login --ca FILE'; the hub has it in DATA/tls/ca.crt"
+    if "WRONG_VERSION_NUMBER" in said or "RECORD_LAYER_FAILURE" in said:
+        return "it seems to serve without TLS: sign in to http://..."
+    if url.startswith("http://") and not isinstance(error, httpx2.ConnectError | httpx2.TimeoutException):
+        return "it seems to serve with TLS: sign in to https://..."
+    return "is its address right, and is it up?"
 
 
 def parse_image(text: str) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,8 +11,9 @@ from urllib.parse import quote
 
 import typer
 
-from haneul.cli.hub import CATALOG, MAINTENANCE, HubClient, HubContext, HubContexts, parse_image
-from haneul.cli.output import Column, Format, age, say, show
+from haneul.cli.hub import CATALOG, MAINTENANCE, HubClient, HubContext, HubContexts, parse_hub_url, parse_image
+from haneul.cli.input import read_secret_file
+from haneul.cli.output import Column, Format, age, in_utc, say, show
 from haneul.cli.spans import parse_span
 from haneul.kernel.errors import InvalidInputError
 
@@ -20,6 +22,15 @@ Repository = Annotated[str, typer.Argument(help="Name of the repository, without
 Image = Annotated[str, typer.Argument(help="REPOSITORY:TAG or REPOSITORY@DIGEST.")]
 Project = Annotated[str, typer.Option("--project", "-p", help="Only this project.")]
 
+
+class State(StrEnum):
+    """What became of a delivery."""
+
+    WAITING = "waiting"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+
+
 image_app = typer.Typer(help="Images of a hub: what there is, what goes, what comes back.", no_args_is_help=True)
 
 
@@ -27,8 +38,8 @@ image_app = typer.Typer(help="Images of a hub: what there is, what goes, what co
 def login(
     url: Annotated[str, typer.Argument(help="Where the hub is, such as https://hub.example.com:5443.")],
     user: Annotated[str, typer.Option(help="Your name there; without it you come as anybody.")] = "",
-    secret_file: Annotated[Path | None, typer.Option(help="File with your secret.")] = None,
-    ca: Annotated[Path | None, typer.Option(help="Certificate authority of the hub.")] = None,
+    secret_file: Annotated[Path | None, typer.Option(help="File whose text is your secret.")] = None,
+    ca: Annotated[Path | None, typer.Option(help="File with the certificate of the hub's authority.")] = None,
 ) -> None:
     """Sign in to a hub; the commands of this group talk to it from then on.
 
@@ -38,8 +49,8 @@ def login(
     """
     if bool(user) != (secret_file is not None):
         raise InvalidInputError("a user and a secret belong together", hint="give --user and --secret-file, or neither")
-    secret = secret_file.read_text().strip() if secret_file else ""
-    context = HubContext(url.rstrip("/"), user, ca.absolute() if ca else None)
+    secret = read_secret_file(secret_file) if secret_file else ""
+    context = HubContext(parse_hub_url(url), user, ca.absolute() if ca else None)
     with HubClient(context, secret) as client:
         client.check()
     HubContexts.default().sign_in(context, secret)
@@ -130,7 +141,7 @@ def history(image: Image, output: Output = Format.TABLE) -> None:
         rows = client.list("history", scope=_scope(repository, "pull"), repository=repository, tag=tag)
     columns = [
         Column("DIGEST", lambda row: row["digest"] or "(not there)"),
-        Column("SINCE", lambda row: row["since"]),
+        Column("SINCE (UTC)", lambda row: in_utc(row["since"])),
         Column("AGE", lambda row: age(row["since"])),
     ]
     show(rows, columns, output)
@@ -170,7 +181,7 @@ def deleted(repository: Repository, output: Output = Format.TABLE) -> None:
         Column("DIGEST", lambda row: row["digest"]),
         Column("DELETED", lambda row: f"{age(row['deleted'])} ago"),
         Column("BY", lambda row: row["by"]),
-        Column("UNTIL", lambda row: row["until"]),
+        Column("UNTIL (UTC)", lambda row: in_utc(row["until"])),
     ]
     show(rows, columns, output)
 
@@ -256,6 +267,9 @@ def retention(
     with HubContexts.default().client() as client, TerminalProgress().stage("retention"):
         done = client.post("retention", body, scope=_scope(repository, "pull,delete"))
     show(done["items"], _TAG_COLUMNS, output)
+    count = len(done["items"])
+    tags_ = "1 tag" if count == 1 else f"{count} tags"
+    say(f"{tags_} deleted." if apply else f"{tags_} would go{'; add --apply to delete' if count else ''}.")
 
 
 @image_app.command()
@@ -276,7 +290,7 @@ def audit(
     with HubContexts.default().client() as client:
         rows = client.list("audit", scope=_scope(project, "delete"), project=project, **query)
     columns = [
-        Column("AT", lambda row: row["at"]),
+        Column("AT (UTC)", lambda row: in_utc(row["at"])),
         Column("ACTION", lambda row: row["action"]),
         Column("IMAGE", lambda row: row["repository"] + (f":{row['tag']}" if row["tag"] else "")),
         Column("BY", lambda row: row["account"] or "(anybody)"),
@@ -291,7 +305,7 @@ def audit(
 @image_app.command()
 def deliveries(
     project: Annotated[str, typer.Argument(help="The project: the first part of its repositories' names.")],
-    state: Annotated[str, typer.Option(help="Only these: waiting, delivered or failed.")] = "",
+    state: Annotated[State | None, typer.Option(help="Only these: waiting, delivered or failed.")] = None,
     output: Output = Format.TABLE,
 ) -> None:
     """Show what receivers were told of a project, the latest first. Its owners only.
@@ -300,9 +314,10 @@ def deliveries(
 
         haneul image deliveries shop --state failed
     """
-    query = {"state": state} if state else {}
+    query = {"state": str(state)} if state else {}
     with HubContexts.default().client() as client:
         rows = client.list("deliveries", scope=_scope(project, "delete"), project=project, **query)
+    firsts = _firsts(rows)
     columns = [
         Column("ID", lambda row: row["id"]),
         Column("REPOSITORY", lambda row: row["repository"]),
@@ -311,7 +326,7 @@ def deliveries(
         Column("ATTEMPTS", lambda row: str(row["attempts"])),
         Column("ANSWER", lambda row: row["answer"] or "-"),
         Column("AGE", lambda row: age(row["created"])),
-        Column("NEXT", lambda row: row["due"] or "-", wide=True),
+        Column("NEXT (UTC)", partial(_next, firsts)),
         Column("EVENT", lambda row: row["event"], wide=True),
     ]
     show(rows, columns, output)
@@ -320,15 +335,17 @@ def deliveries(
 @image_app.command()
 def redeliver(
     project: Annotated[str, typer.Argument(help="The project: the first part of its repositories' names.")],
-    number: Annotated[str, typer.Argument(metavar="ID", help="Which failed delivery.")],
+    number: Annotated[int, typer.Argument(metavar="ID", min=1, help="Which failed delivery.")],
 ) -> None:
     """Have a failed delivery made again, from its first attempt on. The project's owners only.
+
+    One that waits is not failed: it is tried by itself, at the time that 'haneul image deliveries' shows.
 
     Examples:
 
         haneul image redeliver shop 17
     """
-    path = f"deliveries/{quote(number, safe='')}/redeliver?project={quote(project, safe='')}"
+    path = f"deliveries/{number}/redeliver?project={quote(project, safe='')}"
     with HubContexts.default().client() as client:
         client.post(path, {}, scope=_scope(project, "delete"))
     say(f"Delivery {number} is made again.")
@@ -346,6 +363,24 @@ _TAG_COLUMNS = [
 
 def _field(name: str, row: dict[str, Any]) -> str:
     return str(row[name])
+
+
+def _firsts(rows: list[dict[str, Any]]) -> dict[tuple[str, str], int]:
+    """Return the first that waits of each receiver and repository: those behind it wait for it."""
+    firsts: dict[tuple[str, str], int] = {}
+    for row in rows:
+        if row["state"] == State.WAITING:
+            key = (row["receiver"], row["repository"])
+            firsts[key] = min(firsts.get(key, int(row["id"])), int(row["id"]))
+    return firsts
+
+
+def _next(firsts: dict[tuple[str, str], int], row: dict[str, Any]) -> str:
+    """Return when a delivery is tried, or which it waits for."""
+    if row["state"] != State.WAITING:
+        return "-"
+    first = firsts[row["receiver"], row["repository"]]
+    return in_utc(row["due"]) if int(row["id"]) == first else f"after {first}"
 
 
 def _scope(repository: str, actions: str) -> str:

@@ -93,6 +93,11 @@ def say_error(error: HaneulError) -> None:
         say(f"  hint: {error.hint}")
 
 
+def in_utc(moment: str) -> str:
+    """Return an ISO 8601 moment to the second, in UTC."""
+    return f"{datetime.fromisoformat(moment).astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+
+
 def age(moment: str, now: datetime | None = None) -> str:
     """Return how long ago an ISO 8601 moment was, in one or two units."""
     seconds = int(((now or datetime.now(UTC)) - datetime.fromisoformat(moment)).total_seconds())

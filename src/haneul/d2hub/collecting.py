@@ -24,7 +24,7 @@ from haneul.d2hub.model import Collected
 from haneul.d2hub.ports import BlobStore, Keeping
 from haneul.d2hub.registry import Registry
 from haneul.kernel.clock import Clock
-from haneul.kernel.errors import ConflictError
+from haneul.kernel.errors import ConflictError, UnavailableError
 
 _log = structlog.get_logger(__name__)
 _BATCH: Final = 200
@@ -65,6 +65,8 @@ class Collector:
                 await self.collect()
             except ConflictError as error:
                 _log.info("no collection", why=error.detail)
+            except UnavailableError as error:
+                _log.warning("no collection", why=error.detail)
             except Exception as error:  # noqa: BLE001, RUF100 - the next turn may do better; nothing is half done
                 _log.error("a collection failed", exc_info=error)
 

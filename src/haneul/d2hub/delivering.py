@@ -165,7 +165,7 @@ class Deliverer:
                 "an event was not taken",
                 project=delivery.project,
                 receiver=shown(delivery.receiver),
-                event=delivery.identity,
+                delivery=delivery.identity,
                 attempts=delivery.attempts,
                 state=str(done.state),
                 answer=done.answer,

@@ -220,7 +220,7 @@ class RegistryHttp:
     async def _catalog(self, request: Request) -> Reply:
         """Docker's list of repositories, which the OCI specification left out: of those that the caller may pull."""
         _only(request, "GET", "HEAD")
-        grant = self._door.check_registry(request, CATALOG)
+        grant = await self._door.check_registry(request, CATALOG)
         account = await self._accounts.account(grant.account) if grant.account else None
         limit = _page(request)
         names: list[str] = []

@@ -126,11 +126,16 @@ class ApiHttp:
         if after and not (after.isascii() and after.isdigit() and len(after) <= _LONGEST_NUMBER):
             raise RequestInvalidError(f"continue={after[:40]!r} is not what an answer said")
         found = await self._seen.history(repository, tag, before=int(after) if after else None, limit=_PAGE)
+        if not found and not after:
+            await self._check_exists(repository)
         items = [{"digest": entry.digest, "since": entry.since.isoformat()} for entry in found]
         return json_reply(200, {"items": items, "continue": str(found[-1].number) if len(found) == _PAGE else ""})
 
     async def _deletions(self, request: Request) -> Reply:
         repository = self._repository(request, Action.DELETE)
+        found = await self._registry.catalog.deletions(repository)
+        if not found:
+            await self._check_exists(repository)
         items = [
             {
                 "tag": entry.tag,
@@ -139,7 +144,7 @@ class ApiHttp:
                 "until": (entry.deleted + self._registry.limits.undo).isoformat(),
                 "by": entry.by,
             }
-            for entry in await self._registry.catalog.deletions(repository)
+            for entry in found
         ]
         return json_reply(200, {"items": items, "continue": ""})
 
@@ -174,7 +179,7 @@ class ApiHttp:
         return {"quotaBytes": limit, "quotaUsed": None if limit is None else await self._quotas.used(project)}
 
     async def _collect(self, request: Request) -> Reply:
-        self._door.check_registry(request, MAINTENANCE)
+        await self._door.check_registry(request, MAINTENANCE)
         dry = (await _document(request)).get("dryRun") is True
         done = await (self._collector.preview() if dry else self._collector.collect())
         return json_reply(200, {"dryRun": dry, **asdict(done)})
@@ -214,9 +219,14 @@ class ApiHttp:
         self._door.check(request, repository, action)
         return repository
 
+    async def _check_exists(self, repository: str) -> None:
+        """Raise NameUnknownError if there is no such repository: what is mistyped has no empty list."""
+        if await self._registry.catalog.tags(repository, limit=1) is None:
+            raise NameUnknownError(f"there is no repository {repository}")
+
     async def _visible(self, request: Request) -> list[str]:
         """Return the projects whose contents the caller may see: the named one, or all that there are."""
-        grant = self._door.check_registry(request, CATALOG)
+        grant = await self._door.check_registry(request, CATALOG)
         account = await self._accounts.account(grant.account) if grant.account else None
         named = request.parameter("project")
         there = [named] if named else await self._registry.catalog.projects()

@@ -27,6 +27,7 @@ _BEARER: Final = "Bearer "
 _LARGEST_FORM: Final = 64 << 10
 CATALOG: Final = "registry:catalog:*"
 MAINTENANCE: Final = "registry:maintenance:*"
+_ADMINISTRATORS: Final = "ask an administrator; 'haneul d2hub user add NAME --data DATA --admin' makes one"
 
 
 class ChallengeError(UnauthenticatedError):
@@ -66,11 +67,18 @@ class Doorkeeper:
             raise ForbiddenError(f"{grant.account} may not do that with {repository}", hint="ask its owners")
         raise ChallengeError(f"the token does not allow {scope}", scope=scope, problem="insufficient_scope")
 
-    def check_registry(self, request: Request, scope: str) -> Grant:
-        """Return the grant if it allows to list, or to maintain, the registry. Raises ChallengeError."""
+    async def check_registry(self, request: Request, scope: str) -> Grant:
+        """Return the grant if it allows to list, or to maintain, the registry.
+
+        Raises ChallengeError if another token might do, ForbiddenError if none would.
+        """
         grant = self.grant(request, scope)
         if grant is not None and (grant.catalog if scope == CATALOG else grant.maintenance):
             return grant
+        if scope == MAINTENANCE and grant is not None and grant.account:
+            account = await self._accounts.account(grant.account)
+            if account is None or not account.admin:
+                raise ForbiddenError(f"{grant.account} is no administrator of this registry", hint=_ADMINISTRATORS)
         problem = "" if grant is None else "insufficient_scope"
         raise ChallengeError(f"the token does not allow {scope}", scope=scope, problem=problem)
 

@@ -16,10 +16,12 @@ from haneul.d2hub.happenings import AuditEntry
 from haneul.d2hub.http_auth import Doorkeeper
 from haneul.d2hub.model import Action
 from haneul.d2hub.names import parse_repository, project_of
+from haneul.d2hub.ports import Catalog
 from haneul.d2hub.receivers import shown
 from haneul.d2hub.record_ports import Audit, Outbox, Span
+from haneul.d2hub.rules import ProjectRules, Rules
 from haneul.kernel.clock import Clock
-from haneul.kernel.errors import NotFoundError
+from haneul.kernel.errors import ConflictError, ForbiddenError, NotFoundError
 
 _PAGE: Final = 200
 
@@ -27,8 +29,11 @@ _PAGE: Final = 200
 class RecordsHttp:
     """Answers for records."""
 
-    def __init__(self, audit: Audit, outbox: Outbox, door: Doorkeeper, *, clock: Clock) -> None:
+    def __init__(
+        self, audit: Audit, outbox: Outbox, catalog: Catalog, rules: Rules, door: Doorkeeper, *, clock: Clock
+    ) -> None:
         self._audit, self._outbox, self._door, self._clock = audit, outbox, door, clock
+        self._catalog, self._rules = catalog, rules
 
     async def answer(self, request: Request) -> Reply:
         """Find what is asked for and answer. Raises what is refused."""
@@ -44,7 +49,10 @@ class RecordsHttp:
     async def _entries(self, request: Request) -> Reply:
         project = self._project(request)
         span = Span(_moment(request, "since"), _moment(request, "until"))
-        found, more = await self._audit.entries(project, span, before=request.parameter("continue"), limit=_PAGE)
+        after = request.parameter("continue")
+        found, more = await self._audit.entries(project, span, before=after, limit=_PAGE)
+        if not found and not after:
+            await self._check_exists(project)
         return json_reply(200, {"items": [_entry(entry) for entry in found], "continue": more})
 
     async def _deliveries(self, request: Request) -> Reply:
@@ -56,12 +64,18 @@ class RecordsHttp:
         found = await self._outbox.listed(
             project, state=DeliveryState(state) if state else None, before=before, limit=_PAGE
         )
+        if not found and not before:
+            await self._check_exists(project)
         more = str(found[-1].number) if len(found) == _PAGE else ""
         return json_reply(200, {"items": [_delivery(delivery) for delivery in found], "continue": more})
 
     async def _again(self, request: Request, text: str) -> Reply:
-        project = self._project(request)
-        if not await self._outbox.again(project, _number(text), now=self._clock.now()):
+        project, number = self._project(request), _number(text)
+        if not await self._outbox.again(project, number, now=self._clock.now()):
+            if waiting := await self._waiting(project, number):
+                raise ConflictError(
+                    f"{text[:20]} waits: {waiting}", hint="it is tried by itself; no need to ask for it"
+                )
             raise NotFoundError(
                 f"{project} has no failed delivery {text[:20]}", hint="'haneul image deliveries' shows them"
             )
@@ -69,8 +83,34 @@ class RecordsHttp:
 
     def _project(self, request: Request) -> str:
         project = project_of(parse_repository(request.parameter("project")))
-        self._door.check(request, project, Action.DELETE)
+        try:
+            self._door.check(request, project, Action.DELETE)
+        except ForbiddenError as error:
+            raise ForbiddenError(
+                f"only an owner of the project {project}, or an administrator, may do that",
+                hint="ask one of them; roles are under 'projects' of a user in DATA/accounts.yaml",
+            ) from error
         return project
+
+    async def _waiting(self, project: str, number: int) -> str:
+        """Return when a delivery that waits is tried, or for which it waits; "" if it does not wait."""
+        page = await self._outbox.listed(project, state=DeliveryState.WAITING, before=number + 1, limit=_PAGE)
+        if not page or page[0].number != number:
+            return ""
+        first = asked = page[0]
+        while page:
+            same = [one for one in page if (one.receiver, one.repository) == (asked.receiver, asked.repository)]
+            first = same[-1] if same else first
+            page = await self._outbox.listed(project, state=DeliveryState.WAITING, before=page[-1].number, limit=_PAGE)
+        due = f"{first.due:%Y-%m-%d %H:%M:%S} UTC"
+        return f"for {first.number}, which is tried at {due}" if first is not asked else f"it is tried at {due}"
+
+    async def _check_exists(self, project: str) -> None:
+        """Raise NotFoundError if nobody has pushed to a project or made rules for it."""
+        if self._rules.rules(project) == ProjectRules() and project not in await self._catalog.projects():
+            raise NotFoundError(
+                f"there is no project {project}", hint="'haneul image usage' shows those that you may see"
+            )
 
 
 def _entry(entry: AuditEntry) -> dict[str, Any]:

@@ -119,9 +119,11 @@ def _document(file: Path) -> dict[str, Any]:
     try:
         document = yaml.safe_load(file.read_text())
     except OSError as error:
-        raise InvalidInputError(f"{file} cannot be read: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise InvalidInputError(f"{file} is no YAML: {error}") from error
+        raise InvalidInputError(
+            f"{file} cannot be read: {error.strerror}", hint="--provider names the file that says which server it is"
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InvalidInputError(f"{file} is no YAML: {error}", hint="docs/reference/dns.md has an example") from error
     if not isinstance(document, dict):
         raise InvalidInputError(f"{file} is no mapping", hint="docs/reference/dns.md has an example")
     return document

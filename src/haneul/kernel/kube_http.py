@@ -17,7 +17,7 @@ from typing import Any, Self
 import aiohttp
 import yaml
 
-from haneul.kernel.errors import UnavailableError
+from haneul.kernel.errors import InvalidInputError, UnavailableError
 from haneul.kernel.kube import FIELD_MANAGER, KubeAccess, KubeApiError, Manifest, Resource, WatchEvent
 from haneul.kernel.tls import client_context
 
@@ -227,7 +227,7 @@ class HttpKubeClient:
 
     def _unavailable(self, error: Exception) -> UnavailableError:
         return UnavailableError(
-            f"the Kubernetes API at {self._access.server} does not answer: {error or type(error).__name__}"
+            f"the Kubernetes API at {self._access.server} does not answer: {str(error) or type(error).__name__}"
         )
 
     def _headers(self) -> dict[str, str]:
@@ -248,10 +248,24 @@ class HttpKubeClient:
 
 
 def access_from_kubeconfig(path: Path) -> KubeAccess:
-    """Return the access of a kubeconfig's current context; certificates embedded or in files."""
+    """Return the access of a kubeconfig's current context; certificates embedded or in files.
+
+    Raises InvalidInputError if the file cannot be read or is none.
+    """
+    try:
+        return _access(yaml.safe_load(path.read_text()))
+    except OSError as error:
+        raise InvalidInputError(f"{path}: {error.filename} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, KeyError, TypeError, ValueError, StopIteration) as error:
+        raise InvalidInputError(
+            f"{path} is no kubeconfig with a current context, its cluster and its user",
+            hint="'haneul cluster kubeconfig' and 'kubectl config view --raw --minify' write one",
+        ) from error
+
+
+def _access(config: dict[str, Any]) -> KubeAccess:
     import base64  # noqa: PLC0415 - only kubeconfigs need it
 
-    config: dict[str, Any] = yaml.safe_load(path.read_text())
     context = next(entry["context"] for entry in config["contexts"] if entry["name"] == config["current-context"])
     cluster = next(entry["cluster"] for entry in config["clusters"] if entry["name"] == context["cluster"])
     user = next(entry["user"] for entry in config["users"] if entry["name"] == context["user"])

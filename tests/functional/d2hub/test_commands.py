@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
+from haneul.app.d2hub import HubSettings, serve_hub
 from haneul.app.main import command_tree
-from haneul.kernel.errors import HaneulError
+from haneul.kernel.errors import HaneulError, InvalidInputError
 from tests.functional.d2hub.hub import SECRET, Client, Hub, image, sha256
 
 
@@ -42,6 +44,20 @@ def signed_in(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     secret.write_text(f"{SECRET}\n")
     told("image", "login", hub.url, "--user", "admin", "--secret-file", str(secret))
     return tmp_path / "config"
+
+
+def said(*arguments: str) -> str:
+    """Return an error's code, what happened and the hint, in one line."""
+    done = run(*arguments)
+    assert isinstance(done.exception, HaneulError), done.output or repr(done.exception)
+    return f"{done.exception.code}: {done.exception.detail} ({done.exception.hint})"
+
+
+def not_served(data: Path, *, database_file: Path | None = None) -> str:
+    """Return why a registry does not start."""
+    with pytest.raises(InvalidInputError) as caught:
+        asyncio.run(serve_hub(HubSettings(data, plain_http=True, database_file=database_file)))
+    return caught.value.detail
 
 
 def test_signing_in_keeps_the_secret_to_its_owner(signed_in: Path) -> None:
@@ -140,3 +156,83 @@ def test_users_and_projects(tmp_path: Path) -> None:
     told("d2hub", "project", "set", "base", *data, "--public", "--immutable-tag", "v*")
     told("d2hub", "project", "set", "base", *data, "--private")
     assert as_json("d2hub", "project", "list", *data) == [{"name": "base", "public": False, "immutableTags": ["v*"]}]
+
+
+def test_a_folder_that_is_mistyped_is_not_made(tmp_path: Path) -> None:
+    missing, file = tmp_path / "missing", tmp_path / "file"
+    file.write_text("")
+    for words in (("user", "list"), ("user", "remove", "a"), ("project", "list"), ("project", "set", "a", "--public")):
+        assert "not-found: " in said("d2hub", *words, "--data", str(missing))
+        assert refused("d2hub", *words, "--data", str(tmp_path)) == "not-found"
+    assert "nosuch cannot be read" in not_served(missing, database_file=tmp_path / "nosuch")
+    assert "it is a file" in not_served(file)
+    assert "it is a file" in said("d2hub", "user", "add", "alice", "--data", str(file))
+    add = ["d2hub", "user", "add", "alice", "--data", str(missing), "--secret-file"]
+    assert "there is no file" in said(*add, str(tmp_path / "nosuch"))
+    assert "is a folder" in said(*add, str(tmp_path))
+    assert "holds no secret" in said(*add, str(file))
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_registry_does_not_start_with_a_wrong_accounts_file(tmp_path: Path) -> None:
+    accounts = tmp_path / "accounts.yaml"
+    accounts.write_text("projects:\n  shop: {quotaBytes: much, open: true}\n  base: {notify: [{url: x}]}\n")
+    for text in (not_served(tmp_path), said("d2hub", "user", "list", "--data", str(tmp_path))):
+        assert "projects.shop.quotaBytes: it should be a valid integer" in text
+        assert "projects.shop.open: there is no such field" in text
+        assert "projects.base.notify.0.secretFile: it is missing" in text
+        assert "pydantic" not in text
+    accounts.write_text("users: [")
+    assert "line 1, column" in not_served(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["accounts.yaml"]
+
+
+def test_signing_in_with_what_cannot_be(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HANEUL_CONFIG", str(tmp_path / "config" / "config.yaml"))
+    secret = tmp_path / "secret"
+    secret.write_text(SECRET)
+    login = ["image", "login", "--user", "admin", "--secret-file"]
+    assert "there is no file" in said(*login, str(tmp_path / "nosuch"), hub.url)
+    assert "is a folder" in said(*login, str(tmp_path), hub.url)
+    assert "--ca names" in said(*login, str(secret), hub.url, "--ca", str(tmp_path / "nosuch"))
+    assert "holds no certificate" in said(*login, str(secret), hub.url, "--ca", str(secret))
+    assert "write https://hub.example.com" in said(*login, str(secret), "hub.example.com")
+    assert "without TLS" in said(*login, str(secret), hub.url.replace("http:", "https:"))
+    assert not (tmp_path / "config").exists()
+
+
+def test_signed_in_without_the_right(hub: Hub, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HANEUL_CONFIG", str(tmp_path / "config" / "config.yaml"))
+    secret = tmp_path / "secret"
+    secret.write_text(SECRET)
+    told("image", "login", hub.url, "--user", "writer", "--secret-file", str(secret))
+    text = said("image", "gc", "--dry-run")
+    assert "forbidden: writer is no administrator" in text
+    assert "--admin" in text
+    for words in (("audit", "shop"), ("deliveries", "shop"), ("redeliver", "shop", "1")):
+        assert "forbidden: only an owner of the project shop" in said("image", *words)
+    told("image", "login", hub.url)
+    assert refused("image", "gc", "--dry-run") == "unauthenticated"
+
+
+def test_what_is_not_there_has_no_empty_list(signed_in: Path, client: Client) -> None:
+    client.push(image(b"layer"), "v1")
+    assert as_json("image", "deleted", client.repository) == []
+    assert as_json("image", "history", f"{client.repository}:v1") == []
+    assert as_json("image", "deliveries", "shop") == []
+    for words in (
+        ("deleted", "shop/nosuch"),
+        ("history", "shop/nosuch:v1"),
+        ("audit", "nosuch"),
+        ("deliveries", "nosuch"),
+    ):
+        assert "there is no" in said("image", *words)
+    assert run("image", "deliveries", "shop", "--state", "faild").exit_code == 2
+    assert run("image", "redeliver", "shop", "x").exit_code == 2
+
+
+def test_where_a_registry_is_reached() -> None:
+    data = Path("unused")
+    assert HubSettings(data, "::", hosts=("hub.example.com", "b")).reached_at == "https://hub.example.com:5443"
+    assert HubSettings(data, "::1", 80, plain_http=True).reached_at == "http://[::1]:80"
+    assert HubSettings(data, hosts=("hub.example.com",), url="https://proxy").reached_at == "https://proxy"

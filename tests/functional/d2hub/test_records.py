@@ -19,7 +19,7 @@ import yaml
 from tests.functional.d2hub import receiver as receivers
 from tests.functional.d2hub.hub import SECRET, Client, Hub, codes, image, running, sha256
 from tests.functional.d2hub.receiver import Receiver, receiving, waited
-from tests.functional.d2hub.test_commands import as_json, refused, told
+from tests.functional.d2hub.test_commands import as_json, refused, said, told
 
 QUICK = (
     "--plain-http", "--webhook-local", "127.0.0.1", "--webhook-timeout-seconds", "10",
@@ -267,6 +267,27 @@ def test_commands(quick: Hub, receiver: Receiver, tmp_path: Path, monkeypatch: p
     assert "delivered" in told("image", "deliveries", "asked")
     assert refused("image", "redeliver", "asked", row["id"]) == "not-found"
     assert refused("image", "redeliver", "other", row["id"]) == "not-found"
+
+
+def test_one_that_waits_is_not_asked_for(
+    quick: Hub, receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HANEUL_CONFIG", str(tmp_path / "config" / "config.yaml"))
+    secret = tmp_path / "secret"
+    secret.write_text(f"{SECRET}\n")
+    told("image", "login", quick.url, "--user", "admin", "--secret-file", str(secret))
+    rules(quick, "slow", notify=[hook(receiver.at("/slow"))])
+    receiver.silent.add("/slow")
+    with Client(quick, "slow/web", user="admin") as client:
+        pushed(client, "t0", "t1")
+        waited(lambda: receiver.of("/slow"))
+    second, first = as_json("image", "deliveries", "slow", "--state", "waiting")
+    assert f"after {first['id']}" in told("image", "deliveries", "slow")
+    assert "it is tried at" in said("image", "redeliver", "slow", first["id"])
+    assert f"conflict: {second['id']} waits: for {first['id']}, which" in said(
+        "image", "redeliver", "slow", second["id"]
+    )
+    receiver.ended.set()
 
 
 def test_a_quota_refuses_what_would_pass_it(

@@ -12,6 +12,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
+from haneul.app.dns import ServeSettings, serve_dns
 from haneul.app.main import command_tree
 from haneul.dns.model import Change, RecordSet
 from haneul.dns.settings import read_secret, read_settings
@@ -77,7 +78,10 @@ async def test_lists_checks_and_withdraws(settings: str) -> None:
     assert await refused("check", f"nobody.{ZONE}", "--provider", settings) == "not-found"
     assert await refused("check", "www.example.org", "--provider", settings) == "not-found"
 
-    assert await refused("withdraw", "--provider", settings, "--owner", OURS) == "invalid-input"
+    assert await refused("list", "--provider", settings, "--below", "example.org") == "invalid-input"
+    done = await run("withdraw", "--provider", settings, "--owner", OURS)
+    assert isinstance(done.exception, InvalidInputError)
+    assert done.exception.detail.startswith("1 record set ")
     assert (await run("withdraw", "--provider", settings, "--owner", OURS, "--yes")).exit_code == 0
     assert [row["owner"] for row in await told("list", "--provider", settings)] == [OTHERS]
     assert await refused("withdraw", "--provider", settings, "--owner", OURS, "--yes") == "not-found"
@@ -131,3 +135,27 @@ def test_files_that_say_nothing(tmp_path: Path, text: str) -> None:
         read_settings(file)
     with pytest.raises(InvalidInputError):
         read_settings(tmp_path / "nowhere.yaml")
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"kind": "powerdns", "url": "http://127.0.0.1:1", "zones": ["corp.example"]},
+        {"kind": "rfc2136", "address": "127.0.0.1", "port": 1, "keyName": "haneul", "zones": ["corp.example"]},
+    ],
+)
+async def test_a_server_that_does_not_answer(tmp_path: Path, document: dict[str, Any]) -> None:
+    done = await run("list", "--provider", str(written(tmp_path, document)))
+    assert isinstance(done.exception, HaneulError)
+    assert done.exception.code == "unavailable"
+    assert "Connection refused" in done.exception.detail
+    assert "ssl" not in done.exception.detail
+    assert "in the provider's file" in done.exception.hint
+
+
+@pytest.mark.parametrize("text", ["", "contexts: []", "a: [", "current-context: x\ncontexts: [{name: x}]"])
+async def test_a_kubeconfig_that_is_none(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "kubeconfig"
+    file.write_text(text)
+    with pytest.raises(InvalidInputError, match="no kubeconfig"):
+        await serve_dns(ServeSettings(file, "shop", "corp.example", tmp_path / "provider.yaml"))

@@ -51,6 +51,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic.alias_generators import to_camel
+from pydantic_core import ErrorDetails
 
 from haneul.d2hub.happenings import TOLD, Happening
 from haneul.d2hub.model import EVERY_ACTION, Account, Action
@@ -205,6 +206,7 @@ class FileAccounts:
         self._path = path
         self._clock = clock
         self._read = _Read()
+        self._checked_once = False
         self._hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
         # Of no user: what is checked when there is none, so that the answer takes as long.
         self._decoy = self._hasher.hash(secrets.token_urlsafe(32))
@@ -309,6 +311,11 @@ class FileAccounts:
             tuple(said.local_hosts),
         )
 
+    def check(self) -> None:
+        """Raise InvalidInputError if the file cannot be read; what holds from now on is never less than it says now."""
+        self._read = _Read(self._mark(), self._parse())
+        self._checked_once = True
+
     def users(self) -> list[dict[str, Any]]:
         """Return everybody, without hashes."""
         return [
@@ -368,29 +375,40 @@ class FileAccounts:
 
     def _content(self) -> _File:
         """Return what the file says, read again if it is another one. What cannot be read changes nothing."""
-        try:
-            found = self._path.stat()
-            mark = (found.st_ino, found.st_mtime_ns, found.st_size)
-        except OSError:
-            mark = None
+        mark = self._mark()
         if mark != self._read.mark:
             try:
                 content = self._parse()
             except InvalidInputError as error:
-                if self._read.mark is None:
+                if self._read.mark is None and not self._checked_once:
                     raise
                 _log.error("the accounts file cannot be read; what it said before holds", error=error.detail)
                 content = self._read.content
             self._read = _Read(mark, content)
         return self._read.content
 
+    def _mark(self) -> tuple[int, int, int] | None:
+        try:
+            found = self._path.stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_mtime_ns, found.st_size
+
     def _parse(self) -> _File:
         try:
             return _File.model_validate(yaml.safe_load(self._path.read_text()) or {})
         except FileNotFoundError:
             return _File()
-        except (OSError, UnicodeDecodeError, yaml.YAMLError, ValidationError) as error:
-            raise InvalidInputError(f"{self._path} cannot be read: {error}", hint="mend the file") from error
+        except OSError as error:
+            raise InvalidInputError(
+                f"{self._path} cannot be read: {error.strerror}",
+                hint="it must be a file that the registry's own user may read",
+            ) from error
+        except (UnicodeDecodeError, yaml.YAMLError, ValidationError) as error:
+            raise InvalidInputError(
+                f"{self._path} is wrong:\n{_wrong(error)}",
+                hint="mend it; 'haneul d2hub user list' says whether it can be read",
+            ) from error
 
     def _owner(self) -> tuple[int, int]:
         """Return whose file this is, or will be: the registry's, also if another user runs a command beside it."""
@@ -402,6 +420,29 @@ class FileAccounts:
             return self._hasher.verify(hashed, secret)
         except (VerificationError, InvalidHashError):
             return False
+
+
+def _wrong(error: Exception) -> str:
+    """Return what is wrong with the file, a line each: where, and what is expected there."""
+    if isinstance(error, ValidationError):
+        entries = error.errors(include_url=False, include_context=False)
+        return "\n".join(f"{'.'.join(map(str, entry['loc'])) or 'the file'}: {_expected(entry)}" for entry in entries)
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
+    return "it is no text in UTF-8" if isinstance(error, UnicodeDecodeError) else f"it is no YAML: {error}"
+
+
+def _expected(entry: ErrorDetails) -> str:
+    match entry["type"]:
+        case "extra_forbidden":
+            return "there is no such field"
+        case "missing":
+            return "it is missing"
+        case "model_type" | "dict_type":
+            return "it should have fields, such as 'name: value'"
+    said = entry["msg"].removeprefix("Value error, ")
+    return f"it should be{said.removeprefix('Input should be')}" if said.startswith("Input should be") else said
 
 
 def _too_many() -> UnavailableError:

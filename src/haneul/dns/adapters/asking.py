@@ -34,7 +34,8 @@ async def ask(address: str, port: int, name: str, kind: str) -> Answer:
         said, _ = await dns.asyncquery.udp_with_fallback(question, address, _SECONDS, port=port)
     except (dns.exception.DNSException, OSError, EOFError) as error:
         raise UnavailableError(
-            f"the DNS server at {address} port {port} does not answer: {error or type(error).__name__}"
+            f"the DNS server at {address} port {port} does not answer: {str(error) or type(error).__name__}",
+            hint="are 'address' and 'port' in the provider's file right, and can this machine reach the server?",
         ) from error
     texts = [
         record.to_text()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import ssl
 from collections.abc import Sequence
@@ -39,6 +40,7 @@ from haneul.kernel.errors import ForbiddenError, InvalidInputError, NotFoundErro
 _CALL_SECONDS, _CONNECT_SECONDS = 20.0, 5.0
 _MARK: Final = "haneul-dns owner="
 _MARKED: Final = re.compile(rf"{_MARK}(\S+)")
+_UNREACHED: Final = "is 'url' in the provider's file right, is the server's API on, and can this machine reach it?"
 _NO_COMMENTS: Final = "does not support editing comments"
 _IN_THE_WAY: Final = re.compile("[Cc]onflicts with (pre-existing|another) RRset")
 #: So many names are asked for one by one, more of them with the whole zone.
@@ -63,7 +65,10 @@ class PowerDns:
         try:
             self._trust = ssl.create_default_context(cafile=access.authority)
         except OSError as error:
-            raise InvalidInputError(f"{access.authority} holds no certificate authority: {error}") from error
+            raise InvalidInputError(
+                f"{access.authority} holds no certificate authority: {error}",
+                hint="'authority' in the provider's file names it",
+            ) from error
         self._access = access
         self._base = f"{access.url.rstrip('/')}/api/v1/servers/{quote(access.server)}/zones"
         self._session: aiohttp.ClientSession | None = None
@@ -127,7 +132,7 @@ class PowerDns:
                     raise self._refusal(zone, answer.status, text)
                 return json.loads(text) if text else {}
         except (aiohttp.ClientError, TimeoutError, OSError, json.JSONDecodeError) as error:
-            raise UnavailableError(f"{self.server} does not answer: {error or type(error).__name__}") from error
+            raise UnavailableError(f"{self.server} does not answer: {_why(error)}", hint=_UNREACHED) from error
 
     def _refusal(self, zone: str, status: int, text: str) -> Exception:
         try:
@@ -146,6 +151,16 @@ class PowerDns:
         if status in (400, 422):
             return RecordsRefusedError(said)
         return UnavailableError(said)
+
+
+def _why(error: Exception) -> str:
+    """Return what went wrong in the words of the system: aiohttp's own speak of TLS where there is none."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return str(error.certificate_error)
+    if isinstance(error, aiohttp.ClientConnectorError):
+        number, said = error.os_error.errno, error.os_error.strerror or str(error.os_error)
+        return os.strerror(number) if number and said.startswith("Connect call failed") else said
+    return str(error) or ("no answer in time" if isinstance(error, TimeoutError) else type(error).__name__)
 
 
 def _check(changes: Sequence[Change], present: dict[Key, Present], owner: str) -> None:

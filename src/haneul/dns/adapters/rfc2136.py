@@ -9,6 +9,7 @@ there is read by zone transfer (RFC 5936).
 from __future__ import annotations
 
 import base64
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -53,6 +54,7 @@ _NO_RECORDS: Final = frozenset({dns.rcode.FORMERR, dns.rcode.NOTZONE})
 _NOT_ALLOWED: Final = frozenset({dns.rcode.REFUSED, dns.rcode.NOTAUTH})
 #: BIND takes so many records of one set unless ``max-records-per-type`` says otherwise; of more it only says SERVFAIL.
 _MANY_RECORDS: Final = 100
+_UNREACHED: Final = "are 'address' and 'port' in the provider's file right, and can this machine reach the server?"
 _HINT: Final = "the server must know the key, and let it update and transfer the zone"
 
 
@@ -125,7 +127,7 @@ class UpdatedServer:
                 _put(update, change, owner)
             await self._ask(zone, update, RecordsRefusedError if _is_large(changes) else UnavailableError)
         except (dns.exception.TooBig, dns.exception.SyntaxError) as error:
-            raise RecordsRefusedError(f"{self.server}: {error or type(error).__name__}") from error
+            raise RecordsRefusedError(f"{self.server}: {str(error) or type(error).__name__}") from error
         question = dns.message.make_query(zone, dns.rdatatype.SOA)
         question.use_tsig(self._key)
         answer = await self._ask(zone, question)
@@ -159,12 +161,13 @@ class UpdatedServer:
         raise failure(detail)
 
     def _trouble(self, zone: str, error: Exception) -> HaneulError:
-        detail = f"{self.server}: {zone}: {error or type(error).__name__}"
+        why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+        detail = f"{self.server}, zone {zone.rstrip('.')}: {why or 'it closed the connection'}"
         if isinstance(error, dns.xfr.TransferError) and error.rcode == dns.rcode.NOTAUTH:
             return NotFoundError(detail, hint="make the zone there first, with this server as its primary")
         if isinstance(error, dns.tsig.PeerError | dns.tsig.BadSignature | dns.xfr.TransferError):
             return ForbiddenError(detail, hint=_HINT)
-        return UnavailableError(detail)
+        return UnavailableError(detail, hint=_UNREACHED)
 
 
 def _require(update: dns.update.UpdateMessage, change: Change, owner: str, going: set[Key]) -> None:
