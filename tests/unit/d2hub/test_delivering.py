@@ -40,7 +40,7 @@ class Waiting:
     async def take(self, number: int, *, now: datetime, until: datetime) -> Delivery | None:
         return replace(self.waiting[number], attempts=1)
 
-    async def settle(self, number: int, outcome: Outcome) -> None:
+    async def settle(self, number: int, outcome: Outcome, *, attempts: int) -> None:
         del self.waiting[number]
         self.settled.append((number, outcome))
         if not self.waiting:
