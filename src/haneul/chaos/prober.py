@@ -98,9 +98,12 @@ def any_of(session: aiohttp.ClientSession, urls: Callable[[], Iterable[str]]) ->
     """Ask addresses in turn until one answers with 200, as what stands before several nodes does."""
 
     async def question() -> bool:
-        for url in list(urls()):
+        there = list(urls())
+        # One address has all the time; of several, the first leaves half of it to the next.
+        limit = aiohttp.ClientTimeout(total=PATIENCE / min(max(len(there), 1), 2))
+        for url in there:
             with contextlib.suppress(TimeoutError, aiohttp.ClientError, OSError):
-                async with session.get(url, timeout=aiohttp.ClientTimeout(total=PATIENCE / 2)) as response:
+                async with session.get(url, timeout=limit) as response:
                     await response.read()
                     if response.status == 200:
                         return True

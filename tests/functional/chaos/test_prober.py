@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 
 from haneul.chaos.ledger import INTERVAL
-from haneul.chaos.prober import PATIENCE, NodesInTurn, Prober, any_of
+from haneul.chaos.prober import PATIENCE, NodesInTurn, Prober, any_of, at
 from haneul.kernel.clock import SystemClock
 from haneul.kernel.waiting import wait_for
 
@@ -25,6 +25,8 @@ class Server:
     """Answers with the next status of its schedule; 0 stands for an answer that never comes, the last goes on."""
 
     schedule: list[int]
+    #: Seconds before each answer.
+    late: float = 0.0
     asked: int = 0
     port: int = 0
     held: list[asyncio.Event] = field(default_factory=list)
@@ -32,8 +34,7 @@ class Server:
     async def answer(self, request: web.Request) -> web.Response:
         status = self.schedule[min(self.asked, len(self.schedule) - 1)]
         self.asked += 1
-        if status == 0:
-            await asyncio.sleep(10 * PATIENCE)
+        await asyncio.sleep(10 * PATIENCE if status == 0 else self.late)
         return web.Response(status=status or 200, text="here")
 
 
@@ -125,3 +126,16 @@ def test_nodes_are_asked_in_turn_and_stay_where_they_were_while_nobody_knows() -
     assert len(nodes.urls()) == 2
     nodes.are_at(["10.0.0.3"])
     assert nodes.urls() == ["http://10.0.0.3:80/hostname"]
+
+
+async def test_one_address_has_all_the_time_that_a_question_has(
+    session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("haneul.chaos.prober.PATIENCE", 2.0)
+    async with serving(200) as late, serving(200) as other:
+        late.late = 1.3
+        late_url, other_url = (f"http://127.0.0.1:{server.port}/hostname" for server in (late, other))
+        assert await any_of(session, at(late_url))()
+        assert other.asked == 0
+        assert await any_of(session, at(late_url, other_url))()
+        assert other.asked == 1
