@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import os
 import random
 import signal
@@ -67,6 +66,7 @@ from haneul.d2hub.tables import repositories
 from haneul.d2hub.tokens import Tokens
 from haneul.kernel.clock import Clock, SystemClock
 from haneul.kernel.errors import ConflictError, InvalidInputError, UnavailableError
+from haneul.kernel.hosts import is_loopback
 
 _log = structlog.get_logger(__name__)
 #: Every client of a registry remembers its own tokens, and asks again when they end.
@@ -104,7 +104,7 @@ class HubSettings:
     proxy_content: bool = False
 
     def __post_init__(self) -> None:
-        if self.plain_http and not _is_loopback(self.address):
+        if self.plain_http and not is_loopback(self.address):
             raise InvalidInputError(
                 f"{self.address} can be reached from elsewhere, where plain HTTP would show every secret",
                 hint="leave out --plain-http, or serve on 127.0.0.1",
@@ -273,10 +273,3 @@ def _check_port(settings: HubSettings) -> None:
                 f"{settings.address}:{settings.port} cannot be served on: {error.strerror}",
                 hint="name another with --address and --port",
             ) from error
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return address == "localhost"

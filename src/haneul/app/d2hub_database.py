@@ -15,7 +15,7 @@ from haneul.d2hub.adapters.sql_belonging import claim
 from haneul.d2hub.adapters.sql_database import CONNECTIONS, SqlDatabase
 from haneul.kernel.database import migrate, open_blocking_database, open_database
 from haneul.kernel.errors import ConflictError, InvalidInputError, UnavailableError
-from haneul.kernel.files import write_atomically
+from haneul.kernel.files import NotPrivateError, read_private, write_atomically
 
 MIGRATIONS: Final = Path(d2hub_package.__file__).parent / "migrations"
 _PRIVATE: Final = 0o600
@@ -70,11 +70,11 @@ async def migrated(url: str | URL) -> None:
 def database_url(file: Path) -> URL:
     """Return the address in a file that only its owner reads, as it may have a password. Raises InvalidInputError."""
     try:
-        text, mode = file.read_text().strip(), file.stat().st_mode
+        text = read_private(file).strip()
+    except NotPrivateError as error:
+        raise InvalidInputError(f"others may read {file}", hint=f"chmod 600 {file}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInputError(f"{file} cannot be read", hint="write the database's address into it") from error
-    if mode & 0o077:
-        raise InvalidInputError(f"others may read {file}", hint=f"chmod 600 {file}")
     try:
         url = make_url(text)
     except (ArgumentError, ValueError) as error:

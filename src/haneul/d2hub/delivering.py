@@ -31,13 +31,13 @@ from haneul.d2hub.rules import Rules
 from haneul.d2hub.signing import parse_secrets, signed_headers
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import HaneulError, InvalidInputError
+from haneul.kernel.files import NotPrivateError, read_private
 
 _log = structlog.get_logger(__name__)
 _LOOK_SECONDS: Final = 1.0
 _LONGEST_LOOK_SECONDS: Final = 10.0
 _PURGE_SECONDS: Final = 3600.0
 _BATCH: Final = 500
-_OTHERS: Final = 0o077
 
 
 @dataclass(frozen=True)
@@ -176,8 +176,8 @@ def _secrets(receiver: Receiver) -> list[bytes]:
     """Return what signs. Raises InvalidInputError if it cannot be read, or others can read it."""
     path = receiver.secret_file
     try:
-        if path.stat().st_mode & _OTHERS:
-            raise InvalidInputError(f"others may read {path.name}", hint=f"chmod 600 {path}")
-        return parse_secrets(path.read_text())
+        return parse_secrets(read_private(path))
+    except NotPrivateError as error:
+        raise InvalidInputError(f"others may read {path.name}", hint=f"chmod 600 {path}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInputError(f"the secret's file {path.name} cannot be read", hint="write it") from error

@@ -12,7 +12,6 @@ zones: [k8s.example.com, 10.in-addr.arpa]
 from __future__ import annotations
 
 import ipaddress
-import os
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
@@ -23,8 +22,8 @@ from pydantic.alias_generators import to_camel
 
 from haneul.dns.model import absolute
 from haneul.kernel.errors import ForbiddenError, InvalidInputError
-
-_OTHERS: Final = 0o077
+from haneul.kernel.files import NotPrivateError, read_private
+from haneul.kernel.hosts import is_loopback
 
 
 class _Settings(BaseModel):
@@ -62,7 +61,7 @@ class PowerDnsSettings(_Settings):
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("it is no address of an HTTP server")
-        if parts.scheme == "http" and not _is_loopback(parts.hostname):
+        if parts.scheme == "http" and not is_loopback(parts.hostname):
             raise ValueError("plain HTTP would show the key to whoever listens; it is for loopback alone")
         return url
 
@@ -104,10 +103,9 @@ def read_settings(file: Path) -> ProviderSettings:
 def read_secret(file: Path) -> str:
     """Return the secret in a file that nobody but its owner may read. Raises InvalidInputError and ForbiddenError."""
     try:
-        with file.open() as opened:
-            if os.fstat(opened.fileno()).st_mode & _OTHERS:
-                raise ForbiddenError(f"others than its owner may read {file}", hint=f"chmod 600 {file}")
-            secret = opened.read().strip()
+        secret = read_private(file).strip()
+    except NotPrivateError as error:
+        raise ForbiddenError(f"others than its owner may read {file}", hint=f"chmod 600 {file}") from error
     except OSError as error:
         raise InvalidInputError(f"{file} cannot be read: {error.strerror}", hint="'keyFile' names it") from error
     if not secret:
@@ -127,10 +125,3 @@ def _document(file: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise InvalidInputError(f"{file} is no mapping", hint="docs/reference/dns.md has an example")
     return document
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -1,9 +1,27 @@
-"""Files that are either old or new, never half-written."""
+"""Files that are either old or new, never half-written, and those that nobody but their owner may read."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Final
+
+_OTHERS: Final = 0o077
+
+
+class NotPrivateError(Exception):
+    """Others than its owner may read a file that has a secret."""
+
+
+def read_private(path: Path) -> str:
+    """Return a file's text, if nobody but its owner may read it. Raises NotPrivateError, OSError, UnicodeDecodeError.
+
+    The rights are those of the file that is read, whichever one gets its name meanwhile.
+    """
+    with path.open() as file:
+        if os.fstat(file.fileno()).st_mode & _OTHERS:
+            raise NotPrivateError(str(path))
+        return file.read()
 
 
 def write_atomically(

@@ -11,6 +11,7 @@ from sqlalchemy import URL
 
 from haneul.app.d2hub_database import migrated
 from haneul.d2hub.adapters.sql_database import CONNECTIONS, SqlDatabase
+from haneul.d2hub.adapters.sql_metadata import SqlMetadata
 from haneul.kernel.database import open_blocking_database
 from tests.postgres import Postgres, running_postgres
 
@@ -53,3 +54,8 @@ async def database(place: Path | URL) -> AsyncIterator[SqlDatabase]:
         database = SqlDatabase(open_blocking_database(place, connections=CONNECTIONS))
     yield database
     database.close()
+
+
+@pytest.fixture
+def metadata(database: SqlDatabase) -> SqlMetadata:
+    return SqlMetadata(database)

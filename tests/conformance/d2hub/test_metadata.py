@@ -30,11 +30,6 @@ HOUR = timedelta(hours=1)
 
 
 @pytest.fixture
-def metadata(database: SqlDatabase) -> SqlMetadata:
-    return SqlMetadata(database)
-
-
-@pytest.fixture
 def catalog(database: SqlDatabase) -> SqlCatalog:
     return SqlCatalog(database)
 

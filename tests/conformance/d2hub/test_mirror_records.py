@@ -25,11 +25,6 @@ DAY = timedelta(days=1)
 
 
 @pytest.fixture
-def metadata(database: SqlDatabase) -> SqlMetadata:
-    return SqlMetadata(database)
-
-
-@pytest.fixture
 def records(database: SqlDatabase, metadata: SqlMetadata) -> SqlMirrorRecords:
     return SqlMirrorRecords(database, metadata)
 

@@ -34,11 +34,6 @@ CONFIG = b"{}"
 
 
 @pytest.fixture
-def metadata(database: SqlDatabase) -> SqlMetadata:
-    return SqlMetadata(database)
-
-
-@pytest.fixture
 def audit(database: SqlDatabase) -> SqlAudit:
     return SqlAudit(database)
 

@@ -13,8 +13,6 @@ linkSeconds: 120                     # how long a redirect leads to content
 
 from __future__ import annotations
 
-import ipaddress
-import os
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -23,6 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, m
 from pydantic.alias_generators import to_camel
 
 from haneul.kernel.errors import InvalidInputError
+from haneul.kernel.files import NotPrivateError, read_private
+from haneul.kernel.hosts import is_loopback
 
 
 class ObjectSettings(BaseModel):
@@ -43,7 +43,7 @@ class ObjectSettings(BaseModel):
         parts = urlsplit(self.endpoint)
         if parts.scheme not in ("https", "http") or not parts.hostname:
             raise ValueError(f"the endpoint {self.endpoint!r} is no URL of HTTP")
-        if parts.scheme == "http" and not _is_loopback(parts.hostname):
+        if parts.scheme == "http" and not is_loopback(parts.hostname):
             raise ValueError(f"{parts.hostname} is not on this machine, and plain HTTP would show all content")
         return self
 
@@ -51,25 +51,16 @@ class ObjectSettings(BaseModel):
 def read_object_settings(path: Path) -> ObjectSettings:
     """Return what the file says. Raises InvalidInputError."""
     try:
-        with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            told = yaml.safe_load(file)
+        told = yaml.safe_load(read_private(path))
+    except NotPrivateError as error:
+        raise InvalidInputError(f"others may read {path}, which has a secret", hint=f"chmod 600 {path}") from error
     except OSError as error:
         raise InvalidInputError(f"{path} cannot be read: {error.strerror}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         # Its message would show a line of the file.
         raise InvalidInputError(f"{path} is no YAML") from error
-    if mode & 0o077:
-        raise InvalidInputError(f"others may read {path}, which has a secret", hint=f"chmod 600 {path}")
     try:
         return ObjectSettings.model_validate(told)
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}" for entry in error.errors())
         raise InvalidInputError(f"{path} is not as it should be: {wrong}") from error
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

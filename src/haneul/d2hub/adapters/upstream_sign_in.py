@@ -20,6 +20,7 @@ from haneul.d2hub.adapters.upstream_addresses import UpstreamAddresses
 from haneul.d2hub.caches import Lru
 from haneul.d2hub.errors import UpstreamError, UpstreamLimitedError, UpstreamRefusedError, UpstreamWrongError
 from haneul.kernel.clock import Clock
+from haneul.kernel.files import NotPrivateError, read_private
 
 _PARAMETER: Final = re.compile(r'([a-zA-Z_]+)="([^"]*)"')
 _LARGEST_ANSWER: Final = 1 << 20
@@ -124,9 +125,10 @@ class SignIn:
         if file is None:
             return ""
         try:
-            if file.stat().st_mode & 0o077:
-                raise _refused(self._url, f"others may read {file}, so it is not used", hint=f"chmod 600 {file}")
-            name, colon, secret = file.read_text().strip().partition(":")
+            name, colon, secret = read_private(file).strip().partition(":")
+        except NotPrivateError as error:
+            why = f"others may read {file}, so it is not used"
+            raise _refused(self._url, why, hint=f"chmod 600 {file}") from error
         except (OSError, UnicodeDecodeError) as error:
             raise _refused(self._url, f"{file} cannot be read: {type(error).__name__}") from error
         if not colon:

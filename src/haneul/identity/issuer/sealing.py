@@ -12,6 +12,7 @@ from pathlib import Path
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
 from haneul.kernel.errors import HaneulError
+from haneul.kernel.files import NotPrivateError, read_private
 
 _OWNER_ONLY = 0o600
 
@@ -39,11 +40,12 @@ class Sealer:
                 pass
             finally:
                 temporary.unlink()
-        if path.stat().st_mode & 0o077:
+        try:
+            return cls(read_private(path).encode().split())
+        except NotPrivateError as error:
             raise HaneulError(
                 f"others may read {path}, which seals the platform's signing keys", hint=f"chmod 600 {path}"
-            )
-        return cls(path.read_bytes().split())
+            ) from error
 
     def seal(self, text: str) -> str:
         """Return a text so that only this file's keys open it."""
