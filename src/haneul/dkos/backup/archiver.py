@@ -203,11 +203,13 @@ class Archiver:
         snapshots = [snapshot for snapshot in self._contents.snapshots if snapshot.generation == name]
         if not segments or not name.endswith(f"-{identity.cluster:016x}"):
             return None
-        # One that ended before its first snapshot gets it now.
-        first = min(segments).first - 1
-        base = max(snapshots, key=lambda one: one.revision, default=Snapshot(self._objects.cluster, name, first, 0))
         last = max(segments, key=lambda segment: segment.last)
-        if chain(base, segments).reaches != last.last or identity.revision < last.last:
+        # One that ended before its first snapshot gets it now. A snapshot comes before the changes that it has: one
+        # that nothing reaches yet, as the worker was killed between the two, is reached by what is received next.
+        start = Snapshot(self._objects.cluster, name, min(segments).first - 1, 0)
+        base = max((one for one in snapshots if one.revision <= last.last), key=lambda one: one.revision, default=start)
+        known = max((one.revision for one in snapshots), default=0)
+        if chain(base, segments).reaches != last.last or identity.revision < max(last.last, known):
             return None
         try:
             revisions = list(unpack(await self._objects.read_bytes(last.key), last.key))
