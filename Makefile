@@ -120,7 +120,7 @@ test: lint test-fast ## everything: lint, all tests, on the platform of this mac
 	$(say) 'end-to-end tests'
 	$(call tests,,-m 'e2e and not chaos and not long' tests)
 
-test-long: setup ## end-to-end tests that wait for minutes, which 'make test' has no time for (about 35 minutes)
+test-long: setup ## end-to-end tests that wait for minutes, which 'make test' has no time for (about 45 minutes)
 	$(say) 'long end-to-end tests'
 	$(PYTEST) -m long tests/e2e
 

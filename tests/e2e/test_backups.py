@@ -152,6 +152,7 @@ async def test_destroyed_data_comes_back_in_place_and_a_moment_as_a_new_cluster(
         await asyncio.to_thread(haneul, "cluster", "delete", name, "-p", project, "--yes", check=False)
 
 
+@pytest.mark.long
 async def test_deletion_is_undone_and_a_sleeping_cluster_is_not_restored(project: str) -> None:
     name = "mistake"
     await asyncio.to_thread(haneul, "cluster", "create", name, "-p", project)
