@@ -10,12 +10,11 @@ admission, schemas, owner references.
 from __future__ import annotations
 
 import asyncio
-import copy
 import ipaddress
 import itertools
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
 from haneul.kernel.clock import Clock, SystemClock
 from haneul.kernel.kube import (
@@ -91,15 +90,16 @@ class MemoryKubeClient:
     async def get(self, resource: Resource, name: str, namespace: str = "") -> Manifest | None:
         """Return the object, or None."""
         await asyncio.sleep(0)
-        return copy.deepcopy(self._objects.get(_key(resource, namespace, name)))
+        live = self._objects.get(_key(resource, namespace, name))
+        return None if live is None else _copied(live)
 
     async def list(
         self, resource: Resource, namespace: str = "", *, labels: str = "", fields: str = ""
     ) -> list[Manifest]:
         """Return all objects that match, ordered by namespace and name as the API does."""
         await asyncio.sleep(0)
-        found = [event.object for event in self._seen_by(_watcher(resource, namespace, labels))]
-        return [manifest for manifest in found if has_fields(manifest, fields)]
+        found = self._seen_by(_watcher(resource, namespace, labels))
+        return [_copied(manifest) for manifest in found if has_fields(manifest, fields)]
 
     async def apply(self, resource: Resource, manifest: Manifest, *, subresource: str = "") -> Manifest:
         """Merge ``manifest`` in as its one field manager."""
@@ -111,8 +111,8 @@ class MemoryKubeClient:
         part = _part(manifest, subresource)
         before = self._applied.get(key, {}).get(subresource)
         written = self._write(key, live, merge_applied(live, part, before))
-        self._applied.setdefault(key, {})[subresource] = copy.deepcopy(part)
-        return copy.deepcopy(written)
+        self._applied.setdefault(key, {})[subresource] = _copied(part)
+        return _copied(written)
 
     async def create(self, resource: Resource, manifest: Manifest, *, subresource: str = "") -> Manifest:
         """Keep a new object; of subresources, there is the eviction of pods."""
@@ -122,7 +122,7 @@ class MemoryKubeClient:
             return await self._evict(key, manifest)
         if key in self._objects:
             raise KubeApiError(f'{resource.plural} "{key.name}" already exists', status=409, reason="AlreadyExists")
-        return copy.deepcopy(self._write(key, None, _part(manifest, "")))
+        return _copied(self._write(key, None, _part(manifest, "")))
 
     async def patch(
         self, resource: Resource, name: str, patch: Manifest, namespace: str = "", *, subresource: str = ""
@@ -133,7 +133,7 @@ class MemoryKubeClient:
         live = self._objects.get(key)
         if live is None:
             raise _not_found(resource, name)
-        return copy.deepcopy(self._write(key, live, merge_patch(live, _part(patch, subresource))))
+        return _copied(self._write(key, live, merge_patch(live, _part(patch, subresource))))
 
     async def delete(self, resource: Resource, name: str, namespace: str = "", *, grace: int | None = None) -> bool:
         """Take the object away; one with finalizers is only marked until they are gone."""
@@ -145,7 +145,7 @@ class MemoryKubeClient:
         if not live["metadata"].get("finalizers"):
             self._remove(key, live)
         elif "deletionTimestamp" not in live["metadata"]:
-            marked = copy.deepcopy(live)
+            marked = _copied(live)
             marked["metadata"]["deletionTimestamp"] = self._now()
             self._store(key, live, marked)
         return True
@@ -153,8 +153,8 @@ class MemoryKubeClient:
     async def watch(self, resource: Resource, namespace: str = "", *, labels: str = "") -> AsyncIterator[WatchEvent]:
         """Yield what is and what changes, without end."""
         watcher = _watcher(resource, namespace, labels)
-        for event in self._seen_by(watcher):
-            watcher.queue.put_nowait(event)
+        for manifest in self._seen_by(watcher):
+            watcher.queue.put_nowait(WatchEvent("ADDED", _copied(manifest)))
         self._watchers.append(watcher)
         try:
             while True:
@@ -194,10 +194,10 @@ class MemoryKubeClient:
         await self.delete(key.resource, key.name, key.namespace)
         return {"kind": "Status", "status": "Success"}
 
-    def _seen_by(self, watcher: _Watcher) -> Iterator[WatchEvent]:
-        for key in sorted(self._objects, key=lambda key: (key.namespace, key.name)):
-            if watcher.sees(key, self._objects[key]):
-                yield WatchEvent("ADDED", copy.deepcopy(self._objects[key]))
+    def _seen_by(self, watcher: _Watcher) -> Iterator[Manifest]:
+        keys = [key for key, manifest in self._objects.items() if watcher.sees(key, manifest)]
+        for key in sorted(keys, key=lambda key: (key.namespace, key.name)):
+            yield self._objects[key]
 
     def _write(self, key: _Key, live: Manifest | None, wanted: Manifest) -> Manifest:
         """Keep ``wanted`` in place of ``live``, unless nothing differs; return what is kept now."""
@@ -211,7 +211,7 @@ class MemoryKubeClient:
         metadata = {name: value for name, value in metadata.items() if name not in _SERVER_FIELDS}
         metadata |= {name: known[name] for name in _SERVER_FIELDS if name in known}
         whole = {"apiVersion": key.resource.api_version, "kind": key.resource.kind, **wanted, "metadata": metadata}
-        whole = copy.deepcopy(whole)
+        whole = _copied(whole)
         if key.resource == SERVICES:
             self._give_addresses(whole)
         if live is not None:
@@ -236,7 +236,7 @@ class MemoryKubeClient:
                 self._remove(inside, self._objects[inside])
         del self._objects[key]
         self._applied.pop(key, None)
-        last = copy.deepcopy(live)
+        last = _copied(live)
         last["metadata"]["resourceVersion"] = str(next(self._versions))
         self._tell(key, last, None)
 
@@ -246,7 +246,7 @@ class MemoryKubeClient:
             saw, sees = watcher.sees(key, before), watcher.sees(key, after)
             if saw or sees:
                 kind = "MODIFIED" if saw and sees else ("ADDED" if sees else "DELETED")
-                watcher.queue.put_nowait(WatchEvent(kind, copy.deepcopy(after or before or {})))
+                watcher.queue.put_nowait(WatchEvent(kind, _copied(after or before or {})))
 
     def _give_addresses(self, service: Manifest) -> None:
         spec = service.setdefault("spec", {})
@@ -262,6 +262,22 @@ class MemoryKubeClient:
 
     def _now(self) -> str:
         return self._clock.now().strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _copied(manifest: Manifest) -> Manifest:
+    """Return the same object, of which nobody else has a part.
+
+    :func:`copy.deepcopy`, which does not know that this is a document, would take half of the time of a simulation.
+    """
+    return {key: _copied_value(value) for key, value in manifest.items()}
+
+
+def _copied_value(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _copied_value(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_copied_value(inner) for inner in value]
+    return value
 
 
 def _watcher(resource: Resource, namespace: str, selector: str) -> _Watcher:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import copy
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from cryptography import x509
@@ -106,9 +107,13 @@ class Calls:
         self.count = 0
         self.hold_at = 0
         self.held = asyncio.Event()
+        #: What happens before each call, which is told its number.
+        self.before: Callable[[int], Awaitable[None]] | None = None
 
     async def pass_through(self) -> None:
         self.count += 1
+        if self.before is not None:
+            await self.before(self.count)
         if self.hold_at and self.count >= self.hold_at:
             self.held.set()
             await asyncio.Event().wait()
@@ -324,6 +329,29 @@ class World:
             status = await controller.reconcile(await self.cluster(like))
             await self.move(await self.cluster(like))
         return status
+
+    def copied(self) -> Self:
+        """Return a world that is as this one is now; whoever is at work in this one is not in the other."""
+        alone: dict[int, Any] = {id(self.calls): Calls(), id(self.turns): Turns()}
+        alone |= {id(api._watchers): [] for api in (self.management, self.tenant)}
+        return copy.deepcopy(self, alone)
+
+    async def ended(self, work: Awaitable[Any], then: Callable[[Self, int], Awaitable[None]], *, every: int = 1) -> int:
+        """Let ``work`` be killed at each of its calls, and once after all; return how many there were.
+
+        It is done but once: each time, ``then`` goes on in a copy of the world as the one that was killed leaves it.
+        """
+
+        async def kill(number: int) -> None:
+            if number % every == 0:
+                await then(self.copied(), number)
+
+        self.calls = self.wire._calls = Calls()
+        self.calls.before = kill
+        await work
+        self.calls.before = None
+        await then(self.copied(), self.calls.count + 1)
+        return self.calls.count
 
     async def objects(self, *, versions: bool = False) -> dict[str, Any]:
         """Return all objects by name, without what differs by chance; with their versions if asked for."""
@@ -713,28 +741,14 @@ async def _converge(world: World, like: Cluster) -> dict[str, Any]:
     return await world.objects()
 
 
-async def _die_at(world: World, like: Cluster, call: int, *, looks: int = 4) -> None:
-    """Let a controller work until its n-th call, and end it there as a kill does: nothing is cleaned up after it."""
-    world.calls = world.wire._calls = Calls()
-    world.calls.hold_at = call
-    async with world.controller() as controller:
-        through = await world.calls.end(world.settle(controller, like, looks))
-        assert not through, "the work ended before the call"
-    world.calls = world.wire._calls = Calls()
-
-
 async def test_controller_that_ends_at_any_call_is_continued_by_the_next(images: Images, cilium: Cluster) -> None:
     # One node is enough to meet every kind of call, and keeps the number of ends at which to die small.
     cilium = cilium.model_copy(update={"spec": cilium.spec.model_copy(update={"node_pools": (NodePool(),)})})
-    whole = World(images, VirtualClock(cilium.created))
-    await whole.ask(cilium)
-    expected = await _converge(whole, cilium)
-    calls = whole.calls.count
-    assert calls > 60
-    for number in range(1, calls + 1):
-        world = World(images, VirtualClock(cilium.created))
-        await world.ask(cilium)
-        await _die_at(world, cilium, number)
+    begin = World(images, VirtualClock(cilium.created))
+    await begin.ask(cilium)
+    expected = await _converge(begin.copied(), cilium)
+
+    async def then(world: World, number: int) -> None:
         kept = await world.management.get(SECRETS, "authorities", cilium.masters_namespace)
         tokens = await world.management.get(SECRETS, "bootstrap-tokens", cilium.masters_namespace)
         machines = await world.nodes.observe(await world.cluster(cilium))
@@ -744,6 +758,8 @@ async def test_controller_that_ends_at_any_call_is_continued_by_the_next(images:
         assert kept in (None, await world.management.get(SECRETS, "authorities", cilium.masters_namespace))
         assert tokens in (None, await world.management.get(SECRETS, "bootstrap-tokens", cilium.masters_namespace))
         assert set(machines) <= set(await world.nodes.observe(await world.cluster(cilium)))
+
+    assert await begin.ended(_converge(begin, cilium), then) > 60
 
 
 # New authorities.
@@ -870,14 +886,6 @@ async def test_old_authorities_are_withdrawn_only_once_no_pod_is_told_of_them(wo
 async def test_replacement_that_ends_at_any_call_is_continued_by_the_next(images: Images, native: Cluster) -> None:
     native = native.model_copy(update={"spec": native.spec.model_copy(update={"node_pools": (NodePool(),)})})
 
-    async def prepared() -> World:
-        world = World(images, VirtualClock(native.created))
-        await world.ask(native)
-        await _converge(world, native)
-        await _ask_for_new_authorities(world, native, grace=0)
-        world.calls = world.wire._calls = Calls()
-        return world
-
     async def finish(world: World) -> int:
         async with world.controller() as controller:
             for _ in range(30):
@@ -890,13 +898,15 @@ async def test_replacement_that_ends_at_any_call_is_continued_by_the_next(images
             assert status.phase is Phase.READY
             return (await _kept(world, native)).record.era
 
-    whole = await prepared()
-    assert await finish(whole) == 1
-    calls = whole.calls.count
-    for number in range(1, calls, 11):
-        world = await prepared()
-        await _die_at(world, native, number, looks=30)
+    async def then(world: World, number: int) -> None:
         assert await finish(world) == 1, f"ended at call {number}"
+
+    begin = World(images, VirtualClock(native.created))
+    await begin.ask(native)
+    await _converge(begin, native)
+    await _ask_for_new_authorities(begin, native, grace=0)
+    # Every call would take long; a prime step meets each kind of call, as they come in turns.
+    await begin.ended(finish(begin), then, every=11)
 
 
 # Taking a cluster away.
@@ -921,8 +931,8 @@ async def job_controller(api: MemoryKubeClient) -> AsyncIterator[None]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def _two_clusters(images: Images, native: Cluster, cilium: Cluster) -> tuple[World, Cluster, Callable[[], Any]]:
-    """Return a world with two ready clusters, the first of them, and what is the other's or nobody's."""
+async def _two_clusters(images: Images, native: Cluster, cilium: Cluster) -> tuple[World, Cluster]:
+    """Return a world with two ready clusters, and the first of them."""
     world = World(images, VirtualClock(native.created))
     for like in (cilium, native):
         await world.ask(like)
@@ -930,21 +940,20 @@ async def _two_clusters(images: Images, native: Cluster, cilium: Cluster) -> tup
             await world.settle(controller, like)
             for node in await world.tenant.list(NODES):
                 await world.tenant.delete(NODES, node["metadata"]["name"])
-    gone = await world.cluster(native)
+    return world, await world.cluster(native)
+
+
+async def _others(world: World, gone: Cluster) -> dict[str, str]:
+    """Return the versions of what is another cluster's or nobody's."""
     own = labels(gone)["dkos.haneul.dev/cluster"]
-
-    async def others() -> dict[str, str]:
-        found = {}
-        for resource in KINDS:
-            for manifest in await world.management.list(resource):
-                metadata = manifest["metadata"]
-                if metadata.get("labels", {}).get("dkos.haneul.dev/cluster") != own or _is_backup_record(manifest):
-                    found[f"{resource.plural} {metadata.get('namespace')}/{metadata['name']}"] = metadata[
-                        "resourceVersion"
-                    ]
-        return found
-
-    return world, gone, others
+    found = {}
+    for resource in KINDS:
+        for manifest in await world.management.list(resource):
+            metadata = manifest["metadata"]
+            if metadata.get("labels", {}).get("dkos.haneul.dev/cluster") != own or _is_backup_record(manifest):
+                name = f"{resource.plural} {metadata.get('namespace')}/{metadata['name']}"
+                found[name] = metadata["resourceVersion"]
+    return found
 
 
 async def _owned(world: World, cluster: Cluster) -> list[str]:
@@ -972,19 +981,19 @@ def _tear(
 async def test_teardown_takes_all_that_is_the_cluster_s_and_only_that(
     images: Images, native: Cluster, cilium: Cluster
 ) -> None:
-    world, gone, others = await _two_clusters(images, native, cilium)
-    before = await others()
+    world, gone = await _two_clusters(images, native, cilium)
+    before = await _others(world, gone)
     assert await _owned(world, gone)
     async with job_controller(world.management):
         await _tear(world.management, gone, world.clock)
         assert await _owned(world, gone) == []
-        assert await others() == before
+        assert await _others(world, gone) == before
         await _tear(world.management, gone, world.clock)
-    assert await others() == before
+    assert await _others(world, gone) == before
 
 
 async def test_a_host_that_is_no_more_holds_up_no_teardown(images: Images, native: Cluster, cilium: Cluster) -> None:
-    world, gone, _ = await _two_clusters(images, native, cilium)
+    world, gone = await _two_clusters(images, native, cilium)
     await world.management.delete(NODES, "host-a")
     told: list[Event] = []
     async with job_controller(world.management):
@@ -994,18 +1003,19 @@ async def test_a_host_that_is_no_more_holds_up_no_teardown(images: Images, nativ
 
 
 async def test_teardown_that_ends_at_any_call_is_continued(images: Images, native: Cluster, cilium: Cluster) -> None:
+    begin, gone = await _two_clusters(images, native, cilium)
+    before = await _others(begin, gone)
     number = 0
     while True:
         number += 1
-        world, gone, others = await _two_clusters(images, native, cilium)
-        before = await others()
+        world = begin.copied()
         calls = Calls()
         calls.hold_at = number
         async with job_controller(world.management):
             ended = await calls.end(_tear(Wire(world.management, calls), gone, world.clock))
             await _tear(world.management, gone, world.clock)
         assert await _owned(world, gone) == [], f"ended at call {number}"
-        assert await others() == before
+        assert await _others(world, gone) == before
         if ended:
             break
     assert number > 8

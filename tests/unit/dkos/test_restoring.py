@@ -300,29 +300,22 @@ async def test_a_restore_comes_before_sleep(world: Workshop, native: Cluster) ->
 
 
 async def test_controller_that_ends_at_any_call_is_continued(images: Images, native: Cluster) -> None:
-    number = 0
-    while True:
-        number += 3
-        world = Workshop(images, VirtualClock(native.created))
-        await ready(world, native)
-        await world.wish(native, restore=RestoreRequest(number=1, revision=77))
-        world.calls.count, world.calls.hold_at = 0, number
+    begin = Workshop(images, VirtualClock(native.created))
+    await ready(begin, native)
+    await begin.wish(native, restore=RestoreRequest(number=1, revision=77))
 
-        async def life(world: Workshop = world) -> ClusterStatus:
-            async with world.controller() as controller:
-                return await world.settle(controller, native, 14)
-
-        ended = await world.calls.end(life())
-        world.calls.hold_at = 0
+    async def life(world: Workshop, looks: int) -> ClusterStatus:
         async with world.controller() as controller:
-            status = await world.settle(controller, native, 16)
+            return await world.settle(controller, native, looks)
+
+    async def then(world: Workshop, number: int) -> None:
+        status = await life(world, 16)
         assert (status.phase, status.restore.state) == (Phase.READY, RestoreState.DONE), f"ended at call {number}"
         at = dict(world.done)
         assert not at["place"] & {"etcd", "kube-apiserver"}
         assert await world.management.list(JOBS, NAMESPACE) == []
-        if ended:
-            break
-    assert number > 60
+
+    assert await begin.ended(life(begin, 14), then, every=3) > 60
 
 
 async def test_records_follow_a_cluster_through_its_life(world: Workshop, native: Cluster) -> None:

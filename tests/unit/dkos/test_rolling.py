@@ -19,7 +19,7 @@ from haneul.dkos.node_changes import DRAIN_LIFE
 from haneul.dkos.states import waits_on
 from haneul.kernel.clock import VirtualClock
 from haneul.kernel.kube import DEPLOYMENTS, LEASES, NODES, POD_DISRUPTION_BUDGETS, PODS, STATEFUL_SETS, Manifest
-from tests.unit.dkos.test_controller import Calls, World
+from tests.unit.dkos.test_controller import World
 
 BUDGET = {"metadata": {"name": "web", "namespace": "default"}, "spec": {"selector": {"matchLabels": {"app": "web"}}}}
 REPLICAS = 3
@@ -290,24 +290,20 @@ async def test_mark_that_is_no_moment_holds_nothing_up(world: Tenancy, native: C
 async def test_operator_that_ends_at_any_call_of_a_change_is_continued(images: Images, native: Cluster) -> None:
     pools = tuple(pool for pool in native.spec.node_pools if pool.name == "default")
     two = native.model_copy(update={"spec": native.spec.model_copy(update={"node_pools": pools})})
-    number, ended = 0, False
-    while not ended:
-        number += 1
-        world = Tenancy(images, VirtualClock(two.created))
-        await world.ready(two)
-        before = await world.instances(two)
-        await world.change(two, max_pods_per_node=50)
-        world.calls = world.wire._calls = Calls()
-        world.calls.hold_at = number
-        ended = await world.calls.end(world.looks(two, 60))
-        world.calls = world.wire._calls = Calls()
+    begin = Tenancy(images, VirtualClock(two.created))
+    await begin.ready(two)
+    before = await begin.instances(two)
+    await begin.change(two, max_pods_per_node=50)
+
+    async def then(world: Tenancy, number: int) -> None:
         status = await world.looks(two, 60)
         after = await world.instances(two)
         assert status.phase is Phase.READY, f"ended at call {number}: {waits_on(status)}"
         assert not set(after.values()) & set(before.values()), f"ended at call {number}"
         assert await world.marks() == {}
         assert (world.most_closed, world.most_away, world.fewest) == (1, 1, 2), f"ended at call {number}"
-    assert number > 40
+
+    assert await begin.ended(begin.looks(two, 60), then) > 40
 
 
 async def test_silent_api_of_the_cluster_holds_the_change(world: Tenancy, native: Cluster) -> None:

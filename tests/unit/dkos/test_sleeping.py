@@ -6,7 +6,6 @@ The tenant's API here answers only while the pod of its API server is there.
 from __future__ import annotations
 
 import contextlib
-import copy
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -35,7 +34,7 @@ from haneul.kernel.kube import (
     STATEFUL_SETS,
     Manifest,
 )
-from tests.unit.dkos.test_controller import Calls, World, _tear, job_controller
+from tests.unit.dkos.test_controller import World, _tear, job_controller
 
 OWNER = [{"kind": "ReplicaSet", "name": "web", "controller": True}]
 
@@ -470,15 +469,6 @@ async def test_sleeping_cluster_is_deleted_whole(world: Bedroom, native: Cluster
     assert await world.management.get(NAMESPACES, cluster.masters_namespace) is None
 
 
-async def _die_at(world: Bedroom, like: Cluster, until: Phase, call: int) -> bool:
-    """End a controller at its n-th call; return whether it came so far."""
-    world.calls = world.wire._calls = Calls()
-    world.calls.hold_at = call
-    through = await world.calls.end(world.looks(like, until))
-    world.calls = world.wire._calls = Calls()
-    return not through
-
-
 @pytest.mark.parametrize(("asleep", "goal"), [(True, Phase.ASLEEP), (False, Phase.READY)])
 async def test_controller_that_ends_at_any_call_is_continued(
     images: Images, native: Cluster, asleep: bool, goal: Phase
@@ -490,21 +480,17 @@ async def test_controller_that_ends_at_any_call_is_continued(
         await begin.say(like, asleep=True)
         await begin.looks(like, Phase.ASLEEP)
     await begin.say(like, asleep=asleep)
-    whole = copy.deepcopy(begin)
+    whole = begin.copied()
     await whole.looks(like, goal)
     expected = await whole.objects()
-    number = 0
-    while True:
-        number += 1
-        world = copy.deepcopy(begin)
+
+    async def then(world: Bedroom, number: int) -> None:
         kept = await world.management.get(SECRETS, "authorities", like.masters_namespace)
-        died = await _die_at(world, like, goal, number)
         await world.looks(like, goal)
         assert await world.objects() == expected, f"ended at call {number}"
         assert kept == await world.management.get(SECRETS, "authorities", like.masters_namespace)
-        if not died:
-            break
-    assert number > 20
+
+    assert await begin.ended(begin.looks(like, goal), then) > 20
 
 
 async def test_waking_is_asked_for_once_however_the_operator_ends(world: Bedroom, native: Cluster) -> None:
