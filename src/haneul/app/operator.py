@@ -18,7 +18,6 @@ from typing import Any
 
 import kopf
 import structlog
-import yaml
 
 from haneul.app.benchmark_checks import ClusterExaminer
 from haneul.app.firewall_gate import FirewallJoinGate, GatewaySettings, firewall_backend
@@ -50,6 +49,7 @@ from haneul.dkos.turns import Turns
 from haneul.firewall.adapters.kube_approvals import APPROVALS, CLUSTER_UID, KubeApprovals
 from haneul.firewall.gatekeeper import Gatekeeper
 from haneul.kernel.clock import SystemClock
+from haneul.kernel.documents import from_yaml
 from haneul.kernel.errors import HaneulError, HostNotReadyError
 from haneul.kernel.kube import CONFIG_MAPS, PODS, KubeAccess, KubeClient, Manifest, Resource
 from haneul.kernel.kube_http import HttpKubeClient
@@ -320,7 +320,7 @@ def cilium_definitions(folder: Path) -> list[Manifest]:
             f"{folder} has no definition of {', '.join(missing)}", hint="'haneul components build' makes Cilium's image"
         )
     # Half a megabyte: the loader in C takes a tenth of the time, which is time until the operator starts.
-    return [yaml.load(found[plural].read_text(), Loader=yaml.CSafeLoader) for plural in CILIUM_RESOURCES]
+    return [from_yaml(found[plural].read_text()) for plural in CILIUM_RESOURCES]
 
 
 def _connection(access: KubeAccess) -> kopf.ConnectionInfo:

@@ -18,6 +18,7 @@ import yaml
 
 from haneul.compliance.snapshot import Flags, Kubelet, Snapshot
 from haneul.kernel import kube
+from haneul.kernel.documents import from_yaml
 from haneul.kernel.errors import HaneulError
 from haneul.kernel.kube import KubeClient, Manifest, Resource, is_ready
 
@@ -75,7 +76,7 @@ async def gather_tenant(management: KubeClient, tenant: KubeClient | None, place
     found = Gathered(documents={"network": place.network})
     proxies = [files["kube-proxy.yaml"] for files in place.node_files.values() if "kube-proxy.yaml" in files]
     if proxies:
-        found.documents["kube-proxy"] = yaml.safe_load(proxies[0])
+        found.documents["kube-proxy"] = from_yaml(proxies[0])
     async with asyncio.TaskGroup() as group:
         group.create_task(found.have(["masters", *_PROGRAMS], _masters(found, management, place.masters, "")))
         group.create_task(found.have(["machines"], _machines(found, management, place.nodes)))
@@ -193,13 +194,13 @@ async def _configurations(found: Gathered, client: KubeClient, namespace: str) -
         ("audit-policy", "audit.yaml"),
         ("scheduler", "scheduler.yaml"),
     ):
-        found.documents[document] = yaml.safe_load(files[file])
+        found.documents[document] = from_yaml(files[file])
 
 
 async def _secrets(found: Gathered, client: KubeClient, namespace: str) -> None:
     secret = (await client.get(kube.SECRETS, "kube-apiserver", namespace)) or {"data": {}}
     data = {name: base64.b64decode(value) for name, value in secret["data"].items()}
-    found.documents["encryption-providers"] = providers_of(yaml.safe_load(data["encryption.yaml"]))
+    found.documents["encryption-providers"] = providers_of(from_yaml(data["encryption.yaml"]))
     found.documents["authorities"] = {"cluster": digest_of(data["ca.crt"]), "etcd": digest_of(data["etcd-ca.crt"])}
 
 

@@ -22,6 +22,7 @@ from haneul.compliance.gather import (
     providers_of,
 )
 from haneul.compliance.snapshot import FileSeen, Flags, Snapshot
+from haneul.kernel.documents import from_yaml
 from haneul.kernel.kube import KubeClient
 
 _KUBELET_CONFIGURATION: Final = "config.yaml"
@@ -108,7 +109,7 @@ def kubelet_flags(places: HostPlaces) -> Flags:
 
 def _documents(places: HostPlaces) -> Mapping[str, Callable[[], Any]]:
     def parsed(path: Path) -> Any:
-        return yaml.safe_load(path.read_text())
+        return from_yaml(path.read_text())
 
     pki = places.kubernetes / "pki"
     return {

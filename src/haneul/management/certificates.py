@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+
+from haneul.kernel.documents import from_yaml
 
 #: Files below /etc/kubernetes that `kubeadm certs renew` renews, in the order in which it does.
 LEAVES: Final = (
@@ -96,7 +97,7 @@ def held(
     Raises ValueError for a file that holds none.
     """
     if name.endswith(".conf"):
-        users = (yaml.safe_load(content) or {}).get("users") or [{}]
+        users = (from_yaml(content) or {}).get("users") or [{}]
         user = users[0].get("user") or {}
         key = base64.b64decode(user.get("client-key-data", ""))
         content = base64.b64decode(user.get("client-certificate-data", ""))

@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
 from filelock import FileLock, Timeout
 
 from haneul.host.services import ServiceManager, ServiceState
 from haneul.kernel.clock import Clock
+from haneul.kernel.documents import from_yaml
 from haneul.kernel.errors import ConflictError, HaneulError
 from haneul.kernel.files import write_atomically
 from haneul.kernel.kube import DAEMON_SETS, DEPLOYMENTS, NODES, PODS, Manifest, is_ready, resource_of
@@ -235,7 +235,7 @@ class Lifecycle:
                 except HaneulError:
                     return False
                 # One that is about to be replaced would be gone in the middle of what follows.
-                return reports.replaced(pod, yaml.safe_load(_API_SERVER.read_text()))
+                return reports.replaced(pod, from_yaml(_API_SERVER.read_text()))
 
             await wait_for(
                 ready,

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Final
 
 import structlog
-import yaml
 
 from haneul.kernel.clock import Clock
+from haneul.kernel.documents import from_yaml
 from haneul.kernel.errors import HaneulError
 from haneul.kernel.files import write_atomically
 from haneul.kernel.kube import PODS, KubeClient, is_ready
@@ -165,7 +165,7 @@ class HostCertificates:
         manifest = self._kubernetes / "manifests" / f"{pod}.yaml"
         if not manifest.exists():
             return ""
-        metadata = (yaml.safe_load(manifest.read_text()) or {}).get("metadata", {})
+        metadata = (from_yaml(manifest.read_text()) or {}).get("metadata", {})
         return str((metadata.get("annotations") or {}).get(kubeadm.CERTIFICATES_ANNOTATION, ""))
 
     def _held(self, name: str, *, authority: bool = False) -> Held | None:
