@@ -10,7 +10,6 @@ import base64
 import contextlib
 import shutil
 import signal
-import socket
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -30,6 +29,7 @@ from haneul.dns.ports import DnsProvider
 from haneul.kernel.clock import SystemClock
 from haneul.kernel.errors import UnavailableError
 from haneul.kernel.waiting import wait_for
+from tests.ports import port
 
 ZONE, REVERSE = "corp.example.", "10.in-addr.arpa."
 ZONES = (ZONE, REVERSE)
@@ -39,17 +39,6 @@ WRONG = base64.b64encode(b"another secret of as many letters").decode()
 NEGATIVE_TTL = 5
 _SOA = f"ns.{ZONE} admin.{ZONE} 1 3600 600 86400 {NEGATIVE_TTL}"
 _SCHEMA = Path("/usr/share/pdns-backend-sqlite3/schema/schema.sqlite3.sql")
-
-
-def free_port() -> int:
-    """Return a port that is free for UDP and for TCP."""
-    while True:
-        with socket.socket() as stream, socket.socket(type=socket.SOCK_DGRAM) as datagrams:
-            stream.bind((LOOPBACK, 0))
-            port = int(stream.getsockname()[1])
-            with contextlib.suppress(OSError):
-                datagrams.bind((LOOPBACK, port))
-                return port
 
 
 def program(name: str) -> str:
@@ -67,7 +56,7 @@ class Server:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self.port = free_port()
+        self.port = port()
         self.process: asyncio.subprocess.Process | None = None
         self.prepare()
 
@@ -125,7 +114,7 @@ class PowerDnsServer(Server):
     name = "PowerDNS"
 
     def prepare(self) -> None:
-        self.api_port = free_port()
+        self.api_port = port()
         database = self.folder / "pdns.sqlite3"
         program("pdns_server")
         with contextlib.closing(sqlite3.connect(database)) as connection:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import getpass
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from haneul.kage.model import REGION, KageSettings, Ports
 from haneul.kage.store import Kage
 from haneul.kernel.clock import SystemClock
 from haneul.kernel.progress import SilentProgress
+from tests.ports import ports
 
 
 @contextlib.contextmanager
@@ -27,7 +27,7 @@ def running_kage(folder: Path, *, replicate_every: float = 30.0) -> Iterator[Kag
     components = component_store()
     asyncio.run(components.build(["swift"], SilentProgress()))
     settings = KageSettings(
-        folder, getpass.getuser(), _free_ports(), part_power=5, replicate_every=replicate_every, zones=3
+        folder, getpass.getuser(), Ports(*ports(5)), part_power=5, replicate_every=replicate_every, zones=3
     )
     command = components.python_command("swift", "swift_run.py")
     processes = SwiftProcesses(command, etc=settings.etc, logs=folder / "logs")
@@ -68,10 +68,3 @@ def _left_behind(folder: Path) -> list[str]:
             if f"{folder}/" in told:
                 found.append(told)
     return found
-
-
-def _free_ports() -> Ports:
-    """Return ports that are free on the proxy's address; zones have addresses of their own."""
-    with contextlib.ExitStack() as stack:
-        held = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(5)]
-        return Ports(*(int(server.getsockname()[1]) for server in held))

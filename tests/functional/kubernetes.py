@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import socket
 import ssl
 import subprocess
 import time
@@ -20,17 +19,12 @@ from haneul.app.installation import component_store
 from haneul.kernel.errors import HaneulError
 from haneul.kernel.kube import Manifest
 from haneul.kernel.pki import LeafProfile, issue_authority, issue_leaf, new_private_key, private_key_pem
+from tests.ports import ports
 from tests.processes import end_all
 
 DEADLINE = 120.0
 #: Who may do everything.
 ROOT = "root"
-
-
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        servers = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [int(server.getsockname()[1]) for server in servers]
 
 
 def program(name: str) -> str:
@@ -55,7 +49,7 @@ class ApiServer:
         self.folder = folder
         self.program = program
         self.arguments = dict(arguments)
-        self.client_port, self.peer_port, self.port = free_ports(3)
+        self.client_port, self.peer_port, self.port = ports(3)
         now = datetime.now(UTC)
         authority = issue_authority("cluster authority", now=now)
         profiles = {

@@ -6,7 +6,6 @@ import asyncio
 import base64
 import contextlib
 import signal
-import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from haneul.components.table import component_of
 from haneul.kernel.clock import SystemClock
 from haneul.kernel.progress import SilentProgress
 from haneul.kernel.waiting import wait_for
+from tests.ports import port
 
 
 async def program(name: str) -> Path:
@@ -25,12 +25,6 @@ async def program(name: str) -> Path:
     store = component_store()
     await store.programs.build(component_of(name), SilentProgress())
     return store.program(name)
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 def encoded(text: str) -> str:
@@ -54,7 +48,7 @@ class Etcd:
         self.data = data or folder / "member-data"
         self.folder = folder
         self.options = options
-        self.client_port, self.peer_port = free_port(), free_port()
+        self.client_port, self.peer_port = port(), port()
         self.process: asyncio.subprocess.Process | None = None
         self.session: aiohttp.ClientSession | None = None
 

@@ -33,7 +33,8 @@ from haneul.dkos.model import BackupState
 from haneul.kernel.clock import SystemClock
 from haneul.kernel.errors import BackupDamagedError, BackupIncompleteError, HaneulError, UnavailableError
 from haneul.kernel.waiting import wait_for
-from tests.functional.dkos.etcd_process import Etcd, free_port, program, running
+from tests.functional.dkos.etcd_process import Etcd, program, running
+from tests.ports import port
 
 CLOCK = SystemClock()
 KEY = bytes(range(32))
@@ -280,7 +281,7 @@ async def test_a_worker_that_is_killed_again_and_again_leaves_no_gap(lab: Lab, t
 
 
 async def test_when_one_member_does_not_answer_the_next_is_asked(lab: Lab) -> None:
-    gateway = EtcdGateway([f"http://127.0.0.1:{free_port()}", lab.etcd.url])
+    gateway = EtcdGateway([f"http://127.0.0.1:{port()}", lab.etcd.url])
     try:
         with pytest.raises(UnavailableError):
             await gateway.identity()

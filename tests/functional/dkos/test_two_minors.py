@@ -30,7 +30,7 @@ from haneul.dkos.model import Cluster, ClusterSpec, Network, NodePool, NodeProvi
 from haneul.dkos.node_files import node_files
 from haneul.dkos.rotation import Record
 from haneul.kernel.errors import HaneulError
-from tests.functional.kubernetes import free_ports
+from tests.ports import ports
 from tests.processes import end_all
 
 DEADLINE = 180.0
@@ -58,9 +58,8 @@ class Masters:
     etcd_ports: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        # Asked for at once, for one that is given back may be given out again.
-        ports = free_ports(3 + len(COMPONENTS))
-        self.etcd_ports, self.api_ports = tuple(ports[:3]), dict(zip(COMPONENTS, ports[3:], strict=True))
+        self.etcd_ports = tuple(ports(3))
+        self.api_ports = dict(zip(COMPONENTS, ports(len(COMPONENTS)), strict=True))
         # With machines, the API server does not announce its own address, which on a loopback it may not.
         pool = NodePool(name="default", provider=NodeProviderName.SSH, machines=("rack1",), count=1)
         network = Network(pods="10.0.64.0/18", services="10.128.16.0/20")
