@@ -99,7 +99,7 @@ class Server:
         if self.process is not None and self.process.returncode is None:
             self.process.send_signal(number)
             try:
-                await asyncio.wait_for(self.process.wait(), 10)
+                await asyncio.wait_for(self.process.wait(), 60)
             except TimeoutError:
                 self.process.kill()
                 await self.process.wait()

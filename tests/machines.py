@@ -101,7 +101,7 @@ class Machine:
             for file in ("cpuset.cpus", "cpuset.mems"):
                 if (cgroup / file).exists() and not (cgroup / file).read_text().strip():
                     (cgroup / file).write_text((cgroup.parent / file).read_text())
-        await run(["mount", "-t", "tmpfs", "tmpfs", str(self.folder / "fs")], timeout=10)
+        await run(["mount", "-t", "tmpfs", "tmpfs", str(self.folder / "fs")], timeout=60)
         enter = "".join(f"echo $$ >{cgroup}/cgroup.procs; " for cgroup in _cgroups(self.name))
         flags = "--mount --propagation private --net --pid --cgroup --fork --kill-child=KILL"
         gateway = f"{self.address.rpartition('.')[0]}.{_GATEWAY}"
@@ -118,9 +118,9 @@ class Machine:
         # Its network card stays the same, as its neighbours remember it for a while.
         card = "02:00:" + ":".join(f"{int(part):02x}" for part in self.address.split("."))
         peer = ["peer", "name", "eth0", "address", card, "netns", str(self.pid)]
-        await run(["ip", "link", "add", self.name, "type", "veth", *peer], timeout=10)
-        await run(["ip", "link", "set", self.name, "master", self.bridge, "up"], timeout=10)
-        await wait_for(self._answers, what="the machine's SSH server", timeout=15, clock=SystemClock())
+        await run(["ip", "link", "add", self.name, "type", "veth", *peer], timeout=60)
+        await run(["ip", "link", "set", self.name, "master", self.bridge, "up"], timeout=60)
+        await wait_for(self._answers, what="the machine's SSH server", timeout=60, clock=SystemClock())
 
     async def _first_process(self) -> int:
         assert self._process is not None
@@ -132,7 +132,7 @@ class Machine:
                     return int(pid)
             return 0
 
-        return await wait_for(found, what="the machine's first process", timeout=10, clock=SystemClock())
+        return await wait_for(found, what="the machine's first process", timeout=60, clock=SystemClock())
 
     async def _answers(self) -> bool:
         try:
@@ -147,7 +147,7 @@ class Machine:
         if self._process is not None:
             # The first process goes with its parent, all others with the first.
             self._process.kill()
-            self._process.wait(timeout=20)
+            self._process.wait(timeout=60)
             self._process = None
             self.pid = 0
         subprocess.run(["ip", "link", "delete", self.name], check=False, capture_output=True)
@@ -205,7 +205,7 @@ class Machine:
             return not different
 
         with contextlib.suppress(DeadlineExceededError):
-            await wait_for(same, what="sessions to end", timeout=10, clock=SystemClock())
+            await wait_for(same, what="sessions to end", timeout=60, clock=SystemClock())
         return different
 
     def remove(self) -> None:
@@ -297,11 +297,11 @@ async def ports_of_host(bridge: str, host: str) -> AsyncIterator[None]:
             iifname "{bridge}" ip daddr {host} tcp dport 30000-39999 redirect to :{port}
         }}
     }}"""
-    await run(["nft", "-f", "-"], stdin=rules.encode(), timeout=10)
+    await run(["nft", "-f", "-"], stdin=rules.encode(), timeout=60)
     try:
         yield
     finally:
-        await run(["nft", "delete", "table", "ip", bridge], timeout=10)
+        await run(["nft", "delete", "table", "ip", bridge], timeout=60)
         server.close()
         for task in tasks:
             task.cancel()
@@ -327,15 +327,15 @@ async def machines(folder: Path, authorized_key: str, *, count: int) -> AsyncIte
     network = f"10.231.{secrets.randbelow(254) + 1}"
     made: list[Machine] = []
     try:
-        await run(["ip", "link", "add", bridge, "type", "bridge"], timeout=10)
-        await run(["ip", "address", "add", f"{network}.{_GATEWAY}/24", "dev", bridge], timeout=10)
-        await run(["ip", "link", "set", bridge, "up"], timeout=10)
+        await run(["ip", "link", "add", bridge, "type", "bridge"], timeout=60)
+        await run(["ip", "address", "add", f"{network}.{_GATEWAY}/24", "dev", bridge], timeout=60)
+        await run(["ip", "link", "set", bridge, "up"], timeout=60)
         for number in range(count):
             place = folder / f"{bridge}-{number}"
             for name in ("fs", "opt"):
                 (place / name).mkdir(parents=True)
-            await run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(place / "host_key")], timeout=10)
-            shown = await run(["ssh-keygen", "-lf", str(place / "host_key.pub")], timeout=10)
+            await run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(place / "host_key")], timeout=60)
+            shown = await run(["ssh-keygen", "-lf", str(place / "host_key.pub")], timeout=60)
             (place / "authorized_keys").write_text(authorized_key + "\n")
             machine = Machine(f"{bridge}{number}", f"{network}.{10 + number}", place, bridge, shown.stdout.split()[1])
             made.append(machine)
@@ -344,4 +344,4 @@ async def machines(folder: Path, authorized_key: str, *, count: int) -> AsyncIte
     finally:
         for machine in made:
             machine.remove()
-        await run(["ip", "link", "delete", bridge], timeout=10)
+        await run(["ip", "link", "delete", bridge], timeout=60)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 def ip(*arguments: str) -> None:
     """Run ip(8)."""
-    subprocess.run(["ip", *arguments], check=True, capture_output=True, timeout=20)
+    subprocess.run(["ip", *arguments], check=True, capture_output=True, timeout=60)
 
 
 @contextlib.contextmanager
@@ -36,7 +36,7 @@ def cable(one: str, one_address: str, other: str, other_address: str, *, name: s
 def inside(place: str, *command: str) -> subprocess.CompletedProcess[str]:
     """Run a command in a network namespace."""
     return subprocess.run(
-        ["nsenter", f"--net=/run/netns/{place}", *command], capture_output=True, text=True, timeout=20, check=False
+        ["nsenter", f"--net=/run/netns/{place}", *command], capture_output=True, text=True, timeout=60, check=False
     )
 
 

@@ -79,7 +79,7 @@ class Postgres:
 
     def connected(self, database: str) -> psycopg.Connection:
         return psycopg.connect(
-            host=str(self.folder), user=USER, password=PASSWORD, dbname=database, autocommit=True, connect_timeout=5
+            host=str(self.folder), user=USER, password=PASSWORD, dbname=database, autocommit=True, connect_timeout=60
         )
 
     def make(self, template: str = "template0") -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from typing import Any
 
-_SECONDS = 20
+_SECONDS = 60
 
 
 def end_all(*processes: subprocess.Popen[Any]) -> None:

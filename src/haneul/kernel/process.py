@@ -39,8 +39,8 @@ async def run(
     With ``check``, a status other than 0 raises :class:`CommandFailedError` with the last lines of its output.
     The program runs in a process group of its own, which is ended as a whole on timeout and cancellation.
     """
-    try:
-        process = await asyncio.create_subprocess_exec(
+    starting = asyncio.ensure_future(
+        asyncio.create_subprocess_exec(
             *argv,
             stdin=asyncio.subprocess.PIPE if stdin is not None else asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
@@ -50,6 +50,14 @@ async def run(
             start_new_session=True,
             limit=1 << 20,
         )
+    )
+    try:
+        # A start that is cancelled would never return, and leave behind what the program has started by then.
+        process = await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        with contextlib.suppress(OSError):
+            await _end(await starting, ())
+        raise
     except FileNotFoundError as error:
         raise HostNotReadyError(
             f"the program {argv[0]!r} is not installed", hint="run 'make setup' in the project's folder"

@@ -173,7 +173,7 @@ async def test_strays_are_what_is_old(store: BlobStore) -> None:
         return bool((await store.strays(older_than=-10))[0])
 
     # What a store lists may be a moment behind what it has.
-    await wait_for(listed, what="the content to be listed", timeout=20, clock=SystemClock())
+    await wait_for(listed, what="the content to be listed", timeout=60, clock=SystemClock())
     keys, uploads = await store.strays(older_than=-10)
     assert list(keys) == [kept.key]
     assert [upload for _, upload in uploads] == [open_upload]

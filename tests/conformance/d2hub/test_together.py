@@ -30,7 +30,7 @@ from tests.postgres import Postgres
 
 T = TypeVar("T")
 LATER = NOW + 9 * HOUR
-DEADLINE = 30.0
+DEADLINE = 60.0
 
 
 class Process:

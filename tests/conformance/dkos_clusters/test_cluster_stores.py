@@ -214,7 +214,7 @@ async def test_what_is_not_confirmed_is_not_created_and_leaves_no_claim(stores: 
 
 async def _delete(stores: Stores, name: str) -> None:
     assert (await stores.one.delete(stores.project, name)).deleting
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             try:
                 await stores.two.get(stores.project, name)
@@ -225,7 +225,7 @@ async def _delete(stores: Stores, name: str) -> None:
 
 async def _next(events: AsyncIterator[ClusterEvent], kind: str, fits: Callable[[Cluster], bool]) -> None:
     """Wait for an event; on a real platform the operator's own writes come between."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         async for event in events:
             if event.type == kind and fits(event.cluster):
                 return

@@ -40,7 +40,7 @@ async def running(manager: ServiceManager, name: str = "patient") -> ServiceStat
         state = await state_of(manager, name)
         return state if state is not None and state.running else None
 
-    return await wait_for(probe, what=f"{name} to run", timeout=20, clock=SystemClock())
+    return await wait_for(probe, what=f"{name} to run", timeout=60, clock=SystemClock())
 
 
 async def test_nothing_is_defined_at_first(manager: ServiceManager) -> None:

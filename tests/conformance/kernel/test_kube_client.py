@@ -195,7 +195,7 @@ async def test_watch_yields_what_is_and_what_changes(api: Api) -> None:
             seen.put_nowait(event)
 
     async def next_event() -> tuple[str, str]:
-        event = await asyncio.wait_for(seen.get(), 10)
+        event = await asyncio.wait_for(seen.get(), 60)
         return event.type, event.object["metadata"]["name"]
 
     task = asyncio.create_task(follow())

@@ -102,7 +102,7 @@ async def serving(certificate: ServingCertificate) -> AsyncIterator[int]:
     async def started() -> bool:
         return server.started
 
-    await wait_for(started, what="the server to listen", timeout=10, clock=SystemClock(), interval=0.02)
+    await wait_for(started, what="the server to listen", timeout=60, clock=SystemClock(), interval=0.02)
     try:
         yield listener.getsockname()[1]
     finally:
@@ -126,7 +126,7 @@ async def test_renewed_certificate_is_presented_while_a_connection_stays_open(tm
                 assert await new.ask() == b"HTTP/1.1 200 OK"
                 return new.presented == fingerprint(second)
 
-        await wait_for(renewed, what="the second certificate", timeout=10, clock=SystemClock(), interval=0.02)
+        await wait_for(renewed, what="the second certificate", timeout=60, clock=SystemClock(), interval=0.02)
         assert await old.ask() == b"HTTP/1.1 200 OK"
 
 

@@ -124,7 +124,7 @@ async def test_a_request_that_another_one_displaced_is_made_again(
 
     def displaced() -> dict[str, Any]:
         with client.client() as api:
-            return check.wait_for_report(api, "/projects/shop/clusters/web/benchmark", "web", timeout=20)
+            return check.wait_for_report(api, "/projects/shop/clusters/web/benchmark", "web", timeout=60)
 
     waiting = asyncio.create_task(asyncio.to_thread(displaced))
     while len(asked) < 2 and not waiting.done():

@@ -112,7 +112,7 @@ async def test_watching_shows_what_is_new_and_ends_with_the_cluster(
         async def enough() -> bool:
             return looks >= wanted
 
-        await wait_for(enough, what="more looks", timeout=10, interval=0.01, clock=SystemClock())
+        await wait_for(enough, what="more looks", timeout=60, interval=0.01, clock=SystemClock())
 
     monkeypatch.setattr(MemoryEvents, "of", counted)
     await shell.happened(SILENT)

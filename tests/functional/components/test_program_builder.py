@@ -60,7 +60,7 @@ def builder(tmp_path: Path, module: Path) -> ProgramBuilder:
 
 
 async def said(program: Path) -> str:
-    return (await run([str(program)], timeout=10)).stderr.strip()
+    return (await run([str(program)], timeout=60)).stderr.strip()
 
 
 async def test_builds_once_with_tags_and_linker_flags(builder: ProgramBuilder) -> None:

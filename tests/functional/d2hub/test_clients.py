@@ -149,7 +149,7 @@ def containerd(folder: Path) -> Iterator[list[str]]:
         yield [str(ctr), "--address", str(folder / "sock")]
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(60)
 
 
 def test_containerd_pulls_and_pushes(secure: Hub, layout: Path, tmp_path: Path) -> None:

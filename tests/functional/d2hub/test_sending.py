@@ -140,7 +140,7 @@ async def test_it_writes_and_purges_by_itself_and_ends_between_writes() -> None:
     journal_ = journal(kept, clock)
     journal_.refused(Happening.PUSH, "shop/web", "v1", "", by=("bob", "192.0.2.7"), result="forbidden")
     running = asyncio.ensure_future(journal_.run())
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await kept.added.wait()
         await kept.purged.wait()
     assert [entry.result for entry in kept.entries_] == ["done", "forbidden"]

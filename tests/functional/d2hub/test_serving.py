@@ -113,7 +113,7 @@ def test_requests_under_way_are_answered_before_the_end(tmp_path: Path) -> None:
             def slowly() -> Iterator[bytes]:
                 yield data[:100_000]
                 begun.set()
-                assert go_on.wait(30)
+                assert go_on.wait(60)
                 yield data[100_000:]
 
             answers: list[httpx2.Response] = []
@@ -123,16 +123,16 @@ def test_requests_under_way_are_answered_before_the_end(tmp_path: Path) -> None:
                 )
             )
             pusher.start()
-            assert begun.wait(30)
+            assert begun.wait(60)
             assert hub.process is not None
             hub.process.terminate()
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 60
             while '"draining"' not in hub.log.read_text() and time.monotonic() < deadline:
                 time.sleep(0.02)
             assert hub.process.poll() is None
             go_on.set()
-            pusher.join(30)
-        assert hub.process.wait(30) == 0
+            pusher.join(60)
+        assert hub.process.wait(60) == 0
         assert [answer.status_code for answer in answers] == [201]
         hub.start()
         with Client(hub, "shop/web", user="owner") as client:
@@ -166,7 +166,7 @@ def test_a_body_that_ends_early_is_no_blob_and_can_go_on(hub: Hub, client: Clien
     with socket.create_connection(("127.0.0.1", hub.port)) as connection:
         head = f"PATCH {location} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {client.token}\r\n"
         connection.sendall(f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data[:200_000])
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     received = 0
     while received < 200_000 and time.monotonic() < deadline:
         said = client.http.get(location).headers["range"]

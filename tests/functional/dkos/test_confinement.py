@@ -112,7 +112,7 @@ Eventually = Callable[[Callable[[], httpx2.Response], Callable[[httpx2.Response]
 @pytest.fixture
 def eventually() -> Eventually:
     def wait(ask: Callable[[], httpx2.Response], enough: Callable[[httpx2.Response], bool]) -> httpx2.Response:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while True:
             seen = ask()
             if enough(seen) or time.monotonic() > deadline:

@@ -146,7 +146,7 @@ class Host:
         process = self.programs.pop(name).process
         if kill:
             process.kill()
-            process.wait(20)
+            process.wait(60)
         else:
             end_all(process)
 

@@ -79,7 +79,7 @@ class Ground:
             assert self.process
             if self.process.returncode is None:
                 self.process.send_signal(signal.SIGTERM)
-            assert await asyncio.wait_for(self.process.wait(), 30) == 0, (self.folder / "log").read_text()[-3000:]
+            assert await asyncio.wait_for(self.process.wait(), 60) == 0, (self.folder / "log").read_text()[-3000:]
 
     async def serve(self) -> None:
         command = [str(HANEUL), "dns", "serve", "--kubeconfig", str(self.kubeconfig), "--cluster", CLUSTER]

@@ -48,7 +48,7 @@ async def one_instance(wanted: HostService, *, other_than: int = 0) -> int:
         found = instances(wanted)
         return found[0] if len(found) == 1 and found[0] != other_than else None
 
-    return await wait_for(probe, what="exactly one instance", timeout=20, clock=SystemClock())
+    return await wait_for(probe, what="exactly one instance", timeout=60, clock=SystemClock())
 
 
 def supervisor_pid(tmp_path: Path) -> int:
@@ -61,7 +61,7 @@ async def killed(pid: int) -> None:
     async def gone() -> bool:
         return command_line(pid) == ()
 
-    await wait_for(gone, what="the killed process to be gone", timeout=10, clock=SystemClock())
+    await wait_for(gone, what="the killed process to be gone", timeout=60, clock=SystemClock())
 
 
 async def test_a_killed_service_is_started_again(manager: Supervisord, tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ async def test_a_service_that_will_not_end_is_ended_in_the_end(manager: Supervis
     async def deaf() -> bool:
         return log.exists() and "ready" in log.read_text()
 
-    await wait_for(deaf, what="the service to ignore SIGTERM", timeout=20, clock=SystemClock())
+    await wait_for(deaf, what="the service to ignore SIGTERM", timeout=60, clock=SystemClock())
     await killed(supervisor_pid(tmp_path))
     await manager.remove("patient")
     assert instances(wanted) == []
@@ -143,7 +143,7 @@ async def test_environment_and_output_are_kept(manager: Supervisord, tmp_path: P
     async def spoken() -> bool:
         return log.exists() and "hi, it's 100%" in log.read_text()
 
-    await wait_for(spoken, what="the service's output", timeout=20, clock=SystemClock())
+    await wait_for(spoken, what="the service's output", timeout=60, clock=SystemClock())
     assert (tmp_path / "state/services/speaker.conf").stat().st_mode & 0o777 == 0o600
 
 
@@ -156,11 +156,11 @@ async def test_only_root_may_talk_to_it(manager: Supervisord, tmp_path: Path) ->
 async def test_a_service_that_was_started_just_now_ends_at_once_when_asked_to(tmp_path: Path) -> None:
     """What supervisord has forked but not executed yet would swallow the signal, and be killed only much later."""
     manager = Supervisord(
-        state=tmp_path / "state", runtime=tmp_path / "run", logs=tmp_path / "logs", clock=SystemClock(), patience=30
+        state=tmp_path / "state", runtime=tmp_path / "run", logs=tmp_path / "logs", clock=SystemClock(), patience=120
     )
     wanted = service(tmp_path)
     try:
-        async with asyncio.timeout(25):
+        async with asyncio.timeout(100):
             for _ in range(8):
                 await manager.ensure(wanted)
                 await manager.stop("patient")

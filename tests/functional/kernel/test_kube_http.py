@@ -110,7 +110,7 @@ def pods(version: str, *items: Manifest) -> Manifest:
 async def events(client: HttpKubeClient, count: int) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     stream: AsyncIterator[WatchEvent] = client.watch(PODS, "one", labels="a=b")
-    async with asyncio.timeout(10), contextlib.aclosing(stream):  # type: ignore[type-var] # an async generator
+    async with asyncio.timeout(60), contextlib.aclosing(stream):  # type: ignore[type-var] # an async generator
         async for event in stream:
             found.append((event.type, event.object["metadata"]["name"]))
             if len(found) == count:

@@ -160,7 +160,7 @@ async def test_a_secret_that_is_taken_away_while_another_is_chosen_stays_away(
     def meanwhile(hasher: SecretHasher, secret: str) -> str:
         if secret == OWN_SECRET:
             taken = api.call("admin", "DELETE", "/people/bob/sign-on-secret", status=204)
-            asyncio.run_coroutine_threadsafe(taken, loop).result(timeout=10)
+            asyncio.run_coroutine_threadsafe(taken, loop).result(timeout=60)
         return hash_secret(hasher, secret)
 
     monkeypatch.setattr(SecretHasher, "hash", meanwhile)

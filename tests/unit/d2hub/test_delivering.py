@@ -84,7 +84,7 @@ async def test_a_refused_delivery_is_logged_and_the_next_of_the_same_look_is_tri
     deliverer = Deliverer(outbox, Refusing(), Told(secret), settings, clock=VirtualClock(NOW), chance=chance)
     with capture_logs() as logs:
         running = asyncio.ensure_future(deliverer.run())
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await outbox.done.wait()
         running.cancel()
         with contextlib.suppress(asyncio.CancelledError):

@@ -136,7 +136,7 @@ async def test_the_first_drill_waits_until_a_new_cluster_has_rested(tmp_path: Pa
     async def proven() -> bool:
         return bool((await desk.objects.contents()).proofs)
 
-    await wait_for(proven, what="the first proof", timeout=10, clock=SystemClock())
+    await wait_for(proven, what="the first proof", timeout=60, clock=SystemClock())
     following.cancel()
     await asyncio.gather(following, return_exceptions=True)
     # On a slow machine the clock, which nothing holds, has come to the next ones by now.
@@ -213,8 +213,8 @@ async def test_what_was_received_is_kept_when_etcd_stops_answering(tmp_path: Pat
     async def proven() -> bool:
         return bool((await desk.objects.contents()).proofs)
 
-    await wait_for(proven, what="the first proof", timeout=10, clock=SystemClock())
-    async with asyncio.timeout(10):
+    await wait_for(proven, what="the first proof", timeout=60, clock=SystemClock())
+    async with asyncio.timeout(60):
         # It tells of two revisions, and is gone when somebody asks where it is.
         desk.etcd.answers = False
         for number in (2, 3):

@@ -106,7 +106,7 @@ async def test_a_project_that_is_deleted_while_its_cluster_s_end_is_written_down
 
     watching = asyncio.create_task(watch())
     try:
-        await wait_for(gone, what="the record to end", timeout=10, clock=SystemClock())
+        await wait_for(gone, what="the record to end", timeout=60, clock=SystemClock())
     finally:
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)

@@ -45,7 +45,7 @@ async def resumed(desk: Desk, clock: VirtualClock, *, away: timedelta, changes: 
         return another._complete_until is not None and another.stored == desk.etcd.revision
 
     try:
-        await wait_for(complete, what="all that was missed", timeout=10, clock=SystemClock())
+        await wait_for(complete, what="all that was missed", timeout=60, clock=SystemClock())
     finally:
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)

@@ -111,7 +111,7 @@ async def until(probe: Callable[[], Any], what: str) -> None:
     async def seen() -> bool:
         return bool(await probe())
 
-    await wait_for(seen, what=what, timeout=20, clock=SystemClock(), interval=0.005, max_interval=0.02)
+    await wait_for(seen, what=what, timeout=60, clock=SystemClock(), interval=0.005, max_interval=0.02)
 
 
 async def published(server: Server, key: Key, *values: str) -> None:
