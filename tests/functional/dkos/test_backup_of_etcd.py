@@ -218,7 +218,7 @@ facts = {"uid": "uid", "project": "shop", "name": "web", "spec": {}, "keys": {}}
 asyncio.run(Archiver(
     EtcdGateway([url]), SealedObjects(FileBackups(Path(backups)), "uid", bytes(range(32))), facts=facts,
     replayer=Replayer(Path(replay), Path(scratch)),
-    schedule=Schedule(flush_seconds=0.05, snapshot_every=timedelta(seconds=2)),
+    schedule=Schedule(flush_seconds=0.05, snapshot_every=timedelta(seconds=1)),
     clock=SystemClock(), publish=lambda catalogue: None,
 ).run())
 """
@@ -258,7 +258,7 @@ async def test_a_worker_that_is_killed_again_and_again_leaves_no_gap(lab: Lab, t
 
         await wait_for(at_work, what="the worker to write", timeout=60, clock=CLOCK, interval=0.02)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(worker.wait(), chance.uniform(0, 2.5))
+            await asyncio.wait_for(worker.wait(), chance.uniform(0, 1.25))
         assert worker.returncode is None, "the worker ended by itself"
         os.killpg(worker.pid, signal.SIGKILL)
         await worker.wait()

@@ -139,6 +139,9 @@ class Masters:
                 file.write_text(content.replace("/etc/haneul/pki", f"{place}/pki"))
         elif component == "kube-apiserver":
             result.append("--bind-address=127.0.0.1")
+        else:
+            # What was written survives the end of the process, which is all that happens to it here.
+            result.append("--unsafe-no-fsync")
         return result
 
     #: The version of the API server that controllers speak to.
