@@ -199,16 +199,17 @@ def create_api(
     heartbeat_seconds: float = 15.0,
     sign_on: IssuerSettings | None = None,
     clusters_trust_issuer: bool = False,
+    hasher: SecretHasher | None = None,
 ) -> FastAPI:
     """Return the application. The database's schema is brought up to date when it starts.
 
     With ``sign_on`` the platform signs people on in browsers; without, tokens are the only way in. Only where tenants'
-    API servers were told to trust its issuer, ``clusters_trust_issuer`` may be set.
+    API servers were told to trust its issuer, ``clusters_trust_issuer`` may be set. ``hasher`` is one of another work.
 
     ``app.state.drain`` ends the streams, which would otherwise last as long as their clients; whoever serves the
     application calls it before it waits for open requests.
     """
-    hasher, audit = SecretHasher(clock), AuditLog(engine, clock=clock)
+    hasher, audit = hasher or SecretHasher(clock), AuditLog(engine, clock=clock)
     identity = Identity(engine, audit=audit, hasher=hasher, clock=clock)
     groups = Groups(engine, audit=audit, clock=clock)
     robots = Robots(engine, audit=audit, hasher=hasher, clock=clock)

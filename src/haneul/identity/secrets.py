@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections import OrderedDict
+from dataclasses import dataclass
 from typing import Final
 
 from argon2 import PasswordHasher
@@ -38,12 +39,24 @@ def split_token(text: str) -> tuple[str, str]:
     return identity, secret
 
 
+@dataclass(frozen=True)
+class Work:
+    """What a hash costs: passes over memory, and KiB of it."""
+
+    passes: int
+    memory_kib: int
+
+
+#: Enough for secrets that somebody may have chosen (OWASP, "Password Storage Cheat Sheet").
+WORK: Final = Work(passes=2, memory_kib=19 * 1024)
+
+
 class SecretHasher:
     """Hashes secrets, and checks them against their hashes."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, work: Work = WORK) -> None:
         self._clock = clock
-        self._hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
+        self._hasher = PasswordHasher(time_cost=work.passes, memory_cost=work.memory_kib, parallelism=1)
         self._checked: OrderedDict[tuple[str, str], float] = OrderedDict()
         # Of no token: what is checked when there is none, so that the answer takes as long.
         self._decoy = self._hasher.hash(secrets.token_urlsafe(32))

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -27,7 +30,7 @@ from haneul.dkos.service import ClientAuthority
 from haneul.firewall.adapters.memory import MemoryApprovals
 from haneul.identity.audit import AuditLog
 from haneul.identity.issuer.assembly import IssuerSettings
-from haneul.identity.secrets import SecretHasher
+from haneul.identity.secrets import SecretHasher, Work
 from haneul.identity.service import Identity
 from haneul.kernel.clock import VirtualClock
 from haneul.kernel.database import open_database
@@ -44,6 +47,8 @@ START = datetime(2026, 11, 24, 9, 0, tzinfo=UTC)
 ORIGIN = "https://cloud.test:7443"
 #: Seconds of silence after which streams show that they live; short, so that tests need not wait.
 HEARTBEAT = 0.05
+#: What a hash costs here, where no secret is one.
+LIGHT = Work(passes=1, memory_kib=8)
 
 
 class Authorities:
@@ -70,7 +75,7 @@ class Api:
         machines: MemoryMachines,
         events: MemoryEvents,
         clock: VirtualClock,
-        admin: str,
+        tokens: dict[str, str],
         database: str,
         board: MemoryApprovals,
         looks: MemoryLooks,
@@ -86,7 +91,7 @@ class Api:
         self.looks = looks
         self.backups = backups
         self._transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
-        self.tokens = {"admin": admin}
+        self.tokens = tokens
 
     def client(self, token: str = "") -> httpx2.AsyncClient:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
@@ -111,13 +116,40 @@ class Api:
         self.tokens[person] = made["secret"]
 
 
+@dataclass(frozen=True)
+class Beginning:
+    """What every application here begins with, which is made once: a database, people's tokens, and the time then."""
+
+    database: bytes
+    tokens: dict[str, str]
+    seconds: float
+
+
+_beginnings: list[Beginning] = []
+
+
+async def _begin(api: Api, file: Path, identity: Identity) -> None:
+    """Make the people admin, alice and bob, and alice's project ``shop``."""
+    api.tokens["admin"] = (await identity.bootstrap_admin(now=api.clock.now())).secret
+    await api.add("alice")
+    await api.add("bob")
+    await api.call("alice", "POST", "/projects", {"name": "shop"}, status=201)
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        _beginnings.append(Beginning(connection.serialize(), dict(api.tokens), api.clock.monotonic()))
+
+
 @asynccontextmanager
 async def running_api(folder: Path, *, clusters_trust_issuer: bool = False) -> AsyncIterator[Api]:
     """Run the application with the people admin, alice and bob, and alice's project ``shop``."""
-    clock = VirtualClock(START)
+    clock, file, begun = VirtualClock(START), folder / "haneul.db", _beginnings[:1]
+    for beginning in begun:
+        file.write_bytes(beginning.database)
+        clock.advance(beginning.seconds)
+    tokens = {name: token for beginning in begun for name, token in beginning.tokens.items()}
     store, machines, events = MemoryClusters(clock), MemoryMachines(), MemoryEvents()
     board, looks, backups = MemoryApprovals(), MemoryLooks(), MemoryCatalogues()
-    database = f"sqlite+aiosqlite:///{folder}/haneul.db"
+    database = f"sqlite+aiosqlite:///{file}"
+    hasher = SecretHasher(clock, LIGHT)
     engine = open_database(database)
     app = create_api(
         engine=engine,
@@ -136,15 +168,13 @@ async def running_api(folder: Path, *, clusters_trust_issuer: bool = False) -> A
         heartbeat_seconds=HEARTBEAT,
         sign_on=IssuerSettings(origin=ORIGIN, key_file=folder / "issuer.key"),
         clusters_trust_issuer=clusters_trust_issuer,
+        hasher=hasher,
     )
     async with app.router.lifespan_context(app):
-        admin = await Identity(
-            engine, audit=AuditLog(engine, clock=clock), hasher=SecretHasher(clock), clock=clock
-        ).bootstrap_admin(now=clock.now())
-        api = Api(app, store, machines, events, clock, admin.secret, database, board, looks, backups)
-        await api.add("alice")
-        await api.add("bob")
-        await api.call("alice", "POST", "/projects", {"name": "shop"}, status=201)
+        api = Api(app, store, machines, events, clock, tokens, database, board, looks, backups)
+        if not begun:
+            identity = Identity(engine, audit=AuditLog(engine, clock=clock), hasher=hasher, clock=clock)
+            await _begin(api, file, identity)
         yield api
 
 

@@ -30,7 +30,7 @@ from haneul.identity.service import Identity
 from haneul.kernel.clock import SystemClock
 from haneul.kernel.database import migrate, open_database
 from haneul.kernel.pki import LeafProfile, issue_authority, issue_leaf
-from tests.functional.api.application import Authorities
+from tests.functional.api.application import LIGHT, Authorities
 
 
 async def main(folder: Path, provider: Path | None) -> None:
@@ -44,7 +44,8 @@ async def main(folder: Path, provider: Path | None) -> None:
     (folder / "tls.key").write_bytes(leaf.key)
     clock, engine = SystemClock(), open_database(f"sqlite+aiosqlite:///{folder}/haneul.db")
     await migrate(engine, MIGRATIONS)
-    identity = Identity(engine, audit=AuditLog(engine, clock=clock), hasher=SecretHasher(clock), clock=clock)
+    hasher = SecretHasher(clock, LIGHT)
+    identity = Identity(engine, audit=AuditLog(engine, clock=clock), hasher=hasher, clock=clock)
     (folder / "token").write_text((await identity.bootstrap_admin(now=now)).secret)
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as listening:
         origin = f"https://127.0.0.1:{listening.getsockname()[1]}"
@@ -65,6 +66,7 @@ async def main(folder: Path, provider: Path | None) -> None:
             clock=clock,
             version="test",
             clusters_trust_issuer=True,
+            hasher=hasher,
             sign_on=IssuerSettings(origin=origin, key_file=folder / "issuer.key", provider=settings),
         )
         config = uvicorn.Config(
