@@ -1,4 +1,4 @@
-"""How quick tests share the processors of a machine: several processes of pytest-xdist, each with whole files.
+"""How quick tests use the processors of a machine: several processes of pytest-xdist, each with whole files.
 
 Who takes long begins first, so that no process is left alone with it in the end. There are three processes for two
 processors, as such files wait for other programs much of their time.
@@ -6,10 +6,12 @@ processors, as such files wait for other programs much of their time.
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
 import pytest
+import structlog
 
 TESTS = Path(__file__).parents[1]
 #: The files that take longest, in that order.
@@ -56,3 +58,15 @@ def pytest_xdist_auto_num_workers() -> int:
     """Return what ``-n auto`` means."""
     processors = len(os.sched_getaffinity(0))
     return processors + processors // 2
+
+
+def pytest_configure() -> None:
+    """Tell exceptions in the log without all that their frames knew, which would take seconds each."""
+    renderer = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[*structlog.get_config()["processors"][:-1], renderer])
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported for all tests out of every later search for garbage."""
+    gc.collect()
+    gc.freeze()

@@ -314,17 +314,21 @@ class Lab:
 
     @contextlib.asynccontextmanager
     async def writer(self) -> AsyncIterator[None]:
-        """Write without pause; what is acknowledged is kept in mind."""
+        """Write one after the other, to the members that are known by then; what is acknowledged is kept in mind."""
         done = asyncio.Event()
 
         async def write() -> None:
             number = len(self.acknowledged)
             while not done.is_set():
+                made = self.made
                 async with Client(self.access()) as client:
-                    with contextlib.suppress(HaneulError):
-                        await client.put(f"/{number:06d}", str(number))
-                        self.acknowledged[f"/{number:06d}"] = str(number)
-                        number += 1
+                    while self.made is made and not done.is_set():
+                        with contextlib.suppress(HaneulError):
+                            await client.put(f"/{number:06d}", str(number))
+                            self.acknowledged[f"/{number:06d}"] = str(number)
+                            number += 1
+                        # Others want the processor too.
+                        await asyncio.sleep(0.005)
 
         task = asyncio.create_task(write())
         try:
