@@ -136,7 +136,8 @@ async def test_the_first_drill_waits_until_a_new_cluster_has_rested(tmp_path: Pa
     async def proven() -> bool:
         return bool((await desk.objects.contents()).proofs)
 
-    await wait_for(proven, what="the first proof", timeout=60, clock=SystemClock())
+    # Looked for at each turn, for nothing holds the other clock meanwhile.
+    await wait_for(proven, what="the first proof", timeout=60, clock=SystemClock(), interval=0)
     following.cancel()
     await asyncio.gather(following, return_exceptions=True)
     # On a slow machine the clock, which nothing holds, has come to the next ones by now.
