@@ -133,7 +133,8 @@ class _Process:
     def __init__(self, name: str, folder: Path, clock: Clock) -> None:
         folder.mkdir(parents=True)
         self.name, self.folder, self.clock = name, folder, clock
-        self.address, self.port = _ADDRESS, _free_port()
+        self._held = _held_port()
+        self.address, self.port = _ADDRESS, int(self._held.getsockname()[1])
         self.authority: Path | None = None
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -183,6 +184,7 @@ class _Process:
 
     async def stop(self) -> None:
         """End the process."""
+        self._held.close()
         if self.process is None or self.process.poll() is not None:
             return
         self.process.terminate()
@@ -295,8 +297,9 @@ def _trusting(authority: Path) -> Any:
     return ssl.create_default_context(cafile=str(authority))
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((_ADDRESS, 0))
-        port: int = probe.getsockname()[1]
-        return port
+def _held_port() -> socket.socket:
+    """Return a socket that keeps a port from being given to others; who names it may listen there all the same."""
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind((_ADDRESS, 0))
+    return held
