@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -30,6 +32,15 @@ def migrated_postgres(postgres: Postgres) -> str:
     return name
 
 
+@pytest.fixture(scope="session")
+def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """Return the file of a database with all tables."""
+    file = tmp_path_factory.mktemp("migrated") / "hub.db"
+    asyncio.run(migrated(f"sqlite+aiosqlite:///{file}"))
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        return connection.serialize()
+
+
 @pytest.fixture
 def shared(postgres: Postgres, migrated_postgres: str) -> URL:
     """Return the address of a database that several processes may share, with all tables."""
@@ -46,9 +57,9 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Path | URL:
 
 
 @pytest.fixture
-async def database(place: Path | URL) -> AsyncIterator[SqlDatabase]:
+async def database(place: Path | URL, migrated_sqlite: bytes) -> AsyncIterator[SqlDatabase]:
     if isinstance(place, Path):
-        await migrated(f"sqlite+aiosqlite:///{place}")
+        place.write_bytes(migrated_sqlite)
         database = SqlDatabase(open_blocking_database(f"sqlite:///{place}"))
     else:
         database = SqlDatabase(open_blocking_database(place, connections=CONNECTIONS))
