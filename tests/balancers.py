@@ -23,10 +23,14 @@ CHECK = HealthCheck(interval=200, timeout=2000, rise=1, fall=2)
 _NUMBERS = itertools.count(1)
 
 
+def network() -> str:
+    """Return the first three parts of loopback addresses that no other test process has."""
+    return f"127.{100 + os.getpid() % 100}.{os.getpid() // 100 % 250 + 1}"
+
+
 def address() -> str:
-    """Return a loopback address that no other test has: processes differ in its second part."""
-    number = next(_NUMBERS)
-    return f"127.{100 + os.getpid() % 100}.{os.getpid() // 100 % 250 + 1}.{number}"
+    """Return a loopback address that no other test has."""
+    return f"{network()}.{next(_NUMBERS)}"
 
 
 @contextlib.contextmanager
