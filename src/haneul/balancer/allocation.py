@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import NamedTuple
 
-from haneul.balancer.model import Pool, Protocol
+from haneul.balancer.model import Pool
 
 
 class Slot(NamedTuple):
-    """What two Services at one address cannot both have."""
+    """What two Services at one address cannot both have; the protocol as the Service has it."""
 
-    protocol: Protocol
+    protocol: str
     port: int
 
 

@@ -151,7 +151,7 @@ def decide(view: View, present: Frontends, owner: str, site: Site) -> Decision:
             slot: behind(candidate.manifest, port, pieces, view.nodes, site.ground) for slot, port in candidate.ports
         }
         for slot, one in found.items():
-            listener = Listener(address, slot.protocol, slot.port)
+            listener = Listener(address, Protocol(slot.protocol), slot.port)
             frontends[listener] = Frontend(listener, str(candidate.place), candidate.asked.options, one.members)
         verdicts[candidate.place] = _with_address(candidate, address, found, site)
     return Decision(frontends, verdicts)

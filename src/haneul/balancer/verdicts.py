@@ -29,15 +29,12 @@ def status_of(verdict: Verdict, service: Manifest, now: datetime) -> Manifest | 
     standing = service.get("status") or {}
     conditions = standing.get("conditions") or []
     before = _ours(conditions)
-    condition = _condition(verdict, before, now)
-    status = {
-        "loadBalancer": {"ingress": _ingress(verdict)},
-        "conditions": [*(entry for entry in conditions if entry["type"] != CONDITION), condition],
-    }
+    condition, ingress = _condition(verdict, before, now), _ingress(verdict)
     said = (standing.get("loadBalancer") or {}).get("ingress") or []
-    if condition == before and _essence(said) == _essence(status["loadBalancer"]["ingress"]):
+    if condition == before and _essence(said) == _essence(ingress):
         return None
-    return status
+    others = [entry for entry in conditions if entry["type"] != CONDITION]
+    return {"loadBalancer": {"ingress": ingress}, "conditions": [*others, condition]}
 
 
 def nothing_served(service: Manifest) -> Manifest | None:

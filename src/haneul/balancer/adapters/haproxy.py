@@ -18,8 +18,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import os
+import signal
 import socket
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 from filelock import AsyncFileLock, Timeout
@@ -145,23 +148,15 @@ class HaproxyBalancer:
         """Nothing is open; HAProxy goes on."""
 
     async def end(self) -> None:
-        """Let HAProxy itself end at once, with all its connections; for tests and measurements."""
-        try:
-            said = await ask(self._process.master, "show proc")
-        except UnavailableError:
+        """Let the HAProxy that was started here end at once, with all its connections; for tests and measurements."""
+        if not self._lives():
             return
-        for line in said.splitlines():
-            number, *rest = line.split() or [""]
-            if rest and rest[0] == "master":
-                await run(["kill", "-TERM", number], timeout=_CHECK_SECONDS)
-        await wait_for(self._is_gone, what="HAProxy to end", timeout=_START_SECONDS, clock=self._clock)
+        os.kill(int((self._process.folder / "haproxy.pid").read_text()), signal.SIGTERM)
 
-    async def _is_gone(self) -> bool:
-        try:
-            await ask(self._process.master, "show proc")
-        except UnavailableError:
-            return True
-        return False
+        async def is_gone() -> bool:
+            return not self._lives()
+
+        await wait_for(is_gone, what="HAProxy to end", timeout=_START_SECONDS, clock=self._clock)
 
     @contextlib.asynccontextmanager
     async def _locked(self) -> AsyncIterator[None]:
@@ -238,6 +233,9 @@ class HaproxyBalancer:
         wanted = digest(_frontends(present), self._process)
         described = await self._description()
         if described is None:
+            # The master answers nobody for a moment while it begins anew; a second one beside it would never be found.
+            if self._lives():
+                raise UnavailableError(f"{self.name} runs and does not answer", hint=_LOOK)
             await self._start()
         elif described != wanted:
             await self._reload()
@@ -246,13 +244,33 @@ class HaproxyBalancer:
         await self._align(present)
 
     async def _description(self) -> str | None:
-        """Return the digest of what HAProxy runs with; None if it does not run, nothing if only its master does."""
+        """Return the digest of what HAProxy runs with; None if it does not answer, nothing if only its master does."""
         with contextlib.suppress(UnavailableError):
             return field(await ask(self._process.worker, "show info"), "description")
         with contextlib.suppress(UnavailableError):
-            await ask(self._process.master, "show proc")
+            await self._ask_master("show proc")
             return ""
         return None
+
+    async def _ask_master(self, command: str) -> str:
+        """Ask the process that outlives reloads; as long as it lives, again while it begins anew."""
+        deadline = self._clock.monotonic() + _START_SECONDS
+        while True:
+            try:
+                return await ask(self._process.master, command)
+            except UnavailableError:
+                if not self._lives() or self._clock.monotonic() > deadline:
+                    raise
+            await self._clock.sleep(_PAUSE)
+
+    def _lives(self) -> bool:
+        """Say whether the process that was started here is there still, and not another one that has its number."""
+        try:
+            number = int((self._process.folder / "haproxy.pid").read_text())
+            command = Path(f"/proc/{number}/cmdline").read_bytes()
+        except (OSError, ValueError):
+            return False
+        return str(self._process.configuration).encode() in command.split(b"\0")
 
     async def _until_described(self, wanted: str) -> None:
         async def is_so() -> bool:
@@ -289,7 +307,7 @@ class HaproxyBalancer:
     async def _reload(self) -> None:
         with contextlib.suppress(UnavailableError):
             write_atomically(self._process.state, await ask(self._process.worker, "show servers state"), mode=0o600)
-        await ask(self._process.master, "reload")
+        await self._ask_master("reload")
 
     async def _align(self, present: Frontends) -> None:
         """Bring members to what is written down, by orders; look again until nothing differs."""
