@@ -62,6 +62,8 @@ class Echo:
         self.heads: list[bytes] = []
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
+        self._none_left = asyncio.Event()
+        self._none_left.set()
 
     async def start(self, port: int = 0) -> Member:
         self._server = await asyncio.start_server(self._serve, self.host, port)
@@ -78,9 +80,17 @@ class Echo:
             self._server.close()
             for writer in list(self._writers):
                 writer.transport.abort()
+            async with asyncio.timeout(20):
+                await self._none_left.wait()
+
+    async def stop_listening(self) -> None:
+        """Take no new connections, and go on with those that there are, as a process does that was told to end."""
+        if self._server:
+            self._server.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
+        self._none_left.clear()
         try:
             writer.write(f"{self.name}\n".encode())
             while line := await reader.readline():
@@ -90,8 +100,10 @@ class Echo:
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
         finally:
-            self._writers.discard(writer)
             writer.close()
+            self._writers.discard(writer)
+            if not self._writers:
+                self._none_left.set()
 
 
 class Client:
@@ -115,16 +127,17 @@ class Client:
 
 async def connected(host: str, port: int, *, source: str = "") -> Client | None:
     """Connect, and wait until a member says its name; None if none does."""
-    try:
+    writer = None
+    name = ""
+    with contextlib.suppress(ConnectionError):
         async with asyncio.timeout(20):
             reader, writer = await asyncio.open_connection(host, port, local_addr=(source, 0) if source else None)
             name = (await reader.readline()).decode().strip()
-    except ConnectionError:
-        return None
-    if not name:
+    if writer is not None and name:
+        return Client(reader, writer, name)
+    if writer is not None:
         writer.transport.abort()
-        return None
-    return Client(reader, writer, name)
+    return None
 
 
 async def answered(host: str, port: int, *, source: str = "") -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_network
 from typing import Any, Final, TypeVar
 
-from haneul.balancer.model import Algorithm, HealthCheck, Options, ProxyProtocol, canonical
+from haneul.balancer.model import Algorithm, HealthCheck, Options, ProxyProtocol, canonical, is_port
 from haneul.kernel.kube import Manifest
 
 PREFIX: Final = "balancer.haneul.dev/"
@@ -115,9 +115,9 @@ def _check(reader: _Reader, spec: Mapping[str, Any], defaults: HealthCheck) -> H
         rise=reader.take(CHECK_RISE, defaults.rise, _count, "a number from 1 to 100"),
         fall=reader.take(CHECK_FALL, defaults.fall, _count, "a number from 1 to 100"),
     )
-    port = spec.get("healthCheckNodePort") or 0
-    if spec.get("externalTrafficPolicy") == "Local" and port:
-        return replace(check, path=_HEALTH_PATH, port=int(port))
+    port = spec.get("healthCheckNodePort")
+    if spec.get("externalTrafficPolicy") == "Local" and is_port(port):
+        return replace(check, path=_HEALTH_PATH, port=port)
     return check
 
 

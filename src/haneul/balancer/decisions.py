@@ -23,6 +23,7 @@ from haneul.balancer.model import (
     Pool,
     Protocol,
     ProxyProtocol,
+    is_port,
 )
 from haneul.kernel.kube import Manifest
 
@@ -197,6 +198,8 @@ def _candidate(service: Manifest, served: Iterable[Frontend], site: Site) -> _Ca
     unable: list[tuple[Slot, str]] = []
     for port in service["spec"].get("ports") or []:
         name = port.get("protocol") or "TCP"
+        if not is_port(port.get("port")):
+            continue
         if name not in set(Protocol) or Protocol(name) not in site.abilities.protocols:
             unable.append((Slot(name, port["port"]), NOT_SUPPORTED))
         else:

@@ -17,7 +17,7 @@ from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Any, Final
 
-from haneul.balancer.model import Member, canonical
+from haneul.balancer.model import Member, canonical, is_port
 from haneul.kernel.kube import Manifest
 
 _EXCLUDED: Final = "node.kubernetes.io/exclude-from-external-load-balancers"
@@ -60,7 +60,9 @@ class _Found:
     members: set[Member] = field(default_factory=set)
     strangers: set[str] = field(default_factory=set)
 
-    def add(self, address: object, port: int) -> None:
+    def add(self, address: object, port: object) -> None:
+        if not is_port(port):
+            return
         try:
             text = canonical(str(address))
         except ValueError:

@@ -10,6 +10,7 @@ import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TypeGuard
 
 from haneul.kernel.errors import ConflictError, InvalidInputError
 
@@ -200,6 +201,11 @@ def canonical(address: str) -> str:
     if isinstance(found, ipaddress.IPv6Address) and found.scope_id:
         raise ValueError(f"{address!r} has a zone")
     return str(found)
+
+
+def is_port(number: object) -> TypeGuard[int]:
+    """Say whether something is a port; what an API that is not Kubernetes' own says may be anything."""
+    return isinstance(number, int) and 0 < number < 65536
 
 
 def parse_range(text: str) -> tuple[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,7 +30,7 @@ from haneul.balancer.model import (
 from haneul.kernel.clock import SystemClock
 from haneul.kernel.errors import InvalidInputError, UnavailableError
 from haneul.kernel.waiting import wait_for
-from tests.balancers import CHECK, Echo, address, answered, haproxy, short_folder
+from tests.balancers import CHECK, Echo, address, answered, connected, haproxy, short_folder
 
 OWNER = "first/0c5e7a0e"
 OPTIONS = Options(check=CHECK)
@@ -89,6 +89,13 @@ class KilledBeforeConfiguring(HaproxyBalancer):
 
     def _write_configuration(self, present: Frontends) -> None:
         raise Killed
+
+
+class Careless(HaproxyBalancer):
+    """It does not look whether the machine has an address."""
+
+    async def _check_listeners(self, listeners: Iterable[Listener]) -> None:
+        pass
 
 
 @pytest.fixture
@@ -199,6 +206,38 @@ async def test_health_is_asked_for_by_http_at_another_port(ground: Ground) -> No
         well = False
         await wait_for(lambda: state(MemberState.DOWN), what="it to be down", timeout=20, clock=SystemClock())
     assert asked[0].startswith(b"GET /healthz ")
+
+
+async def test_a_member_that_leaves_may_stop_to_listen_and_finish_what_it_has(ground: Ground) -> None:
+    stays = Echo("two")
+    other = await stays.start()
+    before = ground.frontend(ground.echo.member)
+    await ground.balancer.apply(OWNER, [Change(None, before)])
+    client = await connected(ground.listener.address, ground.listener.port)
+    assert client
+    await ground.balancer.apply(OWNER, [Change(before, ground.frontend(other))])
+    await ground.echo.stop_listening()
+    await stays.stop_listening()
+
+    async def is_down() -> bool:
+        # By the time that this one has failed its checks, the other one would have too.
+        await ground.balancer.tend()
+        return (await ground.balancer.health())[ground.listener][other].state is MemberState.DOWN
+
+    await wait_for(is_down, what="the other member to be down", timeout=20, clock=SystemClock())
+    assert await client.says("still here")
+    client.close()
+    await stays.end()
+
+
+async def test_an_address_that_the_machine_has_lost_keeps_nobody_else_from_starting(ground: Ground) -> None:
+    lost = Frontend(Listener("192.0.2.77", Protocol.TCP, 8080), "shop/lost")
+    served = ground.frontend(ground.echo.member)
+    await ground.again(Careless).apply(OWNER, [Change(None, lost), Change(None, served)])
+    assert await ground.served()
+    await ground.balancer.end()
+    await ground.balancer.tend()
+    assert await ground.served()
 
 
 async def test_udp_is_not_haproxys(ground: Ground) -> None:

@@ -189,3 +189,9 @@ def test_a_listener_that_cannot_be_takes_neither_its_neighbours_nor_others_along
     second = refused(first, replace(HTTP, port=81), "nor this one")
     assert (told(second).address, len(told(second).errors)) == ("", 2)
     assert told(second, "other") == told(decision, "other")
+
+
+@pytest.mark.parametrize("number", [0, 65536, "80", None])
+def test_a_service_whose_port_is_none(number: object) -> None:
+    decision = decided(service(ports=[{**port(), "port": number}]))
+    assert (decision.frontends, told(decision).reason) == ({}, NOT_SUPPORTED)

@@ -99,3 +99,12 @@ def test_nodes_that_do_not_take_part(leaving: Manifest) -> None:
 
 def test_without_a_node_port_there_is_nothing() -> None:
     assert behind(service(), port(), [], NODE_LIST, NODES) == Behind()
+
+
+@pytest.mark.parametrize("number", [0, -1, 65536, "80", None])
+def test_what_is_no_port_is_nobodys(number: object) -> None:
+    strange = slice_of("web", endpoint("10.1.0.1"))
+    strange["ports"][0]["port"] = number
+    assert pods(strange) == Behind()
+    found = behind(service(), {**port(), "nodePort": number}, [], NODE_LIST, NODES)
+    assert found == Behind()

@@ -368,7 +368,8 @@ def _orders(present: Frontends, servers: Sequence[Mapping[str, str]]) -> list[st
             orders.append(f"enable health {server}")
     for server, row in there.items():
         if server not in wanted and not int(row["srv_admin_state"]) & (_MAINTENANCE | _DRAINED):
-            orders.append(f"set server {server} state drain")
+            # One that ends takes no connections soon, not the check's either: that is no reason to cut those it has.
+            orders += [f"disable health {server}", f"set server {server} state drain"]
     return orders
 
 

@@ -145,7 +145,8 @@ def _frontend(frontend: Frontend) -> list[str]:
     sources = [f"    acl allowed src {ip_network(source)}" for source in frontend.options.sources]
     return [
         f"frontend {name}",
-        f"    bind {_place(frontend.listener.address, frontend.listener.port)}",
+        # An address that the machine has lost, or does not have yet, is no reason not to start for all others.
+        f"    bind {_place(frontend.listener.address, frontend.listener.port)} transparent",
         *sources,
         *(["    tcp-request connection reject if !allowed"] if sources else []),
         f"    default_backend {name}",
