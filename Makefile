@@ -102,18 +102,26 @@ format: setup ## bring the code into the project's style
 demo: setup ## from a fresh machine to two running clusters with workloads
 	haneul demo
 
+# What failed beside other tests is asked once more, alone, and both answers are shown (decision 34). Only exit code 1
+# says that all tests ran and some failed: a run that broke off is not asked again.
+define tests
+$(PYTEST) --cache-clear $(1) $(2) || { [ $$? -eq 1 ] \
+    && printf '\n==> once more, alone: what failed the first time\n' \
+    && $(PYTEST) --last-failed --last-failed-no-failures none --maxfail 1 --verbose $(2); }
+endef
+
 test-fast: setup ## tests that need no running platform
 	$(say) 'unit, conformance and functional tests'
-	$(PYTEST) -n auto --dist loadfile $(QUICK_TESTS) -m 'not e2e'
+	$(call tests,-n auto --dist loadfile,$(QUICK_TESTS) -m 'not e2e')
 
 # The last line is pytest's own count.
 test: lint test-fast ## everything: lint, all tests, on the platform of this machine (what CI runs)
 	$(say) 'upstream programs and images'
 	haneul components build
 	$(say) 'end-to-end tests'
-	$(PYTEST) -m 'e2e and not chaos and not long' tests
+	$(call tests,,-m 'e2e and not chaos and not long' tests)
 
-test-long: setup ## end-to-end tests that wait for minutes, which 'make test' has no time for (about 35 minutes)
+test-long: setup ## end-to-end tests that wait for minutes, which 'make test' has no time for (about 45 minutes)
 	$(say) 'long end-to-end tests'
 	$(PYTEST) -m long tests/e2e
 

@@ -52,6 +52,16 @@ async def complete_after(name: str, moment: datetime) -> dict[str, Any]:
     return await wait_for(seen, what=f"the backup of {name}", timeout=120, clock=CLOCK)
 
 
+async def moment_after_all(name: str) -> tuple[datetime, dict[str, Any]]:
+    """Return a moment that comes after everything so far, and the backup once that moment can be restored.
+
+    A change's moment is the one at which the backup received it, a little after whoever made it was told.
+    """
+    await complete_after(name, datetime.now(UTC))
+    moment = datetime.now(UTC)
+    return moment, await complete_after(name, moment)
+
+
 async def words(name: str) -> dict[str, str]:
     """Return the notes that a test made in a cluster."""
     async with tenant(name) as kube:
@@ -78,13 +88,11 @@ async def test_destroyed_data_comes_back_in_place_and_a_moment_as_a_new_cluster(
     async with tenant(shop) as kube:
         await kube.apply(CONFIG_MAPS, note("first", "before"))
         await kube.apply(SECRETS, secret("sealed", "opened again"))
-    between = datetime.now(UTC)
-    await complete_after(shop, between)
+    between, _ = await moment_after_all(shop)
     async with tenant(shop) as kube:
         await kube.apply(CONFIG_MAPS, note("first", "after"))
         await kube.apply(CONFIG_MAPS, note("second", "after"))
-    late = datetime.now(UTC)
-    found = await complete_after(shop, late)
+    late, found = await moment_after_all(shop)
     assert found["state"] == "Current"
     assert found["lagSeconds"] < 5
     assert found["snapshots"][0]["proof"]["seconds"] > 0
@@ -144,6 +152,7 @@ async def test_destroyed_data_comes_back_in_place_and_a_moment_as_a_new_cluster(
         await asyncio.to_thread(haneul, "cluster", "delete", name, "-p", project, "--yes", check=False)
 
 
+@pytest.mark.long
 async def test_deletion_is_undone_and_a_sleeping_cluster_is_not_restored(project: str) -> None:
     name = "mistake"
     await asyncio.to_thread(haneul, "cluster", "create", name, "-p", project)

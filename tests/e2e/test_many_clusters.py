@@ -24,7 +24,7 @@ async def node_of(project: str, name: str) -> str:
         return str(node["metadata"]["uid"])
 
 
-@pytest.mark.parametrize("count", [5, pytest.param(10, marks=pytest.mark.long)])
+@pytest.mark.parametrize("count", [3, pytest.param(10, marks=pytest.mark.long)])
 async def test_clusters_that_are_asked_for_at_once_run_side_by_side(platform: None, count: int) -> None:
     project, path = "many", "/projects/many/clusters"
     names = [f"c{number}" for number in range(count)]

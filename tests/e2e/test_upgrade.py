@@ -77,6 +77,7 @@ REFUSED: Final = (
 )
 
 
+@pytest.mark.long
 @pytest.mark.timeout(2400)
 async def test_cluster_in_use_comes_to_the_next_minor(
     project: str, installation: Installation, record_property: Callable[[str, object], None]
