@@ -199,7 +199,7 @@ async def _laboratory(plan: BalancerPlan) -> AsyncIterator[_Laboratory]:
     with tempfile.TemporaryDirectory(prefix="haneul-bench-") as folder:
         balancer = HaproxyBalancer(Process(Path(folder) / "b", connections=2000), clock=SystemClock())
         # Loopback has room for several of these at once.
-        network = f"127.{64 + os.getpid() % 60}.{os.getpid() // 60 % 250 + 1}"
+        network = f"127.{32 + os.getpid() % 32}.{os.getpid() // 32 % 250 + 1}"
         site = Site(
             (Pool("bench", ((f"{network}.1", f"{network}.9"),)),),
             Ground(Targets.PODS, (ip_network("127.0.0.0/8"),)),

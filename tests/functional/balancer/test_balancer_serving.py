@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -12,15 +11,12 @@ from typing import Any
 
 import pytest
 import yaml
-from typer.testing import CliRunner
 
-from haneul.app.main import command_tree
 from haneul.balancer.adapters.haproxy import HaproxyBalancer
 from haneul.balancer.decisions import BALANCED, NO_MEMBERS, NOT_SUPPORTED, WRONG_SETTING
 from haneul.balancer.model import Frontend, Listener, Protocol
 from haneul.balancer.verdicts import CONDITION, FINALIZER
 from haneul.kernel.clock import SystemClock
-from haneul.kernel.errors import HaneulError
 from haneul.kernel.kube import ENDPOINT_SLICES, EVENTS, NAMESPACES, NODES, SERVICES, KubeClient, Manifest
 from haneul.kernel.kube_http import HttpKubeClient, access_from_kubeconfig
 from haneul.kernel.waiting import wait_for
@@ -124,17 +120,6 @@ class Ground:
     def log(self) -> str:
         return (self.folder / "log").read_text() if (self.folder / "log").exists() else ""
 
-    async def command(self, *arguments: str, code: str = "") -> Any:
-        """Run a command of ours, in a thread as it has an event loop of its own, and return what it shows."""
-        words = ["balancer", *arguments, "--balancer", str(self.settings)]
-        done = await asyncio.to_thread(CliRunner().invoke, command_tree(), words)
-        if code:
-            assert isinstance(done.exception, HaneulError), done.output
-            assert done.exception.code == code
-            return None
-        assert done.exit_code == 0, done.output or repr(done.exception)
-        return json.loads(done.stdout) if "json" in arguments else done.stdout
-
     async def told(self, client: KubeClient, name: str, reason: str) -> Manifest:
         found: Manifest = {}
 
@@ -206,7 +191,6 @@ async def test_services_are_served_whatever_happens(ground: Ground) -> None:
     async with ground.serving():
         async with ground.api_running() as client:
             web = await services_come_change_and_go(ground, client)
-            await the_commands_tell_of_it(ground, web)
             await bad_ones_are_told_and_disturb_nobody(ground, client, web)
             await haproxy_is_killed(ground, web)
             await the_controller_is_killed(ground, client)
@@ -224,9 +208,6 @@ async def test_services_are_served_whatever_happens(ground: Ground) -> None:
             await ground.answers(web, "n2")
     # Nobody looks after it any more, and it goes on.
     await ground.answers(web, "n2")
-    owner = (await ground.command("list", "-o", "json"))[0]["owner"]
-    await ground.command("withdraw", "--owner", owner, "--yes")
-    assert await ground.command("list", "-o", "json") == []
 
 
 async def services_come_change_and_go(ground: Ground, client: KubeClient) -> Listener:
@@ -277,27 +258,18 @@ async def services_come_change_and_go(ground: Ground, client: KubeClient) -> Lis
     return web
 
 
-async def the_commands_tell_of_it(ground: Ground, web: Listener) -> None:
-    [row] = await ground.command("list", "-o", "json")
-    assert (row["address"], row["service"], row["owner"].split("/")[0]) == (web.address, "shop/web", "first")
-    for what in ("shop/web", web.address, f"{web.address}:80"):
-        [row] = await ground.command("check", what, "-o", "json")
-        assert row["answer"] == "connects"
-        assert [one["state"] for one in row["states"].values()] == ["up"]
-    await ground.command("check", "shop/nobody", code="not-found")
-    await ground.command("withdraw", "--owner", row["owner"], code="invalid-input")
-
-
 async def bad_ones_are_told_and_disturb_nobody(ground: Ground, client: KubeClient, web: Listener) -> None:
     await client.create(SERVICES, fresh(service("wrong", annotations={"algorithm": "fastest"})))
     await client.create(SERVICES, fresh(service("outside", annotations={"address": f"{network()}.191"})))
-    await client.create(SERVICES, fresh(service("udp", ports=[port(53, protocol="UDP")])))
+    both = [port(81), port(53, name="dns", protocol="UDP")]
+    await client.create(SERVICES, fresh(service("both", ports=both)))
     assert "algorithm" in str((await ground.told(client, "wrong", WRONG_SETTING))["status"]["conditions"])
     await ground.told(client, "outside", "AddressOutsidePools")
-    await ground.told(client, "udp", NOT_SUPPORTED)
+    [entry] = (await ground.told(client, "both", NOT_SUPPORTED))["status"]["loadBalancer"]["ingress"]
+    assert [one.get("error", "") for one in entry["ports"]] == ["", f"balancer.haneul.dev/{NOT_SUPPORTED}"]
     await ground.answers(web, "n2")
-    assert list(await ground.frontends()) == [web]
-    for name in ("wrong", "outside", "udp"):
+    assert {one.service for one in (await ground.frontends()).values()} == {"shop/web", "shop/both"}
+    for name in ("wrong", "outside", "both"):
         await client.delete(SERVICES, name, "shop")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import signal
 from collections.abc import AsyncIterator, Iterable
@@ -228,6 +229,44 @@ async def test_a_member_that_leaves_may_stop_to_listen_and_finish_what_it_has(gr
     assert await client.says("still here")
     client.close()
     await stays.end()
+
+
+async def test_no_connection_fails_while_members_roll(ground: Ground) -> None:
+    members = [Echo(f"m{number}") for number in range(6)]
+    for echo in members:
+        await echo.start()
+    before = ground.frontend(members[0].member, members[1].member)
+    await ground.balancer.apply(OWNER, [Change(None, before)])
+    rolling = True
+    names: list[str] = []
+
+    async def ask_again_and_again() -> None:
+        while rolling:
+            names.append(await answered(ground.listener.address, ground.listener.port))
+
+    asking = [asyncio.ensure_future(ask_again_and_again()) for _ in range(6)]
+    for leaving, following in itertools.pairwise(members[1:]):
+        gone = leaving.member
+        after = ground.frontend(members[0].member, following.member)
+        await ground.balancer.apply(OWNER, [Change(before, after)])
+        before = after
+
+        async def is_used(name: str = following.name) -> bool:
+            return name in names
+
+        await wait_for(is_used, what="the new member to be used", timeout=30, clock=SystemClock())
+
+        async def has_left(member: Member = gone) -> bool:
+            await ground.balancer.tend()
+            return member not in (await ground.balancer.health())[ground.listener]
+
+        await wait_for(has_left, what="the member to have left", timeout=30, clock=SystemClock())
+        await leaving.end()
+    rolling = False
+    await asyncio.gather(*asking)
+    assert set(names) == {echo.name for echo in members}
+    for echo in (members[0], members[-1]):
+        await echo.end()
 
 
 async def test_an_address_that_the_machine_has_lost_keeps_nobody_else_from_starting(ground: Ground) -> None:
