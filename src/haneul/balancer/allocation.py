@@ -67,6 +67,8 @@ class _Book:
         self.pools = pools
         self._foreign = foreign
         self._uses: dict[str, _Use] = defaultdict(_Use)
+        #: What is left of pools to look at: nothing is given back while it is decided.
+        self._rest: dict[tuple[str, int], Iterator[str]] = {}
 
     def pools_of(self, request: Request) -> list[Pool]:
         return [pool for pool in self.pools if request.pool in ("", pool.name)]
@@ -101,13 +103,11 @@ class _Book:
             for address in sorted(self._uses, key=lambda text: (ip_address(text).version, int(ip_address(text)))):
                 if self.fits(request, address) and not self.in_the_way(request, address):
                     return address
-        free = (
-            address
-            for pool in self.pools_of(request)
-            for address in _addresses(pool, request.version)
-            if address not in self._foreign and address not in self._uses
+        rest = self._rest.setdefault(
+            (request.pool, request.version),
+            (address for pool in self.pools_of(request) for address in _addresses(pool, request.version)),
         )
-        return next(free, "")
+        return next((address for address in rest if address not in self._foreign and address not in self._uses), "")
 
 
 def allocate(requests: Iterable[Request], pools: Sequence[Pool], foreign: Set[str]) -> dict[str, str | Refusal]:

@@ -188,12 +188,10 @@ def without(decision: Decision, places: Iterable[Place]) -> Decision:
 
 
 def _candidate(service: Manifest, served: Iterable[Frontend], site: Site) -> _Candidate:
-    wishes = asked(service, site.defaults)
+    wishes = _within(asked(service, site.defaults), site.abilities)
     standing = tuple(sorted(served, key=lambda frontend: frontend.listener))
     if wishes.errors and standing:
-        wishes = replace(
-            wishes, options=standing[0].options, address=standing[0].listener.address, pool="", share=wishes.share
-        )
+        wishes = replace(wishes, options=standing[0].options, address=standing[0].listener.address, pool="")
     ports: list[tuple[Slot, Manifest]] = []
     unable: list[tuple[Slot, str]] = []
     for port in service["spec"].get("ports") or []:
@@ -204,9 +202,7 @@ def _candidate(service: Manifest, served: Iterable[Frontend], site: Site) -> _Ca
             unable.append((Slot(name, port["port"]), NOT_SUPPORTED))
         else:
             ports.append((Slot(Protocol(name), port["port"]), port))
-    return _Candidate(
-        place_of(service), service, _within(wishes, site.abilities), tuple(ports), tuple(unable), standing
-    )
+    return _Candidate(place_of(service), service, wishes, tuple(ports), tuple(unable), standing)
 
 
 def _within(wishes: Asked, abilities: Abilities) -> Asked:

@@ -135,6 +135,8 @@ def test_what_the_balancer_cannot_do_is_told_and_the_rest_is_done() -> None:
     verdict = told(decided(wants, abilities=plain))
     assert verdict.reason == WRONG_SETTING
     assert "PROXY protocol" in verdict.message
+    before = Frontend(HTTP, "shop/web", Options(Algorithm.SOURCE), (POD,))
+    assert list(decided(wants, present=[before], abilities=plain).frontends.values()) == [before]
     assert "algorithm" in verdict.message
 
 
