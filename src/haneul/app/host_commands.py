@@ -211,6 +211,8 @@ def _components() -> typer.Typer:
 
 
 def _bench() -> typer.Typer:
+    from haneul.bench.balancer_cli import add_balancer_command  # noqa: PLC0415
+    from haneul.bench.balancer_figures import BalancerFigures, BalancerPlan  # noqa: PLC0415
     from haneul.bench.cli import Outcome, bench_app  # noqa: PLC0415
     from haneul.bench.dkos import BenchPlan  # noqa: PLC0415
     from haneul.bench.registry_figures import RegistryFigures, RegistryPlan  # noqa: PLC0415
@@ -238,6 +240,12 @@ def _bench() -> typer.Typer:
 
         await run_chaos_suite(plan, beside_others, outcome)
 
+    async def run_balancer(plan: BalancerPlan, figures: BalancerFigures, machine: dict[str, str]) -> None:
+        from haneul.app.balancer_lab import run_balancer_bench  # noqa: PLC0415
+
+        await run_balancer_bench(plan, figures, machine)
+
     app = bench_app(run_dkos, run_registries, SystemClock())
+    add_balancer_command(app, run_balancer, SystemClock())
     add_chaos_command(app, run_chaos, SystemClock())
     return app

@@ -1,0 +1,1 @@
+"""Load balancers outside clusters: what Services of type LoadBalancer ask for, on machines that outlive the cluster."""

@@ -1,0 +1,1 @@
+"""The load balancers that Services are served by."""

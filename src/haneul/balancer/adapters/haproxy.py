@@ -1,0 +1,398 @@
+"""HAProxy as a load balancer: one process on this machine that outlives whoever tells it what to do.
+
+What is to be served lies in ``frontends.json`` in its folder, written whole and at once; its configuration follows
+from that, and HAProxy follows from its configuration. Each call first brings the three together, so whoever was killed
+between two of them is gone on from. A lock in the folder is held meanwhile, as several clusters' controllers may use
+the same HAProxy.
+
+- Members come and go by the runtime API, with no reload. One that leaves is drained: no new connections; when it has
+  none left, or its time is over, it is taken away, and what it still has is cut.
+- Other changes are a reload: the master starts a worker with the same sockets, the one before finishes what it has.
+  Members' health is handed over, so that one that is down does not count as well until it is asked again.
+- A configuration is only used after HAProxy itself has found nothing wrong with it (``haproxy -c``), and a new listener
+  only after this process was able to open it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from filelock import AsyncFileLock, Timeout
+from pydantic import TypeAdapter, ValidationError
+
+from haneul.balancer.adapters.haproxy_configuration import (
+    Process,
+    digest,
+    member_arguments,
+    member_name,
+    member_of,
+    name_of,
+    render,
+)
+from haneul.balancer.adapters.haproxy_socket import ask, comma_table, field, order, table
+from haneul.balancer.changes import carried_out
+from haneul.balancer.model import (
+    Abilities,
+    Change,
+    Frontend,
+    Frontends,
+    Listener,
+    ListenerRefusedError,
+    Member,
+    MemberHealth,
+    MemberState,
+    Present,
+    Protocol,
+)
+from haneul.kernel.clock import Clock
+from haneul.kernel.errors import CommandFailedError, DeadlineExceededError, InvalidInputError, UnavailableError
+from haneul.kernel.files import write_atomically
+from haneul.kernel.process import run
+from haneul.kernel.waiting import wait_for
+
+_PROGRAM: Final = "haproxy"
+_CHECK_SECONDS, _START_SECONDS, _LOCK_SECONDS = 30.0, 30.0, 60.0
+#: A worker that was told to stop lets go of a listener within moments.
+_FREE_SECONDS: Final = 3.0
+_TRIES: Final = 10
+_PAUSE: Final = 0.05
+#: Bits of ``srv_admin_state`` and ``srv_check_state`` ("Management Guide", ``show servers state``).
+_MAINTENANCE, _DRAINED, _CHECKED = 0x01, 0x08, 0x04
+_TRUTH: Final = TypeAdapter(tuple[Present, ...])
+
+
+class HaproxyBalancer:
+    """One HAProxy. ``supervised`` says that somebody else starts it; else it is started here if it does not run."""
+
+    def __init__(self, process: Process, *, clock: Clock, supervised: bool = False) -> None:
+        self._process = process
+        self._clock = clock
+        self._supervised = supervised
+        self._truth = process.folder / "frontends.json"
+        self._turn = asyncio.Lock()
+
+    @property
+    def name(self) -> str:
+        """Return where it is."""
+        return f"HAProxy in {self._process.folder}"
+
+    @property
+    def abilities(self) -> Abilities:
+        """Return that it does TCP alone."""
+        return Abilities(protocols=frozenset({Protocol.TCP}))
+
+    async def read(self) -> Frontends:
+        """Return what is served, after bringing about that it is."""
+        async with self._locked():
+            present = self._load()
+            await self._settle(present)
+            return present
+
+    async def apply(self, owner: str, changes: Sequence[Change]) -> None:
+        """Check, write down, and bring about; what HAProxy could not listen for is written down as it was before."""
+        async with self._locked():
+            before = self._load()
+            after = carried_out(before, owner, changes)
+            if after == before:
+                await self._settle(before)
+                return
+            new = [listener for listener in after if listener not in before]
+            await self._check_listeners(new)
+            await self._hasten(before, after)
+            await self._check_configuration(after)
+            self._store(after)
+            try:
+                await self._settle(after)
+            except UnavailableError:
+                # Somebody may have taken the place since it was looked at.
+                try:
+                    await self._check_listeners(new)
+                except ListenerRefusedError:
+                    self._store(before)
+                    await self._settle(before)
+                    raise
+                raise
+
+    async def tend(self) -> None:
+        """Take away the members that have left for good."""
+        async with self._locked():
+            present = self._load()
+            await self._settle(present)
+            await self._end_due(present)
+
+    async def health(self) -> Mapping[Listener, Mapping[Member, MemberHealth]]:
+        """Ask for its statistics."""
+        async with self._locked():
+            present = self._load()
+            await self._settle(present)
+            rows = comma_table(await ask(self._process.worker, "show stat -1 4 -1"))
+        names = {name_of(listener): listener for listener in present}
+        found: dict[Listener, dict[Member, MemberHealth]] = {listener: {} for listener in present}
+        for row in rows:
+            listener = names[row["pxname"]]
+            member = member_of(row["svname"])
+            there = member in present[listener].frontend.members
+            state = MemberState.UP if row["status"].startswith("UP") else MemberState.DOWN
+            found[listener][member] = MemberHealth(state if there else MemberState.LEAVING, int(row["scur"]))
+        return found
+
+    async def close(self) -> None:
+        """Nothing is open; HAProxy goes on."""
+
+    async def end(self) -> None:
+        """Let the HAProxy that was started here end at once, with all its connections; for tests and measurements."""
+        if not self._lives():
+            return
+        os.kill(int((self._process.folder / "haproxy.pid").read_text()), signal.SIGTERM)
+
+        async def is_gone() -> bool:
+            return not self._lives()
+
+        await wait_for(is_gone, what="HAProxy to end", timeout=_START_SECONDS, clock=self._clock)
+
+    @contextlib.asynccontextmanager
+    async def _locked(self) -> AsyncIterator[None]:
+        self._process.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = AsyncFileLock(
+            self._process.folder / "lock", timeout=_LOCK_SECONDS, poll_interval=_PAUSE, run_in_executor=False
+        )
+        try:
+            async with self._turn, lock:
+                yield
+        except Timeout as error:
+            raise UnavailableError(f"{self._process.folder} is locked by another controller for too long") from error
+
+    def _load(self) -> dict[Listener, Present]:
+        try:
+            text = self._truth.read_bytes()
+        except FileNotFoundError:
+            return {}
+        try:
+            return {there.frontend.listener: there for there in _TRUTH.validate_json(text)}
+        except ValidationError as error:
+            raise InvalidInputError(
+                f"{self._truth} is not as it was written: {error.error_count()} errors",
+                hint="put it back from a copy, or take it away: what clusters ask for is written into it again",
+            ) from error
+
+    def _store(self, present: Frontends) -> None:
+        ordered = tuple(present[listener] for listener in sorted(present))
+        write_atomically(self._truth, _TRUTH.dump_json(ordered, indent=1), mode=0o600)
+        self._write_configuration(present)
+
+    def _write_configuration(self, present: Frontends) -> None:
+        write_atomically(self._process.configuration, render(_frontends(present), self._process), mode=0o600)
+
+    async def _hasten(self, before: Frontends, after: Frontends) -> None:
+        """Let members go at once if nothing else changes: each moment later is one in which they are given connections.
+
+        Whoever is killed between this and the writing down has not changed anything: what is written down comes back.
+        """
+        wanted = digest(_frontends(after), self._process)
+        if wanted == digest(_frontends(before), self._process) and await self._description() == wanted:
+            await self._align(after)
+
+    async def _check_listeners(self, listeners: Iterable[Listener]) -> None:
+        """Open what is new for a moment. Raises ListenerRefusedError."""
+        for listener in sorted(listeners):
+            if listener.protocol is not Protocol.TCP:
+                raise ListenerRefusedError(f"HAProxy cannot listen at {listener}", listener=listener)
+            deadline = self._clock.monotonic() + _FREE_SECONDS
+            while error := _trial(listener):
+                if error.errno != errno.EADDRINUSE or self._clock.monotonic() > deadline:
+                    raise _refusal(listener, error)
+                await self._clock.sleep(_PAUSE)
+
+    async def _check_configuration(self, present: Frontends) -> None:
+        """Let HAProxy read what it is to be. Raises InvalidInputError."""
+        candidate = self._process.folder / "haproxy.cfg.new"
+        write_atomically(candidate, render(_frontends(present), self._process), mode=0o600)
+        try:
+            await run([_PROGRAM, "-c", "-q", "-f", str(candidate)], timeout=_CHECK_SECONDS)
+        except CommandFailedError as error:
+            raise InvalidInputError(
+                f"HAProxy does not take its configuration: {error.detail}", hint=f"it is in {candidate}"
+            ) from error
+        candidate.unlink()
+
+    async def _settle(self, present: Frontends) -> None:
+        """Bring configuration and HAProxy to what is written down."""
+        text = render(_frontends(present), self._process)
+        configuration = self._process.configuration
+        if not configuration.exists() or configuration.read_text() != text:
+            await self._check_configuration(present)
+            self._write_configuration(present)
+        wanted = digest(_frontends(present), self._process)
+        described = await self._description()
+        if described is None:
+            # The master answers nobody for a moment while it begins anew; a second one beside it would never be found.
+            if self._lives():
+                raise UnavailableError(f"{self.name} runs and does not answer", hint=_LOOK)
+            await self._start()
+        elif described != wanted:
+            await self._reload()
+        if described != wanted:
+            await self._until_described(wanted)
+        await self._align(present)
+
+    async def _description(self) -> str | None:
+        """Return the digest of what HAProxy runs with; None if it does not answer, nothing if only its master does."""
+        with contextlib.suppress(UnavailableError):
+            return field(await ask(self._process.worker, "show info"), "description")
+        with contextlib.suppress(UnavailableError):
+            await self._ask_master("show proc")
+            return ""
+        return None
+
+    async def _ask_master(self, command: str) -> str:
+        """Ask the process that outlives reloads; as long as it lives, again while it begins anew."""
+        deadline = self._clock.monotonic() + _START_SECONDS
+        while True:
+            try:
+                return await ask(self._process.master, command)
+            except UnavailableError:
+                if not self._lives() or self._clock.monotonic() > deadline:
+                    raise
+            await self._clock.sleep(_PAUSE)
+
+    def _lives(self) -> bool:
+        """Say whether the process that was started here is there still, and not another one that has its number."""
+        try:
+            number = int((self._process.folder / "haproxy.pid").read_text())
+            command = Path(f"/proc/{number}/cmdline").read_bytes()
+        except (OSError, ValueError):
+            return False
+        return str(self._process.configuration).encode() in command.split(b"\0")
+
+    async def _until_described(self, wanted: str) -> None:
+        async def is_so() -> bool:
+            with contextlib.suppress(UnavailableError):
+                return field(await ask(self._process.worker, "show info"), "description") == wanted
+            return False
+
+        try:
+            await wait_for(
+                is_so,
+                what=f"{self.name} to take its configuration",
+                timeout=_START_SECONDS,
+                clock=self._clock,
+                interval=_PAUSE,
+            )
+        except DeadlineExceededError as error:
+            raise UnavailableError(f"{self.name} did not take its configuration", hint=_LOOK) from error
+
+    async def _start(self) -> None:
+        if self._supervised:
+            raise UnavailableError(f"{self.name} does not run", hint="what supervises it has to start it")
+        process = self._process
+        # What was known of members before is of another time.
+        write_atomically(process.state, "", mode=0o600)
+        command = [_PROGRAM, "-W", "-D", "-q", "-S", f"{process.master},mode,600,level,admin"]
+        try:
+            await run(
+                [*command, "-p", str(process.folder / "haproxy.pid"), "-f", str(process.configuration)],
+                timeout=_START_SECONDS,
+            )
+        except CommandFailedError as error:
+            raise UnavailableError(f"{self.name} does not start: {error.detail}", hint=_LOOK) from error
+
+    async def _reload(self) -> None:
+        with contextlib.suppress(UnavailableError):
+            write_atomically(self._process.state, await ask(self._process.worker, "show servers state"), mode=0o600)
+        await self._ask_master("reload")
+
+    async def _align(self, present: Frontends) -> None:
+        """Bring members to what is written down, by orders; look again until nothing differs."""
+        said = ""
+        for _ in range(_TRIES):
+            orders = _orders(present, await self._servers())
+            if not orders:
+                return
+            said = await order(self._process.worker, orders)
+            if not _orders(present, await self._servers()):
+                return
+            await self._clock.sleep(_PAUSE)
+        raise UnavailableError(f"{self.name} does not take its members: {said[:500]}", hint=_LOOK)
+
+    async def _servers(self) -> list[dict[str, str]]:
+        return table(await ask(self._process.worker, "show servers state"))
+
+    async def _end_due(self, present: Frontends) -> None:
+        leaving = {
+            f"{row['be_name']}/{row['srv_name']}": int(row["srv_time_since_last_change"])
+            for row in await self._servers()
+            if int(row["srv_admin_state"]) & (_DRAINED | _MAINTENANCE)
+        }
+        if not leaving:
+            return
+        drains = {name_of(listener): there.frontend.options.drain for listener, there in present.items()}
+        for row in comma_table(await ask(self._process.worker, "show stat -1 4 -1")):
+            server = f"{row['pxname']}/{row['svname']}"
+            if server not in leaving:
+                continue
+            if int(row["scur"]) == 0 or leaving[server] >= drains[row["pxname"]]:
+                # One that still has connections after this is deleted the next time.
+                await order(
+                    self._process.worker,
+                    [f"set server {server} state maint", f"shutdown sessions server {server}", f"del server {server}"],
+                )
+
+
+_LOOK: Final = "its log, or 'haproxy -c -f' with the configuration in its folder, says why"
+
+
+def _orders(present: Frontends, servers: Sequence[Mapping[str, str]]) -> list[str]:
+    """Return the orders that bring members to what is wanted."""
+    there = {f"{row['be_name']}/{row['srv_name']}": row for row in servers}
+    wanted = {
+        f"{name_of(listener)}/{member_name(member)}": member_arguments(member, one.frontend.options)
+        for listener, one in present.items()
+        for member in one.frontend.members
+    }
+    orders = []
+    for server, arguments in wanted.items():
+        row = there.get(server)
+        if row is None:
+            orders.append(f"add server {server} {arguments}")
+        if row is None or int(row["srv_admin_state"]) & (_MAINTENANCE | _DRAINED):
+            orders.append(f"set server {server} state ready")
+        if row is None or not int(row["srv_check_state"]) & _CHECKED:
+            orders.append(f"enable health {server}")
+    for server, row in there.items():
+        if server not in wanted and not int(row["srv_admin_state"]) & (_MAINTENANCE | _DRAINED):
+            # One that ends takes no connections soon, not the check's either: that is no reason to cut those it has.
+            orders += [f"disable health {server}", f"set server {server} state drain"]
+    return orders
+
+
+def _trial(listener: Listener) -> OSError | None:
+    family = socket.AF_INET6 if ":" in listener.address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind((listener.address, listener.port))
+            trial.listen(1)
+        except OSError as error:
+            return error
+    return None
+
+
+def _refusal(listener: Listener, error: OSError) -> ListenerRefusedError:
+    hint = {
+        errno.EADDRNOTAVAIL: "the address is none of the balancer's: its operator gives it its pools' addresses",
+        errno.EADDRINUSE: "another program on the balancer has this port",
+        errno.EACCES: "the balancer may not have this port",
+    }.get(error.errno or 0, "")
+    return ListenerRefusedError(f"{listener} cannot be opened: {error.strerror}", listener=listener, hint=hint)
+
+
+def _frontends(present: Frontends) -> list[Frontend]:
+    return [present[listener].frontend for listener in sorted(present)]

@@ -1,0 +1,175 @@
+"""Which Service gets which address. Pure, and the same for the same objects, whoever decides and whenever.
+
+In three rounds, in each the oldest Service first: what a Service has, it keeps; then come those that ask for an
+address; then the others get the lowest free one. What a Service has is what the balancer serves for it, and after that
+what its status says; the status is kept in the cluster, where its owner can write it, so it counts only inside the
+pools of their own project.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence, Set
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from typing import NamedTuple
+
+from haneul.balancer.model import Pool
+
+
+class Slot(NamedTuple):
+    """What two Services at one address cannot both have; the protocol as the Service has it."""
+
+    protocol: str
+    port: int
+
+
+@dataclass(frozen=True)
+class Request:
+    """A Service that wants an address. ``served`` is where the balancer has it, ``said`` what its status says.
+
+    ``created`` is when it was made, as the API writes it; ``version`` 4 or 6, for when it asks for no address.
+    """
+
+    service: str
+    slots: frozenset[Slot]
+    created: str = ""
+    wanted: str = ""
+    pool: str = ""
+    share: str = ""
+    served: str = ""
+    said: str = ""
+    version: int = 4
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a Service gets none, in a word for programs and in words for people."""
+
+    reason: str
+    message: str
+
+
+OUTSIDE, TAKEN, NONE_LEFT, NO_POOL = "AddressOutsidePools", "AddressTaken", "NoAddressLeft", "NoSuchPool"
+
+
+@dataclass
+class _Use:
+    share: str = ""
+    slots: set[Slot] = field(default_factory=set)
+    services: list[str] = field(default_factory=list)
+
+
+class _Book:
+    """Who has what, while it is decided."""
+
+    def __init__(self, pools: Sequence[Pool], foreign: Set[str]) -> None:
+        self.pools = pools
+        self._foreign = foreign
+        self._uses: dict[str, _Use] = defaultdict(_Use)
+        #: What is left of pools to look at: nothing is given back while it is decided.
+        self._rest: dict[tuple[str, int], Iterator[str]] = {}
+
+    def pools_of(self, request: Request) -> list[Pool]:
+        return [pool for pool in self.pools if request.pool in ("", pool.name)]
+
+    def fits(self, request: Request, address: str) -> bool:
+        return any(address in pool for pool in self.pools_of(request))
+
+    def in_the_way(self, request: Request, address: str) -> str:
+        """Return what keeps a Service from an address; nothing if it may have it."""
+        if address in self._foreign:
+            return "a Service of another cluster has it"
+        use = self._uses.get(address)
+        if use is None:
+            return ""
+        others = ", ".join(use.services)
+        if not request.share or request.share != use.share:
+            return f"{others} has it, and does not share it with this Service"
+        if clash := use.slots & request.slots:
+            slot = min(clash)
+            return f"{others} has port {slot.port} of {slot.protocol} there"
+        return ""
+
+    def take(self, request: Request, address: str) -> None:
+        use = self._uses[address]
+        use.share = request.share
+        use.slots |= request.slots
+        use.services.append(request.service)
+
+    def lowest(self, request: Request) -> str:
+        """Return a shared address if there is one for it, else the lowest that nobody has; nothing if none is left."""
+        if request.share:
+            for address in sorted(self._uses, key=lambda text: (ip_address(text).version, int(ip_address(text)))):
+                if self.fits(request, address) and not self.in_the_way(request, address):
+                    return address
+        rest = self._rest.setdefault(
+            (request.pool, request.version),
+            (address for pool in self.pools_of(request) for address in _addresses(pool, request.version)),
+        )
+        return next((address for address in rest if address not in self._foreign and address not in self._uses), "")
+
+
+def allocate(requests: Iterable[Request], pools: Sequence[Pool], foreign: Set[str]) -> dict[str, str | Refusal]:
+    """Return for each Service its address, or why it gets none.
+
+    ``pools`` are those that it may have addresses of, ``foreign`` the addresses that are somebody else's.
+    """
+    book = _Book(pools, foreign)
+    result: dict[str, str | Refusal] = {}
+    waiting = sorted(requests, key=lambda request: (not request.served, request.created, request.service))
+    for round_ in (_kept, _asked_for, _any):
+        for request in waiting:
+            found = round_(book, request)
+            if isinstance(found, str):
+                book.take(request, found)
+            if found is not None:
+                result[request.service] = found
+        waiting = [request for request in waiting if request.service not in result]
+    return result
+
+
+def _kept(book: _Book, request: Request) -> str | None:
+    for standing in (request.served, request.said):
+        kept = standing and request.wanted in ("", standing) and book.fits(request, standing)
+        if kept and not book.in_the_way(request, standing):
+            return standing
+    return None
+
+
+def _asked_for(book: _Book, request: Request) -> str | Refusal | None:
+    if not request.wanted:
+        return None
+    if not book.fits(request, request.wanted):
+        return _outside(book, request)
+    if why := book.in_the_way(request, request.wanted):
+        return Refusal(TAKEN, f"{request.wanted} cannot be given: {why}")
+    return request.wanted
+
+
+def _any(book: _Book, request: Request) -> str | Refusal:
+    pools = ", ".join(pool.name for pool in book.pools_of(request))
+    if not pools:
+        names = ", ".join(pool.name for pool in book.pools) or "there are none"
+        what = f"there is no pool {request.pool}" if request.pool else "there is no pool"
+        return Refusal(NO_POOL, f"{what} that this project may use: {names}")
+    if address := book.lowest(request):
+        return address
+    return Refusal(NONE_LEFT, f"no IPv{request.version} address is free in the pools of this project: {pools}")
+
+
+def _outside(book: _Book, request: Request) -> Refusal:
+    names = ", ".join(pool.name for pool in book.pools_of(request)) or "there are none"
+    return Refusal(OUTSIDE, f"{request.wanted} is in no pool that this Service may use: {names}")
+
+
+def _addresses(pool: Pool, version: int) -> Iterator[str]:
+    for first, last in pool.ranges:
+        low, high = ip_address(first), int(ip_address(last))
+        if low.version != version:
+            continue
+        kind = type(low)
+        number = int(low)
+        while number <= high:
+            yield str(kind(number))
+            number += 1

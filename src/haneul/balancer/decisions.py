@@ -1,0 +1,281 @@
+"""What one cluster's Services get: their frontends, and what each is told. Pure.
+
+A Service that is wrong in one thing never takes another along. One whose settings are wrong, but that is balanced
+already, stays balanced as it was set before, with the members that it has now.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, NamedTuple
+
+from haneul.balancer.allocation import Refusal, Request, Slot, allocate
+from haneul.balancer.annotations import Asked, asked
+from haneul.balancer.members import Behind, Ground, Targets, behind
+from haneul.balancer.model import (
+    Abilities,
+    Frontend,
+    Frontends,
+    Listener,
+    Options,
+    Pool,
+    Protocol,
+    ProxyProtocol,
+    is_port,
+)
+from haneul.kernel.kube import Manifest
+
+BALANCED, NO_MEMBERS = "Balanced", "NoMembers"
+WRONG_SETTING, NOT_SUPPORTED, REFUSED = "WrongSetting", "NotSupported", "ListenerRefused"
+NOT_ACKNOWLEDGED: Final = "NotAcknowledged"
+#: Kubernetes' own label of an EndpointSlice (Kubernetes documentation "EndpointSlices").
+SERVICE_LABEL: Final = "kubernetes.io/service-name"
+_LOAD_BALANCER: Final = "LoadBalancer"
+_MOST_NAMED: Final = 3
+
+
+class Place(NamedTuple):
+    """Where an object is in its cluster."""
+
+    kind: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True)
+class Site:
+    """What holds for a whole cluster: the pools of its project, what its members may be, what its balancer can do.
+
+    ``load_balancer_class`` is whose Services are served; without one, those that name none.
+    """
+
+    pools: tuple[Pool, ...]
+    ground: Ground
+    abilities: Abilities = field(default_factory=Abilities)
+    load_balancer_class: str = ""
+    defaults: Options = field(default_factory=Options)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a Service is told. ``address`` is where it is balanced, empty if nowhere; ``errors`` are by its ports.
+
+    ``balanced`` is whether all is as the Service asks; ``reason`` a word for programs, ``message`` for people.
+    """
+
+    balanced: bool
+    reason: str
+    message: str
+    address: str = ""
+    ports: tuple[Slot, ...] = ()
+    errors: tuple[tuple[Slot, str], ...] = ()
+    proxied: bool = False
+
+
+@dataclass(frozen=True)
+class Decision:
+    """All frontends of a cluster, and what each of its Services of type LoadBalancer is told."""
+
+    frontends: Mapping[Listener, Frontend]
+    verdicts: Mapping[Place, Verdict]
+
+
+@dataclass(frozen=True)
+class View:
+    """The objects of a cluster at one moment."""
+
+    services: Sequence[Manifest] = ()
+    slices: Sequence[Manifest] = ()
+    nodes: Sequence[Manifest] = ()
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A Service that is to be balanced, before it has an address."""
+
+    place: Place
+    manifest: Manifest
+    asked: Asked
+    ports: tuple[tuple[Slot, Manifest], ...]
+    unable: tuple[tuple[Slot, str], ...]
+    served: tuple[Frontend, ...]
+
+
+def is_ours(service: Manifest, site: Site) -> bool:
+    """Say whether a Service is for this balancer to serve, now."""
+    spec = service["spec"]
+    return bool(
+        spec.get("type") == _LOAD_BALANCER
+        and (spec.get("loadBalancerClass") or "") == site.load_balancer_class
+        and not service["metadata"].get("deletionTimestamp")
+    )
+
+
+def place_of(service: Manifest) -> Place:
+    """Return where a Service is."""
+    metadata = service["metadata"]
+    return Place("Service", metadata.get("namespace", ""), metadata["name"])
+
+
+def decide(view: View, present: Frontends, owner: str, site: Site) -> Decision:
+    """Decide on all Services at once: one's address depends on the others'."""
+    served: dict[str, list[Frontend]] = defaultdict(list)
+    for there in present.values():
+        if there.owner == owner:
+            served[there.frontend.service].append(there.frontend)
+    candidates = [
+        _candidate(service, served.get(str(place_of(service)), ()), site)
+        for service in view.services
+        if is_ours(service, site)
+    ]
+    foreign = {listener.address for listener, there in present.items() if there.owner != owner}
+    able = [candidate for candidate in candidates if candidate.ports and (candidate.served or _is_right(candidate))]
+    addresses = allocate([_request(candidate) for candidate in able], site.pools, foreign)
+    slices: dict[tuple[str, str], list[Manifest]] = defaultdict(list)
+    for piece in view.slices:
+        name = (piece["metadata"].get("labels") or {}).get(SERVICE_LABEL)
+        slices[piece["metadata"].get("namespace", ""), name or ""].append(piece)
+    frontends: dict[Listener, Frontend] = {}
+    verdicts: dict[Place, Verdict] = {}
+    for candidate in candidates:
+        address = addresses.get(str(candidate.place))
+        if not isinstance(address, str):
+            verdicts[candidate.place] = _without_address(candidate, address)
+            continue
+        pieces = slices[candidate.place.namespace, candidate.place.name]
+        found = {
+            slot: behind(candidate.manifest, port, pieces, view.nodes, site.ground) for slot, port in candidate.ports
+        }
+        for slot, one in found.items():
+            listener = Listener(address, Protocol(slot.protocol), slot.port)
+            frontends[listener] = Frontend(listener, str(candidate.place), candidate.asked.options, one.members)
+        verdicts[candidate.place] = _with_address(candidate, address, found, site)
+    return Decision(frontends, verdicts)
+
+
+def refused(decision: Decision, listener: Listener, detail: str) -> Decision:
+    """Return a decision without a listener that cannot be, and with what its Service is told of that."""
+    service = decision.frontends[listener].service
+    frontends = {place: one for place, one in decision.frontends.items() if place != listener}
+    left = any(one.service == service for one in frontends.values())
+    slot = Slot(listener.protocol, listener.port)
+    verdicts = {
+        place: replace(
+            verdict,
+            balanced=False,
+            reason=REFUSED,
+            message=detail,
+            address=verdict.address if left else "",
+            errors=(*verdict.errors, (slot, REFUSED)),
+        )
+        if str(place) == service
+        else verdict
+        for place, verdict in decision.verdicts.items()
+    }
+    return Decision(frontends, verdicts)
+
+
+def without(decision: Decision, places: Iterable[Place]) -> Decision:
+    """Return a decision without some Services."""
+    names = {str(place) for place in places}
+    frontends = {listener: one for listener, one in decision.frontends.items() if one.service not in names}
+    return Decision(frontends, {place: one for place, one in decision.verdicts.items() if str(place) not in names})
+
+
+def _candidate(service: Manifest, served: Iterable[Frontend], site: Site) -> _Candidate:
+    wishes = _within(asked(service, site.defaults), site.abilities)
+    standing = tuple(sorted(served, key=lambda frontend: frontend.listener))
+    if wishes.errors and standing:
+        wishes = replace(wishes, options=standing[0].options, address=standing[0].listener.address, pool="")
+    ports: list[tuple[Slot, Manifest]] = []
+    unable: list[tuple[Slot, str]] = []
+    for port in service["spec"].get("ports") or []:
+        name = port.get("protocol") or "TCP"
+        if not is_port(port.get("port")):
+            continue
+        if name not in set(Protocol) or Protocol(name) not in site.abilities.protocols:
+            unable.append((Slot(name, port["port"]), NOT_SUPPORTED))
+        else:
+            ports.append((Slot(Protocol(name), port["port"]), port))
+    return _Candidate(place_of(service), service, wishes, tuple(ports), tuple(unable), standing)
+
+
+def _within(wishes: Asked, abilities: Abilities) -> Asked:
+    """Note what the balancer cannot do as errors."""
+    errors = list(wishes.errors)
+    if wishes.options.algorithm not in abilities.algorithms:
+        errors.append(f"this balancer does not know the algorithm {wishes.options.algorithm}")
+    if wishes.options.proxy_protocol is not ProxyProtocol.OFF and not abilities.proxy_protocol:
+        errors.append("this balancer does not speak the PROXY protocol")
+    return replace(wishes, errors=tuple(errors))
+
+
+def _is_right(candidate: _Candidate) -> bool:
+    return not candidate.asked.errors
+
+
+def _request(candidate: _Candidate) -> Request:
+    status = (candidate.manifest.get("status") or {}).get("loadBalancer") or {}
+    families = candidate.manifest["spec"].get("ipFamilies") or ["IPv4"]
+    return Request(
+        str(candidate.place),
+        frozenset(slot for slot, _ in candidate.ports),
+        created=candidate.manifest["metadata"].get("creationTimestamp") or "",
+        wanted=candidate.asked.address,
+        pool=candidate.asked.pool,
+        share=candidate.asked.share,
+        served=candidate.served[0].listener.address if candidate.served else "",
+        said=next((entry["ip"] for entry in status.get("ingress") or [] if entry.get("ip")), ""),
+        version=6 if families[0] == "IPv6" else 4,
+    )
+
+
+def _without_address(candidate: _Candidate, refusal: Refusal | str | None) -> Verdict:
+    ports = tuple(slot for slot, _ in candidate.ports)
+    if isinstance(refusal, Refusal):
+        return Verdict(False, refusal.reason, refusal.message, ports=ports, errors=candidate.unable)
+    if candidate.asked.errors:
+        return Verdict(False, WRONG_SETTING, "; ".join(candidate.asked.errors), ports=ports, errors=candidate.unable)
+    return Verdict(False, NOT_SUPPORTED, _unable(candidate), errors=candidate.unable)
+
+
+def _with_address(candidate: _Candidate, address: str, found: Mapping[Slot, Behind], site: Site) -> Verdict:
+    told = Verdict(
+        True,
+        BALANCED,
+        f"{address} is served",
+        address,
+        tuple(slot for slot, _ in candidate.ports),
+        candidate.unable,
+        candidate.asked.options.proxy_protocol is not ProxyProtocol.OFF,
+    )
+    if candidate.asked.errors:
+        text = "; ".join(candidate.asked.errors)
+        return replace(told, balanced=False, reason=WRONG_SETTING, message=f"{text}; it stays as it was set before")
+    if candidate.unable:
+        return replace(told, balanced=False, reason=NOT_SUPPORTED, message=_unable(candidate))
+    empty = sorted(slot for slot, one in found.items() if not one.members)
+    if empty:
+        text = ", ".join(f"{slot.port}/{slot.protocol}" for slot in empty)
+        strangers = sorted({stranger for one in found.values() for stranger in one.strangers})
+        why = _why_none(candidate, strangers, site)
+        return replace(told, balanced=False, reason=NO_MEMBERS, message=f"nothing is behind {address} port {text}{why}")
+    return told
+
+
+def _why_none(candidate: _Candidate, strangers: Sequence[str], site: Site) -> str:
+    if strangers:
+        return f": not of this cluster's networks are {', '.join(strangers[:_MOST_NAMED])}"
+    if site.ground.targets is Targets.NODES and not any(port.get("nodePort") for _, port in candidate.ports):
+        return ": it has no node ports, and this balancer reaches nodes alone"
+    return ""
+
+
+def _unable(candidate: _Candidate) -> str:
+    ports = ", ".join(f"{slot.port}/{slot.protocol}" for slot, _ in candidate.unable)
+    return f"this balancer cannot serve port {ports}" if ports else "the Service has no port"
