@@ -22,7 +22,7 @@ MOST_UNBOUNDED: Final = 4
 _DEEPEST: Final = 8
 _MOST_GROUPS: Final = 9
 _LARGEST_COUNT: Final = 200
-_PLAIN: Final = re.compile(r"[A-Za-z0-9/_~%&=:@,;!<>#-]")
+_PLAIN: Final = re.compile(r"[A-Za-z0-9/_~%&=:@,-]")
 _ESCAPES: Final = frozenset("dDwWsS./-_+*?()[]{}|^$~&=:@,")
 _COUNT: Final = re.compile(r"\{([0-9]{1,3})(,([0-9]{1,3})?)?\}")
 _CLASS: Final = re.compile(r"\[\^?((?:[A-Za-z0-9/_.~%&=:@,+*!|()?-]|\\[dwsDWS./-])+)\]")

@@ -13,7 +13,6 @@ FOLDER/private/            for the owner alone: keys, the table of endpoints, th
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import pwd
@@ -146,7 +145,7 @@ class NginxProcesses:
             return False
 
         async def gone() -> bool:
-            return not await asyncio.to_thread(Path(f"/proc/{master}").exists)
+            return not is_running(master)
 
         with contextlib.suppress(ProcessLookupError):
             os.kill(master, signal.SIGQUIT)
@@ -180,3 +179,12 @@ class NginxProcesses:
         # A connection that is kept would end at a worker of the configuration before.
         connector = aiohttp.UnixConnector(path=str(self._socket), force_close=True)
         return aiohttp.ClientSession(connector=connector, timeout=_ANSWER)
+
+
+def is_running(number: int) -> bool:
+    """Say whether a process runs; one that ended and that nobody asked about yet does not."""
+    try:
+        said = Path(f"/proc/{number}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return said.rpartition(")")[2].split()[0] != "Z"
