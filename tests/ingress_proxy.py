@@ -45,6 +45,12 @@ PATIENCE = 60.0
 USER = "www-data"
 
 
+def free_address() -> tuple[str, int]:
+    """Return an address of this machine that nobody else is likely to have, and a port; the next one goes with it."""
+    address = ".".join(("127", *(str(random.randint(1, 254)) for _ in range(3))))  # noqa: S311
+    return address, random.randrange(10000, 30000, 2)  # noqa: S311
+
+
 def program() -> str:
     found = shutil.which("nginx", path="/usr/sbin:/usr/bin")
     if not found or not Path("/usr/lib/nginx/modules/ngx_http_lua_module.so").exists():
@@ -135,8 +141,8 @@ class Ground:
         self.routes = Routes()
 
     def _placed(self, own: Certificate) -> Site:
-        self.address = f"127.{random.randint(1, 254)}.{random.randint(1, 254)}.{random.randint(1, 254)}"  # noqa: S311
-        self.http, self.https = random.sample(range(10000, 30000), 2)
+        self.address, self.http = free_address()
+        self.https = self.http + 1
         return Site(
             (f"{self.address}:{self.http}",),
             (f"{self.address}:{self.https}",),
