@@ -21,7 +21,7 @@ from haneul.ingress.grammar import Network, Origin, Rewriting, Url
 PREFIX: Final = "haneul.dev/"
 OTHER_PREFIX: Final = "nginx.ingress.kubernetes.io/"
 #: Of ingress-nginx; each restricts who gets in, and none is supported.
-_UNSUPPORTED_RESTRICTIONS: Final = (
+CLOSING: Final = (
     "auth-cache-key",
     "auth-proxy-set-headers",
     "auth-snippet",
@@ -249,7 +249,7 @@ def _written(annotations: Mapping[str, str]) -> tuple[dict[str, tuple[str, str]]
             name = _ALIASES.get(bare, bare)
             field = _FIELDS.get(name)
             if field is None or (field["ours"] and prefix == OTHER_PREFIX):
-                closes = bare in _UNSUPPORTED_RESTRICTIONS or (prefix == PREFIX and bare.startswith("auth"))
+                closes = bare in CLOSING or (prefix == PREFIX and bare.startswith("auth"))
                 refusals.append(Refusal(annotation, "it is not supported", closes))
             elif len(annotations[annotation]) > 16 * grammar.LONGEST:
                 refusals.append(Refusal(annotation, "it is too long", _restricts(name)))

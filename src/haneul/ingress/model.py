@@ -44,6 +44,20 @@ class Reason(StrEnum):
     PATH_TAKEN = "PathTaken"
 
 
+MEANINGS: Final = {
+    Reason.ANNOTATION_REFUSED: "an annotation is not of its form, or not supported; it is left out, or closes paths",
+    Reason.BACKEND_MISSING: "there is no such Service or port, or it is of a kind that is not served",
+    Reason.CANARY_ALONE: "a canary's path is no path of another Ingress, or that one has a canary already",
+    Reason.CERTIFICATE_BROKEN: "a Secret is missing, has no certificate with its key, or one for another host or time",
+    Reason.CLOSED: "what restricts access cannot be done as it is written; paths answer 503",
+    Reason.CONFIGURATION_REFUSED: "nginx does not take what the object asks for; it is left out",
+    Reason.HOST_REFUSED: "the host is none, or this cluster may not serve it",
+    Reason.HOST_TAKEN: "the host belongs to an older Ingress of another namespace",
+    Reason.PATH_REFUSED: "the path is none, or an expression that is not taken",
+    Reason.PATH_TAKEN: "the path of the host belongs to an older Ingress",
+}
+
+
 @dataclass(frozen=True, order=True)
 class Problem:
     """What is wrong with an Ingress, in words for whoever wrote it."""
