@@ -27,7 +27,7 @@ from aiohttp import web
 
 from haneul.ingress.adapters.nginx.processes import NginxProcesses, is_running
 from haneul.ingress.adapters.nginx.proxy import LUA_FOLDER, NginxProxy
-from haneul.ingress.locations import Gate
+from haneul.ingress.asking import Gate
 from haneul.ingress.model import Certificate, Routes
 from haneul.ingress.observed import Observed
 from haneul.ingress.ports import Configuration

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from haneul.ingress.annotations import Wishes
 from haneul.ingress.certificates import read_authority
 from haneul.ingress.endpoints import port_of
@@ -10,6 +12,9 @@ from haneul.ingress.model import AskedAuth, Auth, Backend, PasswordAuth, PeerTls
 from haneul.ingress.observed import Observed
 from haneul.kernel.kube import SECRETS, SERVICES, Manifest
 
+#: Characters of what the gate is asked with; it has to be a word of nginx's configuration.
+_LONGEST_RULE: Final = 1800
+
 
 class AccessRefusedError(ValueError):
     """What restricts access cannot be done as it is written."""
@@ -17,13 +22,16 @@ class AccessRefusedError(ValueError):
 
 def auth_of(wishes: Wishes, namespace: str, observed: Observed, *, gate: bool) -> Auth | None:
     """Return who gets in; None is everybody. Raises AccessRefusedError."""
-    people = bool(wishes.auth or wishes.auth_projects or wishes.auth_groups or wishes.auth_people)
+    named = PeopleAuth(wishes.auth_projects, wishes.auth_groups, wishes.auth_people, wishes.auth_emails)
+    people = bool(wishes.auth) or named != PeopleAuth()
     if sum((people, bool(wishes.auth_type), bool(wishes.auth_url))) > 1:
         raise AccessRefusedError("only one of auth, auth-type and auth-url may be there")
     if people:
         if not gate:
             raise AccessRefusedError("auth: there is no gate to sign on at; whoever runs this has to name one")
-        return PeopleAuth(wishes.auth_projects, wishes.auth_groups, wishes.auth_people)
+        if len(named.rule) > _LONGEST_RULE:
+            raise AccessRefusedError("auth: it names too many; make a group of them")
+        return named
     if wishes.auth_url:
         asked = Upstream(_asked(wishes.auth_url, namespace, observed), wishes.auth_url.scheme.upper())
         return AskedAuth(asked, wishes.auth_url, wishes.auth_signin, wishes.auth_response_headers)

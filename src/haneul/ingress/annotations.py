@@ -94,8 +94,9 @@ class Wishes(BaseModel):
         "`required`", "only who is signed on at the gate gets in", "", restricts=True, ours=True
     )
     auth_projects: _Members = _field("names", "of these projects' members only", (), restricts=True, ours=True)
-    auth_groups: _Members = _field("names", "and of these groups' members only", (), restricts=True, ours=True)
-    auth_people: _Members = _field("names", "and these people", (), restricts=True, ours=True)
+    auth_groups: _Members = _field("names", "or of these groups' members", (), restricts=True, ours=True)
+    auth_people: _Members = _field("names", "or these people", (), restricts=True, ours=True)
+    auth_emails: _Members = _field("names", "or people with these addresses", (), restricts=True, ours=True)
 
     auth_type: Annotated[str, _choice("basic")] = _field("`basic`", "asks for name and password", "", restricts=True)
     auth_secret: _Secret = _field(

@@ -38,7 +38,7 @@ _REFERENCE: Final = re.compile(r"[A-Za-z0-9/?:@!&()*+,;=._~%-]*")
 _URL: Final = re.compile(r"(https?)://([A-Za-z0-9.-]+)(?::([0-9]{1,5}))?(/[^#]*)?")
 _ORIGIN: Final = re.compile(r"(https?)://(\*\.)?([A-Za-z0-9.-]+)(?::([0-9]{1,5}))?")
 _NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
-_MEMBER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+:-]{0,127}")
+_MEMBER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+:/-]{0,127}")
 _WORDS: Final = re.compile(r"[A-Za-z0-9 ._,:@()-]{1,128}")
 #: Headers that frame a request, or say where it came from.
 _FRAMING: Final = frozenset(
@@ -191,7 +191,7 @@ def parse_members(text: str) -> tuple[str, ...]:
     """Return names of projects, groups or people with commas between them."""
     found = tuple(dict.fromkeys(_entries(text)))
     if not all(_MEMBER.fullmatch(entry) for entry in found):
-        raise ValueError("it is a list of names; letters, digits and '.', '_', '@', '+', ':', '-' are in them")
+        raise ValueError("it is a list of names; letters, digits and '.', '_', '@', '+', ':', '/', '-' are in them")
     return found
 
 

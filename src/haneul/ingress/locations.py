@@ -14,16 +14,12 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from haneul.ingress.annotations import Wishes
+from haneul.ingress.asking import GATE_HEADERS, Gate, Helpers, auth_nodes, taken
 from haneul.ingress.directives import Argument, Lua, Node, Pattern, Text, Word, block, joined, line
-from haneul.ingress.grammar import Network, Url
-from haneul.ingress.model import AskedAuth, Auth, Location, Match, PasswordAuth, PeopleAuth, Server, Upstream
+from haneul.ingress.grammar import Network
+from haneul.ingress.model import Location, Match, Server, Upstream
 
-#: The upstream of the gate.
-GATE: Final = "haneul_gate"
-#: What clients may not say of themselves: the gate does.
-IDENTITY_HEADERS: Final = ("X-Haneul-User", "X-Haneul-Email", "X-Haneul-Groups")
 _CLOSED: Final = "closed: its Ingress is wrong, and has events that say how"
-_NO_GATE: Final = "@haneul_no_gate"
 _CORS_ANSWERS: Final = (
     "Allow-Origin",
     "Allow-Credentials",
@@ -32,15 +28,6 @@ _CORS_ANSWERS: Final = (
     "Expose-Headers",
     "Max-Age",
 )
-
-
-@dataclass(frozen=True)
-class Gate:
-    """Where people sign on: ``address`` is host and port, ``path`` what is asked, ``sign_in`` where browsers go."""
-
-    address: str
-    path: str
-    sign_in: Url
 
 
 @dataclass
@@ -72,7 +59,8 @@ def request_headers(protocol: str) -> Iterator[Node]:
     yield line(name, "X-Forwarded-Port", "$haneul_port")
     yield line(name, "X-Forwarded-Proto", "$haneul_scheme")
     yield line(name, "Proxy", "")
-    yield from (line(name, header, "") for header in IDENTITY_HEADERS)
+    yield line(name, "Cookie", "$haneul_open_cookie")
+    yield from (line(name, header, "") for header in GATE_HEADERS)
 
 
 def location_nodes(server: Server, gate: Gate | None, https_port: int, parts: HttpParts) -> list[Node]:
@@ -80,7 +68,7 @@ def location_nodes(server: Server, gate: Gate | None, https_port: int, parts: Ht
     expressions = any(location.path.match is Match.EXPRESSION for location in server.locations)
     exact = {location.path.text for location in server.locations if location.path.match is Match.EXACT}
     nodes: list[Node] = []
-    helpers = _Helpers(gate)
+    helpers = Helpers(gate)
     for location in server.locations:
         made = _Location(location, https_port, server.tls, parts, helpers)
         for words in _where(location, exact, expressions=expressions):
@@ -109,22 +97,8 @@ def _where(location: Location, exact: set[str], *, expressions: bool) -> Iterato
                 yield Word("^~"), Pattern(f"{path.text}/")
 
 
-@dataclass
-class _Helpers:
-    """Locations that only other locations of the same server lead to."""
-
-    gate: Gate | None
-    nodes: list[Node] = field(default_factory=list)
-    _made: set[str] = field(default_factory=set)
-
-    def add(self, name: str, node: Node) -> None:
-        if name not in self._made:
-            self._made.add(name)
-            self.nodes.append(node)
-
-
 class _Location:
-    def __init__(self, location: Location, https_port: int, tls: bool, parts: HttpParts, helpers: _Helpers) -> None:
+    def __init__(self, location: Location, https_port: int, tls: bool, parts: HttpParts, helpers: Helpers) -> None:
         self._location = location
         self._wishes = location.wishes
         self._https_port = https_port
@@ -141,7 +115,11 @@ class _Location:
         nodes = [*self._secure(), *self._networks(), *self._limits(), *self._cors(), *self._rewriting()]
         if self._location.upstream is None:
             return [*nodes, line("return", 503, "no endpoint")]
-        return [*nodes, *self._auth(), *self._proxying(self._location.upstream)]
+        return [
+            *nodes,
+            *auth_nodes(self._location.auth, self._helpers, self._parts.files),
+            *self._proxying(self._location.upstream),
+        ]
 
     def _secure(self) -> Iterator[Node]:
         wishes = self._wishes
@@ -238,50 +216,6 @@ class _Location:
             expression = f"(?i)^{path.text}" if path.match is Match.EXPRESSION else "^"
             yield line("rewrite", Pattern(expression), joined(*parts), "break")
 
-    def _auth(self) -> Iterator[Node]:
-        match self._location.auth:
-            case PasswordAuth(realm, passwords):
-                file = f"passwords/{hashlib.sha256(passwords).hexdigest()[:32]}"
-                self._parts.files[file] = passwords
-                yield line("auth_basic", Text(realm))
-                yield line("auth_basic_user_file", file)
-            case PeopleAuth() | AskedAuth() as auth:
-                yield from self._asking(auth)
-            case None:
-                return
-
-    def _asking(self, auth: PeopleAuth | AskedAuth) -> Iterator[Node]:
-        gate = self._helpers.gate
-        sign_in: Url | None
-        if isinstance(auth, PeopleAuth):
-            if gate is None:
-                raise ValueError("people are asked for where there is no gate")
-            sign_in = gate.sign_in
-            name = f"haneul_gate_{_digest(auth)}"
-            asked = list(_gate_question(auth, gate))
-        else:
-            sign_in = auth.sign_in
-            name = f"haneul_auth_{_digest(auth)}"
-            asked = list(_service_question(auth))
-        self._helpers.add(name, block("location", "=", f"/_{name}", inside=asked))
-        yield line("auth_request", f"/_{name}")
-        for number, header in enumerate(_taken(auth)):
-            answered = header.lower().replace("-", "_")
-            yield line("auth_request_set", f"$haneul_answer_{number}", f"$upstream_http_{answered}")
-        yield line("auth_request_set", "$haneul_answer_cookie", "$upstream_http_set_cookie")
-        yield line("add_header", "Set-Cookie", "$haneul_answer_cookie")
-        refused = block("location", _NO_GATE, inside=[line("return", 503, "sign-on does not answer")])
-        self._helpers.add(_NO_GATE, refused)
-        yield line("error_page", 500, "=", _NO_GATE)
-        if sign_in:
-            there = f"@{name}"
-            wanted: list[Node] = [
-                line("set", "$haneul_sign_in", Text(str(sign_in))),
-                Lua("content_by_lua_block", 'require("haneul").sign_in()'),
-            ]
-            self._helpers.add(there, block("location", there, inside=wanted))
-            yield line("error_page", 401, "=", there)
-
     def _proxying(self, upstream: Upstream) -> Iterator[Node]:
         wishes = self._wishes
         kind = "grpc" if upstream.protocol.startswith("GRPC") else "proxy"
@@ -312,8 +246,7 @@ class _Location:
             other["Host"] = Text(wishes.upstream_vhost)
         if wishes.x_forwarded_prefix:
             other["X-Forwarded-Prefix"] = Text(wishes.x_forwarded_prefix)
-        for number, header in enumerate(_taken(auth)):
-            other[header] = Word(f"$haneul_answer_{number}")
+        other |= {header: Word(variable) for header, variable in taken(auth).items()}
         if not other:
             return
         names = {name.lower() for name in other}
@@ -337,53 +270,6 @@ class _Location:
         yield line(f"{kind}_ssl_verify_depth", 5)
         yield line(f"{kind}_ssl_trusted_certificate", file)
         yield line(f"{kind}_ssl_name", Text(upstream.tls.name))
-
-
-def _taken(auth: Auth | None) -> Sequence[str]:
-    """Return the headers of an answer of who is asked that the application gets."""
-    if isinstance(auth, PeopleAuth):
-        return IDENTITY_HEADERS
-    return auth.headers if isinstance(auth, AskedAuth) else ()
-
-
-def _gate_question(auth: PeopleAuth, gate: Gate) -> Iterator[Node]:
-    yield from _question()
-    yield line("proxy_set_header", "Host", Text(gate.address))
-    for kind, names in (("Projects", auth.projects), ("Groups", auth.groups), ("People", auth.people)):
-        yield line("proxy_set_header", f"X-Haneul-Allowed-{kind}", Text(",".join(names)))
-    yield line("proxy_connect_timeout", "1s")
-    yield line("proxy_read_timeout", "5s")
-    yield line("proxy_pass", joined(Word(f"http://{GATE}"), Text(gate.path)))
-
-
-def _service_question(auth: AskedAuth) -> Iterator[Node]:
-    yield from _question()
-    yield line("proxy_set_header", "Host", Text(auth.url.host))
-    yield line("proxy_connect_timeout", "2s")
-    yield line("proxy_read_timeout", "10s")
-    # Subrequests have no access phase.
-    yield Lua("rewrite_by_lua_block", f'require("haneul").choose("{auth.upstream.name}")')
-    scheme = auth.url.scheme
-    yield line("proxy_pass", joined(Word(f"{scheme}://{auth.upstream.name}"), Text(auth.url.rest or "/")))
-
-
-def _question() -> Iterator[Node]:
-    """Yield what both gates learn of a request: its headers and cookies, but not its body."""
-    yield line("internal")
-    yield line("proxy_pass_request_body", "off")
-    yield line("proxy_set_header", "Content-Length", "")
-    yield line("proxy_set_header", "Connection", "")
-    yield line("proxy_set_header", "X-Original-Method", "$request_method")
-    yield line("proxy_set_header", "X-Original-URL", "$haneul_scheme://$haneul_host$request_uri")
-    yield line("proxy_set_header", "X-Original-URI", "$request_uri")
-    yield line("proxy_set_header", "X-Original-Host", "$haneul_host")
-    yield line("proxy_set_header", "X-Request-ID", "$haneul_request_id")
-    yield line("proxy_set_header", "X-Real-IP", "$remote_addr")
-    yield line("proxy_set_header", "X-Forwarded-For", "$remote_addr")
-    yield line("proxy_set_header", "X-Forwarded-Proto", "$haneul_scheme")
-    yield line("proxy_set_header", "X-Forwarded-Host", "$haneul_host")
-    yield line("proxy_set_header", "Proxy", "")
-    yield from (line("proxy_set_header", header, "") for header in IDENTITY_HEADERS)
 
 
 def _digest(*things: object) -> str:

@@ -157,11 +157,18 @@ class Path:
 
 @dataclass(frozen=True)
 class PeopleAuth:
-    """Only people who are signed on at the gate; of some projects, groups, or some people; all three empty is all."""
+    """Only people who are signed on at the gate, and whom one of the names fits; without any, all of them."""
 
-    projects: tuple[str, ...]
-    groups: tuple[str, ...]
-    people: tuple[str, ...]
+    projects: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    people: tuple[str, ...] = ()
+    emails: tuple[str, ...] = ()
+
+    @property
+    def rule(self) -> str:
+        """Return the words that the gate is asked with."""
+        kinds = (("project", self.projects), ("group", self.groups), ("person", self.people), ("email", self.emails))
+        return " ".join(f"{kind}:{name}" for kind, names in kinds for name in names) or "anyone"
 
 
 @dataclass(frozen=True)

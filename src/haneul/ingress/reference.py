@@ -42,8 +42,8 @@ class is the default one.
 | towards clients | TLS 1.2 and 1.3 by SNI, HTTP/1.1, HTTP/2, WebSocket; gRPC over TLS |
 
 Endpoints get `X-Request-ID`, `X-Real-IP`, `X-Forwarded-For`, `-Host`, `-Port` and `-Proto`, whatever a client wrote
-into those; only proxies in `trustedProxies` are believed. `X-Haneul-User`, `X-Haneul-Email` and `X-Haneul-Groups` never
-come from a client.
+into those; only proxies in `trustedProxies` are believed. `X-Haneul-User`, `X-Haneul-Email`, `X-Haneul-Groups` and
+`X-Haneul-Projects` never come from a client, and no application sees the gate's session cookie.
 
 ## The file
 
@@ -57,8 +57,7 @@ come from a client.
 | `addresses` | addresses or names by which clients reach nginx, for the objects' status | |
 | `hosts` | hosts that the cluster may serve; `*.example.com` is every name below | all |
 | `hostsAcrossNamespaces` | whether several namespaces may have paths of one host | `false` |
-| `gate.url` | what is asked who somebody is; plain HTTP at an address | nobody can sign on |
-| `gate.signIn` | where browsers are sent; `rd` is where they wanted to go | |
+| `gate.url` | the sign-on gate, as `http://ADDRESS:PORT` | nobody can sign on |
 | `trustedProxies` | balancers before nginx, as networks | none |
 | `proxyProtocol` | whether those speak the PROXY protocol | `false` |
 | `workers` | nginx's processes | 2 |
@@ -90,15 +89,15 @@ _TAIL: Final = f"""
 | origin | scheme, host and perhaps a port; `https://*.example.com` is one label more |
 | path | the characters of RFC 3986 but quotes and `$` |
 | network | an address, or one with a prefix length |
-| name | letters, digits, `-` and `_`; cookies also `.`; people and groups also `.`, `@`, `+` and `:` |
+| name | letters, digits, `-` and `_`; cookies also `.`; people and groups also `.`, `@`, `+`, `/` and `:` |
 | plural | several with commas between them, at most 256 |
 
 `auth-url` names a Service of the Ingress's own namespace (`http://SERVICE.NAMESPACE.svc/PATH`), nothing else. 2xx lets
 a request in, 401 and 403 do not; whatever else it answers, or if it does not, is 503. It and the gate get the request's
-headers and cookies, `X-Original-Method`, `X-Original-URL`, `X-Original-URI` and `X-Original-Host`, no body; the gate
-also gets `X-Haneul-Allowed-Projects`, `-Groups` and `-People` as they are written. Browsers (GET or HEAD that accept
-`text/html`) are sent to sign in at 401; others get the 401. Of a canary's annotations only `canary-…` count; all else
-is as the path's own Ingress says.
+headers and cookies, `X-Original-Method`, `X-Original-URL`, `X-Original-URI` and `X-Original-Host`, no body. With
+`auth-signin`, browsers (GET or HEAD that accept `text/html`) are sent there at 401, with `rd`, where they wanted to go.
+The gate is asked at `/auth` with the names in `X-Haneul-Rule`, and at `/denied` what to answer whoever does not get in.
+Of a canary's annotations only `canary-…` count; all else is as the path's own Ingress says.
 
 ## Expressions
 

@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from haneul.ingress.asking import GATE, Gate, cookie_maps
 from haneul.ingress.directives import Lua, Node, Pattern, Text, Word, block, line, render
 from haneul.ingress.grammar import Network
-from haneul.ingress.locations import GATE, Gate, HttpParts, location_nodes, request_headers
+from haneul.ingress.locations import HttpParts, location_nodes, request_headers
 from haneul.ingress.model import ANY_HOST, Certificate, Routes, Server, Upstream
 from haneul.ingress.ports import Configuration
 
@@ -159,6 +160,7 @@ def _clients(site: Site) -> Iterator[Node]:
     yield block("map", "$http_upgrade", "$haneul_connection", inside=[line("default", "upgrade"), line("", "")])
     given = line(Pattern(r"~^[A-Za-z0-9_.-]{8,64}$"), "$http_x_request_id")
     yield block("map", "$http_x_request_id", "$haneul_request_id", inside=[line("default", "$request_id"), given])
+    yield from cookie_maps()
     for protocol in ("proxy", "grpc"):
         yield from request_headers(protocol)
     yield line("proxy_http_version", "1.1")

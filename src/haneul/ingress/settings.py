@@ -9,8 +9,7 @@ https: ["0.0.0.0:443"]
 addresses: [192.0.2.10]
 hosts: ["*.shop.example.com"]
 gate:
-  url: http://127.0.0.1:4180/verify
-  signIn: https://auth.example.com/sign-in
+  url: http://127.0.0.1:4180
 ```
 """
 
@@ -25,8 +24,8 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 
+from haneul.ingress.asking import Gate
 from haneul.ingress.grammar import Network, Url, parse_host, parse_plain_host, parse_url
-from haneul.ingress.locations import Gate
 from haneul.kernel.errors import InvalidInputError
 
 _HINT: Final = "docs/reference/ingress.md has every field"
@@ -41,10 +40,9 @@ class _Part(BaseModel):
 
 
 class GateSettings(_Part):
-    """The sign-on gate: what nginx asks, by its address, and where browsers go to sign on."""
+    """The sign-on gate that nginx asks, by its address."""
 
     url: Annotated[Url, BeforeValidator(parse_url)]
-    sign_in: Annotated[Url, BeforeValidator(parse_url)]
 
     @field_validator("url")
     @classmethod
@@ -54,14 +52,14 @@ class GateSettings(_Part):
             ipaddress.ip_address(url.host)
         except ValueError as error:
             raise ValueError("its host is an address, as nothing is to depend on a name here") from error
-        if url.scheme != "http" or url.with_request:
-            raise ValueError("it is asked by plain HTTP, on this machine or inside a network that is trusted")
+        if url.scheme != "http" or url.with_request or url.rest not in ("", "/"):
+            raise ValueError("it is http://ADDRESS:PORT, on this machine or in a network that is trusted")
         return url
 
     @property
     def gate(self) -> Gate:
         """Return the gate as routes know it."""
-        return Gate(f"{self.url.host}:{self.url.port or 80}", self.url.rest or "/", self.sign_in)
+        return Gate(f"{self.url.host}:{self.url.port or 80}")
 
 
 class IngressSettings(_Part):

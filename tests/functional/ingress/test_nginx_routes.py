@@ -15,8 +15,7 @@ import pytest
 import pytest_asyncio
 
 from haneul.ingress.annotations import PREFIX
-from haneul.ingress.grammar import parse_url
-from haneul.ingress.locations import Gate
+from haneul.ingress.asking import Gate
 from haneul.kernel.pki import issue_authority
 from tests.ingress_proxy import Application, Ground, ground
 from tests.unit.ingress.objects import certificate, ingress, path, secret
@@ -121,7 +120,7 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
         async with gone.running():
             pass
         gate = f"127.0.0.1:{apps['gate'].port}"
-        made.behind_gate(Gate(gate, "/verify", parse_url("https://in.example.com/go?a=b")))
+        made.behind_gate(Gate(gate))
         for name in ("web", "api", "exact", "asks", "next"):
             made.point(name, apps[name])
         made.point("secure", secure)
@@ -258,50 +257,91 @@ async def test_an_application_of_the_same_namespace_is_asked(world: World) -> No
     asks.status = 200
 
 
+LIE = {
+    "X-Haneul-User": "root",
+    "x-haneul-email": "root@example.com",
+    "X-Haneul-Groups": "admin",
+    "X-Haneul-Projects": "all",
+    "X_Haneul_Groups": "admin",
+    "X-Haneul-Rule": "anyone",
+    "X-Haneul-Cookie": "a=b",
+}
+COOKIES = "a=1; __Secure-haneul-session=secret; b=2"
+
+
 async def test_the_gate_says_who_people_are(world: World) -> None:
     gate = world.apps["gate"]
-    gate.headers = {"X-Haneul-User": "alice", "X-Haneul-Email": "alice@example.com", "X-Haneul-Groups": "dev"}
-    lie = {"X-Haneul-User": "root", "X-Haneul-Groups": "admin", "Authorization": "Bearer t", "Cookie": "c=1"}
-    said = (await world.said("people", "/a?b", method="POST", data=b"body", headers=lie))["headers"]
-    assert (said["x-haneul-user"], said["x-haneul-email"], said["x-haneul-groups"]) == (
-        "alice",
-        "alice@example.com",
-        "dev",
-    )
+    gate.headers = {
+        "X-Haneul-User": "alice",
+        "X-Haneul-Email": "alice@example.com",
+        "X-Haneul-Groups": "dev",
+        "X-Haneul-Cookie": "a=1; b=2",
+        "Set-Cookie": "__Secure-haneul-session=renewed",
+    }
+    headers = {**LIE, "Authorization": "Bearer t", "Cookie": COOKIES}
+    answer = await world.ask("people", "/a?b", method="POST", data=b"body", headers=headers)
+    assert (answer.status, answer.cookies) == (200, {"__Secure-haneul-session": "renewed"})
+    said = answer.said["headers"]
+    assert answer.said["bytes"] == 4
+    assert {name: value for name, value in said.items() if "haneul" in name.lower()} == {
+        "x-haneul-user": "alice",
+        "x-haneul-email": "alice@example.com",
+        "x-haneul-groups": "dev",
+    }
+    assert (said["cookie"], "authorization" in said) == ("a=1; b=2", False)
     question = gate.seen[-1]
-    assert (question["path"], question["method"]) == ("/verify", "GET")
+    assert (question["path"], question["method"]) == ("/auth", "GET")
     asked = question["headers"]
     assert (asked["x-original-method"], asked["x-original-url"]) == ("POST", "http://people.example.com/a?b")
     assert (asked["x-original-uri"], asked["x-original-host"]) == ("/a?b", "people.example.com")
-    assert (asked["x-haneul-allowed-groups"], asked["authorization"], asked["cookie"]) == ("dev,ops", "Bearer t", "c=1")
-    assert not {"x-haneul-user", "x-haneul-allowed-people", "content-length"} & set(asked)
+    assert (asked["x-haneul-rule"], asked["authorization"]) == ("group:dev group:ops", "Bearer t")
+    assert asked["cookie"] == COOKIES
+    assert not {"x-haneul-user", "x-haneul-cookie", "content-length"} & set(asked)
     gate.headers = {}
-    said = (await world.said("people", headers=lie))["headers"]
-    assert not {"x-haneul-user", "x-haneul-email", "x-haneul-groups"} & set(said)
+    said = (await world.said("people", headers=headers))["headers"]
+    assert not [name for name in said if "haneul" in name.lower() or name in ("cookie", "authorization")]
 
 
 async def test_clients_cannot_say_who_they_are_where_nobody_asks(world: World) -> None:
-    lie = {"X-Haneul-User": "root", "x-haneul-email": "root@example.com", "X_Haneul_Groups": "admin"}
-    said = (await world.said("open", headers=lie))["headers"]
+    said = (await world.said("open", headers={**LIE, "Cookie": COOKIES}))["headers"]
     assert not [name for name in said if "haneul" in name.lower()]
+    assert said["cookie"] == "a=1; b=2"
+    twice = "__Secure-haneul-session=x; __Secure-haneul-session=y; c=1"
+    assert "cookie" not in (await world.said("open", headers={"Cookie": twice}))["headers"]
     assert (await world.ask("open", "/_haneul_gate_0123456789abcdef")).said["app"] == "web"
 
 
 async def test_who_is_not_let_in(world: World) -> None:
     gate, before = world.apps["gate"], len(world.apps["web"].seen)
-    gate.status = 403
-    assert (await world.ask("people", headers={"Accept": "text/html"})).status == 403
-    gate.status = 401
-    browser = await world.ask("people", "/a?b=c", headers={"Accept": "text/html,*/*"})
-    place = "https://in.example.com/go?a=b&rd=http%3A%2F%2Fpeople.example.com%2Fa%3Fb%3Dc"
-    assert (browser.status, browser.headers["location"]) == (302, place)
-    assert (await world.ask("people", headers={"Accept": "application/json"})).status == 401
-    assert (await world.ask("people", method="POST", headers={"Accept": "text/html"})).status == 401
+    for status in (401, 403):
+        gate.status, gate.headers = status, {"Location": "https://in.example.com/start", "WWW-Authenticate": "Bearer"}
+        denied = await world.ask("people", "/a?b=c", method="POST", data=b"x", headers={"Accept": "text/html"})
+        assert (denied.status, denied.said["app"]) == (status, "gate")
+        assert denied.headers["location"] == "https://in.example.com/start"
+        question = gate.seen[-1]
+        assert (question["path"], question["method"]) == ("/denied", "GET")
+        assert question["headers"]["x-haneul-rule"] == "group:dev group:ops"
+        assert question["headers"]["x-original-url"] == "http://people.example.com/a?b=c"
+    gate.headers = {"X-Haneul-Problem": "the provider is away"}
     for status in (500, 302, 404):
         gate.status = status
-        assert (await world.ask("people")).status == 503
-    gate.status = 200
+        away = await world.ask("people")
+        assert (away.status, away.headers["retry-after"]) == (503, "10")
+        assert "the provider is away" in away.text
+    gate.status, gate.headers = 200, {}
     assert len(world.apps["web"].seen) == before
+
+
+async def test_without_the_gate_nobody_gets_in_and_open_paths_are_served(world: World) -> None:
+    apart = one("apart", auth="required")
+    async with ground() as made:
+        async with Application("gate").running() as gate:
+            made.behind_gate(Gate(f"127.0.0.1:{gate.port}"))
+        made.point("web", world.apps["web"])
+        made.see(apart, one("open"))
+        await made.route()
+        assert (await made.ask(host="apart.example.com")).status == 503
+        assert (await made.ask(host="open.example.com")).status == 200
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from haneul.ingress.annotations import OTHER_PREFIX, PREFIX, Wishes
+from haneul.ingress.asking import Gate
 from haneul.ingress.directives import Pattern, Text, Word, block, joined, line, render
-from haneul.ingress.grammar import parse_url
-from haneul.ingress.locations import Gate
 from haneul.ingress.model import Certificate
 from haneul.ingress.ports import Configuration
 from haneul.ingress.rendering import Site, render_configuration
@@ -23,7 +22,7 @@ from tests import golden
 from tests.unit.ingress import nginx_text
 from tests.unit.ingress.objects import HOST, NOW, certificate, ingress, observed, path, secret, tls_secret
 
-GATE = Gate("127.0.0.1:4180", "/verify", parse_url("https://auth.example.com/sign-in"))
+GATE = Gate("127.0.0.1:4180")
 SITE = Site(
     ("0.0.0.0:80", "[::]:80"),
     ("0.0.0.0:443",),

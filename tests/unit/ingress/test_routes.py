@@ -283,8 +283,11 @@ def test_who_gets_in() -> None:
 
     passwords = b"alice:$apr1$abc$defghi\n"
     assert auth() is None
-    assert auth(auth="required") == PeopleAuth((), (), ())
-    assert auth(auth_groups="dev,ops") == PeopleAuth((), ("dev", "ops"), ())
+    assert auth(auth="required") == PeopleAuth()
+    assert auth(auth="required").rule == "anyone"
+    some = auth(auth_groups="dev,ops", auth_people="okta:carol", auth_emails="dave@example.com", auth_projects="shop")
+    assert some.rule == "project:shop group:dev group:ops person:okta:carol email:dave@example.com"
+    assert "too many" in auth(auth_people=",".join(f"somebody-{number}" for number in range(200)))
     assert "no gate" in auth(auth="required", gate=False)
     assert auth(secret("p", auth=passwords), auth_type="basic", auth_secret="p") == PasswordAuth("Sign in", passwords)
     assert "no Secret" in auth(auth_type="basic", auth_secret="p")

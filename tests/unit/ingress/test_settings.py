@@ -26,7 +26,7 @@ def test_paths_are_beside_the_file_and_the_rest_holds(tmp_path: Path) -> None:
 
 
 def test_everything_is_a_value(tmp_path: Path) -> None:
-    gate = {"url": "http://127.0.0.1:4180/verify?x", "signIn": "https://auth.example.com/sign-in"}
+    gate = {"url": "http://127.0.0.1:4180"}
     settings = read(
         tmp_path,
         gate=gate,
@@ -37,7 +37,7 @@ def test_everything_is_a_value(tmp_path: Path) -> None:
         proxyProtocol=True,
     )
     assert settings.gate
-    assert (settings.gate.gate.address, settings.gate.gate.path) == ("127.0.0.1:4180", "/verify?x")
+    assert settings.gate.gate.address == "127.0.0.1:4180"
     assert (settings.hosts, settings.public_https_port) == (("*.shop.example.com",), 8443)
 
 
@@ -52,9 +52,9 @@ def test_everything_is_a_value(tmp_path: Path) -> None:
         {"user": "www data"},
         {"accessLog": "a b"},
         {"hosts": ["*"]},
-        {"gate": {"url": "http://gate.example.com/", "signIn": "https://auth.example.com/"}},
-        {"gate": {"url": "https://127.0.0.1/", "signIn": "https://auth.example.com/"}},
-        {"gate": {"url": "http://127.0.0.1/"}},
+        {"gate": {"url": "http://gate.example.com/"}},
+        {"gate": {"url": "https://127.0.0.1/"}},
+        {"gate": {"url": "http://127.0.0.1/verify"}},
         {"proxyProtocol": True},
         {"workers": 0},
         {"unknown": 1},
