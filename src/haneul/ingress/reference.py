@@ -52,7 +52,7 @@ into those; only proxies in `trustedProxies` are believed. `X-Haneul-User`, `X-H
 | `cluster` | the cluster's name, for logs | |
 | `kubeconfig` | how it is reached; relative to this file | |
 | `folder` | nginx's own folder; workers have to be able to enter it | |
-| `http`, `https` | addresses and ports to listen at, as `0.0.0.0:80` and `[::]:80` | ports 80 and 443 everywhere |
+| `http`, `https` | addresses and ports to listen at, as `0.0.0.0:80` and `[::]:80` | ports 80 and 443, IPv4 |
 | `httpsPort` | the port of HTTPS that redirects name | that of the first address of `https` |
 | `addresses` | addresses or names by which clients reach nginx, for the objects' status | |
 | `hosts` | hosts that the cluster may serve; `*.example.com` is every name below | all |

@@ -90,6 +90,8 @@ class _Compiler:
         self._now = now
         self._claims = Claims(across_namespaces=options.hosts_across_namespaces)
         self._locations: dict[str, dict[Path, Location]] = defaultdict(dict)
+        #: Which hosts each Ingress has a path of.
+        self._own: dict[Place, set[str]] = defaultdict(set)
         self._certificates: dict[str, Certificate | None] = {}
         self._problems: list[Problem] = []
 
@@ -241,6 +243,7 @@ class _Compiler:
                 self._tell(location.ingress, Reason.PATH_TAKEN, why)
             return
         self._locations[host][location.path] = location
+        self._own[location.ingress].add(host)
 
     def _add_fallback(self, ingress: _Ingress) -> None:
         """Let a default backend answer where the Ingress has nothing; without rules, where nobody has the host."""
@@ -253,19 +256,12 @@ class _Compiler:
             if self._take_host(ANY_HOST, ingress):
                 self._add(ANY_HOST, self._made(path, backend, ingress))
             return
-        for host in sorted(self._own_hosts(ingress)):
+        for host in sorted(self._own[ingress.place]):
             if path not in self._locations[host]:
                 self._add(host, self._made(path, backend, ingress))
 
-    def _own_hosts(self, ingress: _Ingress) -> set[str]:
-        return {
-            host
-            for host, found in self._locations.items()
-            if any(location.ingress == ingress.place for location in found.values())
-        }
-
     def _add_certificates(self, ingress: _Ingress) -> None:
-        own = self._own_hosts(ingress)
+        own = self._own[ingress.place]
         for entry in ingress.spec.get("tls") or []:
             named = [host.lower() for host in entry.get("hosts") or []]
             hosts = {host for host in own if host and (not named or any(_covers(name, host) for name in named))}

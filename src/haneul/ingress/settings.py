@@ -69,8 +69,8 @@ class IngressSettings(_Part):
     kubeconfig: Path
     #: nginx's own folder; two controllers may not have the same.
     folder: Path
-    http: tuple[str, ...] = ("0.0.0.0:80", "[::]:80")
-    https: tuple[str, ...] = ("0.0.0.0:443", "[::]:443")
+    http: tuple[str, ...] = ("0.0.0.0:80",)
+    https: tuple[str, ...] = ("0.0.0.0:443",)
     #: The port of HTTPS as clients know it; that of the first address if left out.
     https_port: int | None = Field(None, ge=1, le=65535)
     #: Where clients reach nginx: addresses or names, written into the status of what is served.

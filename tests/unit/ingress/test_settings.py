@@ -22,7 +22,7 @@ def read(folder: Path, **document: Any) -> IngressSettings:
 def test_paths_are_beside_the_file_and_the_rest_holds(tmp_path: Path) -> None:
     settings = read(tmp_path)
     assert (settings.kubeconfig, settings.folder) == (tmp_path / "shop.kubeconfig", tmp_path / "nginx")
-    assert (settings.http, settings.public_https_port) == (("0.0.0.0:80", "[::]:80"), 443)
+    assert (settings.http, settings.public_https_port) == (("0.0.0.0:80",), 443)
 
 
 def test_everything_is_a_value(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from haneul.kernel.files import write_atomically
 from haneul.kernel.process import run
 from haneul.kernel.waiting import wait_for
 
-_CHECK_SECONDS: Final = 60.0
+_CHECK_SECONDS: Final = 300.0
 _ANSWER: Final = aiohttp.ClientTimeout(total=10)
 #: A socket's path may be this long (unix(7)), its end left aside.
 _LONGEST_SOCKET: Final = 107
@@ -40,7 +40,7 @@ _FOLDERS: Final = {"private": 0o700, "passwords": 0o755, "authorities": 0o755, "
 class NginxProcesses:
     """The nginx of one folder. ``user`` is whom workers run as, where root starts them."""
 
-    def __init__(self, folder: Path, *, program: str, user: str, clock: Clock, patience: float = 60.0) -> None:
+    def __init__(self, folder: Path, *, program: str, user: str, clock: Clock, patience: float = 300.0) -> None:
         self._folder = folder.absolute()
         self._program = program
         self._user = user
