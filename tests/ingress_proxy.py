@@ -41,8 +41,8 @@ from haneul.kernel.waiting import wait_for
 from tests.unit.ingress.objects import certificate, ingress_class, service, slice_of
 
 LOOPBACK = "127.0.0.1"
-PATIENCE = 60.0
-USER = "www-data"
+PATIENCE = 120.0
+USER = "www-data" if os.geteuid() == 0 else ""
 
 
 def free_address() -> tuple[str, int]:
@@ -68,13 +68,15 @@ class Application:
     #: What it answers instead of 200 with what it saw.
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
-    #: Lets answers at ``/slow`` end.
+    #: Lets answers at ``/slow`` end, and those at ``/never`` begin.
     released: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         headers = {name.lower(): value for name, value in request.headers.items()}
         said = {"app": self.name, "path": request.path_qs, "method": request.method, "headers": headers}
         self.seen.append(said)
+        if request.path == "/never":
+            await self.released.wait()
         if request.path == "/slow":
             answer = web.StreamResponse()
             await answer.prepare(request)

@@ -72,7 +72,7 @@ class Cluster:
                 "https": [f"{self.address}:{self.port + 1}"],
                 "addresses": ["192.0.2.10"],
                 "hosts": ["*.example.com"],
-                "user": USER,
+                "user": "www-data",
                 "program": program(),
             },
         )

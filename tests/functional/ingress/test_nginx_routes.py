@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 import pytest_asyncio
 
@@ -62,7 +61,7 @@ OBJECTS = [
     one("not-some", denylist_source_range="127.0.0.77"),
     one("rated", limit_rpm="1", limit_burst_multiplier="2", limit_whitelist="127.0.0.77"),
     one("small", proxy_body_size="1k"),
-    one("impatient", path("/slow", "Exact"), proxy_read_timeout="1"),
+    one("impatient", path("/never", "Exact"), proxy_read_timeout="1"),
     one("scripts", enable_cors="true", cors_allow_origin="https://*.example.org"),
     one("password", auth_type="basic", auth_secret="people"),
     one(
@@ -216,8 +215,7 @@ async def test_bodies_are_limited(world: World) -> None:
 
 
 async def test_slow_applications_are_given_up(world: World) -> None:
-    with pytest.raises(aiohttp.ClientPayloadError):
-        await world.ask("impatient", "/slow")
+    assert (await world.ask("impatient", "/never")).status == 504
 
 
 async def test_scripts_of_some_origins_may_ask(world: World) -> None:

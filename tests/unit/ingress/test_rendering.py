@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from haneul.ingress.annotations import OTHER_PREFIX, PREFIX, Wishes
@@ -234,7 +234,7 @@ GOOD = ingress("web", path("/"), path("/api"))
 GOOD_SERVER = servers(configured(GOOD).text)[HOST]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(hostile_ingress())
 def test_nothing_from_an_object_becomes_configuration(evil: Manifest) -> None:
     text = configured(GOOD, evil).text
