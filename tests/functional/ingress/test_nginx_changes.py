@@ -12,12 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from haneul.ingress.adapters.nginx.processes import is_running
+from haneul.ingress.adapters.nginx.processes import NginxProcesses, is_running
+from haneul.ingress.adapters.nginx.proxy import NginxProxy
 from haneul.ingress.annotations import PREFIX
 from haneul.ingress.ports import Configuration, ConfigurationRefusedError
+from haneul.kernel.clock import SystemClock
 from haneul.kernel.errors import UnavailableError
 from haneul.kernel.pki import KeyPair
-from tests.ingress_proxy import PATIENCE, Application, Ground, free_address, ground, program, until
+from tests.ingress_proxy import PATIENCE, USER, Application, Ground, free_address, ground, program, until
 from tests.unit.ingress.objects import HOST, certificate, ingress, path, tls_secret
 
 
@@ -186,6 +188,25 @@ async def test_a_killed_nginx_begins_with_the_endpoints_of_before(served: Served
         await ground.repoint()
     await ground.processes.start(configuration.generation)
     assert (await ground.ask()).said["app"] == "one"
+
+
+async def test_an_nginx_that_is_slow_is_not_taken_for_dead(served: Served) -> None:
+    ground, _, _ = served
+    configuration, table = ground.made()
+    master = await ground.processes.master()
+    assert master
+    numbers = [master, *map(int, workers(master))]
+    hasty = NginxProcesses(ground.folder, program=program(), user=USER, clock=SystemClock(), answer=0.2)
+    for number in numbers:
+        os.kill(number, signal.SIGSTOP)
+    try:
+        with pytest.raises(UnavailableError, match="does not answer"):
+            await NginxProxy(ground.folder, hasty).route(configuration, table)
+    finally:
+        for number in numbers:
+            os.kill(number, signal.SIGCONT)
+    assert await ground.processes.master() == master
+    assert (await ground.ask()).status == 200
 
 
 async def test_it_ends_after_its_requests(served: Served) -> None:

@@ -31,7 +31,6 @@ from haneul.kernel.process import run
 from haneul.kernel.waiting import wait_for
 
 _CHECK_SECONDS: Final = 300.0
-_ANSWER: Final = aiohttp.ClientTimeout(total=10)
 #: A socket's path may be this long (unix(7)), its end left aside.
 _LONGEST_SOCKET: Final = 107
 _FOLDERS: Final = {"private": 0o700, "passwords": 0o755, "authorities": 0o755, "temporary": 0o755}
@@ -40,12 +39,16 @@ _FOLDERS: Final = {"private": 0o700, "passwords": 0o755, "authorities": 0o755, "
 class NginxProcesses:
     """The nginx of one folder. ``user`` is whom workers run as, where root starts them."""
 
-    def __init__(self, folder: Path, *, program: str, user: str, clock: Clock, patience: float = 300.0) -> None:
+    def __init__(
+        self, folder: Path, *, program: str, user: str, clock: Clock, patience: float = 120.0, answer: float = 10.0
+    ) -> None:
+        """``patience`` and ``answer`` are seconds: for nginx to serve or end, and to answer a question."""
         self._folder = folder.absolute()
         self._program = program
         self._user = user
         self._clock = clock
         self._patience = patience
+        self._answer = aiohttp.ClientTimeout(total=answer)
 
     @property
     def configuration(self) -> Path:
@@ -124,6 +127,9 @@ class NginxProcesses:
 
     async def start(self, generation: str) -> None:
         """Start nginx; it goes on when this process ends. Raises UnavailableError."""
+        if number := self._still_running():
+            # Its socket is how it is told things, and would be lost; it may only be slow.
+            raise UnavailableError(f"nginx in {self._folder} runs (process {number}) but does not answer")
         # A killed nginx leaves its socket, which would be in the way of the next one.
         self._socket.unlink(missing_ok=True)
         try:
@@ -172,13 +178,23 @@ class NginxProcesses:
     def _socket(self) -> Path:
         return self._folder / "private" / "control.sock"
 
+    def _still_running(self) -> int | None:
+        """Return the number of this folder's master if it runs, whether it answers or not."""
+        try:
+            number = int((self._folder / "nginx.pid").read_text())
+            title = Path(f"/proc/{number}/cmdline").read_bytes().decode(errors="replace")
+        except (OSError, ValueError):
+            return None
+        # Another process may have got its number since.
+        return number if f"-p {self._folder}/" in title.replace("\0", " ") and is_running(number) else None
+
     def _command(self, *arguments: str) -> list[str]:
         return [self._program, "-p", f"{self._folder}/", *arguments]
 
     def _session(self) -> aiohttp.ClientSession:
         # A connection that is kept would end at a worker of the configuration before.
         connector = aiohttp.UnixConnector(path=str(self._socket), force_close=True)
-        return aiohttp.ClientSession(connector=connector, timeout=_ANSWER)
+        return aiohttp.ClientSession(connector=connector, timeout=self._answer)
 
 
 def is_running(number: int) -> bool:
