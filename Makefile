@@ -61,6 +61,7 @@ system-packages:
 	        bind9) systemctl disable --quiet --now named.service;; \
 	        knot) systemctl disable --quiet --now knot.service;; \
 	        haproxy) systemctl disable --quiet --now haproxy.service;; \
+	        nginx) systemctl disable --quiet --now nginx.service;; \
 	        esac; \
 	    done; \
 	fi

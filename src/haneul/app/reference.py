@@ -20,6 +20,7 @@ from haneul.chaos.report import catalogue_markdown
 from haneul.compliance.reference import benchmark_page
 from haneul.components.table import COMPONENTS, IMAGES, PYTHON_COMPONENTS, GoComponent, Image, PythonComponent
 from haneul.dkos.reference import cluster_events_page, cluster_spec_page, kubernetes_versions_page
+from haneul.ingress.reference import ingress_page
 from haneul.kernel.errors import HaneulError
 from haneul.kernel.files import write_atomically
 
@@ -82,6 +83,7 @@ def pages() -> Mapping[str, Callable[[], str]]:
         "components.md": components_page,
         "errors.md": errors_page,
         "faults.md": faults_page,
+        "ingress.md": ingress_page,
         "kubernetes-versions.md": kubernetes_versions_page,
     }
 

@@ -1,0 +1,246 @@
+"""Ingress put together: one cluster, one nginx, and what is told of both."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import tempfile
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import structlog
+import yaml
+
+from haneul.ingress.adapters.allowed_hosts import AllowedHosts
+from haneul.ingress.adapters.nginx.processes import NginxProcesses
+from haneul.ingress.adapters.nginx.proxy import LUA_FOLDER, NginxProxy
+from haneul.ingress.claims import CLASS_ANNOTATION, CONTROLLER
+from haneul.ingress.controller import ClusterController, Pace
+from haneul.ingress.model import ANY_HOST, Certificate, Location, Routes
+from haneul.ingress.observed import RESOURCES, Observed
+from haneul.ingress.ports import Configuration
+from haneul.ingress.rendering import Site, render_configuration
+from haneul.ingress.routes import Options, compile_routes, hosts_asked_for
+from haneul.ingress.settings import IngressSettings, read_settings
+from haneul.kernel.clock import SystemClock
+from haneul.kernel.errors import InvalidInputError
+from haneul.kernel.files import write_atomically
+from haneul.kernel.kube import INGRESS_CLASSES, INGRESSES, Manifest
+from haneul.kernel.kube_http import HttpKubeClient, access_from_kubeconfig
+from haneul.kernel.pki import LeafProfile, issue_authority, issue_leaf
+
+_log = structlog.get_logger(__name__)
+_TEN_YEARS = timedelta(days=3650)
+
+
+async def serve_ingress(file: Path) -> None:
+    """Keep a cluster's Ingress objects served until SIGTERM or SIGINT; nginx serves on then."""
+    settings = read_settings(file)
+    ended = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    clock = SystemClock()
+    processes = _processes(settings, settings.folder, clock)
+    processes.prepare()
+    site = site_of(settings, settings.folder, own_certificate(settings.folder, clock.now()))
+    async with _client(settings) as client:
+        controller = ClusterController(
+            client,
+            NginxProxy(settings.folder, processes),
+            AllowedHosts(settings.hosts),
+            partial(render_configuration, site=site),
+            cluster=settings.cluster,
+            options=_options(settings),
+            addresses=settings.addresses,
+            clock=clock,
+            pace=Pace(),
+        )
+        _log.info("serving", cluster=settings.cluster, folder=str(settings.folder))
+        working = asyncio.ensure_future(controller.run())
+        waiting = asyncio.ensure_future(ended.wait())
+        try:
+            await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
+            if working.done():
+                working.result()
+        finally:
+            for task in (working, waiting):
+                task.cancel()
+            await asyncio.gather(working, waiting, return_exceptions=True)
+    _log.info("ended; nginx serves on", cluster=settings.cluster)
+
+
+async def stop_nginx(file: Path) -> bool:
+    """Let a cluster's nginx end after its requests; return False if none ran."""
+    settings = read_settings(file)
+    return await _processes(settings, settings.folder, SystemClock()).end()
+
+
+async def listed(file: Path) -> list[dict[str, Any]]:
+    """Return what a cluster's Ingress objects serve now, path by path."""
+    settings = read_settings(file)
+    observed = await _seen(settings)
+    routes = await _routes(settings, observed)
+    return [
+        _row(server.host, location, observed, secure=server.tls)
+        for server in routes.servers
+        for location in server.locations
+    ]
+
+
+async def checked(file: Path, manifests: Iterable[Path]) -> list[dict[str, Any]]:
+    """Return what is wrong with a cluster's Ingress objects, or with those in files, by the eyes of nginx too."""
+    settings = read_settings(file)
+    files = list(manifests)
+    observed = _read(files) if files else await _seen(settings)
+    routes = await _routes(settings, observed)
+    rows = [
+        {
+            "namespace": problem.ingress.namespace,
+            "name": problem.ingress.name,
+            "reason": problem.reason.value,
+            "message": problem.message,
+        }
+        for problem in routes.problems
+        # Files have no Services that one could look for.
+        if not files or problem.reason.value not in ("BackendMissing", "CertificateBroken")
+    ]
+    with tempfile.TemporaryDirectory(prefix="haneul-ingress-") as folder:
+        await _taken(settings, Path(folder), routes)
+    return rows
+
+
+def site_of(settings: IngressSettings, folder: Path, certificate: Certificate) -> Site:
+    """Return where nginx listens, and what it has."""
+    return Site(
+        settings.http,
+        settings.https,
+        settings.public_https_port,
+        certificate,
+        folder=str(folder.absolute()),
+        lua=str(LUA_FOLDER),
+        modules=str(settings.modules),
+        user=_user(settings),
+        workers=settings.workers,
+        trusted=settings.trusted_proxies,
+        proxy_protocol=settings.proxy_protocol,
+        gate=settings.gate.gate if settings.gate else None,
+        drain=settings.drain_seconds,
+        access_log=settings.access_log,
+    )
+
+
+def own_certificate(folder: Path, now: datetime) -> Certificate:
+    """Return the certificate for hosts that have none, made once in a folder; no client trusts it."""
+    chain, key = folder / "private" / "own.pem", folder / "private" / "own-key.pem"
+    if not chain.exists() or not key.exists():
+        authority = issue_authority("haneul ingress", now=now, life=_TEN_YEARS)
+        profile = LeafProfile(common_name="ingress.invalid", dns_names=("ingress.invalid",), server=True)
+        pair = issue_leaf(authority, profile, now=now, life=_TEN_YEARS)
+        write_atomically(key, pair.key, mode=0o600)
+        write_atomically(chain, pair.certificate, mode=0o600)
+    return Certificate(chain.read_bytes(), key.read_bytes())
+
+
+async def _taken(settings: IngressSettings, folder: Path, routes: Routes) -> None:
+    """Let nginx read what would be served. Raises ConfigurationRefusedError."""
+    clock = SystemClock()
+    processes = _processes(settings, folder, clock)
+    processes.prepare()
+    site = site_of(settings, folder, own_certificate(folder, clock.now()))
+    configuration: Configuration = render_configuration(routes, site)
+    await NginxProxy(folder, processes).check(configuration)
+
+
+async def _seen(settings: IngressSettings) -> Observed:
+    observed = Observed()
+    async with _client(settings) as client:
+        for resource in RESOURCES:
+            observed.replace(resource, await client.list(resource), set())
+    return observed
+
+
+async def _routes(settings: IngressSettings, observed: Observed) -> Routes:
+    refused = await AllowedHosts(settings.hosts).refused(hosts_asked_for(observed))
+    now = SystemClock().now()
+    options = _options(settings)
+    return compile_routes(
+        observed,
+        Options(options.gate, options.hosts_across_namespaces, refused_hosts=refused),
+        now,
+    )
+
+
+def _read(files: Iterable[Path]) -> Observed:
+    """Return the objects in files as if their cluster had them, each Ingress of a class of ours."""
+    observed = Observed()
+    kinds = {(resource.api_version, resource.kind): resource for resource in RESOURCES}
+    for file in files:
+        for manifest in _documents(file):
+            resource = kinds.get((manifest.get("apiVersion", ""), manifest.get("kind", "")))
+            if resource is None or resource == INGRESS_CLASSES:
+                continue
+            metadata = manifest.setdefault("metadata", {})
+            metadata.setdefault("namespace", "default")
+            metadata.setdefault("name", "")
+            observed.see(resource, manifest)
+    for manifest in observed.all(INGRESSES):
+        annotations = manifest["metadata"].get("annotations") or {}
+        name = (manifest.get("spec") or {}).get("ingressClassName") or annotations.get(CLASS_ANNOTATION)
+        metadata = {"name": name or "default"}
+        if not name:
+            metadata |= {"annotations": {"ingressclass.kubernetes.io/is-default-class": "true"}}
+        observed.see(INGRESS_CLASSES, {"metadata": metadata, "spec": {"controller": CONTROLLER}})
+    return observed
+
+
+def _documents(file: Path) -> Iterable[Manifest]:
+    try:
+        documents = list(yaml.safe_load_all(file.read_text()))
+    except OSError as error:
+        raise InvalidInputError(f"{file} cannot be read: {error.strerror}", hint="name files with manifests") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InvalidInputError(
+            f"{file} is no YAML: {error}", hint="'kubectl get -o yaml' writes such files"
+        ) from error
+    for document in documents:
+        for manifest in document.get("items", [document]) if isinstance(document, dict) else []:
+            if isinstance(manifest, dict):
+                yield manifest
+
+
+def _row(host: str, location: Location, observed: Observed, *, secure: bool) -> dict[str, Any]:
+    upstream = location.upstream
+    return {
+        "host": host if host != ANY_HOST else "*",
+        "path": location.path.text,
+        "match": location.path.match.value,
+        "tls": secure,
+        "namespace": location.ingress.namespace,
+        "ingress": location.ingress.name,
+        "backend": str(upstream.backend) if upstream else "",
+        "endpoints": len(observed.peers(upstream.backend)) if upstream else 0,
+        "canary": str(upstream.canary.backend) if upstream and upstream.canary else "",
+        "closed": location.closed,
+    }
+
+
+def _options(settings: IngressSettings) -> Options:
+    return Options(gate=settings.gate is not None, hosts_across_namespaces=settings.hosts_across_namespaces)
+
+
+def _processes(settings: IngressSettings, folder: Path, clock: SystemClock) -> NginxProcesses:
+    return NginxProcesses(folder, program=str(settings.program), user=_user(settings), clock=clock)
+
+
+def _user(settings: IngressSettings) -> str:
+    return settings.user if os.geteuid() == 0 else ""
+
+
+def _client(settings: IngressSettings) -> HttpKubeClient:
+    if not settings.kubeconfig.is_file():
+        raise InvalidInputError(f"{settings.kubeconfig} is no file", hint="'kubeconfig' names the cluster's")
+    return HttpKubeClient(access_from_kubeconfig(settings.kubeconfig), user_agent="haneul-ingress")

@@ -1,0 +1,1 @@
+"""Proxies that serve what a cluster's Ingress objects ask for."""

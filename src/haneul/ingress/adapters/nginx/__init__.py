@@ -1,0 +1,1 @@
+"""Stock nginx, with Lua that spreads requests over endpoints."""

@@ -1,0 +1,74 @@
+"""Certificates in Secrets: read whole, and held against the hosts that they are for. Pure."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from datetime import datetime
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+
+from haneul.ingress.model import Certificate
+from haneul.kernel.kube import Manifest
+
+
+def read_certificate(secret: Manifest) -> Certificate:
+    """Return the certificate of a Secret of type ``kubernetes.io/tls``, written anew. Raises ValueError."""
+    chain = _certificates(secret, "tls.crt")
+    try:
+        key = serialization.load_pem_private_key(_data(secret, "tls.key"), None)
+    except (ValueError, TypeError) as error:
+        raise ValueError("its tls.key is no private key without a password, in PEM") from error
+    public = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    if key.public_key().public_bytes(*public) != chain[0].public_key().public_bytes(*public):
+        raise ValueError("its tls.key is not the key of the first certificate in tls.crt")
+    written = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return Certificate(_pem(chain), written)
+
+
+def read_authority(secret: Manifest) -> bytes:
+    """Return the authorities in a Secret's ``ca.crt``, written anew, PEM. Raises ValueError."""
+    return _pem(_certificates(secret, "ca.crt"))
+
+
+def uncovered(certificate: Certificate, host: str) -> str:
+    """Return why clients would not take a certificate for a host; empty if they would, its time left aside."""
+    leaf = x509.load_pem_x509_certificate(certificate.chain)
+    try:
+        names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (x509.ExtensionNotFound, ValueError):
+        return "it names no hosts"
+    found = [name.lower() for name in names.get_values_for_type(x509.DNSName)]
+    wildcard = f"*.{host.partition('.')[2]}"
+    return "" if host in found or wildcard in found else f"it is not for {host}"
+
+
+def out_of_time(certificate: Certificate, now: datetime) -> str:
+    """Return why clients would not take a certificate at a moment, in UTC; empty if they would."""
+    leaf = x509.load_pem_x509_certificate(certificate.chain)
+    if now > leaf.not_valid_after_utc:
+        return f"it ended at {leaf.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
+    if now < leaf.not_valid_before_utc:
+        return f"it begins at {leaf.not_valid_before_utc:%Y-%m-%d %H:%M} UTC"
+    return ""
+
+
+def _certificates(secret: Manifest, name: str) -> Sequence[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(_data(secret, name))
+    except ValueError as error:
+        raise ValueError(f"its {name} holds no certificates in PEM") from error
+
+
+def _data(secret: Manifest, name: str) -> bytes:
+    try:
+        return base64.b64decode((secret.get("data") or {})[name], validate=True)
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"it has no {name}") from error
+
+
+def _pem(certificates: Sequence[x509.Certificate]) -> bytes:
+    return b"".join(certificate.public_bytes(serialization.Encoding.PEM) for certificate in certificates)

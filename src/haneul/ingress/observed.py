@@ -1,0 +1,86 @@
+"""A cluster's objects as they were last seen, kept up to date object by object. Pure."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Final
+
+from haneul.ingress.endpoints import SERVICE_LABEL, peers
+from haneul.ingress.model import Backend, Peer, Place
+from haneul.kernel.kube import (
+    ENDPOINT_SLICES,
+    INGRESS_CLASSES,
+    INGRESSES,
+    SECRETS,
+    SERVICES,
+    Manifest,
+    Resource,
+)
+
+#: The kinds of objects that matter.
+RESOURCES: Final = (INGRESS_CLASSES, INGRESSES, SERVICES, ENDPOINT_SLICES, SECRETS)
+#: Of a Secret, what an Ingress can use; others are not kept in memory.
+_USED: Final = frozenset({"tls.crt", "tls.key", "ca.crt", "auth"})
+
+
+class Observed:
+    """One cluster's Ingress objects, and what they refer to."""
+
+    def __init__(self) -> None:
+        self._objects: dict[str, dict[Place, Manifest]] = defaultdict(dict)
+        self._slices: dict[Place, dict[Place, Manifest]] = defaultdict(dict)
+
+    def see(self, resource: Resource, manifest: Manifest) -> None:
+        """Take note of an object as it is now."""
+        place = place_of(resource, manifest)
+        self.forget(place)
+        if resource == SECRETS:
+            kept = {name: value for name, value in (manifest.get("data") or {}).items() if name in _USED}
+            manifest = {"metadata": manifest["metadata"], "type": manifest.get("type", ""), "data": kept}
+            if not kept:
+                return
+        self._objects[resource.kind][place] = manifest
+        if resource == ENDPOINT_SLICES and (service := _service_of(manifest)):
+            self._slices[service][place] = manifest
+
+    def forget(self, place: Place) -> None:
+        """Take note that an object is gone."""
+        before = self._objects[place.kind].pop(place, None)
+        if before and place.kind == ENDPOINT_SLICES.kind and (service := _service_of(before)):
+            self._slices[service].pop(place, None)
+            if not self._slices[service]:
+                del self._slices[service]
+
+    def replace(self, resource: Resource, manifests: Iterable[Manifest], heard: set[Place]) -> None:
+        """Take a whole list for what there is, but not for objects ``heard`` of since it was asked for."""
+        listed = {place_of(resource, manifest): manifest for manifest in manifests}
+        for place in [place for place in self._objects[resource.kind] if place not in listed and place not in heard]:
+            self.forget(place)
+        for place, manifest in listed.items():
+            if place not in heard:
+                self.see(resource, manifest)
+
+    def all(self, resource: Resource) -> list[Manifest]:
+        """Return all objects of a kind."""
+        return list(self._objects[resource.kind].values())
+
+    def get(self, resource: Resource, namespace: str, name: str) -> Manifest | None:
+        """Return one object."""
+        return self._objects[resource.kind].get(Place(resource.kind, namespace, name))
+
+    def peers(self, backend: Backend) -> tuple[Peer, ...]:
+        """Return where a backend's pods answer now."""
+        service = Place(SERVICES.kind, backend.namespace, backend.service)
+        return peers(backend, self._slices.get(service, {}).values())
+
+
+def place_of(resource: Resource, manifest: Manifest) -> Place:
+    """Return where an object is."""
+    metadata = manifest["metadata"]
+    return Place(resource.kind, metadata.get("namespace", ""), metadata["name"])
+
+
+def _service_of(piece: Manifest) -> Place | None:
+    name = (piece["metadata"].get("labels") or {}).get(SERVICE_LABEL)
+    return Place(SERVICES.kind, piece["metadata"]["namespace"], name) if name else None

@@ -1,0 +1,54 @@
+"""What ingress needs of a proxy, and of whoever knows whose hosts are whose."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from haneul.ingress.table import Table
+from haneul.kernel.errors import InvalidInputError
+
+
+class ConfigurationRefusedError(InvalidInputError):
+    """The proxy does not take a configuration; what it served before, it serves on."""
+
+    code = "ingress-configuration-refused"
+    title = "The proxy refuses its configuration"
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """What a proxy is started with: a text, and the files that it names, relative to the proxy's own folder."""
+
+    text: str
+    #: What tells it from others; the proxy says which one it serves.
+    generation: str
+    files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+
+
+class Proxy(Protocol):
+    """A proxy that serves on while whoever tells it what to serve is gone.
+
+    Connections that are open when routes change are served to their end. UnavailableError says that it does not answer.
+    """
+
+    async def check(self, configuration: Configuration) -> None:
+        """Raise ConfigurationRefusedError if the proxy would not take this; nothing is changed."""
+        ...
+
+    async def route(self, configuration: Configuration, table: Table) -> None:
+        """Serve these routes, with these endpoints, from when this returns; raises as ``check`` does."""
+        ...
+
+    async def point(self, table: Table) -> None:
+        """Send requests to these endpoints from when this returns, without a reload."""
+        ...
+
+
+class Hosts(Protocol):
+    """Who may have which hosts."""
+
+    async def refused(self, hosts: Sequence[str]) -> Mapping[str, str]:
+        """Return, of these hosts, those that this cluster may not serve, and why; ``*.`` stands for one label."""
+        ...

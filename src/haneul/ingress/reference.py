@@ -1,0 +1,122 @@
+"""The reference of ingress, written from the code so that the two cannot drift apart. Pure.
+
+``docs/reference/ingress.md`` is exactly what :func:`ingress_page` returns; tests hold it to that.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from haneul.ingress.annotations import CLOSING, OTHER_PREFIX, PREFIX, reference_rows
+from haneul.ingress.claims import CONTROLLER
+from haneul.ingress.expressions import LONGEST, MOST_UNBOUNDED
+from haneul.ingress.model import MEANINGS
+
+_HEAD: Final = f"""# Ingress
+
+Generated from the code. [How to serve a cluster](../howto/serve-ingress.md), [why it is
+so](../decisions/0030-ingress-on-stock-nginx.md).
+
+## What is served
+
+Ingress objects of `networking.k8s.io/v1` whose class is ours: an IngressClass with `spec.controller: {CONTROLLER}`,
+named in `spec.ingressClassName` or in the annotation `kubernetes.io/ingress.class`; those that name none if such a
+class is the default one.
+
+| question | here |
+| --- | --- |
+| which path of several that match | exact ones first, then the longest |
+| `Prefix` | whole elements: `/a` is `/a`, `/a/` and what is below, not `/ab` |
+| `ImplementationSpecific` | as `Prefix`; with `use-regex` or `rewrite-target` an [expression](#expressions) |
+| host with `*` | one label |
+| rule without a host | for hosts that no Ingress names |
+| `defaultBackend` | for paths of the object's hosts that nobody has; without rules, for hosts that no Ingress names |
+| a path that two want | has the older; the other is told |
+| a host that two namespaces want | has the older (`hostsAcrossNamespaces` lets several have it); the other is told |
+| endpoints | those that are ready; where none is, those that end but still serve |
+| no endpoint | 503 |
+| Service of type ExternalName, backend of another kind | not served; the Ingress is told, and its path answers 503 |
+| `Exact` with `/` at its end | a request without it is redirected there |
+| certificate | of the Secret in `spec.tls`; without one, or if it is broken, one of nginx's own that no client trusts |
+| HTTP where there is TLS | redirected with 308, unless `ssl-redirect` is `false` |
+| towards clients | TLS 1.2 and 1.3 by SNI, HTTP/1.1, HTTP/2, WebSocket; gRPC over TLS |
+
+Endpoints get `X-Request-ID`, `X-Real-IP`, `X-Forwarded-For`, `-Host`, `-Port` and `-Proto`, whatever a client wrote
+into those; only proxies in `trustedProxies` are believed. `X-Haneul-User`, `X-Haneul-Email`, `X-Haneul-Groups` and
+`X-Haneul-Projects` never come from a client, and no application sees the gate's session cookie.
+
+## The file
+
+| field | what | if left out |
+| --- | --- | --- |
+| `cluster` | the cluster's name, for logs | |
+| `kubeconfig` | how it is reached; relative to this file | |
+| `folder` | nginx's own folder; workers have to be able to enter it | |
+| `http`, `https` | addresses and ports to listen at, as `0.0.0.0:80` and `[::]:80` | ports 80 and 443, IPv4 |
+| `httpsPort` | the port of HTTPS that redirects name | that of the first address of `https` |
+| `addresses` | addresses or names by which clients reach nginx, for the objects' status | |
+| `hosts` | hosts that the cluster may serve; `*.example.com` is every name below | all |
+| `hostsAcrossNamespaces` | whether several namespaces may have paths of one host | `false` |
+| `gate.url` | the sign-on gate, as `http://ADDRESS:PORT` | nobody can sign on |
+| `trustedProxies` | balancers before nginx, as networks | none |
+| `proxyProtocol` | whether those speak the PROXY protocol | `false` |
+| `workers` | nginx's processes | 2 |
+| `user` | whom they run as, if root starts nginx | `www-data` |
+| `accessLog` | file for one JSON object a request; relative to `folder` | no log |
+| `drainSeconds` | for how long connections go on after routes changed | 600 |
+| `program`, `modules` | nginx, and its modules | Debian's |
+
+## Annotations
+
+Under `{PREFIX}` or, but for those marked ¹, `{OTHER_PREFIX}`; the first goes first. One that is wrong is told
+and left out; one marked ² restricts access, so a wrong one closes the object's paths (503). So do those of
+ingress-nginx that restrict and are not supported: {", ".join(f"`{name}`" for name in CLOSING)}. No annotation
+carries configuration: there are no snippets.
+
+| annotation | form | what | if left out |
+| --- | --- | --- | --- |
+"""
+
+_TAIL: Final = f"""
+| form | what |
+| --- | --- |
+| flag, switch | `true` or `false`; a switch also `on` or `off` |
+| number | a whole number |
+| seconds | a number from 1 to 86400, perhaps with `s` behind it |
+| size | a number of bytes, perhaps with `k`, `m` or `g` behind it; at most `1024g` |
+| host | letters, digits, `-` and `.` (RFC 1123) |
+| address | `http` or `https`, a host, perhaps a port, a path and a query; redirects may end with `$request_uri` |
+| origin | scheme, host and perhaps a port; `https://*.example.com` is one label more |
+| path | the characters of RFC 3986 but quotes and `$` |
+| network | an address, or one with a prefix length |
+| name | letters, digits, `-` and `_`; cookies also `.`; people and groups also `.`, `@`, `+`, `/` and `:` |
+| plural | several with commas between them, at most 256 |
+
+`auth-url` names a Service of the Ingress's own namespace (`http://SERVICE.NAMESPACE.svc/PATH`), nothing else. 2xx lets
+a request in, 401 and 403 do not; whatever else it answers, or if it does not, is 503. It and the gate get the request's
+headers and cookies, `X-Original-Method`, `X-Original-URL`, `X-Original-URI` and `X-Original-Host`, no body. With
+`auth-signin`, browsers (GET or HEAD that accept `text/html`) are sent there at 401, with `rd`, where they wanted to go.
+The gate is asked at `/auth` with the names in `X-Haneul-Rule`, and at `/denied` what to answer whoever does not get in.
+Of a canary's annotations only `canary-…` count; all else is as the path's own Ingress says.
+
+## Expressions
+
+A part of PCRE: characters, `.`, classes, `\\d \\w \\s` and their opposites, groups, `|`, `^`, `$`, repetitions.
+They begin at the path's start and ignore case. At most {LONGEST} characters, and {MOST_UNBOUNDED} repetitions without
+bound; groups may be optional but not repeated, so that no request takes exponential time. No back references, no
+look-around, no options.
+
+## Events
+
+What is wrong with an Ingress is an event on it (`kubectl describe ingress`):
+
+| reason | meaning |
+| --- | --- |
+"""
+
+
+def ingress_page() -> str:
+    """Return the whole page, as Markdown."""
+    annotations = "".join(f"| {' | '.join(row)} |\n" for row in reference_rows())
+    reasons = "".join(f"| `{reason}` | {meaning} |\n" for reason, meaning in MEANINGS.items())
+    return f"{_HEAD}{annotations}{_TAIL}{reasons}"

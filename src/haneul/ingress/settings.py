@@ -1,0 +1,180 @@
+"""The file that says which cluster is served, where nginx listens, and what it has on its machine.
+
+```yaml
+cluster: shop
+kubeconfig: shop.kubeconfig
+folder: /var/lib/haneul/ingress/shop
+http: ["0.0.0.0:80"]
+https: ["0.0.0.0:443"]
+addresses: [192.0.2.10]
+hosts: ["*.shop.example.com"]
+gate:
+  url: http://127.0.0.1:4180
+```
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic.alias_generators import to_camel
+
+from haneul.ingress.asking import Gate
+from haneul.ingress.grammar import Network, Url, parse_host, parse_plain_host, parse_url
+from haneul.kernel.errors import InvalidInputError
+
+_HINT: Final = "docs/reference/ingress.md has every field"
+_NAME: Final = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
+_FILE: Final = re.compile(r"[A-Za-z0-9_./-]{1,200}")
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(
+        alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True, arbitrary_types_allowed=True
+    )
+
+
+class GateSettings(_Part):
+    """The sign-on gate that nginx asks, by its address."""
+
+    url: Annotated[Url, BeforeValidator(parse_url)]
+
+    @field_validator("url")
+    @classmethod
+    def _address(cls, url: Url) -> Url:
+        # nginx looks names up once, as it starts, and does not start where one is not found.
+        try:
+            ipaddress.ip_address(url.host)
+        except ValueError as error:
+            raise ValueError("its host is an address, as nothing is to depend on a name here") from error
+        if url.scheme != "http" or url.with_request or url.rest not in ("", "/"):
+            raise ValueError("it is http://ADDRESS:PORT, on this machine or in a network that is trusted")
+        return url
+
+    @property
+    def gate(self) -> Gate:
+        """Return the gate as routes know it."""
+        return Gate(f"{self.url.host}:{self.url.port or 80}")
+
+
+class IngressSettings(_Part):
+    """One cluster's ingress."""
+
+    cluster: str = Field(min_length=1, max_length=63)
+    kubeconfig: Path
+    #: nginx's own folder; two controllers may not have the same.
+    folder: Path
+    http: tuple[str, ...] = ("0.0.0.0:80",)
+    https: tuple[str, ...] = ("0.0.0.0:443",)
+    #: The port of HTTPS as clients know it; that of the first address if left out.
+    https_port: int | None = Field(None, ge=1, le=65535)
+    #: Where clients reach nginx: addresses or names, written into the status of what is served.
+    addresses: tuple[str, ...] = ()
+    #: Hosts that the cluster may serve; ``*.`` stands for every name below. Without any, all.
+    hosts: tuple[str, ...] = ()
+    #: Whether several namespaces may have paths of the same host.
+    hosts_across_namespaces: bool = False
+    gate: GateSettings | None = None
+    trusted_proxies: tuple[Network, ...] = ()
+    proxy_protocol: bool = False
+    workers: int = Field(2, ge=1, le=256)
+    #: Whom workers run as if root starts them.
+    user: str = "www-data"
+    access_log: str = ""
+    drain_seconds: int = Field(600, ge=1, le=86400)
+    program: Path = Path("/usr/sbin/nginx")
+    modules: Path = Path("/usr/lib/nginx/modules")
+
+    @field_validator("http", "https")
+    @classmethod
+    def _listening(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(map(_listen, entries))
+
+    @field_validator("hosts")
+    @classmethod
+    def _hosts(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(map(parse_host, entries))
+
+    @field_validator("addresses")
+    @classmethod
+    def _addresses(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(map(_address_or_name, entries))
+
+    @field_validator("user")
+    @classmethod
+    def _user(cls, name: str) -> str:
+        if not _NAME.fullmatch(name):
+            raise ValueError("it is the name of a user")
+        return name
+
+    @field_validator("access_log")
+    @classmethod
+    def _log(cls, name: str) -> str:
+        if name and not _FILE.fullmatch(name):
+            raise ValueError("it is the name of a file, of letters, digits and '_', '.', '/', '-'")
+        return name
+
+    @model_validator(mode="after")
+    def _whole(self) -> IngressSettings:
+        if not self.http and not self.https:
+            raise ValueError("neither 'http' nor 'https' has an address")
+        if self.proxy_protocol and not self.trusted_proxies:
+            raise ValueError("with 'proxyProtocol', 'trustedProxies' has to say whose word counts")
+        return self
+
+    @property
+    def public_https_port(self) -> int:
+        """Return the port of HTTPS that redirects name."""
+        if self.https_port:
+            return self.https_port
+        return int(self.https[0].rpartition(":")[2]) if self.https else 443
+
+
+def read_settings(file: Path) -> IngressSettings:
+    """Read the file; paths in it are relative to its folder. Raises InvalidInputError."""
+    document = _document(file)
+    for name in ("kubeconfig", "folder"):
+        if isinstance(document.get(name), str):
+            document[name] = str(file.parent.absolute() / document[name])
+    try:
+        return IngressSettings.model_validate(document)
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}" for entry in error.errors())
+        raise InvalidInputError(f"{file}: {wrong}", hint=_HINT) from error
+
+
+def _document(file: Path) -> dict[str, Any]:
+    try:
+        document = yaml.safe_load(file.read_text())
+    except OSError as error:
+        raise InvalidInputError(f"{file} cannot be read: {error.strerror}", hint="--config names the file") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InvalidInputError(f"{file} is no YAML: {error}", hint=_HINT) from error
+    if not isinstance(document, dict):
+        raise InvalidInputError(f"{file} is no mapping", hint=_HINT)
+    return document
+
+
+def _listen(text: str) -> str:
+    """Return an address and a port, as nginx listens."""
+    address, _, port = text.rpartition(":")
+    bare = address[1:-1] if address.startswith("[") and address.endswith("]") else address
+    try:
+        found = ipaddress.ip_address(bare)
+    except ValueError as error:
+        raise ValueError(f"{text!r} is no address with a port, such as 0.0.0.0:80 or [::]:80") from error
+    if not port.isdecimal() or not 0 < int(port) < 65536 or (found.version == 6) != (bare != address):
+        raise ValueError(f"{text!r} is no address with a port, such as 0.0.0.0:80 or [::]:80")
+    return f"[{found}]:{int(port)}" if found.version == 6 else f"{found}:{int(port)}"
+
+
+def _address_or_name(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        return parse_plain_host(text)

@@ -1,0 +1,234 @@
+"""``haneul ingress serve`` between a real API server and a real nginx, through what may happen to each of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import shutil
+import signal
+import socket
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import yaml
+from typer.testing import CliRunner, Result
+
+from haneul.app.main import command_tree
+from haneul.ingress.adapters.nginx.processes import NginxProcesses
+from haneul.kernel.clock import SystemClock
+from haneul.kernel.errors import ConflictError
+from haneul.kernel.kube import EVENTS, INGRESSES, NAMESPACES, KubeClient, Manifest, resource_of
+from haneul.kernel.kube_http import HttpKubeClient, access_from_kubeconfig
+from haneul.kernel.waiting import wait_for
+from tests.functional import kubernetes
+from tests.ingress_proxy import PATIENCE, USER, Application, free_address, program
+from tests.support import HANEUL
+from tests.unit.ingress.objects import HOST, endpoint, ingress, ingress_class, path, service, slice_of
+
+
+def own_address() -> str:
+    """Return an address of this machine that a pod could have: the API takes no loopback addresses for endpoints."""
+    with socket.socket(type=socket.SOCK_DGRAM) as asked:
+        try:
+            asked.connect(("192.0.2.1", 9))
+        except OSError:
+            pytest.skip("this machine has no address besides the loopback interface's")
+        return str(asked.getsockname()[0])
+
+
+class Cluster:
+    """An API server, and a controller with its nginx in a folder that workers may enter."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "api").mkdir()
+        self.api = kubernetes.ApiServer(
+            folder / "api", arguments={"disable-admission-plugins": "ServiceAccount"}, files={}
+        )
+        user = dict.fromkeys(("client-certificate", "client-key"), f"{self.api.folder}/{kubernetes.ROOT}.pem")
+        server = {"server": f"https://127.0.0.1:{self.api.port}", "certificate-authority": f"{self.api.folder}/ca.crt"}
+        self.kubeconfig = self.file(
+            "kubeconfig",
+            {
+                "current-context": "one",
+                "contexts": [{"name": "one", "context": {"cluster": "one", "user": "one"}}],
+                "clusters": [{"name": "one", "cluster": server}],
+                "users": [{"name": "one", "user": user}],
+            },
+        )
+        self.address, self.port = free_address()
+        self.config = self.file(
+            "first.yaml",
+            {
+                "cluster": "first",
+                "kubeconfig": "kubeconfig",
+                "folder": "nginx",
+                "http": [f"{self.address}:{self.port}"],
+                "https": [f"{self.address}:{self.port + 1}"],
+                "addresses": ["192.0.2.10"],
+                "hosts": ["*.example.com"],
+                "user": "www-data",
+                "program": program(),
+            },
+        )
+        self.nginx = NginxProcesses(folder / "nginx", program=program(), user=USER, clock=SystemClock())
+        self.process: asyncio.subprocess.Process | None = None
+
+    def file(self, name: str, document: Any) -> Path:
+        (self.folder / name).write_text(yaml.safe_dump(document))
+        return self.folder / name
+
+    @contextlib.asynccontextmanager
+    async def api_running(self) -> AsyncIterator[KubeClient]:
+        with contextlib.ExitStack() as stack:
+            await asyncio.to_thread(stack.enter_context, kubernetes.running(self.api))
+            async with HttpKubeClient(access_from_kubeconfig(self.kubeconfig)) as client:
+                yield client
+
+    async def serve(self) -> None:
+        with (self.folder / "log").open("ab") as log:
+            self.process = await asyncio.create_subprocess_exec(
+                str(HANEUL), "ingress", "serve", "--config", str(self.config), stdout=log, stderr=log
+            )
+
+    async def end(self, number: signal.Signals = signal.SIGTERM) -> int:
+        assert self.process
+        if self.process.returncode is None:
+            self.process.send_signal(number)
+        return await asyncio.wait_for(self.process.wait(), PATIENCE)
+
+    async def app(self, path: str = "/", host: str = HOST) -> str:
+        """Return which application answers, or the status."""
+        timeout = aiohttp.ClientTimeout(total=PATIENCE)
+        connector = aiohttp.TCPConnector(force_close=True)
+        try:
+            async with (
+                aiohttp.ClientSession(connector=connector, timeout=timeout) as session,
+                session.get(f"http://{self.address}:{self.port}{path}", headers={"Host": host}) as answer,
+            ):
+                return str((await answer.json())["app"]) if answer.status == 200 else str(answer.status)
+        except aiohttp.ClientConnectionError as error:
+            return type(error).__name__
+
+    async def answers(self, app: str, path: str = "/") -> None:
+        async def probe() -> bool:
+            return await self.app(path) == app
+
+        await self.until(probe, f"{path} to be answered by {app}")
+
+    async def until(self, probe: Callable[[], Awaitable[bool]], what: str) -> None:
+        log = self.folder / "log"
+        hint = log.read_text()[-3000:] if log.exists() else ""
+        await wait_for(probe, what=what, timeout=PATIENCE, clock=SystemClock(), interval=0.05, hint=hint)
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    program()
+    folder = Path(tempfile.mkdtemp(prefix="haneul-ingress-"))
+    folder.chmod(0o755)
+    try:
+        yield Cluster(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def fresh(manifest: Manifest) -> Manifest:
+    """Return a manifest for an API that gives ids and moments itself."""
+    metadata = {key: value for key, value in manifest["metadata"].items() if key not in ("uid", "creationTimestamp")}
+    spec = {key: value for key, value in manifest.get("spec", {}).items() if value != []}
+    return {**manifest, "metadata": metadata, **({"spec": spec} if spec else {})}
+
+
+async def make(client: KubeClient, *manifests: Manifest) -> None:
+    for manifest in manifests:
+        await client.apply(resource_of(manifest), fresh(manifest))
+
+
+async def run(*arguments: str) -> Result:
+    """Run a command in a thread: it has an event loop of its own."""
+    return await asyncio.to_thread(CliRunner().invoke, command_tree(), ["ingress", *arguments])
+
+
+async def test_a_cluster_is_served_whatever_happens(cluster: Cluster) -> None:
+    address = own_address()
+    async with Application("one").running(address) as one, Application("two").running(address) as two:
+        try:
+            async with cluster.api_running() as client:
+                await objects_are_served(cluster, client, address, one)
+                await it_is_listed_and_checked(cluster)
+                await the_controller_is_killed(cluster, client, address, two)
+            assert await cluster.app() == "two"
+            assert await cluster.end() == 0
+            assert await cluster.app() == "two"
+            assert (await run("stop", "--config", str(cluster.config))).exit_code == 0
+            assert await cluster.nginx.master() is None
+        finally:
+            if cluster.process:
+                await cluster.end(signal.SIGKILL)
+            await cluster.nginx.end()
+
+
+async def objects_are_served(cluster: Cluster, client: KubeClient, address: str, app: Application) -> None:
+    await make(client, {"apiVersion": "v1", "kind": NAMESPACES.kind, "metadata": {"name": "shop"}})
+    await make(client, ingress_class(), service(), slice_of("web", endpoint(address), port=app.port))
+    await make(client, ingress("web", path("/"), path("/none", service="none")))
+    await make(client, ingress("theirs", host="www.example.org"))
+    await cluster.serve()
+    await cluster.answers("one")
+    await cluster.answers("503", "/none")
+    assert await cluster.app(host="www.example.org") == "404"
+
+    async def told() -> bool:
+        reasons = {(found["regarding"]["name"], found["reason"]) for found in await client.list(EVENTS, "shop")}
+        return {("web", "BackendMissing"), ("theirs", "HostRefused")} <= reasons
+
+    await cluster.until(told, "both to be told what is wrong")
+
+    async def status() -> bool:
+        found = await client.get(INGRESSES, "web", "shop") or {}
+        return bool(found.get("status", {}).get("loadBalancer", {}).get("ingress") == [{"ip": "192.0.2.10"}])
+
+    await cluster.until(status, "the status to be written")
+
+
+async def it_is_listed_and_checked(cluster: Cluster) -> None:
+    config = str(cluster.config)
+    done = await run("list", "--config", config, "-o", "json")
+    assert done.exit_code == 0, repr(done.exception)
+    rows = {row["path"]: row for row in json.loads(done.stdout)}
+    assert (rows["/"]["backend"], rows["/"]["endpoints"], rows["/none"]["backend"]) == ("shop/web:http", 1, "")
+    done = await run("check", "--config", config, "-o", "json")
+    assert isinstance(done.exception, ConflictError)
+    assert {row["reason"] for row in json.loads(done.stdout)} == {"BackendMissing", "HostRefused"}
+
+
+async def the_controller_is_killed(cluster: Cluster, client: KubeClient, address: str, app: Application) -> None:
+    master = await cluster.nginx.master()
+    await cluster.end(signal.SIGKILL)
+    assert await cluster.app() == "one"
+    await make(client, slice_of("web", endpoint(address), port=app.port))
+    await cluster.serve()
+    await cluster.answers("two")
+    assert await cluster.nginx.master() == master
+
+
+async def test_manifests_are_checked_before_they_are_applied(cluster: Cluster) -> None:
+    prefix = "nginx.ingress.kubernetes.io/"
+    good = ingress("good", annotations={f"{prefix}proxy-body-size": "8m"}, class_name="nginx")
+    file = cluster.folder / "objects.yaml"
+    file.write_text(yaml.safe_dump_all([{"kind": "List", "items": [good]}, None, service()]))
+    done = await run("check", "--config", str(cluster.config), str(file), "-o", "json")
+    assert (done.exit_code, json.loads(done.stdout)) == (0, []), repr(done.exception)
+    bad = ingress("bad", annotations={f"{prefix}server-snippet": "}"}, class_name="nginx")
+    file.write_text(yaml.safe_dump_all([good, bad]))
+    done = await run("check", "--config", str(cluster.config), str(file), "-o", "json")
+    assert isinstance(done.exception, ConflictError)
+    rows = json.loads(done.stdout)
+    assert ("bad", "AnnotationRefused") in {(row["name"], row["reason"]) for row in rows}
+    assert any("server-snippet" in row["message"] for row in rows)
