@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
@@ -70,9 +69,8 @@ def rotate_keys(path: Path, *, life: timedelta, end_sessions: bool, clock: Clock
     With ``end_sessions`` all others go, so that nothing that was sealed before is good any more.
     """
     with _changing(path):
-        keys: list[Key] = (
-            [new_key(clock.now())] if end_sessions else rotated(read_keys(path), now=clock.now(), life=life)
-        )
+        now = clock.now()
+        keys: list[Key] = [new_key(now)] if end_sessions else rotated(read_keys(path), now=now, life=life)
         write_atomically(path, as_text(keys), mode=_OWNER_ONLY)
         return len(keys)
 
@@ -92,5 +90,5 @@ def _changing(path: Path) -> FileLock:
 
 
 def _mark(path: Path) -> tuple[int, int, int]:
-    found = os.stat(path)
+    found = path.stat()
     return found.st_ino, found.st_mtime_ns, found.st_size

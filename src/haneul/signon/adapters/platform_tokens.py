@@ -1,4 +1,4 @@
-"""Tokens that people and robots have from the platform: its API says whose they are, and in which groups and projects."""
+"""Tokens that people and robots have from the platform: its API says whose they are."""
 
 from __future__ import annotations
 
