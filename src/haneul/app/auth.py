@@ -42,7 +42,7 @@ async def serve_gate(file: Path, *, clock: Clock | None = None) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told.set)
     async with opened(settings, clock or SystemClock()) as gate:
-        _make_way(settings.listen)
+        make_way(settings.listen)
         server = GranianServer(gate.answer, settings.listen)
         serving = asyncio.ensure_future(server.serve())
         waiting = asyncio.ensure_future(told.wait())
@@ -115,7 +115,7 @@ def _access(provider: ProviderSettings) -> OpenIdAccess:
     )
 
 
-def _make_way(listen: str) -> None:
+def make_way(listen: str) -> None:
     """Say at once that an address is taken; remove the socket that a gate which was killed has left."""
     unix = listen.startswith(_UNIX)
     host, _, port = listen.rpartition(":")

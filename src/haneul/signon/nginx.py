@@ -80,6 +80,8 @@ location @haneul_denied {{
     internal;
     rewrite ^ /denied break;
     proxy_pass http://{_UPSTREAM};
+    # auth_request has taken it over from the gate's first answer.
+    proxy_hide_header WWW-Authenticate;
 {_indented(_ASKING)}}}
 location @haneul_away {{
     internal;

@@ -136,7 +136,8 @@ class Sessions:
         return None if content is None else _session(content)
 
     def _lives_on(self, session: Session) -> bool:
-        return self._now() < session.ends and not self._ended.ended(session.id)
+        known = session.who.provider in self._providers
+        return known and self._now() < session.ends and not self._ended.ended(session.id)
 
     def _sealed(self, session: Session) -> str:
         """Return a session's cookie. A refresh token that would make it too long stays in this process alone."""
