@@ -24,6 +24,7 @@ from haneul.signon.decisions import Decider
 from haneul.signon.http import GateHttp
 from haneul.signon.metrics import Metrics
 from haneul.signon.nginx import gate_part, http_part, open_part, protected_part, server_part
+from haneul.signon.ports import Provider
 from haneul.signon.programs import Programs
 from haneul.signon.rules import Rule
 from haneul.signon.sessions import Lives, Sessions
@@ -64,24 +65,40 @@ async def serve_gate(file: Path, *, clock: Clock | None = None) -> None:
 @contextlib.asynccontextmanager
 async def opened(settings: GateSettings, clock: Clock) -> AsyncIterator[GateHttp]:
     """Yield the gate of some settings; keys that are not there are made."""
+    async with contextlib.AsyncExitStack() as closing:
+        keys, providers, sessions = _parts(settings, clock, closing)
+        holders = None
+        if settings.platform is not None:
+            holders = PlatformTokens(settings.platform)
+            closing.push_async_callback(holders.close)
+        decider = Decider(sessions, Programs(providers, holders, clock=clock))
+        sign_ons = SignOns(settings.sites, providers, keys, clock=clock)
+        yield GateHttp(settings.sites, decider, sessions, sign_ons, Metrics(), settings.session_seconds)
+
+
+@contextlib.asynccontextmanager
+async def opened_sessions(settings: GateSettings, clock: Clock) -> AsyncIterator[Sessions]:
+    """Yield the sessions alone, of which a benchmark begins one by hand."""
+    async with contextlib.AsyncExitStack() as closing:
+        yield _parts(settings, clock, closing)[2]
+
+
+_Providers = dict[str, tuple[ProviderSettings, Provider]]
+
+
+def _parts(
+    settings: GateSettings, clock: Clock, closing: contextlib.AsyncExitStack
+) -> tuple[KeyFile, _Providers, Sessions]:
     make_keys(settings.keys_file, clock=clock)
     keys = KeyFile(settings.domain, settings.keys_file, clock=clock)
+    providers: _Providers = {}
+    for one in settings.providers:
+        client = OpenIdClient(_access(one), f"{settings.sites.url}/callback", clock=clock)
+        closing.push_async_callback(client.close)
+        providers[one.name] = one, client
     ended = EndedFile(settings.signed_out_file, clock=clock)
-    callback = f"{settings.sites.url}/callback"
-    clients = [OpenIdClient(_access(one), callback, clock=clock) for one in settings.providers]
-    providers = {one.name: (one, client) for one, client in zip(settings.providers, clients, strict=True)}
-    holders = PlatformTokens(settings.platform) if settings.platform is not None else None
     lives = Lives(settings.session_seconds, int(settings.confirm_minutes * 60), int(settings.outage_minutes * 60))
-    sessions = Sessions(providers, keys, ended, lives, clock=clock)
-    decider = Decider(sessions, Programs(providers, holders, clock=clock))
-    sign_ons = SignOns(settings.sites, providers, keys, clock=clock)
-    try:
-        yield GateHttp(settings.sites, decider, sessions, sign_ons, Metrics(), settings.session_seconds)
-    finally:
-        for client in clients:
-            await client.close()
-        if holders is not None:
-            await holders.close()
+    return keys, providers, Sessions(providers, keys, ended, lives, clock=clock)
 
 
 def rotated_keys(file: Path, *, end_sessions: bool) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
+from functools import lru_cache
 from typing import Final
 from urllib.parse import parse_qsl, urlencode
 
@@ -27,6 +28,7 @@ from haneul.signon.cookies import (
 from haneul.signon.decisions import Decider, Decision, Verdict
 from haneul.signon.exchange import Reply, Request
 from haneul.signon.metrics import Metrics
+from haneul.signon.model import Who
 from haneul.signon.pages import RETRY_AFTER, Pages
 from haneul.signon.rules import encoded
 from haneul.signon.sessions import Sessions
@@ -119,10 +121,7 @@ class GateHttp:
         who = decision.who
         assert who is not None  # noqa: S101 - nobody passes without being somebody
         headers = [
-            (model.USER, encoded(who.user)),
-            (model.EMAIL, encoded(who.email)),
-            (model.GROUPS, ",".join(map(encoded, who.groups))),
-            (model.PROJECTS, ",".join(map(encoded, who.projects))),
+            *_identity(who),
             (model.COOKIE, without_ours(request.all("cookie"))),
             (model.AUTHORIZATION, decision.authorization),
         ]
@@ -256,6 +255,17 @@ class GateHttp:
 
     def _session_cookie(self, value: str) -> str:
         return set_cookie(SESSION, value, seconds=self._life, domain=self._sites.domain)
+
+
+@lru_cache(maxsize=1024)
+def _identity(who: Who) -> tuple[tuple[str, str], ...]:
+    """Return what an app is told of somebody."""
+    return (
+        (model.USER, encoded(who.user)),
+        (model.EMAIL, encoded(who.email)),
+        (model.GROUPS, ",".join(map(encoded, who.groups))),
+        (model.PROJECTS, ",".join(map(encoded, who.projects))),
+    )
 
 
 def _sent(address: str, cookies: list[str]) -> Reply:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 from urllib.parse import quote, unquote
 
@@ -81,6 +82,7 @@ def rule_of(
     return rule
 
 
+@lru_cache(maxsize=1024)
 def parse_rule(text: str) -> Rule:
     """Return the rule of a header. Raises InvalidInputError; an empty one lets nobody pass, so it is none."""
     named: dict[str, set[str]] = {"project": set(), "group": set(), "person": set(), "email": set()}

@@ -30,6 +30,8 @@ from haneul.signon.settings import ProviderSettings
 _log = structlog.get_logger(__name__)
 _PURPOSE: Final = "session"
 _MOST: Final = 10_000
+#: Cookies that are remembered as they were opened: to open one takes longer than all else that a question needs.
+_MOST_OPENED: Final = 2_000
 #: Cookies of our name that one request may have, of which browsers send those of all paths and domains.
 _MOST_COOKIES: Final = 4
 #: Between two questions to a provider that did not answer.
@@ -73,6 +75,8 @@ class Sessions:
         self._ended = ended
         self._lives = lives
         self._clock = clock
+        self._ring = keys.current()
+        self._opened_before: OrderedDict[str, Session] = OrderedDict()
         self._newest: OrderedDict[str, Session] = OrderedDict()
         self._asked: dict[str, int] = {}
         self._asking: dict[str, asyncio.Task[Session | None]] = {}
@@ -130,10 +134,20 @@ class Sessions:
         if len(cookie) > LONGEST:
             return None
         ring = self._keys.current()
+        if ring is not self._ring:
+            # What other keys had sealed may be void.
+            self._ring, self._opened_before = ring, OrderedDict()
+        if (before := self._opened_before.get(cookie)) is not None:
+            return before
         if not ring.knows(cookie):
             ring = self._keys.seen_anew()
         content = ring.open(_PURPOSE, cookie)
-        return None if content is None else _session(content)
+        session = None if content is None else _session(content)
+        if session is not None and ring is self._ring:
+            self._opened_before[cookie] = session
+            if len(self._opened_before) > _MOST_OPENED:
+                self._opened_before.popitem(last=False)
+        return session
 
     def _lives_on(self, session: Session) -> bool:
         known = session.who.provider in self._providers
