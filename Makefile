@@ -60,6 +60,7 @@ system-packages:
 	        pdns-server) systemctl disable --quiet --now pdns.service;; \
 	        bind9) systemctl disable --quiet --now named.service;; \
 	        knot) systemctl disable --quiet --now knot.service;; \
+	        nginx) systemctl disable --quiet --now nginx.service;; \
 	        esac; \
 	    done; \
 	fi

@@ -15,9 +15,9 @@ _LONGEST: Final = 255
 def who_of(settings: ProviderSettings, claims: Mapping[str, Any]) -> Who:
     """Return the person of a verified token. Raises UnauthenticatedError for who cannot be named."""
     name = claims.get(settings.name_claim)
-    if not isinstance(name, str) or not 0 < len(name) <= _LONGEST or not name.isprintable():
+    if not isinstance(name, str) or not 0 < len(name) <= _LONGEST or not name.isprintable() or _taken(settings, name):
         raise UnauthenticatedError(
-            f"{settings.title} does not say your name ({settings.name_claim})",
+            f"{settings.title} says no name of you that can be one here ({settings.name_claim})",
             hint="whoever runs this gate chooses the claim with nameClaim",
         )
     return Who(
@@ -41,8 +41,14 @@ def _email(settings: ProviderSettings, claims: Mapping[str, Any]) -> str:
     return email if proved and may else ""
 
 
+def _taken(settings: ProviderSettings, name: str) -> bool:
+    """Say whether a name would be another's; behind a prefix of its own none is."""
+    return not settings.prefix and name.startswith(settings.reserved_prefixes)
+
+
 def _names(settings: ProviderSettings, said: object) -> tuple[str, ...]:
     if not isinstance(said, list):
         return ()
     names = {name for name in said if isinstance(name, str) and 0 < len(name) <= _LONGEST}
+    names = {name for name in names if not _taken(settings, name)}
     return tuple(sorted(f"{settings.prefix}{name}" for name in names))

@@ -36,8 +36,9 @@ from haneul.signon.sign_ons import LIFE, Finished, SignOns
 
 _log = structlog.get_logger(__name__)
 _LONGEST_BODY: Final = 4096
-#: Sign-ons that a browser may have begun at once; with more of them, all their cookies go and it begins anew.
-_MOST_BEGUN: Final = 8
+#: Sign-ons that a browser may have begun at once, and characters of their cookies; web servers take 8 KiB of cookies
+#: at most. With more of them, all go, and it begins anew.
+_MOST_BEGUN, _LONGEST_BEGUN = 8, 2500
 _REMEMBER_SIGN_OUT: Final = 24 * 3600
 _PLAIN: Final = ("Content-Type", "text/plain; charset=utf-8")
 _NOT_KEPT: Final = ("Cache-Control", "no-store")
@@ -91,7 +92,9 @@ class GateHttp:
             self._counts.count("decisions", error.code)
             if not isinstance(error, UnavailableError):
                 _log.error("a question cannot be answered", detail=error.detail, host=request.one("host"))
-            return self._refusal(request, error, (model.PROBLEM, error.detail.encode("ascii", "replace").decode()))
+            # A header is one line; what errors say of others' answers need not be.
+            said = " ".join(error.detail.encode("ascii", "replace").decode().split())
+            return self._refusal(request, error, (model.PROBLEM, "".join(filter(str.isprintable, said))))
         return self._pages.failure(error, again=f"{self._sites.url}/start", action="Sign on")
 
     async def _auth(self, request: Request) -> Reply:
@@ -177,7 +180,8 @@ class GateHttp:
         prompt = "login" if values_of(request.all("cookie"), SIGNED_OUT) else ""
         begun = await self._sign_ons.begin(name, back, prompt=prompt)
         others = states_of(request.all("cookie"))
-        gone = others if len(others) >= _MOST_BEGUN else []
+        long = sum(len(value) for name in others for value in values_of(request.all("cookie"), name))
+        gone = others if len(others) >= _MOST_BEGUN or long > _LONGEST_BEGUN else []
         cookies = [remove_cookie(other) for other in gone]
         cookies.append(set_cookie(state_name(begun.state), begun.cookie, seconds=LIFE))
         return _sent(begun.url, cookies)

@@ -28,6 +28,7 @@ from haneul.kernel.hosts import is_loopback
 from haneul.signon.addresses import Sites, sites_of
 
 _LABEL: Final = r"[a-z][a-z0-9-]{0,30}"
+_PREFIX: Final = "^([a-z0-9-]+:)?$"
 _HINT: Final = "docs/reference/sign-on-gate.md has every field"
 
 
@@ -59,7 +60,9 @@ class ProviderSettings(_Settings):
     groups_claim: str = "groups"
     projects_claim: str = "projects"
     #: Stands before the names of its people, groups and projects, so that none is taken for another provider's.
-    prefix: str = Field("", pattern="^[a-z0-9-]*:?$")
+    prefix: str = Field("", pattern=_PREFIX)
+    #: Beginnings of names that are somebody else's: robots, and the prefixes of all others, which are added here.
+    reserved_prefixes: tuple[str, ...] = ("robot:",)
     email_is_verified: bool = False
     #: The domains whose addresses it may vouch for; all, or with a prefix none, where it names none.
     email_domains: tuple[str, ...] = ()
@@ -80,7 +83,7 @@ class PlatformSettings(_Settings):
     url: str
     authority_file: Path | None = None
     #: Stands before the names of its people and robots, groups and projects, as a provider's prefix does.
-    prefix: str = Field("", pattern="^[a-z0-9-]*:?$")
+    prefix: str = Field("", pattern=_PREFIX)
 
     _check = field_validator("url")(_https)
 
@@ -137,18 +140,22 @@ def read_settings(file: Path) -> GateSettings:
         wrong = "; ".join(f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}" for entry in error.errors())
         raise InvalidInputError(f"{file}: {wrong}", hint=_HINT) from error
     sites_of(settings.url, settings.domain)
-    whole = _absolute(settings, file.parent.absolute())
+    whole = _completed(settings, file.parent.absolute())
     for provider in whole.providers:
         _check_secret(provider.client_secret_file)
     return whole
 
 
-def _absolute(settings: GateSettings, folder: Path) -> GateSettings:
+def _completed(settings: GateSettings, folder: Path) -> GateSettings:
+    platform = settings.platform
+    prefixes = {one.prefix for one in settings.providers} | ({platform.prefix} if platform is not None else set())
+
     def provider(one: ProviderSettings) -> ProviderSettings:
         secret, authority = folder / one.client_secret_file, one.authority_file and folder / one.authority_file
-        return one.model_copy(update={"client_secret_file": secret, "authority_file": authority})
+        reserved = (*one.reserved_prefixes, *sorted(prefixes - {"", one.prefix}))
+        files = {"client_secret_file": secret, "authority_file": authority}
+        return one.model_copy(update={**files, "reserved_prefixes": reserved})
 
-    platform = settings.platform
     if platform is not None and platform.authority_file is not None:
         platform = platform.model_copy(update={"authority_file": folder / platform.authority_file})
     return settings.model_copy(

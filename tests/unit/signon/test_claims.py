@@ -53,6 +53,16 @@ def test_people_of_a_second_provider_are_told_apart() -> None:
     assert (who.user, who.groups, who.projects) == ("partner:alice", ("partner:admins",), ("partner:shop",))
 
 
+def test_nobody_takes_a_name_that_is_anothers() -> None:
+    settings = provider(reservedPrefixes=["robot:", "partner:"])
+    for name in ("partner:bob", "robot:shop/ci"):
+        with pytest.raises(UnauthenticatedError):
+            who_of(settings, {**CLAIMS, "preferred_username": name})
+    assert who_of(settings, {**CLAIMS, "groups": ["partner:admins", "urn:x:y"]}).groups == ("urn:x:y",)
+    prefixed = provider(prefix="company:", reservedPrefixes=["partner:"])
+    assert who_of(prefixed, {**CLAIMS, "preferred_username": "partner:bob"}).user == "company:partner:bob"
+
+
 @pytest.mark.parametrize("name", [None, "", 5, ["alice"], "a\nb", "x" * 300])
 def test_who_has_no_name_is_nobody(name: Any) -> None:
     with pytest.raises(UnauthenticatedError):

@@ -34,9 +34,20 @@ def test_paths_are_from_the_files_own_folder(tmp_path: Path) -> None:
     assert settings.session_seconds == 36_000
 
 
+def test_the_prefixes_of_others_are_reserved(tmp_path: Path) -> None:
+    other = {**PROVIDER, "name": "partner", "issuer": "https://b.test", "prefix": "partner:"}
+    platform = {"url": "https://p.test", "prefix": "cloud:"}
+    first, second = read_settings(
+        written(tmp_path, {**WHOLE, "providers": [PROVIDER, other], "platform": platform})
+    ).providers
+    assert first.reserved_prefixes == ("robot:", "cloud:", "partner:")
+    assert second.reserved_prefixes == ("robot:", "cloud:")
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
+        ({"providers": [{**PROVIDER, "prefix": "partner"}]}, "prefix"),
         ({"domain": "elsewhere.test"}, "no host of elsewhere.test"),
         ({"providers": []}, "providers"),
         ({"providers": [PROVIDER, {**PROVIDER, "issuer": "https://b.test", "prefix": "b:"}]}, "one name"),
