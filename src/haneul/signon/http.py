@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Final
 from urllib.parse import parse_qsl, urlencode
@@ -211,8 +211,11 @@ class GateHttp:
         if finished.back:
             return _sent(finished.back, cookies)
         text = f"You are signed on as {finished.who.user}, at all sites of {self._sites.domain}."
-        page = {"title": "Signed on", "text": text, "action": "sign-out", "label": "Sign out"}
-        return self._pages.show("done", headers=tuple(("Set-Cookie", one) for one in cookies), **page)
+        return self._done("Signed on", text, ("sign-out", "Sign out"), cookies)
+
+    def _done(self, title: str, text: str, link: tuple[str, str], cookies: Iterable[str]) -> Reply:
+        headers = tuple(("Set-Cookie", one) for one in cookies)
+        return self._pages.show("done", headers=headers, title=title, text=text, action=link[0], label=link[1])
 
     async def _sign_out_page(self, request: Request) -> Reply:
         known = await self._sessions.known(values_of(request.all("cookie"), SESSION))
@@ -245,8 +248,7 @@ class GateHttp:
             set_cookie(SIGNED_OUT, "1", seconds=_REMEMBER_SIGN_OUT),
         )
         text = f"You are signed out at all sites of {self._sites.domain}. At your provider you may still be signed on."
-        page = {"title": "Signed out", "text": text, "action": "start", "label": "Sign on again"}
-        return self._pages.show("done", headers=tuple(("Set-Cookie", one) for one in cookies), **page)
+        return self._done("Signed out", text, ("start", "Sign on again"), cookies)
 
     async def _style(self, _: Request) -> Reply:
         return self._pages.style()

@@ -97,8 +97,8 @@ def parse_rule(text: str) -> Rule:
             raise InvalidInputError(
                 f"{text[:80]!r} is no rule", hint="words are anyone, project:, group:, person: and email: with a name"
             )
-    emails = map(str.lower, named.pop("email"))
-    return Rule(anyone, *map(frozenset, named.values()), emails=frozenset(emails))
+    projects, groups, people, emails = named.values()
+    return Rule(anyone, frozenset(projects), frozenset(groups), frozenset(people), frozenset(map(str.lower, emails)))
 
 
 def _decoded(name: str) -> str:

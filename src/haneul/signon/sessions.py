@@ -186,13 +186,15 @@ class Sessions:
             said = await provider.refresh(session.refresh)
             who = session.who if said.claims is None else who_of(settings, said.claims)
         except (GrantRefusedError, UnauthenticatedError):
-            return self._over(session, "the provider said no")
+            self._over(session, "the provider said no")
+            return None
         except UnavailableError as error:
             _log.warning("the provider cannot be asked", provider=settings.name, detail=error.detail)
             self._asked[session.id] = now
             return self._unconfirmed(session, now)
         if who.subject != session.who.subject:
-            return self._over(session, "the provider spoke of somebody else")
+            self._over(session, "the provider spoke of somebody else")
+            return None
         again = replace(session, who=who, confirmed=now, refresh=said.refresh_token or session.refresh)
         self._remember(again)
         return again

@@ -22,7 +22,7 @@ def answering(answers: list[bytes]) -> Iterator[int]:
     """Answer requests on any number of connections: the first answers once each, the last for all others."""
     waiting = list(answers)
     lock = threading.Lock()
-    threads = []
+    threads: list[threading.Thread] = []
 
     def talk(connection: socket.socket) -> None:
         with connection, contextlib.suppress(OSError):

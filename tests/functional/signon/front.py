@@ -92,17 +92,20 @@ class Front:
             end_all(self.gate)
 
     def raw(self, request: bytes, host: str = "wiki") -> bytes:
-        """Send bytes over TLS, whatever they are; return the answer until nginx ends the connection."""
+        """Send bytes over TLS, whatever they are; return the head of the answer."""
         context = ssl.create_default_context(cafile=str(self.authority))
         with (
             socket.create_connection(("127.0.0.1", self.port), timeout=30) as plain,
             context.wrap_socket(plain, server_hostname=f"{host}.{DOMAIN}") as tls,
         ):
-            tls.sendall(request)
+            # What is too long may be refused before all of it is sent; the answer is there all the same.
+            with contextlib.suppress(OSError):
+                tls.sendall(request)
             answer = b""
-            while part := tls.recv(65536):
+            # Not until the end of the connection: nginx waits for what it refused before it ends one.
+            while b"\r\n\r\n" not in answer and (part := tls.recv(65536)):
                 answer += part
-        return answer
+        return answer.partition(b"\r\n\r\n")[0]
 
 
 class _Named(httpx2.BaseTransport):
@@ -186,7 +189,6 @@ error_log {front.folder}/nginx.log;
 events {{ worker_connections 256; }}
 http {{
 access_log off;
-lingering_close off;
 client_body_temp_path {front.folder}/bodies;
 proxy_temp_path {front.folder}/answers;
 fastcgi_temp_path {front.folder}/none;

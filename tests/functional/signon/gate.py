@@ -83,7 +83,7 @@ class Browser:
         return self._kept(await self.gate.http.answer(Request(method, where.path, where.query, lists, body)))
 
     async def get(self, path: str, **headers: str) -> Reply:
-        return await self.send("GET", path, **headers)
+        return await self.send("GET", path, b"", **headers)
 
     async def ask(self, rule: str = "anyone", **values: Any) -> Reply:
         return self._kept(await self.gate.ask(rule, **{**PAGE, "cookie": self.cookie, **values}))
@@ -119,7 +119,7 @@ class Browser:
 
 def write_settings(folder: Path, issuer: str, **changes: Any) -> Path:
     """Write the gate's file; what a test changes of its one provider is in ``provider``."""
-    provider = {"name": "company", "title": "The Company", "issuer": issuer, "clientId": CLIENT}
+    provider: dict[str, Any] = {"name": "company", "title": "The Company", "issuer": issuer, "clientId": CLIENT}
     provider |= {"clientSecretFile": "secret", "audiences": ["programs"], **changes.pop("provider", {})}
     document = {"url": URL, "domain": DOMAIN, "providers": [provider], **changes}
     (folder / "secret").write_text(SECRET)

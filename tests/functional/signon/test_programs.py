@@ -39,7 +39,7 @@ async def test_a_token_of_the_issuer_for_this_gate_passes(gate: Gate) -> None:
 
 async def test_tokens_that_are_not_good(gate: Gate) -> None:
     company, now = gate.company, int(gate.clock.now().timestamp())
-    stranger = ECKey.generate_key("P-256", {"kid": company.keys[0].kid})
+    stranger = ECKey.generate_key("P-256", {"kid": str(company.keys[0].kid)})
     claims = company.claims(aud="programs")
     public = company.keys[0].as_pem(private=False)
     head = part({"alg": "HS256", "kid": company.keys[0].kid})

@@ -6,8 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import typer
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from haneul.bench.sign_on_cli import RunSignOn, add_auth_command
 from haneul.bench.sign_on_figures import GUARDED, OPEN, QUICK, Round, SignOnFigures, SignOnPlan

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -51,14 +53,15 @@ def test_what_is_no_rule_lets_nobody_pass(text: str) -> None:
 
 
 def test_a_rule_is_for_anyone_or_for_some() -> None:
-    for wrong in (
+    wrongs: tuple[dict[str, Any], ...] = (
         {},
         {"anyone": True, "people": ["a"]},
         {"groups": [""]},
         {"people": [f"person-{n}" for n in range(999)]},
-    ):
+    )
+    for wrong in wrongs:
         with pytest.raises(InvalidInputError):
-            rule_of(**wrong)  # type: ignore[arg-type]  # each is well typed
+            rule_of(**wrong)
 
 
 @given(st.lists(NAMES), st.lists(NAMES), st.lists(NAMES), NAMES)
