@@ -18,7 +18,7 @@ SIDES: Final = (OPEN, GUARDED)
 class SignOnPlan:
     """How long and how often each side is measured, at how many requests a second."""
 
-    seconds: float = 10.0
+    seconds: float = 5.0
     rounds: int = 7
     rate: float = 1_000.0
     connections: int = 32

@@ -29,6 +29,8 @@ from haneul.kernel.errors import UnauthenticatedError, UnavailableError
 
 _TIMEOUT: Final = httpx2.Timeout(5.0, connect=3.0)
 _METADATA_SECONDS: Final = 300.0
+#: How old keys may become while the provider does not answer.
+_STALE_SECONDS: Final = 24 * 3600.0
 #: Keys are asked for anew at most so often: whoever sends forged tokens shall not make us ask for each of them.
 _KEYS_APART_SECONDS: Final = 5.0
 _LEEWAY_SECONDS: Final = 60
@@ -81,6 +83,7 @@ class OpenIdClient:
         self._http: httpx2.AsyncClient | None = None
         self._metadata: tuple[float, dict[str, Any]] | None = None
         self._keys: tuple[float, KeySet] | None = None
+        self._keys_asked = -_KEYS_APART_SECONDS
 
     @property
     def issuer(self) -> str:
@@ -192,14 +195,28 @@ class OpenIdClient:
         )
 
     async def _key_set(self, *, fresh: bool) -> KeySet:
-        now = self._clock.monotonic()
-        if self._keys is None or (fresh and now - self._keys[0] >= _KEYS_APART_SECONDS):
-            answer = _json(await self._send("GET", (await self._discover())["jwks_uri"]))
-            try:
-                self._keys = now, KeySet.import_key_set(answer)  # type: ignore[arg-type]  # it is checked there
-            except (JoseError, ValueError, KeyError, TypeError) as error:
-                raise UnavailableError("the sign-on provider's keys are not readable") from error
-        return self._keys[1]
+        known, now = self._keys, self._clock.monotonic()
+        if known is None:
+            self._keys = now, await self._fetched_keys()
+            return self._keys[1]
+        age = now - known[0]
+        if now - self._keys_asked < _KEYS_APART_SECONDS or not (fresh or age >= _METADATA_SECONDS):
+            return known[1]
+        self._keys_asked = now
+        try:
+            self._keys = now, await self._fetched_keys()
+        except UnavailableError:
+            # While the provider is away its keys are what they were; not for ever, as it may have withdrawn one.
+            if fresh or age >= _STALE_SECONDS:
+                raise
+        return self._keys[1] if self._keys is not None else known[1]
+
+    async def _fetched_keys(self) -> KeySet:
+        answer = _json(await self._send("GET", (await self._discover())["jwks_uri"]))
+        try:
+            return KeySet.import_key_set(answer)  # type: ignore[arg-type]  # it is checked there
+        except (JoseError, ValueError, KeyError, TypeError) as error:
+            raise UnavailableError("the sign-on provider's keys are not readable") from error
 
     def _knows(self, token: str) -> bool:
         """Say whether a token names one of the keys that are known."""

@@ -106,6 +106,15 @@ async def test_the_issuer_rotates_its_keys(gate: Gate) -> None:
     assert (await gate.with_token(before)).status == 401
 
 
+async def test_a_key_that_the_issuer_withdrew_is_trusted_for_five_minutes_at_most(gate: Gate) -> None:
+    ends = int(gate.clock.now().timestamp()) + 100_000
+    token = gate.company.token(aud="programs", exp=ends)
+    assert (await gate.with_token(token)).status == 200
+    gate.company.turn_keys()
+    gate.clock.advance(301)
+    assert (await gate.with_token(token)).status == 401
+
+
 async def test_while_the_issuer_is_away(gate: Gate) -> None:
     gate.company.away = True
     away = await gate.with_token(gate.company.token(aud="programs"))
@@ -114,8 +123,9 @@ async def test_while_the_issuer_is_away(gate: Gate) -> None:
     assert (await gate.with_token(gate.company.token(aud="programs"))).status == 200
     # From then on its keys are known.
     gate.company.away = True
-    gate.clock.advance(240)
-    assert (await gate.with_token(gate.company.token(aud="programs", jti="2"))).status == 200
+    for wait, status in ((240, 200), (400, 200), (24 * 3600, 503)):
+        gate.clock.advance(wait)
+        assert (await gate.with_token(gate.company.token(aud="programs", jti=str(wait)))).status == status
 
 
 async def test_a_token_ends_although_it_was_good_before(gate: Gate) -> None:
