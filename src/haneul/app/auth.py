@@ -129,6 +129,7 @@ def _access(provider: ProviderSettings) -> OpenIdAccess:
         provider.client_secret_file,
         provider.scopes,
         provider.authority_file,
+        provider.patience_seconds,
     )
 
 

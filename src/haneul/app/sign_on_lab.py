@@ -37,7 +37,7 @@ from haneul.signon.settings import read_settings
 
 _ADDRESS: Final = "127.0.0.1"
 _HOST: Final = "app.apps.test"
-_START_SECONDS: Final = 60.0
+_START_SECONDS: Final = 180.0
 _END_SECONDS: Final = 20.0
 _GRACE: Final = 60.0
 _SOMEBODY: Final = Who(

@@ -27,7 +27,6 @@ from joserfc.jwt import JWTClaimsRegistry
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import UnauthenticatedError, UnavailableError
 
-_TIMEOUT: Final = httpx2.Timeout(5.0, connect=3.0)
 _METADATA_SECONDS: Final = 300.0
 #: How old keys may become while the provider does not answer.
 _STALE_SECONDS: Final = 24 * 3600.0
@@ -41,7 +40,10 @@ _LONGEST_ANSWER: Final = 1 << 20
 
 @dataclass(frozen=True)
 class OpenIdAccess:
-    """Who the provider is, and who we are to it. ``name`` is what people call it; the file has our secret alone."""
+    """Who the provider is, and who we are to it. ``name`` is what people call it; the file has our secret alone.
+
+    ``patience`` is how many seconds an answer may take.
+    """
 
     name: str
     issuer: str
@@ -49,6 +51,7 @@ class OpenIdAccess:
     client_secret_file: Path
     scopes: tuple[str, ...]
     authority_file: Path | None = None
+    patience: float = 5.0
 
 
 class GrantRefusedError(Exception):
@@ -245,7 +248,7 @@ class OpenIdClient:
         if self._http is None:
             authority = self._access.authority_file
             verify = ssl.create_default_context(cafile=str(authority)) if authority else True
-            self._http = httpx2.AsyncClient(timeout=_TIMEOUT, verify=verify, follow_redirects=False)
+            self._http = httpx2.AsyncClient(timeout=self._access.patience, verify=verify, follow_redirects=False)
         try:
             return await self._http.request(method, url, **arguments)
         except httpx2.HTTPError as error:

@@ -64,6 +64,8 @@ class ProviderSettings(_Settings):
     #: Beginnings of names that are somebody else's: robots, and the prefixes of all others, which are added here.
     reserved_prefixes: tuple[str, ...] = ("robot:",)
     email_is_verified: bool = False
+    #: Seconds that an answer may take.
+    patience_seconds: float = Field(5.0, gt=0, le=60)
     #: The domains whose addresses it may vouch for; all, or with a prefix none, where it names none.
     email_domains: tuple[str, ...] = ()
     #: For whom tokens are that programs may bring; without any, programs bring none of this provider.
@@ -82,6 +84,8 @@ class PlatformSettings(_Settings):
 
     url: str
     authority_file: Path | None = None
+    #: Seconds that an answer may take.
+    patience_seconds: float = Field(10.0, gt=0, le=60)
     #: Stands before the names of its people and robots, groups and projects, as a provider's prefix does.
     prefix: str = Field("", pattern=_PREFIX)
 

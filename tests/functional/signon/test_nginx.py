@@ -70,8 +70,10 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
             authority = str(platform.authority)
             provider: dict[str, Any] = {"name": "platform", "issuer": f"{platform.origin}/oidc", "clientId": "apps"}
             provider |= {"clientSecretFile": "secret", "authorityFile": authority, "emailIsVerified": True}
+            provider["patienceSeconds"] = 60
             document: dict[str, Any] = {"url": front.url, "domain": DOMAIN, "listen": front.listen}
             document |= {"providers": [provider], "platform": {"url": platform.origin, "authorityFile": authority}}
+            document["platform"]["patienceSeconds"] = 60
             front.config.write_text(yaml.safe_dump(document))
 
         for name in ("alice", "bob"):

@@ -148,7 +148,7 @@ class TestThePlatformsTokens:
     async def gate(self, tmp_path: Path, api: Api, company: Company, clock: VirtualClock) -> AsyncIterator[Gate]:
         async with (
             served(api) as address,
-            running_gate(tmp_path, company, clock, platform={"url": address}) as gate,
+            running_gate(tmp_path, company, clock, platform={"url": address, "patienceSeconds": 60}) as gate,
         ):
             yield gate
 

@@ -6,6 +6,7 @@ import asyncio
 import socket
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -203,7 +204,8 @@ async def test_two_providers_are_chosen_between_and_their_people_told_apart(
     async with running_company(clock) as partner:
         partner.person = {"sub": "1", "preferred_username": "alice", "groups": ["devs"]}
         write_settings(tmp_path, company.issuer)
-        mine = {"name": "company", "issuer": company.issuer, "clientId": "apps", "clientSecretFile": "secret"}
+        mine: dict[str, Any] = {"name": "company", "issuer": company.issuer, "clientId": "apps"}
+        mine |= {"clientSecretFile": "secret", "patienceSeconds": 60}
         theirs = {**mine, "name": "partner", "issuer": partner.issuer, "prefix": "partner:", "title": "The Partner"}
         async with running_gate(tmp_path, company, clock, providers=[mine, theirs]) as gate:
             browser = gate.browser()

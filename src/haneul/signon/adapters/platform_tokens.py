@@ -11,7 +11,6 @@ from haneul.kernel.errors import UnauthenticatedError, UnavailableError
 from haneul.signon.model import Who
 from haneul.signon.settings import PlatformSettings
 
-_TIMEOUT: Final = httpx2.Timeout(10.0, connect=3.0)
 _PROVIDER: Final = "platform"
 
 
@@ -23,7 +22,7 @@ class PlatformTokens:
         self._prefix = settings.prefix
         self._http = httpx2.AsyncClient(
             base_url=settings.url,
-            timeout=_TIMEOUT,
+            timeout=settings.patience_seconds,
             verify=ssl.create_default_context(cafile=str(authority)) if authority else True,
             follow_redirects=False,
         )
