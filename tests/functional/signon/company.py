@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import parse_qs, urlencode
 
+import httpx2
 import uvicorn
 from joserfc import jwt
 from joserfc.jwk import ECKey
@@ -39,6 +40,8 @@ class Company:
         self.asked: list[str] = []
         self.revoked: list[str] = []
         self.keys: list[ECKey] = []
+        # One for all, as making one takes long.
+        self.browser = httpx2.AsyncClient(timeout=60)
         self.turn_keys()
         self._codes: dict[str, dict[str, str]] = {}
         self._refresh: dict[str, dict[str, Any]] = {}
@@ -55,6 +58,12 @@ class Company:
     def token(self, *, key: ECKey | None = None, **changes: Any) -> str:
         key = key or self.keys[0]
         return jwt.encode({"alg": "ES256", "kid": key.kid}, self.claims(**changes), key)
+
+    async def visit(self, address: str) -> str:
+        """Open an address of the provider in a browser; return where it sends the browser."""
+        answer = await self.browser.get(address)
+        assert answer.status_code == 307, answer.text
+        return str(answer.headers["location"])
 
     def app(self) -> Starlette:
         routes = [
@@ -126,5 +135,6 @@ async def running_company(clock: Clock) -> AsyncIterator[Company]:
         try:
             yield company
         finally:
+            await company.browser.aclose()
             server.should_exit = True
             await serving

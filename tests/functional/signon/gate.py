@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-import httpx2
 import yaml
 
 from haneul.app.auth import opened
@@ -92,10 +91,9 @@ class Browser:
         """Begin a sign-on; return the address of the provider's answer."""
         begun = await self.get(f"/start?{urlencode({'rd': back, **more})}")
         assert begun.status == 303, begun.body
-        async with httpx2.AsyncClient(timeout=60) as http:
-            answer = await http.get(header(begun, "location"))
-        assert answer.headers["location"].startswith(f"{URL}/callback?")
-        return str(answer.headers["location"])
+        answer = await self.gate.company.visit(header(begun, "location"))
+        assert answer.startswith(f"{URL}/callback?")
+        return answer
 
     async def sign_on(self, back: str = WIKI) -> Reply:
         return await self.get(await self.start(back))

@@ -146,7 +146,7 @@ async def test_several_tabs_sign_on_at_once(gate: Gate) -> None:
     for answer, name in zip(answers, ("a", "b"), strict=True):
         assert header(await browser.get(answer), "location") == f"https://{name}.{DOMAIN}/"
     # And those who never come back do not fill the browser.
-    for _ in range(30):
+    for _ in range(10):
         await browser.start()
     assert len(browser.cookies) < 12
 
