@@ -216,6 +216,8 @@ def _bench() -> typer.Typer:
     from haneul.bench.cli import Outcome, bench_app  # noqa: PLC0415
     from haneul.bench.dkos import BenchPlan  # noqa: PLC0415
     from haneul.bench.registry_figures import RegistryFigures, RegistryPlan  # noqa: PLC0415
+    from haneul.bench.sign_on_cli import add_auth_command  # noqa: PLC0415
+    from haneul.bench.sign_on_figures import SignOnFigures, SignOnPlan  # noqa: PLC0415
     from haneul.chaos import outcome as chaos  # noqa: PLC0415
     from haneul.chaos.cli import add_chaos_command  # noqa: PLC0415
     from haneul.chaos.plan import Round  # noqa: PLC0415
@@ -245,7 +247,13 @@ def _bench() -> typer.Typer:
 
         await run_balancer_bench(plan, figures, machine)
 
+    async def run_sign_on(plan: SignOnPlan, figures: SignOnFigures, machine: dict[str, str]) -> None:
+        from haneul.app.sign_on_lab import run_sign_on_bench  # noqa: PLC0415
+
+        await run_sign_on_bench(plan, figures, machine)
+
     app = bench_app(run_dkos, run_registries, SystemClock())
     add_balancer_command(app, run_balancer, SystemClock())
     add_chaos_command(app, run_chaos, SystemClock())
+    add_auth_command(app, run_sign_on, SystemClock())
     return app

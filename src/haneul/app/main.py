@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from haneul.app.balancer_commands import balancer_app
+from haneul.app.auth_commands import auth_app
 from haneul.app.d2hub_commands import d2hub_app
 from haneul.app.dns_commands import dns_app
 from haneul.app.host_commands import add_host_commands, check_platform
@@ -78,6 +79,7 @@ def command_tree() -> typer.Typer:
     app.add_typer(dns_app, name="dns")
     app.add_typer(balancer_app, name="balancer")
     app.add_typer(ingress_app, name="ingress")
+    app.add_typer(auth_app, name="auth")
     app.add_typer(serve_app, name="serve", hidden=True)
     return app
 

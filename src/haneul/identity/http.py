@@ -76,7 +76,7 @@ def identity_router(identity: Identity, gate: Gate, *, contents: ProjectContents
 
     @router.get("/whoami")
     async def whoami(caller: signed_in) -> Caller:
-        return caller
+        return caller.model_copy(update={"projects": await identity.memberships(caller)})
 
     @router.get("/people")
     async def list_people(caller: signed_in) -> list[Person]:

@@ -146,6 +146,8 @@ class Caller(_Value):
     groups: tuple[str, ...] = ()
     project: str = ""
     project_role: Role | None = None
+    #: Where somebody has a role; told to who asks who they are, for others look it up where they need it.
+    projects: tuple[str, ...] = ()
     token_id: str = ""
     session: str = ""
 

@@ -17,6 +17,7 @@ from haneul.identity import tables
 from haneul.identity.audit import AuditLog
 from haneul.identity.guards import an_admin_stays, demand_person, demand_project, keep_an_owner
 from haneul.identity.issuer.endings import end_everything
+from haneul.identity.memberships import memberships, projects_of
 from haneul.identity.model import (
     DEFAULT_TOKEN_DAYS,
     LONGEST_NAME,
@@ -148,8 +149,12 @@ class Identity:
         """Return the projects that the caller may see."""
         query = select(tables.projects).order_by(tables.projects.c.name)
         if not caller.admin:
-            query = query.where(tables.projects.c.name.in_(_projects_of(caller)))
+            query = query.where(tables.projects.c.name.in_(projects_of(caller)))
         return [_project(row) for row in await all_rows(self._engine, query)]
+
+    async def memberships(self, caller: Caller) -> tuple[str, ...]:
+        """Return the names of the projects that a caller has a role in."""
+        return await memberships(self._engine, caller)
 
     async def created(self, project: str) -> datetime:
         """Return when a project came to be. Raises NotFoundError."""
@@ -232,17 +237,6 @@ def _granted(caller: Caller, project: str) -> Any:
     return union_all(
         select(tables.members.c.role).where(_member(project, caller.person)),
         groups.where((tables.group_roles.c.project == project) & (tables.group_members.c.person == caller.person)),
-    )
-
-
-def _projects_of(caller: Caller) -> Any:
-    """Return a query of the projects that a caller has any role in."""
-    through = tables.group_roles.join(tables.group_members, tables.group_roles.c.group == tables.group_members.c.group)
-    groups = select(tables.group_roles.c.project).select_from(through)
-    return union_all(
-        select(tables.members.c.project).where(tables.members.c.person == caller.person),
-        groups.where(tables.group_members.c.person == caller.person),
-        select(tables.robots.c.project).where(tables.robots.c.project == caller.project),
     )
 
 

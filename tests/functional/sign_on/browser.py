@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 import httpx2
 
-from haneul.identity.issuer.requests import challenge_of
+from haneul.kernel.openid import challenge_of
 from tests.functional.api.application import ORIGIN, Api
 
 LOOPBACK = "http://127.0.0.1:45123/callback"

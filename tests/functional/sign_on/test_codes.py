@@ -71,6 +71,20 @@ async def test_scopes_decide_what_is_told(api: Api, alice: Person, wiki: Program
     assert who == {"sub": "alice"}
 
 
+async def test_a_program_may_learn_of_projects(api: Api, alice: Person, wiki: Program) -> None:
+    await api.call("bob", "POST", "/projects", {"name": "lab"}, status=201)
+    await api.call("admin", "POST", "/groups", {"name": "helpers"}, status=201)
+    await api.call("admin", "PUT", "/groups/helpers/members/alice", status=204)
+    await api.call("bob", "PUT", "/projects/lab/groups/helpers", {"role": "viewer"})
+    tokens = await let_in(alice, wiki, scope="openid projects")
+    assert (await claims_of(api, tokens["id_token"])).claims["projects"] == ["lab", "shop"]
+    who = (await api.browser().get("/oidc/userinfo", headers=bearer(tokens))).json()
+    assert who == {"sub": "alice", "projects": ["lab", "shop"]}
+    assert (await api.call("alice", "GET", "/whoami"))["projects"] == ["lab", "shop"]
+    # To own every project is to be a member of none.
+    assert (await api.call("admin", "GET", "/whoami"))["projects"] == []
+
+
 async def test_discovery_names_what_there_is(api: Api) -> None:
     async with api.browser() as http:
         found = (await http.get("/oidc/.well-known/openid-configuration")).json()

@@ -10,15 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from haneul.identity.issuer.limits import Limit, Window, count
-from haneul.identity.issuer.model import CLI, Client, OAuthError
-from haneul.identity.issuer.requests import (
-    challenge_of,
-    known_scope,
-    parameters,
-    redirect_allowed,
-    verifies,
-    with_parameters,
-)
+from haneul.identity.issuer.model import CLI, SCOPES, Client, OAuthError
+from haneul.identity.issuer.requests import known_scope, parameters, redirect_allowed, verifies
+from haneul.kernel.openid import challenge_of, with_parameters
 
 NOW = datetime(2026, 11, 24, 9, 0, tzinfo=UTC)
 
@@ -71,7 +65,7 @@ def test_parameters_come_once() -> None:
 
 @given(st.lists(st.text()))
 def test_scopes_are_those_that_there_are(asked: list[str]) -> None:
-    assert set(known_scope(" ".join(asked)).split()) <= {"openid", "profile", "email", "groups", "offline_access"}
+    assert set(known_scope(" ".join(asked)).split()) <= set(SCOPES)
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))

@@ -21,6 +21,7 @@ from haneul.identity.issuer.sessions import Sessions
 from haneul.identity.issuer.sign_ons import SignOns
 from haneul.identity.issuer.standing import NoProvider
 from haneul.identity.issuer.tokens import Tokens
+from haneul.identity.memberships import memberships
 from haneul.identity.model import Caller, Person
 from haneul.identity.secrets import SecretHasher
 from haneul.kernel.clock import Clock
@@ -83,6 +84,10 @@ class Issuer:
         if row is None:
             raise NotFoundError(f"there is no person named {name}")
         return Person(**{**row, "created": aware(row["created"])})
+
+    async def projects(self, caller: Caller) -> tuple[str, ...]:
+        """Return the projects that somebody has a role in."""
+        return await memberships(self._engine, caller)
 
     async def close(self) -> None:
         """Let go of connections."""

@@ -11,8 +11,9 @@ from fastapi.responses import RedirectResponse
 from haneul.identity.issuer.assembly import Issuer
 from haneul.identity.issuer.model import OAuthError
 from haneul.identity.issuer.pages import Pages, authorization_request, page_headers
-from haneul.identity.issuer.requests import AuthorizationRequest, check, with_parameters
+from haneul.identity.issuer.requests import AuthorizationRequest, check
 from haneul.kernel.errors import HaneulError
+from haneul.kernel.openid import with_parameters
 
 
 def authorize_router(issuer: Issuer) -> APIRouter:

@@ -121,8 +121,8 @@ def issuer_router(issuer: Issuer) -> APIRouter:
             raise UnauthenticatedError("the request carries no token")
         claims = await issuer.tokens.verify_access(token, userinfo=True)
         caller = await issuer.sessions.caller(claims["sub"], claims["sid"])
-        person = await issuer.person(caller.person)
-        return JSONResponse(claims_of(person, caller.groups, claims["scope"]), headers=_NEVER_STORED)
+        person, projects = await issuer.person(caller.person), await issuer.projects(caller)
+        return JSONResponse(claims_of(person, caller.groups, projects, claims["scope"]), headers=_NEVER_STORED)
 
     return router
 
@@ -145,7 +145,8 @@ async def _tokens(issuer: Issuer, request: Request, client: Client, asked: dict[
 
 async def _answer(issuer: Issuer, client: Client, begun: Begun) -> dict[str, Any]:
     caller = await issuer.sessions.caller(begun.grant.person, begun.session)
-    claims = claims_of(await issuer.person(caller.person), caller.groups, begun.grant.scope)
+    person, projects = await issuer.person(caller.person), await issuer.projects(caller)
+    claims = claims_of(person, caller.groups, projects, begun.grant.scope)
     return {
         "access_token": await issuer.tokens.access(begun.grant, client, begun.session),
         "token_type": "Bearer",

@@ -28,7 +28,7 @@ ONE_TIME_SECRET_LIFE: Final = timedelta(days=3)
 
 ES256: Final = "ES256"
 RS256: Final = "RS256"
-SCOPES: Final = ("openid", "profile", "email", "groups", "offline_access")
+SCOPES: Final = ("openid", "profile", "email", "groups", "projects", "offline_access")
 CLI_CLIENT: Final = "haneul-cli"
 DEVICE_GRANT: Final = "urn:ietf:params:oauth:grant-type:device_code"
 

@@ -24,7 +24,7 @@ from haneul.identity.issuer.claims import Colleague, colleague
 from haneul.identity.issuer.digests import digest
 from haneul.identity.issuer.endings import end_everything
 from haneul.identity.issuer.model import PROVIDER_PATIENCE
-from haneul.identity.issuer.relying import ProviderSettings, RefusedError, RelyingParty
+from haneul.identity.issuer.relying import ProviderSettings, relying_party
 from haneul.identity.issuer.sealing import Sealer
 from haneul.identity.issuer.standing import stands
 from haneul.identity.model import Origin
@@ -32,6 +32,7 @@ from haneul.identity.rows import first_row
 from haneul.kernel.clock import Clock
 from haneul.kernel.database import aware, writing
 from haneul.kernel.errors import ConflictError, HaneulError, UnauthenticatedError, UnavailableError
+from haneul.kernel.openid import GrantRefusedError
 
 _log = structlog.get_logger(__name__)
 _REQUEST_LIFE: Final = timedelta(minutes=10)
@@ -55,7 +56,7 @@ class Provider:
         self._audit = audit
         self._sealer = sealer
         self._clock = clock
-        self._party = RelyingParty(settings, f"{issuer}/provider/callback", clock=clock)
+        self._party = relying_party(settings, f"{issuer}/provider/callback", clock=clock)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -109,7 +110,7 @@ class Provider:
         try:
             said = await self._party.refresh(self._sealer.open(link["sealed"]))
             found = colleague(self.settings, said.claims) if said.claims is not None else None
-        except (RefusedError, UnauthenticatedError) as error:
+        except (GrantRefusedError, UnauthenticatedError) as error:
             await self._refuse(person, str(error))
             return
         except HaneulError as error:

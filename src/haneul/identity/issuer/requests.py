@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import hmac
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from haneul.identity.issuer.model import SCOPES, Client, OAuthError
 from haneul.kernel.errors import InvalidInputError
+from haneul.kernel.openid import challenge_of
 
 _CHALLENGE: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 _VERIFIER: Final = re.compile(r"[A-Za-z0-9._~-]{43,128}")
@@ -115,17 +114,6 @@ def check(request: AuthorizationRequest) -> None:
 def verifies(verifier: str, challenge: str) -> bool:
     """Say whether a code verifier is the one of a challenge (RFC 7636, section 4.6)."""
     return bool(_VERIFIER.fullmatch(verifier)) and hmac.compare_digest(challenge_of(verifier), challenge)
-
-
-def challenge_of(verifier: str) -> str:
-    """Return the S256 challenge of a verifier (RFC 7636, section 4.2)."""
-    return base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
-
-
-def with_parameters(uri: str, added: Mapping[str, str]) -> str:
-    """Return an address with parameters added to its query."""
-    separator = "&" if urlsplit(uri).query else "?"
-    return uri + separator + urlencode({name: value for name, value in added.items() if value})
 
 
 def parse_redirect_uri(uri: str) -> str:

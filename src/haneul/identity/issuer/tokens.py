@@ -24,7 +24,7 @@ from haneul.kernel.errors import UnauthenticatedError
 ACCESS_TYPE: Final = "at+jwt"
 
 
-def claims_of(person: Person, groups: tuple[str, ...], scope: str) -> dict[str, Any]:
+def claims_of(person: Person, groups: tuple[str, ...], projects: tuple[str, ...], scope: str) -> dict[str, Any]:
     """Return what a scope lets a client know of a person (OpenID Connect Core, section 5.4)."""
     asked = scope.split()
     claims: dict[str, Any] = {"sub": person.name}
@@ -35,6 +35,8 @@ def claims_of(person: Person, groups: tuple[str, ...], scope: str) -> dict[str, 
         claims |= {"email": person.email, "email_verified": False}
     if "groups" in asked:
         claims["groups"] = list(groups)
+    if "projects" in asked:
+        claims["projects"] = list(projects)
     return claims
 
 
