@@ -36,6 +36,7 @@ from haneul.app.d2hub_database import database_url, embedded_database, shared_da
 from haneul.app.d2hub_folder import being_set_up, certificate_for, check_folder, in_use, make_folder, token_key
 from haneul.d2hub.adapters.file_accounts import FileAccounts
 from haneul.d2hub.adapters.granian_server import GranianServer, Listening
+from haneul.d2hub.adapters.http_platform import HttpPlatform, parse_platform_url
 from haneul.d2hub.adapters.http_sender import HttpSender
 from haneul.d2hub.adapters.http_upstream import HttpUpstream
 from haneul.d2hub.adapters.object_settings import ObjectSettings
@@ -60,8 +61,11 @@ from haneul.d2hub.metrics import Metrics, MirrorCounts
 from haneul.d2hub.mirror_blobs import BlobFetches
 from haneul.d2hub.mirroring import Mirroring
 from haneul.d2hub.mirrors import Mirrors
+from haneul.d2hub.platform_accounts import PlatformAccounts
+from haneul.d2hub.ports import Accounts
 from haneul.d2hub.quotas import Quotas
 from haneul.d2hub.registry import Limits, Registry
+from haneul.d2hub.sealing import Seal
 from haneul.d2hub.tables import repositories
 from haneul.d2hub.tokens import Tokens
 from haneul.kernel.clock import Clock, SystemClock
@@ -102,6 +106,10 @@ class HubSettings:
     objects: ObjectSettings | None = None
     #: Send the content of an object store to clients that cannot reach it, instead of redirecting them there.
     proxy_content: bool = False
+    #: The platform whose people and robots sign in; without one the folder has accounts of its own.
+    platform: str = ""
+    #: Certificate authority of the platform.
+    platform_authority: Path | None = None
 
     def __post_init__(self) -> None:
         if self.plain_http and not is_loopback(self.address):
@@ -109,6 +117,10 @@ class HubSettings:
                 f"{self.address} can be reached from elsewhere, where plain HTTP would show every secret",
                 hint="leave out --plain-http, or serve on 127.0.0.1",
             )
+        if self.platform:
+            parse_platform_url(self.platform)
+        elif self.platform_authority is not None:
+            raise InvalidInputError("--platform-ca is for a platform", hint="name it with --platform")
         if self.proxy_content and self.objects is None:
             raise InvalidInputError("--proxy-content is for content in an object store", hint="name it with --store")
         if self.database_file is not None and self.objects is not None:
@@ -161,10 +173,10 @@ class _Hub:
 
 
 @contextlib.asynccontextmanager
-async def _opened(settings: HubSettings, accounts: FileAccounts, clock: Clock) -> AsyncIterator[_Hub]:
+async def _opened(settings: HubSettings, rules: FileAccounts, clock: Clock) -> AsyncIterator[_Hub]:
     """Open the folder's database and store, and put the registry together."""
     data, shared = settings.data, settings.database_file
-    with contextlib.ExitStack() as closing:
+    async with contextlib.AsyncExitStack() as closing:
         with being_set_up(data):
             listening = _listening(settings, clock)
             key = token_key(data)
@@ -173,35 +185,36 @@ async def _opened(settings: HubSettings, accounts: FileAccounts, clock: Clock) -
             closing.callback(store.close)
             database = await (shared_database(data, shared) if shared else embedded_database(data))
             closing.callback(database.close)
+        accounts = await closing.enter_async_context(_accounts(settings, rules, key, clock))
         sender = HttpSender(timeout_seconds=settings.retry.timeout_seconds, local=settings.local_receivers)
         closing.callback(sender.close)
         metadata = SqlMetadata(database)
         catalog = SqlCatalog(database)
-        quotas = Quotas(SqlMeter(database), accounts, clock=clock)
+        quotas = Quotas(SqlMeter(database), rules, clock=clock)
         registry = Registry(
             store,
             metadata,
             catalog,
-            accounts,
+            rules,
             clock=clock,
             limits=settings.limits,
             alone=shared is None,
             quotas=quotas,
         )
         tokens = Tokens(key, service="d2hub", clock=clock, life=_TOKEN_SECONDS)
-        door = Doorkeeper(tokens, accounts, accounts, url=settings.url)
+        door = Doorkeeper(tokens, accounts, rules, url=settings.url)
         collector = Collector(registry, SqlKeeping(database), store, clock=clock)
         metrics = Metrics()
         audit, outbox, chance = SqlAudit(database), SqlOutbox(database), random.SystemRandom()
-        journal = Journal(audit, accounts, keep=settings.audit_keep, clock=clock, chance=chance)
+        journal = Journal(audit, rules, keep=settings.audit_keep, clock=clock, chance=chance)
         retry = replace(settings.retry, margin_seconds=_MARGIN_SECONDS) if shared else settings.retry
         delivering = DeliverySettings(settings.reached_at, retry)
-        deliverer = Deliverer(outbox, sender, accounts, delivering, clock=clock, chance=chance)
+        deliverer = Deliverer(outbox, sender, rules, delivering, clock=clock, chance=chance)
         for source in (journal.lines, deliverer.lines, quotas.lines):
             metrics.also(source)
         seen, counts = SqlMirrorRecords(database, metadata), MirrorCounts()
         metrics.also(counts.lines)
-        mirrors = Mirrors(accounts, partial(HttpUpstream, clock=clock), clock=clock)
+        mirrors = Mirrors(rules, partial(HttpUpstream, clock=clock), clock=clock)
         fetches = BlobFetches(registry, store, counts=counts, clock=clock)
         mirroring = Mirroring(registry, mirrors, seen, fetches, counts=counts, clock=clock)
 
@@ -213,7 +226,7 @@ async def _opened(settings: HubSettings, accounts: FileAccounts, clock: Clock) -
                 return f"the database does not answer: {error}"
             return "" if os.access(settings.data / "uploads", os.W_OK) else "the store cannot be written"
 
-        records = RecordsHttp(audit, outbox, catalog, accounts, door, clock=clock)
+        records = RecordsHttp(audit, outbox, catalog, rules, door, clock=clock)
         api = ApiHttp(registry, seen, collector, door, accounts, records, quotas, clock=clock)
         witness = Witness(journal, door)
         registry_http = RegistryHttp(registry, mirroring, door, accounts)
@@ -222,6 +235,23 @@ async def _opened(settings: HubSettings, accounts: FileAccounts, clock: Clock) -
             yield _Hub(application, collector, metrics, listening, journal, deliverer)
         finally:
             await mirroring.end()
+
+
+@contextlib.asynccontextmanager
+async def _accounts(settings: HubSettings, file: FileAccounts, key: bytes, clock: Clock) -> AsyncIterator[Accounts]:
+    """Yield who may sign in: the platform's people and robots, or those of the folder's file."""
+    if not settings.platform:
+        yield file
+        return
+    if file.users():
+        _log.warning("users of the accounts file do not count: the platform's do", platform=settings.platform)
+    platform = HttpPlatform(settings.platform, authority=settings.platform_authority)
+    accounts = PlatformAccounts(platform, file, Seal(key), clock=clock)
+    try:
+        yield accounts
+    finally:
+        await accounts.end()
+        await platform.close()
 
 
 async def _serve(hub: _Hub, settings: HubSettings) -> None:

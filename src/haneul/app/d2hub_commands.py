@@ -63,6 +63,10 @@ def serve(
     proxy_content: Annotated[
         bool, typer.Option("--proxy-content", help="Send content of the object store through the hub, no redirects.")
     ] = False,
+    platform: Annotated[
+        str, typer.Option(help="Address of the platform whose people and robots sign in, instead of users of its own.")
+    ] = "",
+    platform_ca: Annotated[Path | None, typer.Option(help="File with the platform's certificate authority.")] = None,
 ) -> None:
     """Serve a registry from one folder, over TLS with a certificate of its own authority (DATA/tls/ca.crt).
 
@@ -75,6 +79,8 @@ def serve(
         haneul d2hub serve --data /srv/hub --address 0.0.0.0 --database-file /etc/hub/database
 
         haneul d2hub serve --data /srv/hub --store /etc/haneul/store.yaml
+
+        haneul d2hub serve --data /srv/hub --platform https://cloud.example.com:7443 --platform-ca /etc/haneul/ca.crt
     """
     from haneul.app.d2hub import HubSettings, serve_hub  # noqa: PLC0415
     from haneul.app.serve import configure_logs  # noqa: PLC0415
@@ -98,6 +104,8 @@ def serve(
         local_receivers=tuple(webhook_local or ()),
         objects=None if store is None else read_object_settings(store),
         proxy_content=proxy_content,
+        platform=platform,
+        platform_authority=platform_ca,
     )
     configure_logs(sys.stderr)
     asyncio.run(serve_hub(settings))

@@ -97,6 +97,28 @@ class Doorkeeper:
         except UnauthenticatedError as error:
             raise ChallengeError(error.detail, scope=scope, problem="invalid_token") from error
 
+    async def admit(self, request: Request) -> None:
+        """Let a request through to where its token is checked, if what the token was given for still holds.
+
+        The account is there, and may everywhere what the token says. Raises ChallengeError, so that the client asks for
+        another token, and learns there what it may now; UnavailableError if nobody can say.
+        """
+        try:
+            grant = self.grant(request)
+        except ChallengeError:
+            # Told to the client by whoever knows for what it needs a token.
+            return
+        if grant is None or not grant.proof:
+            return
+        account = await self._accounts.again(grant.account, grant.proof)
+        if account is None:
+            raise _ended(grant, f"{grant.account} was signed in by what is not good any more")
+        if grant.maintenance and not account.admin:
+            raise _ended(grant, f"{grant.account} is no administrator any more")
+        for name, actions in grant.repositories.items():
+            if not actions <= await self._accounts.allowed(account, project_of(name)):
+                raise _ended(grant, f"{grant.account} may do less with {name} than the token says")
+
     def challenge(self, request: Request, error: ChallengeError) -> Headers:
         """Return the header that tells a client where to get which token (RFC 6750, section 3)."""
         base = self._url or f"{request.scheme}://{request.authority or 'localhost'}"
@@ -148,7 +170,8 @@ class Doorkeeper:
                     access[name] = access.get(name, frozenset()) | (allowed & wanted)
                 asked[name] = asked.get(name, frozenset()) | wanted
         name = account.name if account else ""
-        return self._tokens.issue(name, access, asked, catalog=catalog, maintenance=maintenance)
+        proof = account.proof if account else ""
+        return self._tokens.issue(name, access, asked, catalog=catalog, maintenance=maintenance, proof=proof)
 
     async def _by_basic(self, request: Request) -> Account | None:
         header = request.headers.get("authorization", "")
@@ -171,6 +194,13 @@ class Doorkeeper:
         if account is None:
             raise UnauthenticatedError("the name or the secret is wrong", hint="sign in again")
         return account
+
+
+def _ended(grant: Grant, why: str) -> ChallengeError:
+    """Return the error for a token that says more than is so: a new one for what this one was asked for may do."""
+    scopes = [f"repository:{name}:{','.join(sorted(actions))}" for name, actions in grant.asked.items()]
+    scopes += [CATALOG] if grant.catalog else []
+    return ChallengeError(why, scope=" ".join(scopes), problem="invalid_token")
 
 
 async def _form(request: Request) -> dict[str, list[str]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
+from typing import Final
 
 from haneul.d2hub.happenings import UNKNOWN, Origin
 from haneul.d2hub.manifests import Manifest
@@ -21,14 +22,43 @@ class Action(StrEnum):
 
 
 EVERY_ACTION = frozenset(Action)
+#: Stands for every project.
+ALL_PROJECTS: Final = "*"
 
 
 @dataclass(frozen=True)
 class Account:
-    """Somebody who proved who they are."""
+    """Somebody who proved who they are.
+
+    ``projects`` is what they may in which projects, if whoever signed them in said so at once. ``proof`` is what their
+    tokens carry for :meth:`~haneul.d2hub.ports.Accounts.again`; without one the tokens hold until they end.
+    """
 
     name: str
     admin: bool = False
+    projects: Mapping[str, frozenset[Action]] = field(default_factory=dict, compare=False)
+    proof: str = field(default="", repr=False, compare=False)
+
+
+class ProjectRole(StrEnum):
+    """What somebody is in a project of the platform."""
+
+    OWNER = "owner"
+    DEVELOPER = "developer"
+    VIEWER = "viewer"
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Who somebody is to the platform. ``name`` is what it calls them: people by their names, robots otherwise.
+
+    ``auditor`` says that they may read everything; ``admin``, that they may do everything.
+    """
+
+    name: str
+    admin: bool = False
+    auditor: bool = False
+    roles: Mapping[str, ProjectRole] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -42,6 +72,8 @@ class Grant:
     asked: Mapping[str, frozenset[Action]] = field(default_factory=dict)
     catalog: bool = False
     maintenance: bool = False
+    #: Lets the account be looked at again (:class:`Account`).
+    proof: str = field(default="", repr=False)
 
     def allows(self, repository: str, action: Action) -> bool:
         """Say whether the token allows an action."""

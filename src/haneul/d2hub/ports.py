@@ -19,6 +19,7 @@ from haneul.d2hub.model import (
     ManifestPush,
     ReferrersPage,
     RepositoryEntry,
+    Standing,
     StoredBlob,
     StoredManifest,
     TagChange,
@@ -160,12 +161,30 @@ class Accounts(Protocol):
         """
         ...
 
+    async def again(self, name: str, proof: str) -> Account | None:
+        """Return an account by what its token carries, as it is now; None if the sign-in holds no more.
+
+        Asked with every request. Raises UnavailableError if nobody can say.
+        """
+        ...
+
     async def account(self, name: str) -> Account | None:
-        """Return an account by its name, or None if it is gone."""
+        """Return an account that a token of this request names, or None if it is gone."""
         ...
 
     async def allowed(self, account: Account | None, project: str) -> frozenset[Action]:
         """Return what an account, or somebody unknown, may do in a project."""
+        ...
+
+
+class Platform(Protocol):
+    """A platform that knows people, robots and projects, and what they are to each other."""
+
+    async def standing(self, secret: str) -> Standing | None:
+        """Return who holds a token of the platform, or None if it is nobody's.
+
+        Raises UnavailableError if the platform does not say.
+        """
         ...
 
 

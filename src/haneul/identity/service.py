@@ -28,6 +28,7 @@ from haneul.identity.model import (
     Person,
     PlatformRole,
     Project,
+    Reach,
     Role,
     Token,
 )
@@ -206,6 +207,16 @@ class Identity:
             )
         return role
 
+    async def reach(self, caller: Caller) -> Reach:
+        """Return the caller's roles in all projects that they have one in, in the order of their names."""
+        granted: dict[str, list[Role]] = {}
+        for row in await all_rows(self._engine, _granted_anywhere(caller.person)):
+            granted.setdefault(row["project"], []).append(Role(row["role"]))
+        if caller.project_role is not None:
+            granted[caller.project] = [caller.project_role]
+        best = {project: effective_role(roles) for project, roles in sorted(granted.items())}
+        return Reach(caller=caller, roles={project: role for project, role in best.items() if role is not None})
+
     async def ready(self) -> None:
         """Raise if the database does not answer."""
         async with self._engine.connect() as connection:
@@ -235,13 +246,21 @@ def _granted(caller: Caller, project: str) -> Any:
     )
 
 
+def _granted_anywhere(person: str) -> Any:
+    """Return a query of all roles that a person has in projects, their own and those of their groups."""
+    through = tables.group_roles.join(tables.group_members, tables.group_roles.c.group == tables.group_members.c.group)
+    groups = select(tables.group_roles.c.project, tables.group_roles.c.role).select_from(through)
+    return union_all(
+        select(tables.members.c.project, tables.members.c.role).where(tables.members.c.person == person),
+        groups.where(tables.group_members.c.person == person),
+    )
+
+
 def _projects_of(caller: Caller) -> Any:
     """Return a query of the projects that a caller has any role in."""
-    through = tables.group_roles.join(tables.group_members, tables.group_roles.c.group == tables.group_members.c.group)
-    groups = select(tables.group_roles.c.project).select_from(through)
+    granted = _granted_anywhere(caller.person).subquery()
     return union_all(
-        select(tables.members.c.project).where(tables.members.c.person == caller.person),
-        groups.where(tables.group_members.c.person == caller.person),
+        select(granted.c.project),
         select(tables.robots.c.project).where(tables.robots.c.project == caller.project),
     )
 
