@@ -4,6 +4,7 @@
 DATA/lock            held while a registry serves this folder
 DATA/setup.lock      held while one starts
 DATA/accounts.yaml   users and projects' rules
+DATA/workloads.yaml  whose tokens of workloads are taken, if any are
 DATA/token.key       signs the registry's own tokens
 DATA/tls/            ca.crt, ca.key: its authority; tls.crt, tls.key: its certificate, or one for each process's names
 DATA/hub.db          which repository has what; or
@@ -35,7 +36,9 @@ from haneul.app.d2hub_content import opened_store
 from haneul.app.d2hub_database import database_url, embedded_database, shared_database
 from haneul.app.d2hub_folder import being_set_up, certificate_for, check_folder, in_use, make_folder, token_key
 from haneul.d2hub.adapters.file_accounts import FileAccounts
+from haneul.d2hub.adapters.file_trusts import FileTrusts
 from haneul.d2hub.adapters.granian_server import GranianServer, Listening
+from haneul.d2hub.adapters.http_issuers import HttpIssuers
 from haneul.d2hub.adapters.http_platform import HttpPlatform, parse_platform_url
 from haneul.d2hub.adapters.http_sender import HttpSender
 from haneul.d2hub.adapters.http_upstream import HttpUpstream
@@ -56,6 +59,7 @@ from haneul.d2hub.http_api import ApiHttp
 from haneul.d2hub.http_audit import Witness
 from haneul.d2hub.http_auth import Doorkeeper
 from haneul.d2hub.http_records import RecordsHttp
+from haneul.d2hub.issuer_keys import IssuerKeys
 from haneul.d2hub.journal import Journal
 from haneul.d2hub.metrics import Metrics, MirrorCounts
 from haneul.d2hub.mirror_blobs import BlobFetches
@@ -68,6 +72,7 @@ from haneul.d2hub.registry import Limits, Registry
 from haneul.d2hub.sealing import Seal
 from haneul.d2hub.tables import repositories
 from haneul.d2hub.tokens import Tokens
+from haneul.d2hub.workloads import Workloads
 from haneul.kernel.clock import Clock, SystemClock
 from haneul.kernel.errors import ConflictError, InvalidInputError, UnavailableError
 from haneul.kernel.hosts import is_loopback
@@ -145,11 +150,12 @@ async def serve_hub(settings: HubSettings, *, clock: Clock | None = None) -> Non
         database_url(settings.database_file)
     if make_folder(settings.data):
         _log.info("folder made", data=str(settings.data))
-    accounts = accounts_of(settings.data, make=True)
+    accounts, trusts = accounts_of(settings.data, make=True), FileTrusts(settings.data / "workloads.yaml")
     accounts.check()
+    trusts.check()
     with in_use(settings.data, shared=settings.database_file is not None):
         _check_port(settings)
-        async with _opened(settings, accounts, clock) as hub:
+        async with _opened(settings, accounts, trusts, clock) as hub:
             await _serve(hub, settings)
 
 
@@ -173,7 +179,7 @@ class _Hub:
 
 
 @contextlib.asynccontextmanager
-async def _opened(settings: HubSettings, rules: FileAccounts, clock: Clock) -> AsyncIterator[_Hub]:
+async def _opened(settings: HubSettings, rules: FileAccounts, trusts: FileTrusts, clock: Clock) -> AsyncIterator[_Hub]:
     """Open the folder's database and store, and put the registry together."""
     data, shared = settings.data, settings.database_file
     async with contextlib.AsyncExitStack() as closing:
@@ -202,7 +208,10 @@ async def _opened(settings: HubSettings, rules: FileAccounts, clock: Clock) -> A
             quotas=quotas,
         )
         tokens = Tokens(key, service="d2hub", clock=clock, life=_TOKEN_SECONDS)
-        door = Doorkeeper(tokens, accounts, rules, url=settings.url)
+        keys = IssuerKeys(HttpIssuers(), clock=clock)
+        closing.push_async_callback(keys.end)
+        workloads = Workloads(trusts, keys, clock=clock)
+        door = Doorkeeper(tokens, accounts, rules, url=settings.url, workloads=workloads)
         collector = Collector(registry, SqlKeeping(database), store, clock=clock)
         metrics = Metrics()
         audit, outbox, chance = SqlAudit(database), SqlOutbox(database), random.SystemRandom()

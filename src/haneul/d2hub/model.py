@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -27,17 +28,36 @@ ALL_PROJECTS: Final = "*"
 
 
 @dataclass(frozen=True)
+class Allowance:
+    """Actions in repositories whose names match one of the patterns, which are those of file names."""
+
+    repositories: tuple[str, ...]
+    actions: frozenset[Action]
+
+
+@dataclass(frozen=True)
 class Account:
     """Somebody who proved who they are.
 
-    ``projects`` is what they may in which projects, if whoever signed them in said so at once. ``proof`` is what their
-    tokens carry for :meth:`~haneul.d2hub.ports.Accounts.again`; without one the tokens hold until they end.
+    ``projects`` is what they may in which projects, if whoever signed them in said so at once; ``allowances``, what a
+    workload may besides everybody. ``proof`` is what their tokens carry for
+    :meth:`~haneul.d2hub.ports.Accounts.again`; without one the tokens hold until they end.
     """
 
     name: str
     admin: bool = False
     projects: Mapping[str, frozenset[Action]] = field(default_factory=dict, compare=False)
+    allowances: tuple[Allowance, ...] = field(default=(), compare=False)
     proof: str = field(default="", repr=False, compare=False)
+
+    def permitted(self, repository: str) -> frozenset[Action]:
+        """Return what allowances say of a repository."""
+        found = (
+            allowance.actions
+            for allowance in self.allowances
+            if any(fnmatch.fnmatchcase(repository, pattern) for pattern in allowance.repositories)
+        )
+        return frozenset().union(*found)
 
 
 class ProjectRole(StrEnum):

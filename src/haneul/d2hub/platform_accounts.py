@@ -150,7 +150,7 @@ class PlatformAccounts:
         projects = {project: _ALLOWED[role] for project, role in standing.roles.items()}
         if standing.auditor:
             projects[ALL_PROJECTS] = _PULL
-        account = Account(standing.name, standing.admin, projects, proof)
+        account = Account(standing.name, standing.admin, projects, proof=proof)
         self._accounts.put(account.name, account)
         return account
 
