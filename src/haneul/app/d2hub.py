@@ -45,6 +45,7 @@ from haneul.d2hub.adapters.http_upstream import HttpUpstream
 from haneul.d2hub.adapters.object_settings import ObjectSettings
 from haneul.d2hub.adapters.sql_audit import SqlAudit
 from haneul.d2hub.adapters.sql_catalog import SqlCatalog
+from haneul.d2hub.adapters.sql_inventory import SqlInventory
 from haneul.d2hub.adapters.sql_keeping import SqlKeeping
 from haneul.d2hub.adapters.sql_metadata import SqlMetadata
 from haneul.d2hub.adapters.sql_meter import SqlMeter
@@ -58,6 +59,7 @@ from haneul.d2hub.http import RegistryHttp
 from haneul.d2hub.http_api import ApiHttp
 from haneul.d2hub.http_audit import Witness
 from haneul.d2hub.http_auth import Doorkeeper
+from haneul.d2hub.http_inventory import InventoryHttp
 from haneul.d2hub.http_records import RecordsHttp
 from haneul.d2hub.issuer_keys import IssuerKeys
 from haneul.d2hub.journal import Journal
@@ -208,9 +210,7 @@ async def _opened(settings: HubSettings, rules: FileAccounts, trusts: FileTrusts
             quotas=quotas,
         )
         tokens = Tokens(key, service="d2hub", clock=clock, life=_TOKEN_SECONDS)
-        keys = IssuerKeys(HttpIssuers(), clock=clock)
-        closing.push_async_callback(keys.end)
-        workloads = Workloads(trusts, keys, clock=clock)
+        workloads = await closing.enter_async_context(_workloads(trusts, clock))
         door = Doorkeeper(tokens, accounts, rules, url=settings.url, workloads=workloads)
         collector = Collector(registry, SqlKeeping(database), store, clock=clock)
         metrics = Metrics()
@@ -236,7 +236,8 @@ async def _opened(settings: HubSettings, rules: FileAccounts, trusts: FileTrusts
             return "" if os.access(settings.data / "uploads", os.W_OK) else "the store cannot be written"
 
         records = RecordsHttp(audit, outbox, catalog, rules, door, clock=clock)
-        api = ApiHttp(registry, seen, collector, door, accounts, records, quotas, clock=clock)
+        inventory = InventoryHttp(SqlInventory(database), door, clock=clock)
+        api = ApiHttp(registry, seen, collector, door, accounts, records, quotas, inventory, clock=clock)
         witness = Witness(journal, door)
         registry_http = RegistryHttp(registry, mirroring, door, accounts)
         application = Application(registry_http, api, door, metrics, trouble, witness)
@@ -261,6 +262,16 @@ async def _accounts(settings: HubSettings, file: FileAccounts, key: bytes, clock
     finally:
         await accounts.end()
         await platform.close()
+
+
+@contextlib.asynccontextmanager
+async def _workloads(trusts: FileTrusts, clock: Clock) -> AsyncIterator[Workloads]:
+    """Yield what signs workloads in, by the folder's file of trusted issuers."""
+    keys = IssuerKeys(HttpIssuers(), clock=clock)
+    try:
+        yield Workloads(trusts, keys, clock=clock)
+    finally:
+        await keys.end()
 
 
 async def _serve(hub: _Hub, settings: HubSettings) -> None:

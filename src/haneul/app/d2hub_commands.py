@@ -111,6 +111,41 @@ def serve(
     asyncio.run(serve_hub(settings))
 
 
+@d2hub_app.command()
+def report(
+    cluster: Annotated[str, typer.Option(help="The cluster's name at the hub: PROJECT/NAME.")],
+    kubeconfig: Annotated[
+        Path | None, typer.Option(help="How to reach the cluster; without it, the one that this runs in.")
+    ] = None,
+    hub: Annotated[str, typer.Option(help="Where the hub is; without it, the one of 'haneul image login'.")] = "",
+    user: Annotated[str, typer.Option(help="Name at the hub: a robot's PROJECT/NAME, or oidc.")] = "",
+    secret_file: Annotated[
+        Path | None, typer.Option(help="File whose text is the secret, read anew for each report.")
+    ] = None,
+    ca: Annotated[Path | None, typer.Option(help="File with the certificate of the hub's authority.")] = None,
+    every: Annotated[str, typer.Option(help="Report again and again, so often, such as 60s; else once.")] = "",
+) -> None:
+    """Tell a hub which images a cluster runs, so that they are neither deleted nor collected.
+
+    Examples:
+
+        haneul d2hub report --cluster shop/prod --kubeconfig prod.kubeconfig
+
+        haneul d2hub report --cluster shop/prod --hub https://hub.example.com:5443 --user shop/reporter
+        --secret-file /etc/haneul/reporter --every 60s
+    """
+    from haneul.app.d2hub_report import ReportSettings, report_once, report_without_end  # noqa: PLC0415
+    from haneul.app.serve import configure_logs  # noqa: PLC0415
+    from haneul.cli.spans import parse_span  # noqa: PLC0415
+
+    settings = ReportSettings(cluster, kubeconfig, hub, user, secret_file, ca)
+    if not every:
+        say(f"{cluster} runs {asyncio.run(report_once(settings))} images of workloads; the hub knows.")
+        return
+    configure_logs(sys.stderr)
+    asyncio.run(report_without_end(settings, parse_span(every)))
+
+
 @user_app.command("add")
 def add_user(
     name: Annotated[str, typer.Argument(help="Name to sign in with.")],

@@ -105,7 +105,7 @@ def tags(repository: Repository, output: Output = Format.TABLE) -> None:
 
 @image_app.command("show")
 def show_image(image: Image, output: Output = Format.TABLE) -> None:
-    """Show an image: its manifest's parts, its other tags, and what refers to it.
+    """Show an image: its manifest's parts, its other tags, what refers to it, and where it runs.
 
     Examples:
 
@@ -151,8 +151,13 @@ def history(image: Image, output: Output = Format.TABLE) -> None:
 def delete(
     image: Image,
     yes: Annotated[bool, typer.Option("--yes", help="Do it.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Though clusters run it; for the hub's administrators.")
+    ] = False,
 ) -> None:
     """Delete a tag, or by its digest a manifest with all tags that name it. For some days it can be brought back.
+
+    What a cluster runs is not deleted; 'haneul image show' says where it does.
 
     Examples:
 
@@ -162,7 +167,7 @@ def delete(
     if not yes:
         raise InvalidInputError(f"{image} would be deleted", hint="add --yes")
     with HubContexts.default().client() as client:
-        client.delete_manifest(repository, reference)
+        client.delete_manifest(repository, reference, force=force)
     say(f"{image} is deleted. 'haneul image deleted {repository}' shows until when it can be brought back.")
 
 
@@ -267,9 +272,48 @@ def retention(
     with HubContexts.default().client() as client, TerminalProgress().stage("retention"):
         done = client.post("retention", body, scope=_scope(repository, "pull,delete"))
     show(done["items"], _TAG_COLUMNS, output)
+    if done.get("inUse"):
+        say(f"Clusters run what these name, so they stay: {', '.join(tag['name'] for tag in done['inUse'])}.")
     count = len(done["items"])
     tags_ = "1 tag" if count == 1 else f"{count} tags"
     say(f"{tags_} deleted." if apply else f"{tags_} would go{'; add --apply to delete' if count else ''}.")
+
+
+@image_app.command()
+def clusters(output: Output = Format.TABLE) -> None:
+    """List the clusters that reported which images they run. Administrators only.
+
+    Examples:
+
+        haneul image clusters
+    """
+    with HubContexts.default().client() as client:
+        rows = client.list("inventory", scope=MAINTENANCE)
+    columns = [
+        Column("CLUSTER", lambda row: row["cluster"]),
+        Column("RUNNING", lambda row: str(row["entries"])),
+        Column("REPORTED", lambda row: f"{age(row['reported'])} ago"),
+        Column("BY", lambda row: row["reporter"]),
+    ]
+    show(rows, columns, output)
+
+
+@image_app.command("forget-cluster")
+def forget_cluster(
+    cluster: Annotated[str, typer.Argument(help="PROJECT/NAME.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do it.")] = False,
+) -> None:
+    """Let what a cluster reported hold no image any more: it is gone, or reports no more. Administrators only.
+
+    Examples:
+
+        haneul image forget-cluster shop/old --yes
+    """
+    if not yes:
+        raise InvalidInputError(f"images that run in {cluster} alone could be deleted then", hint="add --yes")
+    with HubContexts.default().client() as client:
+        client.delete(f"inventory/{quote(cluster)}", scope=MAINTENANCE)
+    say(f"{cluster} is forgotten; if it reports again it counts again.")
 
 
 @image_app.command()
@@ -400,6 +444,9 @@ def _parts(found: dict[str, Any]) -> Any:
         yield _row("image", entry, words or entry["mediaType"])
     for entry in found["referrers"]:
         yield _row("referrer", entry, entry["artifactType"])
+    for use in found.get("usedBy", []):
+        where = f"{use['cluster']}, namespace {use['namespace']}, {use['workload']} ({age(use['reported'])} ago)"
+        yield _row("running", {"digest": use["digest"], "size": "-"}, where)
 
 
 def _row(part: str, entry: dict[str, Any], what: str) -> dict[str, Any]:

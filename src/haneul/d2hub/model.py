@@ -227,6 +227,7 @@ class DeletionOrder:
     """A tag or manifest that is to be deleted, and who said so.
 
     With ``expected`` a tag is only deleted if nobody set it since. Tags for which ``stays`` holds are not taken away.
+    What clusters run is only deleted if it is ``forced``.
     """
 
     repository: str
@@ -236,6 +237,7 @@ class DeletionOrder:
     expected: TagEntry | None = None
     stays: Callable[[str], bool] = field(default=lambda _: False)
     origin: Origin = UNKNOWN
+    forced: bool = False
 
 
 @dataclass(frozen=True)

@@ -238,7 +238,8 @@ class Metadata(Protocol):
     async def delete(self, deletion: DeletionOrder) -> bool:
         """Delete a tag, or a manifest with all tags that name it; False if it is not there, or not as expected.
 
-        Raises UnsupportedError if another manifest refers to it, TagImmutableError if a tag stays.
+        Raises UnsupportedError if another manifest refers to it, TagImmutableError if a tag stays, ImageInUseError if a
+        cluster runs it.
         """
         ...
 
@@ -310,13 +311,16 @@ class Keeping(Protocol):
     ) -> AsyncIterator[Sequence[str]]:
         """Delete manifests of a project that had no tag since a moment, so that they can be brought back.
 
-        Not what an index refers to, nor what has a subject, until that is removed for good. Yields the repositories
-        that changed, after each transaction.
+        Not what an index refers to, nor what has a subject, until that is removed for good; nor what clusters run.
+        Yields the repositories that changed, after each transaction.
         """
         ...
 
     async def purge_deleted(self, *, before: datetime, now: datetime, limit: int) -> int:
-        """Remove manifests and tags that were deleted before a moment, for good; return how many manifests."""
+        """Remove manifests and tags that were deleted before a moment, for good; return how many manifests.
+
+        What clusters run stays, to be brought back.
+        """
         ...
 
     def unlink_unreferenced(self, *, untouched_since: datetime, limit: int) -> AsyncIterator[int]:
