@@ -188,7 +188,7 @@ def reset_user(
         Path | None, typer.Option(help="File whose text is the secret; without it one is made and shown.")
     ] = None,
 ) -> None:
-    """Give a user another secret. Tokens given out before end within five minutes.
+    """Give a user another secret. Tokens given out before end at once.
 
     Examples:
 
@@ -204,7 +204,7 @@ def reset_user(
 
 @user_app.command("remove")
 def remove_user(name: Annotated[str, typer.Argument(help="Who goes.")], data: Data) -> None:
-    """Remove a user. Tokens given out before end within five minutes.
+    """Remove a user. Tokens given out before end at once.
 
     Examples:
 

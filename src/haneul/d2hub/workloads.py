@@ -26,7 +26,7 @@ from joserfc.jwt import JWTClaimsRegistry
 from haneul.d2hub.issuer_keys import IssuerKeys, KeySource
 from haneul.d2hub.model import Account, Allowance
 from haneul.kernel.clock import Clock
-from haneul.kernel.errors import ForbiddenError, UnauthenticatedError
+from haneul.kernel.errors import ForbiddenError, HaneulError, UnauthenticatedError, UnavailableError
 
 _log = structlog.get_logger(__name__)
 #: The user name that such a token is the password of.
@@ -89,7 +89,7 @@ class Trusts(Protocol):
     """Knows which issuers are trusted."""
 
     def trusts(self) -> Sequence[Trust]:
-        """Return them; no two have the same issuer."""
+        """Return them. Several may have the same issuer, but other keys: Kubernetes clusters seldom choose a name."""
         ...
 
 
@@ -106,24 +106,33 @@ class Workloads:
         be had now.
         """
         header, unproved = _parts(token)
-        trust = self._trust(unproved.get("iss"))
-        algorithm = header.get("alg")
+        issuer = unproved.get("iss")
+        problem: HaneulError = _refused(f"its issuer {_shown(issuer)} is not trusted here")
+        for trust in self._trusts.trusts():
+            if trust.issuer != issuer:
+                continue
+            try:
+                claims = await self._signed(trust, token, header)
+            except WorkloadRefusedError as error:
+                # One whose keys cannot be had now may be the right one.
+                problem = problem if isinstance(problem, UnavailableError) else error
+            except UnavailableError as error:
+                problem = error
+            else:
+                self._check(trust, claims)
+                return self._account(trust, claims)
+        raise problem
+
+    async def _signed(self, trust: Trust, token: str, header: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a token's claims if its signature is of a trusted key. Raises WorkloadRefusedError."""
+        algorithm, kid = header.get("alg"), header.get("kid")
         if algorithm not in trust.algorithms:
             raise _refused(f"it is signed with {_shown(algorithm)}, and {', '.join(trust.algorithms)} are taken")
-        kid = header.get("kid")
         keys = await self._keys.of(trust.source, kid if isinstance(kid, str) else None)
         try:
-            claims = jwt.decode(token, keys, algorithms=list(trust.algorithms)).claims
+            return jwt.decode(token, keys, algorithms=list(trust.algorithms)).claims
         except (JoseError, ValueError, RecursionError) as error:
             raise _refused(f"it was not signed by {trust.issuer}") from error
-        self._check(trust, claims)
-        return self._account(trust, claims)
-
-    def _trust(self, issuer: Any) -> Trust:
-        for trust in self._trusts.trusts():
-            if trust.issuer == issuer:
-                return trust
-        raise _refused(f"its issuer {_shown(issuer)} is not trusted here")
 
     def _check(self, trust: Trust, claims: dict[str, Any]) -> None:
         registry = JWTClaimsRegistry(

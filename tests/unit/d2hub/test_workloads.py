@@ -222,6 +222,54 @@ async def test_an_issuer_that_never_answered_lets_nobody_in(world: World) -> Non
     assert await world.workloads.sign_in(world.issuer.token())
 
 
+class Clusters:
+    """Two issuers of one name, each with its own keys in a file of its own."""
+
+    def __init__(self) -> None:
+        self.issuers = {name: Issuer(URL, now=NOW) for name in ("one", "two")}
+        self.away = ""
+
+    def trusts(self) -> Sequence[Trust]:
+        return [
+            Trust(
+                name,
+                URL,
+                AUDIENCE,
+                (WorkloadRule({"sub": ("repo:*",)}, Allowance((f"{name}/web",), BOTH)),),
+                jwks_file=Path(name),
+            )
+            for name in self.issuers
+        ]
+
+    async def fetch(self, source: KeySource) -> KeySet:
+        if str(source.jwks_file) == self.away:
+            raise UnavailableError("it cannot be read")
+        return self.issuers[str(source.jwks_file)].key_set()
+
+
+async def test_issuers_of_one_name_are_told_apart_by_their_keys() -> None:
+    clock, clusters = VirtualClock(START), Clusters()
+    workloads = Workloads(clusters, IssuerKeys(clusters, clock=clock), clock=clock)
+    for name, issuer in clusters.issuers.items():
+        account = await workloads.sign_in(issuer.token())
+        assert account.name.startswith(f"oidc:{name}:")
+        assert account.permitted(f"{name}/web") == BOTH
+        assert account.permitted("two/web" if name == "one" else "one/web") == frozenset()
+    with pytest.raises(WorkloadRefusedError):
+        await workloads.sign_in(Issuer(URL, now=NOW).token())
+
+
+@pytest.mark.parametrize("away", ["one", "two"])
+async def test_an_issuer_whose_keys_cannot_be_had_hides_no_other_of_its_name(away: str) -> None:
+    clock, clusters = VirtualClock(START), Clusters()
+    clusters.away = away
+    workloads = Workloads(clusters, IssuerKeys(clusters, clock=clock), clock=clock)
+    there = clusters.issuers["two" if away == "one" else "one"]
+    assert await workloads.sign_in(there.token())
+    with pytest.raises(UnavailableError):
+        await workloads.sign_in(clusters.issuers[away].token())
+
+
 RULE = "{claims: {sub: 'repo:acme/web:*'}, repositories: [shop/web], actions: [pull, push]}"
 
 
@@ -283,6 +331,7 @@ def test_trusts_that_cannot_be(tmp_path: Path, issuer: str) -> None:
 
 
 def test_an_issuer_is_named_once(tmp_path: Path) -> None:
-    one = f"{{issuer: {URL}, audience: a, rules: [{RULE}]}}"
+    one, other = (f"{{issuer: {URL}, audience: a, jwksFile: {name}, rules: [{RULE}]}}" for name in ("one", "two"))
     with pytest.raises(InvalidInputError):
         file_of(tmp_path, f"issuers: {{ci: {one}, again: {one}}}").check()
+    file_of(tmp_path, f"issuers: {{ci: {one}, again: {other}}}").check()

@@ -10,7 +10,7 @@ issuers:
         repositories: [shop/web, "shop/web-*"]
         actions: [pull, push]
   prod:
-    issuer: https://kubernetes.default.svc.cluster.local
+    issuer: https://kubernetes.default.svc
     audience: https://hub.example.com
     jwksFile: prod.jwks
     rules:
@@ -115,8 +115,10 @@ class _File(_Entry):
 
     @model_validator(mode="after")
     def _once_each(self) -> Self:
-        if len({entry.issuer for entry in self.issuers.values()}) < len(self.issuers):
-            raise ValueError("an issuer is named twice; give one all rules")
+        if len({(entry.issuer, entry.jwks_url, entry.jwks_file) for entry in self.issuers.values()}) < len(
+            self.issuers
+        ):
+            raise ValueError("an issuer is named twice with the same keys; give one all rules")
         return self
 
 
