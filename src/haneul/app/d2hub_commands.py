@@ -18,7 +18,7 @@ from haneul.kernel.errors import InvalidInputError
 Data = Annotated[Path, typer.Option("--data", help="Folder with everything that the registry keeps.")]
 Output = Annotated[Format, typer.Option("--output", "-o", help="How to show the result.")]
 
-d2hub_app = typer.Typer(help="Run a registry of images alone, without a platform.", no_args_is_help=True)
+d2hub_app = typer.Typer(help="Run a registry of images; tell it what clusters run.", no_args_is_help=True)
 user_app = typer.Typer(help="Who may sign in to a registry that runs alone.", no_args_is_help=True)
 project_app = typer.Typer(help="Rules of projects, the first parts of repositories' names.", no_args_is_help=True)
 d2hub_app.add_typer(user_app, name="user")

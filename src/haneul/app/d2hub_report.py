@@ -52,8 +52,17 @@ class ReportSettings:
         return HubClient(HubContext(parse_hub_url(self.hub), self.user, self.authority), secret)
 
     def kube(self) -> HttpKubeClient:
-        """Return a client of the cluster."""
-        access = access_in_cluster() if self.kubeconfig is None else access_from_kubeconfig(self.kubeconfig)
+        """Return a client of the cluster. Raises InvalidInputError if it would come as nobody."""
+        try:
+            access = access_in_cluster() if self.kubeconfig is None else access_from_kubeconfig(self.kubeconfig)
+        except OSError as error:
+            raise InvalidInputError(
+                "this does not run in a cluster", hint="name the cluster's kubeconfig with --kubeconfig"
+            ) from error
+        if not access.client_certificate and not access.token_file:
+            raise InvalidInputError(
+                f"{self.kubeconfig} has no client certificate", hint="programs that give credentials are not run here"
+            )
         return HttpKubeClient(access, user_agent="haneul-d2hub-report")
 
 

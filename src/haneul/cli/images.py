@@ -15,7 +15,7 @@ from haneul.cli.hub import CATALOG, MAINTENANCE, HubClient, HubContext, HubConte
 from haneul.cli.input import read_secret_file
 from haneul.cli.output import Column, Format, age, in_utc, say, show
 from haneul.cli.spans import parse_span
-from haneul.kernel.errors import InvalidInputError
+from haneul.kernel.errors import InvalidInputError, NotFoundError
 
 Output = Annotated[Format, typer.Option("--output", "-o", help="How to show the result.")]
 Repository = Annotated[str, typer.Argument(help="Name of the repository, without the hub's host.")]
@@ -254,27 +254,38 @@ def gc(
 
 @image_app.command()
 def retention(
-    repository: Repository,
+    repository: Annotated[str, typer.Argument(help="Name of the repository, without the hub's host.")] = "",
+    project: Annotated[str, typer.Option("--project", "-p", help="All repositories of this project instead.")] = "",
     apply: Annotated[bool, typer.Option("--apply", help="Delete them.")] = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Show which tags the rules of the repository's project let go, and delete them if asked.
+    """Show which tags the rules of a project let go in a repository, or in all that it has, and delete them if asked.
 
     Examples:
 
         haneul image retention shop/web
 
+        haneul image retention -p shop
+
         haneul image retention shop/web --apply
     """
     from haneul.cli.progress import TerminalProgress  # noqa: PLC0415
 
-    body = {"repository": repository, "dryRun": not apply}
+    if bool(repository) == bool(project):
+        raise InvalidInputError("retention is for a repository or for a project", hint="name one of them")
+    gone: list[dict[str, Any]] = []
+    kept: list[str] = []
     with HubContexts.default().client() as client, TerminalProgress().stage("retention"):
-        done = client.post("retention", body, scope=_scope(repository, "pull,delete"))
-    show(done["items"], _TAG_COLUMNS, output)
-    if done.get("inUse"):
-        say(f"Clusters run what these name, so they stay: {', '.join(tag['name'] for tag in done['inUse'])}.")
-    count = len(done["items"])
+        names = [repository] if repository else _repositories_of(client, project)
+        for name in names:
+            body = {"repository": name, "dryRun": not apply}
+            done = client.post("retention", body, scope=_scope(name, "pull,delete"))
+            gone += [{**tag, "repository": name} for tag in done["items"]]
+            kept += [f"{name}:{tag['name']}" for tag in done.get("inUse", [])]
+    show(gone, [Column("REPOSITORY", lambda row: row["repository"]), *_TAG_COLUMNS], output)
+    if kept:
+        say(f"Clusters run what these name, so they stay: {', '.join(kept)}.")
+    count = len(gone)
     tags_ = "1 tag" if count == 1 else f"{count} tags"
     say(f"{tags_} deleted." if apply else f"{tags_} would go{'; add --apply to delete' if count else ''}.")
 
@@ -403,6 +414,14 @@ _TAG_COLUMNS = [
     Column("IMMUTABLE", lambda row: "yes" if row["immutable"] else "no"),
     Column("TYPE", lambda row: row["mediaType"], wide=True),
 ]
+
+
+def _repositories_of(client: HubClient, project: str) -> list[str]:
+    """Return a project's repositories that have tags. Raises NotFoundError if it has none at all."""
+    rows = client.list("repositories", scope=CATALOG, project=project)
+    if not rows:
+        raise NotFoundError(f"{project} has no repositories here", hint="'haneul image list' shows which there are")
+    return [row["name"] for row in rows if row["tags"]]
 
 
 def _field(name: str, row: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ called like the project.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Sequence
 from typing import Any, Final
@@ -13,14 +14,14 @@ from typing import Any, Final
 from haneul.d2hub.errors import RequestInvalidError
 from haneul.d2hub.exchange import Reply, Request, json_reply
 from haneul.d2hub.http_auth import MAINTENANCE, Doorkeeper
-from haneul.d2hub.inventory import Report, Use, parse_cluster, parse_running
+from haneul.d2hub.inventory import Report, Running, Use, parse_cluster, parse_running
 from haneul.d2hub.model import Action, Grant
 from haneul.d2hub.names import project_of
 from haneul.d2hub.record_ports import Inventory
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import NotFoundError
 
-_LARGEST_REPORT: Final = 16 << 20
+_LARGEST_REPORT: Final = 8 << 20
 #: Uses of an image that one answer shows.
 _MOST_SHOWN: Final = 200
 
@@ -68,13 +69,8 @@ class InventoryHttp:
     async def _report(self, request: Request, cluster: str) -> Reply:
         grant = self._door.check(request, project_of(cluster), Action.PUSH)
         data = await request.read(_LARGEST_REPORT)
-        try:
-            document = json.loads(data) if data is not None else None
-        except (ValueError, RecursionError):
-            document = None
-        if not isinstance(document, dict):
-            raise RequestInvalidError("the report is no JSON object, or too large")
-        running = parse_running(document)
+        # In a thread: megabytes take long enough for others to notice.
+        running = await asyncio.to_thread(_read, data)
         report = Report(cluster, grant.account if grant else "", running)
         await self._inventory.replace(report, now=self._clock.now())
         return json_reply(200, {"cluster": cluster, "entries": len(running)})
@@ -85,6 +81,16 @@ class InventoryHttp:
         if not await self._inventory.forget(cluster, now=now, by=grant.account, address=request.address):
             raise NotFoundError(f"no cluster {cluster} has reported", hint="'haneul image clusters' shows which have")
         return Reply(204)
+
+
+def _read(data: bytes | None) -> frozenset[Running]:
+    try:
+        document = json.loads(data) if data is not None else None
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict):
+        raise RequestInvalidError("the report is no JSON object, or too large")
+    return parse_running(document)
 
 
 def _use(use: Use) -> dict[str, Any]:

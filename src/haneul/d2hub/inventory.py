@@ -16,7 +16,7 @@ from haneul.d2hub.digests import is_digest
 from haneul.d2hub.errors import NameInvalidError, RequestInvalidError
 
 #: Entries in one report: workloads with each of their images.
-MOST_ENTRIES: Final = 50_000
+MOST_ENTRIES: Final = 20_000
 _LABEL: Final = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 _CLUSTER: Final = re.compile(rf"{_LABEL}/{_LABEL}")
 _NAMESPACE: Final = re.compile(_LABEL)

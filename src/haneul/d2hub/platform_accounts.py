@@ -32,7 +32,7 @@ from haneul.d2hub.model import ALL_PROJECTS, EVERY_ACTION, Account, Action, Proj
 from haneul.d2hub.ports import Platform
 from haneul.d2hub.rules import Rules
 from haneul.d2hub.sealing import Seal
-from haneul.d2hub.turns import Turns
+from haneul.d2hub.turns import Turns, too_many
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import UnavailableError
 
@@ -43,8 +43,9 @@ REMEMBER_SECONDS: Final = 30.0
 _REFUSE_SECONDS: Final = 5.0
 _MOST_REMEMBERED: Final = 10_000
 _MOST_REFUSED: Final = 1000
-#: Questions at once.
+#: Questions at once, and those that wait for their turn: a platform that hangs shall not gather them without end.
 _MOST_ASKED: Final = 16
+_MOST_WAITING: Final = 200
 #: Bytes of a token: sessions' are the longest.
 _LONGEST_SECRET: Final = 4096
 _PULL: Final = frozenset({Action.PULL})
@@ -75,6 +76,7 @@ class PlatformAccounts:
         self._accounts: Lru[str, Account] = Lru(_MOST_REMEMBERED)
         self._asking: Flights[str, Standing | None] = Flights()
         self._room = asyncio.Semaphore(_MOST_ASKED)
+        self._waiting = 0
         self._turns = Turns()
 
     async def sign_in(self, name: str, secret: str, *, client: str = "") -> Account | None:
@@ -131,14 +133,19 @@ class PlatformAccounts:
         return await self._asking.join(key, lambda: self._ask(key, secret))
 
     async def _ask(self, key: str, secret: str) -> Standing | None:
-        # From before the question on: the answer may be as old as that.
-        asked = self._clock.monotonic()
+        if self._waiting >= _MOST_WAITING:
+            raise too_many()
+        self._waiting += 1
         try:
             async with self._room:
+                # From before the question on: the answer may be as old as that.
+                asked = self._clock.monotonic()
                 standing = await self._platform.standing(secret)
         except UnavailableError as error:
             _log.warning("the platform does not say who somebody is", why=error.detail)
             raise
+        finally:
+            self._waiting -= 1
         if standing is None:
             self._known.drop(key)
             self._refused.put(key, asked + _REFUSE_SECONDS)

@@ -154,10 +154,16 @@ def test_retention_keeps_what_runs(signed_in: Path, hub: Hub, client: Client, di
         dry = client.http.post("/api/v1/retention", json=body).json()
         assert [tag["name"] for tag in dry["items"]] == ["v2"]
         assert [tag["name"] for tag in dry["inUse"]] == ["v1"]
+        listed = as_json("image", "retention", "-p", "shop")
+        mine = [tag["name"] for tag in listed if tag["repository"] == client.repository]
+        assert mine == ["v2"]
         assert [tag["name"] for tag in as_json("image", "retention", client.repository, "--apply")] == ["v2"]
     finally:
         accounts.write_text(before)
     assert client.get("manifests/v1").status_code == 200
+    assert refused("image", "retention") == "invalid-input"
+    assert refused("image", "retention", client.repository, "-p", "shop") == "invalid-input"
+    assert refused("image", "retention", "-p", "none") == "not-found"
 
 
 async def test_a_clusters_pods_become_its_report(signed_in: Path, hub: Hub, client: Client, digest: str) -> None:
@@ -191,4 +197,11 @@ def test_settings_of_reports(tmp_path: Path) -> None:
     ):
         with pytest.raises(InvalidInputError):
             ReportSettings(**wrong)  # type: ignore[arg-type]  # of all kinds
-    assert refused("d2hub", "report", "--cluster", CLUSTER, "--kubeconfig", str(tmp_path / "none")) == "invalid-input"
+    nobodys = tmp_path / "kubeconfig"
+    nobodys.write_text(
+        "current-context: a\ncontexts: [{name: a, context: {cluster: a, user: a}}]\n"
+        "clusters: [{name: a, cluster: {server: 'https://127.0.0.1:1'}}]\nusers: [{name: a, user: {exec: {}}}]\n"
+    )
+    for kubeconfig in (tmp_path / "none", nobodys):
+        told_why = said("d2hub", "report", "--cluster", CLUSTER, "--kubeconfig", str(kubeconfig))
+        assert told_why.startswith("invalid-input"), told_why

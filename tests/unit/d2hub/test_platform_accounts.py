@@ -121,6 +121,29 @@ async def test_while_the_platform_is_away_known_answers_hold_and_then_nobody_get
     assert await hub.accounts.sign_in("alice", "secret") == alice
 
 
+async def test_a_platform_that_hangs_does_not_gather_questions_without_end(hub: Hub) -> None:
+    answers = asyncio.Event()
+
+    class Hanging(MemoryPlatform):
+        async def standing(self, secret: str) -> Standing | None:
+            await answers.wait()
+            return await super().standing(secret)
+
+    platform = Hanging()
+    accounts = PlatformAccounts(platform, OpenProject(), Seal(b"k" * 32), clock=hub.clock)
+    asking = [asyncio.ensure_future(accounts.sign_in("bob", f"{n}", client=f"{n}")) for n in range(300)]
+    refused = 0
+    async with asyncio.timeout(60):
+        while refused < 100:
+            await asyncio.sleep(0)
+            refused = sum(one.done() for one in asking)
+        answers.set()
+        done = await asyncio.gather(*asking, return_exceptions=True)
+    assert sum(isinstance(one, UnavailableError) for one in done) == 100
+    assert platform.asked == 200
+    await accounts.end()
+
+
 async def test_a_robot_signs_in_without_the_colon_of_its_name(hub: Hub) -> None:
     hub.platform.tokens["of ci"] = Standing("robot:shop/ci", roles={"shop": ProjectRole.DEVELOPER})
     ci = await hub.accounts.sign_in("shop/ci", "of ci")

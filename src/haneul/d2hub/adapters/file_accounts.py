@@ -59,6 +59,7 @@ from haneul.d2hub.model import ALL_PROJECTS, EVERY_ACTION, Account, Action
 from haneul.d2hub.receivers import Receiver, parse_url
 from haneul.d2hub.rules import MirrorRules, ProjectRules, Retention
 from haneul.d2hub.turns import Turns, too_many
+from haneul.d2hub.workloads import WORKLOAD_USER
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import ConflictError, InvalidInputError, NotFoundError, UnavailableError
 from haneul.kernel.files import write_atomically
@@ -325,6 +326,8 @@ class FileAccounts:
             raise InvalidInputError(
                 f"{name!r} is no user name", hint="small letters, digits, '-', '.' and '_', at most 64 characters"
             )
+        if name == WORKLOAD_USER:
+            raise InvalidInputError(f"{name} is what workloads sign in with", hint="take another name")
         with self._changing() as content:
             if name in content.users:
                 raise ConflictError(f"there is a user {name}", hint="remove that one first, or take another name")

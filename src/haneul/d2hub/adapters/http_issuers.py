@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import ssl
 from http import HTTPStatus
@@ -17,6 +18,8 @@ from haneul.kernel.errors import UnavailableError
 from haneul.kernel.hosts import is_loopback
 
 _TIMEOUT: Final = httpx2.Timeout(5.0, connect=3.0)
+#: For discovery and keys together, however they drip.
+_SECONDS: Final = 10.0
 _LARGEST_ANSWER: Final = 256 << 10
 _MOST_KEYS: Final = 100
 #: Kinds of keys that have a public half.
@@ -34,7 +37,7 @@ class HttpIssuers:
         if source.jwks_file is not None:
             return _keys(_of_file(source))
         try:
-            async with self._client(source) as client:
+            async with asyncio.timeout(_SECONDS), self._client(source) as client:
                 url = source.jwks_url or await self._discovered(client, source)
                 return _keys(await _document(client, url))
         except (httpx2.HTTPError, httpx2.InvalidURL, ssl.SSLError, OSError) as error:

@@ -5,6 +5,7 @@ So the hub has no credential of its own there, and learns of nobody who does not
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from http import HTTPStatus
 from pathlib import Path
@@ -21,6 +22,8 @@ from haneul.kernel.hosts import is_loopback
 
 _PATH: Final = "/api/v1/whoami/roles"
 _TIMEOUT: Final = httpx2.Timeout(5.0, connect=3.0)
+#: For the whole of an answer, however it drips.
+_SECONDS: Final = 10.0
 _LIMITS: Final = httpx2.Limits(max_connections=16, max_keepalive_connections=4)
 _LARGEST_ANSWER: Final = 1 << 20
 _AUDITOR: Final = "auditor"
@@ -66,13 +69,16 @@ class HttpPlatform:
             # No token has such characters, and no header may.
             return None
         try:
-            async with self._client.stream("GET", _PATH, headers={"Authorization": f"Bearer {secret}"}) as answer:
+            async with (
+                asyncio.timeout(_SECONDS),
+                self._client.stream("GET", _PATH, headers={"Authorization": f"Bearer {secret}"}) as answer,
+            ):
                 if answer.status_code == HTTPStatus.UNAUTHORIZED:
                     return None
                 if answer.status_code != HTTPStatus.OK:
                     raise self._away(f"answers {answer.status_code}")
                 return _standing(await self._read(answer))
-        except (httpx2.HTTPError, ssl.SSLError) as error:
+        except (httpx2.HTTPError, ssl.SSLError, TimeoutError) as error:
             raise self._away(f"does not answer: {type(error).__name__}") from error
         except ValidationError as error:
             raise self._away("answers something that is not understood") from error
