@@ -83,8 +83,9 @@ def parse_running(document: Mapping[str, Any]) -> frozenset[Running]:
 
 
 def _running(entry: Any) -> Running:
-    said = [entry.get(name) for name in _FIELDS] if isinstance(entry, dict) else []
-    if len(said) != len(_FIELDS) or not all(isinstance(one, str) for one in said):
+    found = [entry.get(name) for name in _FIELDS] if isinstance(entry, dict) else []
+    said = [one for one in found if isinstance(one, str)]
+    if len(said) != len(_FIELDS):
         raise RequestInvalidError(f"an image has {', '.join(_FIELDS)}, all of them text")
     namespace, workload, digest = said
     if not _NAMESPACE.fullmatch(namespace) or not _WORKLOAD.fullmatch(workload) or not is_digest(digest):

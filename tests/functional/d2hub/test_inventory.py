@@ -196,7 +196,7 @@ def test_settings_of_reports(tmp_path: Path) -> None:
         {"cluster": CLUSTER, "authority": tmp_path / "ca"},
     ):
         with pytest.raises(InvalidInputError):
-            ReportSettings(**wrong)  # type: ignore[arg-type]  # of all kinds
+            ReportSettings(**wrong)
     nobodys = tmp_path / "kubeconfig"
     nobodys.write_text(
         "current-context: a\ncontexts: [{name: a, context: {cluster: a, user: a}}]\n"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -192,3 +194,24 @@ async def test_a_file_that_is_not_there_and_an_authority_that_is_none(tmp_path: 
         await HttpIssuers().fetch(KeySource("https://ci.test", jwks_file=tmp_path / "none"))
     with pytest.raises(UnavailableError):
         await HttpIssuers().fetch(KeySource("https://ci.test", authority=tmp_path / "none"))
+
+
+def test_skopeo_signs_in_as_a_build(hub: Hub, issuer: Issuer, tmp_path: Path) -> None:
+    skopeo = shutil.which("skopeo")
+    if skopeo is None:
+        pytest.skip("skopeo is not installed")
+    host, files = hub.url.removeprefix("http://"), ["--authfile", str(tmp_path / "auth.json")]
+    plain = "--tls-verify=false"
+    login = [skopeo, "login", *files, plain, "--username", "oidc", "--password-stdin", host]
+    layout = f"dir:{tmp_path / 'image'}"
+    made = image(b"of skopeo")
+    (tmp_path / "image").mkdir()
+    (tmp_path / "image" / "version").write_text("Directory Transport Version: 1.1\n")
+    (tmp_path / "image" / "manifest.json").write_bytes(made.manifest)
+    for blob in (made.config, *made.layers):
+        (tmp_path / "image" / sha256(blob).removeprefix("sha256:")).write_bytes(blob)
+    for command in (login, [skopeo, "copy", *files, "--dest-tls-verify=false", layout, f"docker://{host}/shop/web:v2"]):
+        done = subprocess.run(command, input=issuer.token(), capture_output=True, text=True, timeout=180, check=False)
+        assert done.returncode == 0, done.stderr
+    done = subprocess.run(login, input="not a token", capture_output=True, text=True, timeout=180, check=False)
+    assert done.returncode != 0
