@@ -14,6 +14,7 @@ from typing import Final
 from urllib.parse import parse_qs
 
 from haneul.d2hub import token_exchange
+from haneul.d2hub.caches import Lru
 from haneul.d2hub.errors import NameInvalidError, RequestInvalidError
 from haneul.d2hub.exchange import Headers, Reply, Request, json_reply
 from haneul.d2hub.model import Account, Action, Grant
@@ -27,6 +28,9 @@ from haneul.kernel.errors import ForbiddenError, UnauthenticatedError
 TOKEN_PATH: Final = "/token"  # noqa: S105 - a path
 _BEARER: Final = "Bearer "
 _LARGEST_FORM: Final = 64 << 10
+#: Tokens of requests that are remembered, and how long they may be.
+_MOST_REMEMBERED: Final = 10_000
+_LONGEST_REMEMBERED: Final = 4 << 10
 CATALOG: Final = "registry:catalog:*"
 MAINTENANCE: Final = "registry:maintenance:*"
 _ADMINISTRATORS: Final = "ask an administrator; 'haneul d2hub user add NAME --data DATA --admin' makes one"
@@ -51,6 +55,8 @@ class Doorkeeper:
     ) -> None:
         self._tokens, self._accounts, self._rules, self._workloads = tokens, accounts, rules, workloads
         self._url = url.rstrip("/")
+        #: For which account, as it was then, a request's token was found to say no more than is so.
+        self._admitted: Lru[str, Account] = Lru(_MOST_REMEMBERED)
 
     def check(self, request: Request, repository: str, *actions: Action) -> Grant | None:
         """Return the request's grant if it allows all actions; None for somebody unknown who may pull.
@@ -117,11 +123,16 @@ class Doorkeeper:
         account = await self._accounts.again(grant.account, grant.proof)
         if account is None:
             raise _ended(grant, f"{grant.account} was signed in by what is not good any more")
+        header = request.headers["authorization"]
+        if self._admitted.get(header) is account:
+            return
         if grant.maintenance and not account.admin:
             raise _ended(grant, f"{grant.account} is no administrator any more")
         for name, actions in grant.repositories.items():
             if not actions <= await self._accounts.allowed(account, project_of(name)):
                 raise _ended(grant, f"{grant.account} may do less with {name} than the token says")
+        if len(header) <= _LONGEST_REMEMBERED:
+            self._admitted.put(header, account)
 
     def challenge(self, request: Request, error: ChallengeError) -> Headers:
         """Return the header that tells a client where to get which token (RFC 6750, section 3)."""

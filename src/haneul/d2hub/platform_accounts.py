@@ -64,6 +64,15 @@ class _Known:
     until: float
 
 
+@dataclass(frozen=True)
+class _Proved:
+    """The key of what a proof closes, and the account that was made of an answer to it."""
+
+    key: str
+    standing: Standing
+    account: Account
+
+
 class PlatformAccounts:
     """Accounts of one platform. Which projects everybody may pull from, rules say."""
 
@@ -71,8 +80,8 @@ class PlatformAccounts:
         self._platform, self._rules, self._seal, self._clock = platform, rules, seal, clock
         self._known: Lru[str, _Known] = Lru(_MOST_REMEMBERED)
         self._refused: Lru[str, float] = Lru(_MOST_REFUSED)
-        #: Keys of what proofs close: opening one with every request would cost more than the rest of looking it up.
-        self._proofs: Lru[str, str] = Lru(_MOST_REMEMBERED)
+        #: What proofs close: opening one with every request would cost more than the rest of looking it up.
+        self._proofs: Lru[str, _Proved] = Lru(_MOST_REMEMBERED)
         self._accounts: Lru[str, Account] = Lru(_MOST_REMEMBERED)
         self._asking: Flights[str, Standing | None] = Flights()
         self._room = asyncio.Semaphore(_MOST_ASKED)
@@ -94,16 +103,21 @@ class PlatformAccounts:
 
     async def again(self, name: str, proof: str) -> Account | None:
         """Ask the platform about the token that signed somebody in, unless it answered just now."""
-        key = self._proofs.get(proof)
-        standing = None if key is None else self._remembered(key)
-        if standing is None:
-            secret = self._seal.open(proof)
-            if secret is None:
-                return None
-            key = _key(secret)
-            self._proofs.put(proof, key)
-            standing = self._remembered(key) or await self._asked(key, secret)
-        return None if standing is None or standing.name != name else self._account(standing, proof)
+        proved = self._proofs.get(proof)
+        standing = None if proved is None else self._remembered(proved.key)
+        if proved is not None and standing is proved.standing and proved.account.name == name:
+            self._accounts.put(name, proved.account)
+            return proved.account
+        secret = self._seal.open(proof)
+        if secret is None:
+            return None
+        key = _key(secret)
+        standing = self._remembered(key) or await self._asked(key, secret)
+        if standing is None or standing.name != name:
+            return None
+        account = self._account(standing, proof)
+        self._proofs.put(proof, _Proved(key, standing, account))
+        return account
 
     async def account(self, name: str) -> Account | None:
         """Return who signed in, or was looked at again, last under a name."""

@@ -164,7 +164,8 @@ class Accounts(Protocol):
     async def again(self, name: str, proof: str) -> Account | None:
         """Return an account by what its token carries, as it is now; None if the sign-in holds no more.
 
-        Asked with every request. Raises UnavailableError if nobody can say.
+        Asked with every request: while nothing changed it is the very same object. Raises UnavailableError if nobody
+        can say.
         """
         ...
 

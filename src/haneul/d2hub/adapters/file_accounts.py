@@ -194,6 +194,8 @@ class _Read:
     content: _File = field(default_factory=_File)
     #: Rules of projects that were asked for; every pull asks.
     rules: dict[str, ProjectRules] = field(default_factory=dict)
+    #: Accounts of users whose tokens were looked at again.
+    accounts: dict[str, Account] = field(default_factory=dict)
 
 
 class FileAccounts:
@@ -239,9 +241,15 @@ class FileAccounts:
         return _account(name, user)
 
     async def again(self, name: str, proof: str) -> Account | None:
-        """Look somebody up, who may have another secret by now."""
-        user = self._content().users.get(name)
-        return None if user is None or user.mark != proof else _account(name, user)
+        """Look somebody up, who may have another secret by now; every request does."""
+        content = self._content()
+        account = self._read.accounts.get(name)
+        if account is None:
+            user = content.users.get(name)
+            if user is None:
+                return None
+            account = self._read.accounts[name] = _account(name, user)
+        return account if account.proof == proof else None
 
     async def account(self, name: str) -> Account | None:
         """Look somebody up."""
