@@ -4,6 +4,7 @@
 DATA/lock            held while a registry serves this folder
 DATA/setup.lock      held while one starts
 DATA/accounts.yaml   users and projects' rules
+DATA/workloads.yaml  whose tokens of workloads are taken, if any are
 DATA/token.key       signs the registry's own tokens
 DATA/tls/            ca.crt, ca.key: its authority; tls.crt, tls.key: its certificate, or one for each process's names
 DATA/hub.db          which repository has what; or
@@ -35,12 +36,16 @@ from haneul.app.d2hub_content import opened_store
 from haneul.app.d2hub_database import database_url, embedded_database, shared_database
 from haneul.app.d2hub_folder import being_set_up, certificate_for, check_folder, in_use, make_folder, token_key
 from haneul.d2hub.adapters.file_accounts import FileAccounts
+from haneul.d2hub.adapters.file_trusts import FileTrusts
 from haneul.d2hub.adapters.granian_server import GranianServer, Listening
+from haneul.d2hub.adapters.http_issuers import HttpIssuers
+from haneul.d2hub.adapters.http_platform import HttpPlatform, parse_platform_url
 from haneul.d2hub.adapters.http_sender import HttpSender
 from haneul.d2hub.adapters.http_upstream import HttpUpstream
 from haneul.d2hub.adapters.object_settings import ObjectSettings
 from haneul.d2hub.adapters.sql_audit import SqlAudit
 from haneul.d2hub.adapters.sql_catalog import SqlCatalog
+from haneul.d2hub.adapters.sql_inventory import SqlInventory
 from haneul.d2hub.adapters.sql_keeping import SqlKeeping
 from haneul.d2hub.adapters.sql_metadata import SqlMetadata
 from haneul.d2hub.adapters.sql_meter import SqlMeter
@@ -54,16 +59,22 @@ from haneul.d2hub.http import RegistryHttp
 from haneul.d2hub.http_api import ApiHttp
 from haneul.d2hub.http_audit import Witness
 from haneul.d2hub.http_auth import Doorkeeper
+from haneul.d2hub.http_inventory import InventoryHttp
 from haneul.d2hub.http_records import RecordsHttp
+from haneul.d2hub.issuer_keys import IssuerKeys
 from haneul.d2hub.journal import Journal
 from haneul.d2hub.metrics import Metrics, MirrorCounts
 from haneul.d2hub.mirror_blobs import BlobFetches
 from haneul.d2hub.mirroring import Mirroring
 from haneul.d2hub.mirrors import Mirrors
+from haneul.d2hub.platform_accounts import PlatformAccounts
+from haneul.d2hub.ports import Accounts
 from haneul.d2hub.quotas import Quotas
 from haneul.d2hub.registry import Limits, Registry
+from haneul.d2hub.sealing import Seal
 from haneul.d2hub.tables import repositories
 from haneul.d2hub.tokens import Tokens
+from haneul.d2hub.workloads import Workloads
 from haneul.kernel.clock import Clock, SystemClock
 from haneul.kernel.errors import ConflictError, InvalidInputError, UnavailableError
 from haneul.kernel.hosts import is_loopback
@@ -102,6 +113,10 @@ class HubSettings:
     objects: ObjectSettings | None = None
     #: Send the content of an object store to clients that cannot reach it, instead of redirecting them there.
     proxy_content: bool = False
+    #: The platform whose people and robots sign in; without one the folder has accounts of its own.
+    platform: str = ""
+    #: Certificate authority of the platform.
+    platform_authority: Path | None = None
 
     def __post_init__(self) -> None:
         if self.plain_http and not is_loopback(self.address):
@@ -109,6 +124,10 @@ class HubSettings:
                 f"{self.address} can be reached from elsewhere, where plain HTTP would show every secret",
                 hint="leave out --plain-http, or serve on 127.0.0.1",
             )
+        if self.platform:
+            parse_platform_url(self.platform)
+        elif self.platform_authority is not None:
+            raise InvalidInputError("--platform-ca is for a platform", hint="name it with --platform")
         if self.proxy_content and self.objects is None:
             raise InvalidInputError("--proxy-content is for content in an object store", hint="name it with --store")
         if self.database_file is not None and self.objects is not None:
@@ -133,11 +152,12 @@ async def serve_hub(settings: HubSettings, *, clock: Clock | None = None) -> Non
         database_url(settings.database_file)
     if make_folder(settings.data):
         _log.info("folder made", data=str(settings.data))
-    accounts = accounts_of(settings.data, make=True)
+    accounts, trusts = accounts_of(settings.data, make=True), FileTrusts(settings.data / "workloads.yaml")
     accounts.check()
+    trusts.check()
     with in_use(settings.data, shared=settings.database_file is not None):
         _check_port(settings)
-        async with _opened(settings, accounts, clock) as hub:
+        async with _opened(settings, accounts, trusts, clock) as hub:
             await _serve(hub, settings)
 
 
@@ -161,10 +181,10 @@ class _Hub:
 
 
 @contextlib.asynccontextmanager
-async def _opened(settings: HubSettings, accounts: FileAccounts, clock: Clock) -> AsyncIterator[_Hub]:
+async def _opened(settings: HubSettings, rules: FileAccounts, trusts: FileTrusts, clock: Clock) -> AsyncIterator[_Hub]:
     """Open the folder's database and store, and put the registry together."""
     data, shared = settings.data, settings.database_file
-    with contextlib.ExitStack() as closing:
+    async with contextlib.AsyncExitStack() as closing:
         with being_set_up(data):
             listening = _listening(settings, clock)
             key = token_key(data)
@@ -173,35 +193,37 @@ async def _opened(settings: HubSettings, accounts: FileAccounts, clock: Clock) -
             closing.callback(store.close)
             database = await (shared_database(data, shared) if shared else embedded_database(data))
             closing.callback(database.close)
+        accounts = await closing.enter_async_context(_accounts(settings, rules, key, clock))
         sender = HttpSender(timeout_seconds=settings.retry.timeout_seconds, local=settings.local_receivers)
         closing.callback(sender.close)
         metadata = SqlMetadata(database)
         catalog = SqlCatalog(database)
-        quotas = Quotas(SqlMeter(database), accounts, clock=clock)
+        quotas = Quotas(SqlMeter(database), rules, clock=clock)
         registry = Registry(
             store,
             metadata,
             catalog,
-            accounts,
+            rules,
             clock=clock,
             limits=settings.limits,
             alone=shared is None,
             quotas=quotas,
         )
         tokens = Tokens(key, service="d2hub", clock=clock, life=_TOKEN_SECONDS)
-        door = Doorkeeper(tokens, accounts, accounts, url=settings.url)
+        workloads = await closing.enter_async_context(_workloads(trusts, clock))
+        door = Doorkeeper(tokens, accounts, rules, url=settings.url, workloads=workloads)
         collector = Collector(registry, SqlKeeping(database), store, clock=clock)
         metrics = Metrics()
         audit, outbox, chance = SqlAudit(database), SqlOutbox(database), random.SystemRandom()
-        journal = Journal(audit, accounts, keep=settings.audit_keep, clock=clock, chance=chance)
+        journal = Journal(audit, rules, keep=settings.audit_keep, clock=clock, chance=chance)
         retry = replace(settings.retry, margin_seconds=_MARGIN_SECONDS) if shared else settings.retry
         delivering = DeliverySettings(settings.reached_at, retry)
-        deliverer = Deliverer(outbox, sender, accounts, delivering, clock=clock, chance=chance)
+        deliverer = Deliverer(outbox, sender, rules, delivering, clock=clock, chance=chance)
         for source in (journal.lines, deliverer.lines, quotas.lines):
             metrics.also(source)
         seen, counts = SqlMirrorRecords(database, metadata), MirrorCounts()
         metrics.also(counts.lines)
-        mirrors = Mirrors(accounts, partial(HttpUpstream, clock=clock), clock=clock)
+        mirrors = Mirrors(rules, partial(HttpUpstream, clock=clock), clock=clock)
         fetches = BlobFetches(registry, store, counts=counts, clock=clock)
         mirroring = Mirroring(registry, mirrors, seen, fetches, counts=counts, clock=clock)
 
@@ -213,8 +235,9 @@ async def _opened(settings: HubSettings, accounts: FileAccounts, clock: Clock) -
                 return f"the database does not answer: {error}"
             return "" if os.access(settings.data / "uploads", os.W_OK) else "the store cannot be written"
 
-        records = RecordsHttp(audit, outbox, catalog, accounts, door, clock=clock)
-        api = ApiHttp(registry, seen, collector, door, accounts, records, quotas, clock=clock)
+        records = RecordsHttp(audit, outbox, catalog, rules, door, clock=clock)
+        inventory = InventoryHttp(SqlInventory(database), door, clock=clock)
+        api = ApiHttp(registry, seen, collector, door, accounts, records, quotas, inventory, clock=clock)
         witness = Witness(journal, door)
         registry_http = RegistryHttp(registry, mirroring, door, accounts)
         application = Application(registry_http, api, door, metrics, trouble, witness)
@@ -222,6 +245,33 @@ async def _opened(settings: HubSettings, accounts: FileAccounts, clock: Clock) -
             yield _Hub(application, collector, metrics, listening, journal, deliverer)
         finally:
             await mirroring.end()
+
+
+@contextlib.asynccontextmanager
+async def _accounts(settings: HubSettings, file: FileAccounts, key: bytes, clock: Clock) -> AsyncIterator[Accounts]:
+    """Yield who may sign in: the platform's people and robots, or those of the folder's file."""
+    if not settings.platform:
+        yield file
+        return
+    if file.users():
+        _log.warning("users of the accounts file do not count: the platform's do", platform=settings.platform)
+    platform = HttpPlatform(settings.platform, authority=settings.platform_authority)
+    accounts = PlatformAccounts(platform, file, Seal(key), clock=clock)
+    try:
+        yield accounts
+    finally:
+        await accounts.end()
+        await platform.close()
+
+
+@contextlib.asynccontextmanager
+async def _workloads(trusts: FileTrusts, clock: Clock) -> AsyncIterator[Workloads]:
+    """Yield what signs workloads in, by the folder's file of trusted issuers."""
+    keys = IssuerKeys(HttpIssuers(), clock=clock)
+    try:
+        yield Workloads(trusts, keys, clock=clock)
+    finally:
+        await keys.end()
 
 
 async def _serve(hub: _Hub, settings: HubSettings) -> None:

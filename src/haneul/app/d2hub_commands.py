@@ -18,7 +18,7 @@ from haneul.kernel.errors import InvalidInputError
 Data = Annotated[Path, typer.Option("--data", help="Folder with everything that the registry keeps.")]
 Output = Annotated[Format, typer.Option("--output", "-o", help="How to show the result.")]
 
-d2hub_app = typer.Typer(help="Run a registry of images alone, without a platform.", no_args_is_help=True)
+d2hub_app = typer.Typer(help="Run a registry of images; tell it what clusters run.", no_args_is_help=True)
 user_app = typer.Typer(help="Who may sign in to a registry that runs alone.", no_args_is_help=True)
 project_app = typer.Typer(help="Rules of projects, the first parts of repositories' names.", no_args_is_help=True)
 d2hub_app.add_typer(user_app, name="user")
@@ -63,6 +63,10 @@ def serve(
     proxy_content: Annotated[
         bool, typer.Option("--proxy-content", help="Send content of the object store through the hub, no redirects.")
     ] = False,
+    platform: Annotated[
+        str, typer.Option(help="Address of the platform whose people and robots sign in, instead of users of its own.")
+    ] = "",
+    platform_ca: Annotated[Path | None, typer.Option(help="File with the platform's certificate authority.")] = None,
 ) -> None:
     """Serve a registry from one folder, over TLS with a certificate of its own authority (DATA/tls/ca.crt).
 
@@ -75,6 +79,8 @@ def serve(
         haneul d2hub serve --data /srv/hub --address 0.0.0.0 --database-file /etc/hub/database
 
         haneul d2hub serve --data /srv/hub --store /etc/haneul/store.yaml
+
+        haneul d2hub serve --data /srv/hub --platform https://cloud.example.com:7443 --platform-ca /etc/haneul/ca.crt
     """
     from haneul.app.d2hub import HubSettings, serve_hub  # noqa: PLC0415
     from haneul.app.serve import configure_logs  # noqa: PLC0415
@@ -98,9 +104,46 @@ def serve(
         local_receivers=tuple(webhook_local or ()),
         objects=None if store is None else read_object_settings(store),
         proxy_content=proxy_content,
+        platform=platform,
+        platform_authority=platform_ca,
     )
     configure_logs(sys.stderr)
     asyncio.run(serve_hub(settings))
+
+
+@d2hub_app.command()
+def report(
+    cluster: Annotated[str, typer.Option(help="The cluster's name at the hub: PROJECT/NAME.")],
+    kubeconfig: Annotated[
+        Path | None, typer.Option(help="How to reach the cluster; without it, the one that this runs in.")
+    ] = None,
+    hub: Annotated[str, typer.Option(help="Where the hub is; without it, the one of 'haneul image login'.")] = "",
+    user: Annotated[str, typer.Option(help="Name at the hub: a robot's PROJECT/NAME, or oidc.")] = "",
+    secret_file: Annotated[
+        Path | None, typer.Option(help="File whose text is the secret, read anew for each report.")
+    ] = None,
+    ca: Annotated[Path | None, typer.Option(help="File with the certificate of the hub's authority.")] = None,
+    every: Annotated[str, typer.Option(help="Report again and again, so often, such as 60s; else once.")] = "",
+) -> None:
+    """Tell a hub which images a cluster runs, so that they are neither deleted nor collected.
+
+    Examples:
+
+        haneul d2hub report --cluster shop/prod --kubeconfig prod.kubeconfig
+
+        haneul d2hub report --cluster shop/prod --hub https://hub.example.com:5443 --user shop/reporter
+        --secret-file /etc/haneul/reporter --every 60s
+    """
+    from haneul.app.d2hub_report import ReportSettings, report_once, report_without_end  # noqa: PLC0415
+    from haneul.app.serve import configure_logs  # noqa: PLC0415
+    from haneul.cli.spans import parse_span  # noqa: PLC0415
+
+    settings = ReportSettings(cluster, kubeconfig, hub, user, secret_file, ca)
+    if not every:
+        say(f"{cluster} runs {asyncio.run(report_once(settings))} images of workloads; the hub knows.")
+        return
+    configure_logs(sys.stderr)
+    asyncio.run(report_without_end(settings, parse_span(every)))
 
 
 @user_app.command("add")
@@ -145,7 +188,7 @@ def reset_user(
         Path | None, typer.Option(help="File whose text is the secret; without it one is made and shown.")
     ] = None,
 ) -> None:
-    """Give a user another secret. Tokens given out before end within five minutes.
+    """Give a user another secret. Tokens given out before end at once.
 
     Examples:
 
@@ -161,7 +204,7 @@ def reset_user(
 
 @user_app.command("remove")
 def remove_user(name: Annotated[str, typer.Argument(help="Who goes.")], data: Data) -> None:
-    """Remove a user. Tokens given out before end within five minutes.
+    """Remove a user. Tokens given out before end at once.
 
     Examples:
 

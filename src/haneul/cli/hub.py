@@ -107,10 +107,19 @@ class HubClient:
         """Have something done, which may take long."""
         return self._call("POST", f"/api/v1/{path}", self._token(scope), json=body, timeout=_LONG)
 
-    def delete_manifest(self, repository: str, reference: str) -> None:
-        """Delete a tag or a manifest."""
-        token = self._token(f"repository:{repository}:delete")
-        self._call("DELETE", f"/v2/{repository}/manifests/{reference}", token)
+    def put(self, path: str, body: Any, *, scope: str) -> Any:
+        """Set something."""
+        return self._call("PUT", f"/api/v1/{path}", self._token(scope), json=body)
+
+    def delete(self, path: str, *, scope: str) -> None:
+        """Have something end."""
+        self._call("DELETE", f"/api/v1/{path}", self._token(scope))
+
+    def delete_manifest(self, repository: str, reference: str, *, force: bool = False) -> None:
+        """Delete a tag or a manifest; with ``force``, which is for administrators, though a cluster runs it."""
+        token = self._token(f"repository:{repository}:delete{f' {MAINTENANCE}' if force else ''}")
+        query = {"force": "true"} if force else {}
+        self._call("DELETE", f"/v2/{repository}/manifests/{reference}", token, params=query)
 
     def check(self) -> None:
         """Make sure that the hub lets the user in. Raises UnauthenticatedError."""

@@ -15,7 +15,7 @@ from haneul.cli.hub import CATALOG, MAINTENANCE, HubClient, HubContext, HubConte
 from haneul.cli.input import read_secret_file
 from haneul.cli.output import Column, Format, age, in_utc, say, show
 from haneul.cli.spans import parse_span
-from haneul.kernel.errors import InvalidInputError
+from haneul.kernel.errors import InvalidInputError, NotFoundError
 
 Output = Annotated[Format, typer.Option("--output", "-o", help="How to show the result.")]
 Repository = Annotated[str, typer.Argument(help="Name of the repository, without the hub's host.")]
@@ -105,7 +105,7 @@ def tags(repository: Repository, output: Output = Format.TABLE) -> None:
 
 @image_app.command("show")
 def show_image(image: Image, output: Output = Format.TABLE) -> None:
-    """Show an image: its manifest's parts, its other tags, and what refers to it.
+    """Show an image: its manifest's parts, its other tags, what refers to it, and where it runs.
 
     Examples:
 
@@ -151,8 +151,13 @@ def history(image: Image, output: Output = Format.TABLE) -> None:
 def delete(
     image: Image,
     yes: Annotated[bool, typer.Option("--yes", help="Do it.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Though clusters run it; for the hub's administrators.")
+    ] = False,
 ) -> None:
     """Delete a tag, or by its digest a manifest with all tags that name it. For some days it can be brought back.
+
+    What a cluster runs is not deleted; 'haneul image show' says where it does.
 
     Examples:
 
@@ -162,7 +167,7 @@ def delete(
     if not yes:
         raise InvalidInputError(f"{image} would be deleted", hint="add --yes")
     with HubContexts.default().client() as client:
-        client.delete_manifest(repository, reference)
+        client.delete_manifest(repository, reference, force=force)
     say(f"{image} is deleted. 'haneul image deleted {repository}' shows until when it can be brought back.")
 
 
@@ -249,27 +254,77 @@ def gc(
 
 @image_app.command()
 def retention(
-    repository: Repository,
+    repository: Annotated[str, typer.Argument(help="Name of the repository, without the hub's host.")] = "",
+    project: Annotated[str, typer.Option("--project", "-p", help="All repositories of this project instead.")] = "",
     apply: Annotated[bool, typer.Option("--apply", help="Delete them.")] = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Show which tags the rules of the repository's project let go, and delete them if asked.
+    """Show which tags the rules of a project let go in a repository, or in all that it has, and delete them if asked.
 
     Examples:
 
         haneul image retention shop/web
 
+        haneul image retention -p shop
+
         haneul image retention shop/web --apply
     """
     from haneul.cli.progress import TerminalProgress  # noqa: PLC0415
 
-    body = {"repository": repository, "dryRun": not apply}
+    if bool(repository) == bool(project):
+        raise InvalidInputError("retention is for a repository or for a project", hint="name one of them")
+    gone: list[dict[str, Any]] = []
+    kept: list[str] = []
     with HubContexts.default().client() as client, TerminalProgress().stage("retention"):
-        done = client.post("retention", body, scope=_scope(repository, "pull,delete"))
-    show(done["items"], _TAG_COLUMNS, output)
-    count = len(done["items"])
+        names = [repository] if repository else _repositories_of(client, project)
+        for name in names:
+            body = {"repository": name, "dryRun": not apply}
+            done = client.post("retention", body, scope=_scope(name, "pull,delete"))
+            gone += [{**tag, "repository": name} for tag in done["items"]]
+            kept += [f"{name}:{tag['name']}" for tag in done.get("inUse", [])]
+    show(gone, [Column("REPOSITORY", lambda row: row["repository"]), *_TAG_COLUMNS], output)
+    if kept:
+        say(f"Clusters run what these name, so they stay: {', '.join(kept)}.")
+    count = len(gone)
     tags_ = "1 tag" if count == 1 else f"{count} tags"
     say(f"{tags_} deleted." if apply else f"{tags_} would go{'; add --apply to delete' if count else ''}.")
+
+
+@image_app.command()
+def clusters(output: Output = Format.TABLE) -> None:
+    """List the clusters that reported which images they run. Administrators only.
+
+    Examples:
+
+        haneul image clusters
+    """
+    with HubContexts.default().client() as client:
+        rows = client.list("inventory", scope=MAINTENANCE)
+    columns = [
+        Column("CLUSTER", lambda row: row["cluster"]),
+        Column("RUNNING", lambda row: str(row["entries"])),
+        Column("REPORTED", lambda row: f"{age(row['reported'])} ago"),
+        Column("BY", lambda row: row["reporter"]),
+    ]
+    show(rows, columns, output)
+
+
+@image_app.command("forget-cluster")
+def forget_cluster(
+    cluster: Annotated[str, typer.Argument(help="PROJECT/NAME.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do it.")] = False,
+) -> None:
+    """Let what a cluster reported hold no image any more: it is gone, or reports no more. Administrators only.
+
+    Examples:
+
+        haneul image forget-cluster shop/old --yes
+    """
+    if not yes:
+        raise InvalidInputError(f"images that run in {cluster} alone could be deleted then", hint="add --yes")
+    with HubContexts.default().client() as client:
+        client.delete(f"inventory/{quote(cluster)}", scope=MAINTENANCE)
+    say(f"{cluster} is forgotten; if it reports again it counts again.")
 
 
 @image_app.command()
@@ -361,6 +416,14 @@ _TAG_COLUMNS = [
 ]
 
 
+def _repositories_of(client: HubClient, project: str) -> list[str]:
+    """Return a project's repositories that have tags. Raises NotFoundError if it has none at all."""
+    rows = client.list("repositories", scope=CATALOG, project=project)
+    if not rows:
+        raise NotFoundError(f"{project} has no repositories here", hint="'haneul image list' shows which there are")
+    return [row["name"] for row in rows if row["tags"]]
+
+
 def _field(name: str, row: dict[str, Any]) -> str:
     return str(row[name])
 
@@ -400,6 +463,9 @@ def _parts(found: dict[str, Any]) -> Any:
         yield _row("image", entry, words or entry["mediaType"])
     for entry in found["referrers"]:
         yield _row("referrer", entry, entry["artifactType"])
+    for use in found.get("usedBy", []):
+        where = f"{use['cluster']}, namespace {use['namespace']}, {use['workload']} ({age(use['reported'])} ago)"
+        yield _row("running", {"digest": use["digest"], "size": "-"}, where)
 
 
 def _row(part: str, entry: dict[str, Any], what: str) -> dict[str, Any]:

@@ -65,6 +65,8 @@ class Application:
 
     async def _answer(self, request: Request) -> Reply:
         path = request.path
+        if path.startswith(("/v2/", "/api/v1/")) or path == "/v2":
+            await self._door.admit(request)
         if path.startswith("/v2/") or path == "/v2":
             return await self._registry.answer(request)
         if path == TOKEN_PATH and request.method in ("GET", "POST"):

@@ -141,6 +141,14 @@ class TagImmutableError(ConflictError):
     registry_code: ClassVar[str] = "DENIED"
 
 
+class ImageInUseError(ConflictError):
+    """An image that a cluster runs is not deleted, nor is a tag that names it."""
+
+    code = "image-in-use"
+    title = "The image is in use"
+    registry_code: ClassVar[str] = "DENIED"
+
+
 class StorageFullError(UnavailableError):
     """The disk or store is full; what was being written is gone, everything acknowledged is there."""
 

@@ -34,10 +34,12 @@ class Happening(StrEnum):
     COLLECTION = "collection"
     #: What was deleted before went for good.
     PURGE = "purge"
+    #: What a cluster reported counts no more, because an administrator said so.
+    FORGET = "forget"
 
 
-#: What receivers can be told. What is purged they were told when it was deleted.
-TOLD: Final = tuple(one for one in Happening if one not in (Happening.PULL, Happening.PURGE))
+#: What receivers can be told. What is purged they were told when it was deleted; a cluster is no image.
+TOLD: Final = tuple(one for one in Happening if one not in (Happening.PULL, Happening.PURGE, Happening.FORGET))
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from haneul.d2hub.errors import (
     UnsupportedError,
 )
 from haneul.d2hub.exchange import Headers, Reply, Request, json_reply
-from haneul.d2hub.http_auth import CATALOG, ChallengeError, Doorkeeper
+from haneul.d2hub.http_auth import CATALOG, MAINTENANCE, ChallengeError, Doorkeeper
 from haneul.d2hub.manifests import OCI_INDEX
 from haneul.d2hub.mirroring import Mirroring
 from haneul.d2hub.model import Action, Content, Grant, GrowingContent, RemoteContent
@@ -105,8 +105,11 @@ class RegistryHttp:
                 return Reply(201, headers)
             case "DELETE":
                 grant = self._door.check(request, repository, Action.DELETE)
+                forced = request.parameter("force") == "true"
+                if forced:
+                    await self._door.check_registry(request, MAINTENANCE)
                 await self._registry.delete_manifest(
-                    repository, parse_reference(reference), _who(grant), address=request.address
+                    repository, parse_reference(reference), _who(grant), address=request.address, forced=forced
                 )
                 return Reply(202)
         raise _unsupported(request)

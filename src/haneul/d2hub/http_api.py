@@ -11,10 +11,11 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from haneul.d2hub.collecting import Collector
-from haneul.d2hub.errors import ManifestUnknownError, NameUnknownError, RequestInvalidError
+from haneul.d2hub.errors import ImageInUseError, ManifestUnknownError, NameUnknownError, RequestInvalidError
 from haneul.d2hub.exchange import Reply, Request, json_reply
 from haneul.d2hub.happenings import Happening
 from haneul.d2hub.http_auth import CATALOG, MAINTENANCE, Doorkeeper
+from haneul.d2hub.http_inventory import InventoryHttp
 from haneul.d2hub.http_records import RecordsHttp
 from haneul.d2hub.model import Action, Grant, TagEntry
 from haneul.d2hub.names import parse_reference, parse_repository, parse_tag, project_of
@@ -42,10 +43,11 @@ class ApiHttp:
         accounts: Accounts,
         records: RecordsHttp,
         quotas: Quotas,
+        inventory: InventoryHttp,
         *,
         clock: Clock,
     ) -> None:
-        self._quotas = quotas
+        self._quotas, self._inventory = quotas, inventory
         self._registry, self._seen, self._collector, self._door = registry, seen, collector, door
         self._accounts, self._records, self._clock = accounts, records, clock
 
@@ -72,6 +74,8 @@ class ApiHttp:
                 return await self._retention(request)
             case _, ["audit"] | ["deliveries", *_]:
                 return await self._records.answer(request)
+            case _, ["inventory", *_]:
+                return await self._inventory.answer(request)
         raise NotFoundError(f"there is no {request.method} {request.path[:200]}")
 
     async def _repositories(self, request: Request) -> Reply:
@@ -101,8 +105,10 @@ class ApiHttp:
 
     async def _image(self, request: Request) -> Reply:
         """Return a manifest with what it says, its tags and its referrers, as many as fit into one answer."""
-        repository = self._repository(request, Action.PULL)
+        repository = parse_repository(request.parameter("repository"))
+        grant = self._door.check(request, repository, Action.PULL)
         found = await self._registry.manifest(repository, parse_reference(request.parameter("reference")))
+        manifest = json.loads(found.content)
         tags = await self._registry.catalog.tags(repository) or []
         referrers = await self._registry.catalog.referrers(repository, found.digest)
         document = {
@@ -111,7 +117,8 @@ class ApiHttp:
             "mediaType": found.media_type,
             "size": len(found.content),
             "tags": [entry.name for entry in tags if entry.digest == found.digest],
-            "manifest": json.loads(found.content),
+            "manifest": manifest,
+            "usedBy": await self._inventory.users([found.digest, *_children(manifest)], grant),
             "referrers": [
                 {"digest": entry.digest, "artifactType": entry.artifact_type, "size": entry.size}
                 for entry in referrers.entries
@@ -194,13 +201,17 @@ class ApiHttp:
         if tags is None:
             raise NameUnknownError(f"there is no repository {repository}")
         rules = self._registry.rules.rules(project_of(repository))
-        gone = expired_tags(tags, rules, now=self._clock.now())
+        expired = expired_tags(tags, rules, now=self._clock.now())
+        running = await self._inventory.running([entry.digest for entry in expired])
+        gone = [entry for entry in expired if entry.digest not in running]
+        kept = [entry for entry in expired if entry.digest in running]
         if not dry:
             gone = [entry for entry in gone if await self._let_go(request, repository, entry, grant)]
-        return json_reply(200, {"dryRun": dry, "items": [_tag(rules, entry) for entry in gone]})
+        document = {"items": [_tag(rules, entry) for entry in gone], "inUse": [_tag(rules, entry) for entry in kept]}
+        return json_reply(200, {"dryRun": dry, **document})
 
     async def _let_go(self, request: Request, repository: str, entry: TagEntry, grant: Grant | None) -> bool:
-        """Delete a tag; False if somebody set or deleted it since it was looked at."""
+        """Delete a tag; False if somebody set, deleted or ran it since it was looked at."""
         try:
             await self._registry.delete_manifest(
                 repository,
@@ -210,7 +221,7 @@ class ApiHttp:
                 address=request.address,
                 happening=Happening.RETENTION,
             )
-        except ManifestUnknownError:
+        except (ManifestUnknownError, ImageInUseError):
             return False
         return True
 
@@ -231,6 +242,11 @@ class ApiHttp:
         named = request.parameter("project")
         there = [named] if named else await self._registry.catalog.projects()
         return [name for name in there if Action.PULL in await self._accounts.allowed(account, name)]
+
+
+def _children(manifest: dict[str, Any]) -> list[str]:
+    """Return what an index refers to: nodes may say that they run one of these."""
+    return [entry["digest"] for entry in manifest.get("manifests") or []]
 
 
 def _tag(rules: ProjectRules, entry: TagEntry) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 Docker's token authentication: a request without a token is answered with a challenge that says where to ask for one
 and for which scope; the client signs in there by Basic authentication (or not at all, for public projects) and gets a
-token for a few minutes and for what it asked for, as far as it is allowed.
+token for a few minutes and for what it asked for, as far as it is allowed. Workloads exchange a token of their own.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from typing import Final
 from urllib.parse import parse_qs
 
+from haneul.d2hub import token_exchange
+from haneul.d2hub.caches import Lru
 from haneul.d2hub.errors import NameInvalidError, RequestInvalidError
 from haneul.d2hub.exchange import Headers, Reply, Request, json_reply
 from haneul.d2hub.model import Account, Action, Grant
@@ -20,11 +22,15 @@ from haneul.d2hub.names import parse_repository, project_of
 from haneul.d2hub.ports import Accounts
 from haneul.d2hub.rules import Rules
 from haneul.d2hub.tokens import Scope, Tokens, parse_scopes
+from haneul.d2hub.workloads import WORKLOAD_USER, Workloads
 from haneul.kernel.errors import ForbiddenError, UnauthenticatedError
 
 TOKEN_PATH: Final = "/token"  # noqa: S105 - a path
 _BEARER: Final = "Bearer "
 _LARGEST_FORM: Final = 64 << 10
+#: Tokens of requests that are remembered, and how long they may be.
+_MOST_REMEMBERED: Final = 10_000
+_LONGEST_REMEMBERED: Final = 4 << 10
 CATALOG: Final = "registry:catalog:*"
 MAINTENANCE: Final = "registry:maintenance:*"
 _ADMINISTRATORS: Final = "ask an administrator; 'haneul d2hub user add NAME --data DATA --admin' makes one"
@@ -44,9 +50,13 @@ class ChallengeError(UnauthenticatedError):
 class Doorkeeper:
     """Checks requests and gives out tokens. ``url`` is where clients reach the registry, if requests do not say."""
 
-    def __init__(self, tokens: Tokens, accounts: Accounts, rules: Rules, *, url: str = "") -> None:
-        self._tokens, self._accounts, self._rules = tokens, accounts, rules
+    def __init__(
+        self, tokens: Tokens, accounts: Accounts, rules: Rules, *, url: str = "", workloads: Workloads | None = None
+    ) -> None:
+        self._tokens, self._accounts, self._rules, self._workloads = tokens, accounts, rules, workloads
         self._url = url.rstrip("/")
+        #: For which account, as it was then, a request's token was found to say no more than is so.
+        self._admitted: Lru[str, Account] = Lru(_MOST_REMEMBERED)
 
     def check(self, request: Request, repository: str, *actions: Action) -> Grant | None:
         """Return the request's grant if it allows all actions; None for somebody unknown who may pull.
@@ -97,6 +107,33 @@ class Doorkeeper:
         except UnauthenticatedError as error:
             raise ChallengeError(error.detail, scope=scope, problem="invalid_token") from error
 
+    async def admit(self, request: Request) -> None:
+        """Let a request through to where its token is checked, if what the token was given for still holds.
+
+        The account is there, and may everywhere what the token says. Raises ChallengeError, so that the client asks for
+        another token, and learns there what it may now; UnavailableError if nobody can say.
+        """
+        try:
+            grant = self.grant(request)
+        except ChallengeError:
+            # Told to the client by whoever knows for what it needs a token.
+            return
+        if grant is None or not grant.proof:
+            return
+        account = await self._accounts.again(grant.account, grant.proof)
+        if account is None:
+            raise _ended(grant, f"{grant.account} was signed in by what is not good any more")
+        header = request.headers["authorization"]
+        if self._admitted.get(header) is account:
+            return
+        if grant.maintenance and not account.admin:
+            raise _ended(grant, f"{grant.account} is no administrator any more")
+        for name, actions in grant.repositories.items():
+            if not actions <= await self._accounts.allowed(account, project_of(name)):
+                raise _ended(grant, f"{grant.account} may do less with {name} than the token says")
+        if len(header) <= _LONGEST_REMEMBERED:
+            self._admitted.put(header, account)
+
     def challenge(self, request: Request, error: ChallengeError) -> Headers:
         """Return the header that tells a client where to get which token (RFC 6750, section 3)."""
         base = self._url or f"{request.scheme}://{request.authority or 'localhost'}"
@@ -111,14 +148,22 @@ class Doorkeeper:
         """Give out a token: by GET with Basic authentication, or by POST as OAuth 2 clients do (RFC 6749, 4.3)."""
         if request.method == "GET":
             account = await self._by_basic(request)
-            scopes = parse_scopes(request.query.get("scope", []))
-        else:
-            form = await _form(request)
-            if form.get("grant_type") != ["password"]:
-                raise RequestInvalidError("the grant type is not 'password'")
-            name, secret = form.get("username", [""])[0], form.get("password", [""])[0]
-            account = await self._signed_in(request, name, secret)
-            scopes = parse_scopes(form.get("scope", []))
+            return await self._given(account, parse_scopes(request.query.get("scope", [])))
+        form = await _form(request)
+        scopes = parse_scopes(form.get("scope", []))
+        match form.get("grant_type"):
+            case ["password"]:
+                name, secret = form.get("username", [""])[0], form.get("password", [""])[0]
+                return await self._given(await self._signed_in(request, name, secret), scopes)
+            case [token_exchange.GRANT] if self._workloads is not None:
+                try:
+                    account = await self._workloads.sign_in(token_exchange.subject_token(form))
+                except (UnauthenticatedError, ForbiddenError, RequestInvalidError) as error:
+                    return token_exchange.refusal(error)
+                return await self._given(account, scopes, issued_token_type=token_exchange.ACCESS_TOKEN)
+        raise RequestInvalidError("the grant type is not 'password', nor is it one that is used here")
+
+    async def _given(self, account: Account | None, scopes: list[Scope], **more: str) -> Reply:
         token = await self._token(account, scopes)
         document = {
             "token": token,
@@ -126,6 +171,7 @@ class Doorkeeper:
             "token_type": "Bearer",
             "expires_in": self._tokens.life,
             "issued_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            **more,
         }
         return json_reply(200, document, [("cache-control", "no-store")])
 
@@ -142,13 +188,20 @@ class Doorkeeper:
                     name = parse_repository(scope.name)
                 except NameInvalidError:
                     continue
-                allowed = await self._accounts.allowed(account, project_of(name))
+                allowed = await self._allowed(account, name)
                 wanted = frozenset(Action) if "*" in scope.actions else {a for a in Action if a in scope.actions}
                 if allowed & wanted:
                     access[name] = access.get(name, frozenset()) | (allowed & wanted)
                 asked[name] = asked.get(name, frozenset()) | wanted
         name = account.name if account else ""
-        return self._tokens.issue(name, access, asked, catalog=catalog, maintenance=maintenance)
+        proof = account.proof if account else ""
+        return self._tokens.issue(name, access, asked, catalog=catalog, maintenance=maintenance, proof=proof)
+
+    async def _allowed(self, account: Account | None, repository: str) -> frozenset[Action]:
+        """Return what an account may in a repository: a workload what everybody may, and what rules say."""
+        if account is not None and account.allowances:
+            return await self._accounts.allowed(None, project_of(repository)) | account.permitted(repository)
+        return await self._accounts.allowed(account, project_of(repository))
 
     async def _by_basic(self, request: Request) -> Account | None:
         header = request.headers.get("authorization", "")
@@ -165,12 +218,21 @@ class Doorkeeper:
         return await self._signed_in(request, name, secret)
 
     async def _signed_in(self, request: Request, name: str, secret: str) -> Account:
+        if name == WORKLOAD_USER and self._workloads is not None and secret.count(".") == 2:
+            return await self._workloads.sign_in(secret)
         # Every connection has another port.
         address = request.client.rpartition(":")[0]
         account = await self._accounts.sign_in(name, secret, client=address)
         if account is None:
             raise UnauthenticatedError("the name or the secret is wrong", hint="sign in again")
         return account
+
+
+def _ended(grant: Grant, why: str) -> ChallengeError:
+    """Return the error for a token that says more than is so: a new one for what this one was asked for may do."""
+    scopes = [f"repository:{name}:{','.join(sorted(actions))}" for name, actions in grant.asked.items()]
+    scopes += [CATALOG] if grant.catalog else []
+    return ChallengeError(why, scope=" ".join(scopes), problem="invalid_token")
 
 
 async def _form(request: Request) -> dict[str, list[str]]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
+from typing import Final
 
 from haneul.d2hub.happenings import UNKNOWN, Origin
 from haneul.d2hub.manifests import Manifest
@@ -21,14 +23,62 @@ class Action(StrEnum):
 
 
 EVERY_ACTION = frozenset(Action)
+#: Stands for every project.
+ALL_PROJECTS: Final = "*"
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """Actions in repositories whose names match one of the patterns, which are those of file names."""
+
+    repositories: tuple[str, ...]
+    actions: frozenset[Action]
 
 
 @dataclass(frozen=True)
 class Account:
-    """Somebody who proved who they are."""
+    """Somebody who proved who they are.
+
+    ``projects`` is what they may in which projects, if whoever signed them in said so at once; ``allowances``, what a
+    workload may besides everybody. ``proof`` is what their tokens carry for
+    :meth:`~haneul.d2hub.ports.Accounts.again`; without one the tokens hold until they end.
+    """
 
     name: str
     admin: bool = False
+    projects: Mapping[str, frozenset[Action]] = field(default_factory=dict, compare=False)
+    allowances: tuple[Allowance, ...] = field(default=(), compare=False)
+    proof: str = field(default="", repr=False, compare=False)
+
+    def permitted(self, repository: str) -> frozenset[Action]:
+        """Return what allowances say of a repository."""
+        found = (
+            allowance.actions
+            for allowance in self.allowances
+            if any(fnmatch.fnmatchcase(repository, pattern) for pattern in allowance.repositories)
+        )
+        return frozenset().union(*found)
+
+
+class ProjectRole(StrEnum):
+    """What somebody is in a project of the platform."""
+
+    OWNER = "owner"
+    DEVELOPER = "developer"
+    VIEWER = "viewer"
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Who somebody is to the platform. ``name`` is what it calls them: people by their names, robots otherwise.
+
+    ``auditor`` says that they may read everything; ``admin``, that they may do everything.
+    """
+
+    name: str
+    admin: bool = False
+    auditor: bool = False
+    roles: Mapping[str, ProjectRole] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -42,6 +92,8 @@ class Grant:
     asked: Mapping[str, frozenset[Action]] = field(default_factory=dict)
     catalog: bool = False
     maintenance: bool = False
+    #: Lets the account be looked at again (:class:`Account`).
+    proof: str = field(default="", repr=False)
 
     def allows(self, repository: str, action: Action) -> bool:
         """Say whether the token allows an action."""
@@ -175,6 +227,7 @@ class DeletionOrder:
     """A tag or manifest that is to be deleted, and who said so.
 
     With ``expected`` a tag is only deleted if nobody set it since. Tags for which ``stays`` holds are not taken away.
+    What clusters run is only deleted if it is ``forced``.
     """
 
     repository: str
@@ -184,6 +237,7 @@ class DeletionOrder:
     expected: TagEntry | None = None
     stays: Callable[[str], bool] = field(default=lambda _: False)
     origin: Origin = UNKNOWN
+    forced: bool = False
 
 
 @dataclass(frozen=True)

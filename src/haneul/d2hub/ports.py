@@ -19,6 +19,7 @@ from haneul.d2hub.model import (
     ManifestPush,
     ReferrersPage,
     RepositoryEntry,
+    Standing,
     StoredBlob,
     StoredManifest,
     TagChange,
@@ -160,12 +161,31 @@ class Accounts(Protocol):
         """
         ...
 
+    async def again(self, name: str, proof: str) -> Account | None:
+        """Return an account by what its token carries, as it is now; None if the sign-in holds no more.
+
+        Asked with every request: while nothing changed it is the very same object. Raises UnavailableError if nobody
+        can say.
+        """
+        ...
+
     async def account(self, name: str) -> Account | None:
-        """Return an account by its name, or None if it is gone."""
+        """Return an account that a token of this request names, or None if it is gone."""
         ...
 
     async def allowed(self, account: Account | None, project: str) -> frozenset[Action]:
         """Return what an account, or somebody unknown, may do in a project."""
+        ...
+
+
+class Platform(Protocol):
+    """A platform that knows people, robots and projects, and what they are to each other."""
+
+    async def standing(self, secret: str) -> Standing | None:
+        """Return who holds a token of the platform, or None if it is nobody's.
+
+        Raises UnavailableError if the platform does not say.
+        """
         ...
 
 
@@ -219,7 +239,8 @@ class Metadata(Protocol):
     async def delete(self, deletion: DeletionOrder) -> bool:
         """Delete a tag, or a manifest with all tags that name it; False if it is not there, or not as expected.
 
-        Raises UnsupportedError if another manifest refers to it, TagImmutableError if a tag stays.
+        Raises UnsupportedError if another manifest refers to it, TagImmutableError if a tag stays, ImageInUseError if a
+        cluster runs it.
         """
         ...
 
@@ -291,13 +312,16 @@ class Keeping(Protocol):
     ) -> AsyncIterator[Sequence[str]]:
         """Delete manifests of a project that had no tag since a moment, so that they can be brought back.
 
-        Not what an index refers to, nor what has a subject, until that is removed for good. Yields the repositories
-        that changed, after each transaction.
+        Not what an index refers to, nor what has a subject, until that is removed for good; nor what clusters run.
+        Yields the repositories that changed, after each transaction.
         """
         ...
 
     async def purge_deleted(self, *, before: datetime, now: datetime, limit: int) -> int:
-        """Remove manifests and tags that were deleted before a moment, for good; return how many manifests."""
+        """Remove manifests and tags that were deleted before a moment, for good; return how many manifests.
+
+        What clusters run stays, to be brought back.
+        """
         ...
 
     def unlink_unreferenced(self, *, untouched_since: datetime, limit: int) -> AsyncIterator[int]:

@@ -1,4 +1,4 @@
-"""What D2Hub needs of others to keep its audit record and to tell receivers."""
+"""What D2Hub needs of others to keep its audit record, to tell receivers, and to know which images run where."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Protocol
 
 from haneul.d2hub.deliveries import Backlog, Delivery, DeliveryState, Head, Outcome
 from haneul.d2hub.happenings import AuditEntry
+from haneul.d2hub.inventory import Report, Reported, Use
 from haneul.d2hub.receivers import Receiver
 
 
@@ -78,6 +79,30 @@ class Outbox(Protocol):
 
     async def purge(self, *, before: datetime, limit: int) -> int:
         """Remove deliveries that ended before that, at most ``limit`` of them; return how many."""
+        ...
+
+
+class Inventory(Protocol):
+    """Keeps what clusters reported last."""
+
+    async def replace(self, report: Report, *, now: datetime) -> None:
+        """Take a whole report in the place of the cluster's last one."""
+        ...
+
+    async def in_use(self, digests: Sequence[str], *, limit: int) -> Sequence[Use]:
+        """Return who runs one of some images, at most ``limit`` of them."""
+        ...
+
+    async def running(self, digests: Sequence[str]) -> frozenset[str]:
+        """Return which of some images run anywhere."""
+        ...
+
+    async def reports(self) -> Sequence[Reported]:
+        """Return the clusters that reported, in the order of their names."""
+        ...
+
+    async def forget(self, cluster: str, *, now: datetime, by: str, address: str) -> bool:
+        """Let a cluster's report count no more, and write that down; False if there is none."""
         ...
 
 

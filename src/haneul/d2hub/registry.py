@@ -253,14 +253,15 @@ class Registry:
         expected: TagEntry | None = None,
         address: str = "",
         happening: Happening = Happening.DELETE,
+        forced: bool = False,
     ) -> None:
         """Delete a tag, if it is still as ``expected``, or a manifest; ``happening`` is why.
 
-        Raises ManifestUnknownError, TagImmutableError.
+        Raises ManifestUnknownError, TagImmutableError, and ImageInUseError unless it is ``forced``.
         """
         stays = self.rules.rules(project_of(repository)).keeps_tag
         origin = self.origin(repository, happening, address)
-        order = DeletionOrder(repository, reference, self._clock.now(), by, expected, stays, origin)
+        order = DeletionOrder(repository, reference, self._clock.now(), by, expected, stays, origin, forced)
         try:
             found = await self.metadata.delete(order)
         finally:

@@ -163,6 +163,24 @@ deliveries = Table(
     Index("ix_deliveries_project", "project", "id"),
 )
 
+#: What clusters reported last, whole; one row for each of them, and one for each workload with each of its images.
+reports = Table(
+    "inventory_reports",
+    metadata,
+    Column("cluster", _ordered(130), primary_key=True),
+    Column("reporter", String(255), nullable=False),
+    Column("reported", DateTime(timezone=True), nullable=False),
+)
+
+inventory = Table(
+    "inventory",
+    metadata,
+    Column("cluster", _ordered(130), ForeignKey("inventory_reports.cluster", ondelete="CASCADE"), primary_key=True),
+    Column("namespace", _ordered(63), primary_key=True),
+    Column("workload", _ordered(320), primary_key=True),
+    Column("digest", _DIGEST, primary_key=True, index=True),
+)
+
 #: Manifests that came from an upstream before all that they refer to. A push of one, whole, takes it out.
 incomplete_manifests = Table(
     "incomplete_manifests",

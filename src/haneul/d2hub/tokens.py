@@ -66,6 +66,7 @@ class Tokens:
         *,
         catalog: bool,
         maintenance: bool,
+        proof: str = "",
     ) -> str:
         """Return a token for what was granted, which also says what was asked for."""
         now = int(self._clock.now().timestamp())
@@ -81,6 +82,8 @@ class Tokens:
             "catalog": catalog,
             "maintenance": maintenance,
         }
+        if proof:
+            claims["proof"] = proof
         return jwt.encode({"alg": _ALGORITHM, "typ": "JWT"}, claims, self._key, algorithms=[_ALGORITHM])
 
     def grant(self, token: str) -> Grant:
@@ -109,6 +112,7 @@ class Tokens:
                 _actions(claims["asked"]),
                 bool(claims["catalog"]),
                 bool(claims["maintenance"]),
+                str(claims.get("proof", "")),
             )
         except (JoseError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise _unknown() from error

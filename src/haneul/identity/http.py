@@ -18,6 +18,7 @@ from haneul.identity.model import (
     Person,
     PlatformRole,
     Project,
+    Reach,
     Role,
     Token,
 )
@@ -77,6 +78,10 @@ def identity_router(identity: Identity, gate: Gate, *, contents: ProjectContents
     @router.get("/whoami")
     async def whoami(caller: signed_in) -> Caller:
         return caller.model_copy(update={"projects": await identity.memberships(caller)})
+
+    @router.get("/whoami/roles")
+    async def show_roles(caller: signed_in) -> Reach:
+        return await identity.reach(caller)
 
     @router.get("/people")
     async def list_people(caller: signed_in) -> list[Person]:

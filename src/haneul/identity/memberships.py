@@ -11,13 +11,21 @@ from haneul.identity import tables
 from haneul.identity.model import Caller
 
 
+def granted_anywhere(person: str) -> Any:
+    """Return a query of the projects that a person has a role in and of these roles, their own and their groups'."""
+    through = tables.group_roles.join(tables.group_members, tables.group_roles.c.group == tables.group_members.c.group)
+    groups = select(tables.group_roles.c.project, tables.group_roles.c.role).select_from(through)
+    return union_all(
+        select(tables.members.c.project, tables.members.c.role).where(tables.members.c.person == person),
+        groups.where(tables.group_members.c.person == person),
+    )
+
+
 def projects_of(caller: Caller) -> Any:
     """Return a query of the projects that a caller has any role in; some may come twice."""
-    through = tables.group_roles.join(tables.group_members, tables.group_roles.c.group == tables.group_members.c.group)
-    groups = select(tables.group_roles.c.project).select_from(through)
+    granted = granted_anywhere(caller.person).subquery()
     return union_all(
-        select(tables.members.c.project).where(tables.members.c.person == caller.person),
-        groups.where(tables.group_members.c.person == caller.person),
+        select(granted.c.project),
         select(tables.robots.c.project).where(tables.robots.c.project == caller.project),
     )
 

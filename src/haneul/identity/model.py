@@ -158,6 +158,16 @@ class Caller(_Value):
         return PlatformRole.ADMIN in self.platform_roles
 
 
+class Reach(_Value):
+    """A caller with their role in each project that they have one in, their own or their groups' best.
+
+    Beside these an administrator owns every project.
+    """
+
+    caller: Caller
+    roles: dict[str, Role]
+
+
 class Origin(_Value):
     """Where a change comes from: who makes it, from which address, with which request."""
 

@@ -17,7 +17,7 @@ from haneul.identity import tables
 from haneul.identity.audit import AuditLog
 from haneul.identity.guards import an_admin_stays, demand_person, demand_project, keep_an_owner
 from haneul.identity.issuer.endings import end_everything
-from haneul.identity.memberships import memberships, projects_of
+from haneul.identity.memberships import granted_anywhere, memberships, projects_of
 from haneul.identity.model import (
     DEFAULT_TOKEN_DAYS,
     LONGEST_NAME,
@@ -29,6 +29,7 @@ from haneul.identity.model import (
     Person,
     PlatformRole,
     Project,
+    Reach,
     Role,
     Token,
 )
@@ -210,6 +211,16 @@ class Identity:
                 f"{caller.person} is {role} in {project}; this needs {least}", hint="ask an owner of the project"
             )
         return role
+
+    async def reach(self, caller: Caller) -> Reach:
+        """Return the caller's roles in all projects that they have one in, in the order of their names."""
+        granted: dict[str, list[Role]] = {}
+        for row in await all_rows(self._engine, granted_anywhere(caller.person)):
+            granted.setdefault(row["project"], []).append(Role(row["role"]))
+        if caller.project_role is not None:
+            granted[caller.project] = [caller.project_role]
+        best = {project: effective_role(roles) for project, roles in sorted(granted.items())}
+        return Reach(caller=caller, roles={project: role for project, role in best.items() if role is not None})
 
     async def ready(self) -> None:
         """Raise if the database does not answer."""

@@ -75,6 +75,19 @@ def test_tokens_by_the_oauth_form(hub: Hub, client: Client) -> None:
         assert http.post("/token", data={**form, "grant_type": "other"}).status_code == 400
 
 
+def test_who_is_removed_is_out_at_once_whatever_tokens_they_have(hub: Hub, repository: str) -> None:
+    hub.user("leaver", shop="owner")
+    with Client(hub, repository, user="leaver") as leaver:
+        made = image(b"layer")
+        leaver.push(made, "v1")
+        accounts_of(hub.data).remove_user("leaver")
+        answer = leaver.get("manifests/v1")
+        assert (answer.status_code, codes(answer)) == (401, ["UNAUTHORIZED"])
+        said = challenge(answer.headers["www-authenticate"])
+        assert (said["error"], said["scope"]) == ("invalid_token", f"repository:{repository}:delete,pull,push")
+        assert leaver.http.get("/api/v1/tags", params={"repository": repository}).status_code == 401
+
+
 def test_a_token_is_good_for_its_repository_only(hub: Hub, client: Client) -> None:
     client.push(image(b"layer"), "v1")
     with Client(hub, f"{client.repository}-other", user="owner") as other:

@@ -32,6 +32,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
@@ -54,9 +55,11 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
 from haneul.d2hub.happenings import TOLD, Happening
-from haneul.d2hub.model import EVERY_ACTION, Account, Action
+from haneul.d2hub.model import ALL_PROJECTS, EVERY_ACTION, Account, Action
 from haneul.d2hub.receivers import Receiver, parse_url
 from haneul.d2hub.rules import MirrorRules, ProjectRules, Retention
+from haneul.d2hub.turns import Turns, too_many
+from haneul.d2hub.workloads import WORKLOAD_USER
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import ConflictError, InvalidInputError, NotFoundError, UnavailableError
 from haneul.kernel.files import write_atomically
@@ -65,12 +68,9 @@ _log = structlog.get_logger(__name__)
 _REMEMBER_SECONDS: Final = 30.0
 _REMEMBER_MOST: Final = 1000
 _LOCK_SECONDS: Final = 10.0
-#: Secrets that wait to be checked: of all clients, of one, and those of one that stand in nobody else's way.
+#: Secrets that wait to be checked, of all clients.
 _MOST_WAITING: Final = 64
-_MOST_OF_ONE: Final = 4
-_MOST_WAITING_OF_ONE: Final = 100
 _USER: Final = re.compile(r"[a-z0-9]([-._a-z0-9]{0,62}[a-z0-9])?")
-ALL_PROJECTS: Final = "*"
 #: Each is delivered to beside the others.
 _MOST_RECEIVERS: Final = 10
 
@@ -113,6 +113,11 @@ class _User(_Entry):
     hash: str
     admin: bool = False
     projects: dict[str, Role] = {}
+
+    @cached_property
+    def mark(self) -> str:
+        """Return what tells this secret from an earlier one, and nothing about either."""
+        return hashlib.sha256(self.hash.encode()).hexdigest()[:16]
 
 
 def _address(text: str) -> str:
@@ -189,14 +194,8 @@ class _Read:
     content: _File = field(default_factory=_File)
     #: Rules of projects that were asked for; every pull asks.
     rules: dict[str, ProjectRules] = field(default_factory=dict)
-
-
-@dataclass
-class _Turns:
-    """Sign-ins of one client: so many at once wait with those of others, the rest for each other."""
-
-    free: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_MOST_OF_ONE))
-    waiting: int = 0
+    #: Accounts of users whose tokens were looked at again.
+    accounts: dict[str, Account] = field(default_factory=dict)
 
 
 class FileAccounts:
@@ -214,30 +213,21 @@ class FileAccounts:
         # Hashing takes a core and 19 MiB; who guesses secrets shall not get all of either.
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="sign-in")
         self._waiting = 0
-        self._turns: dict[str, _Turns] = {}
+        self._turns = Turns()
 
     async def sign_in(self, name: str, secret: str, *, client: str = "") -> Account | None:
         """Check a secret, in turn with others of the same client."""
-        turns = self._turns.setdefault(client, _Turns())
-        if turns.waiting >= _MOST_WAITING_OF_ONE:
-            raise _too_many()
-        turns.waiting += 1
-        try:
-            async with turns.free:
-                return await self._signed_in(name, secret)
-        finally:
-            turns.waiting -= 1
-            if not turns.waiting:
-                self._turns.pop(client, None)
+        async with self._turns.of(client):
+            return await self._signed_in(name, secret)
 
     async def _signed_in(self, name: str, secret: str) -> Account | None:
         user = self._content().users.get(name)
         hashed = self._decoy if user is None else user.hash
         key = (hashed, hashlib.sha256(secret.encode()).hexdigest())
         if user is not None and (until := self._checked.get(key)) and self._clock.monotonic() < until:
-            return Account(name, user.admin)
+            return _account(name, user)
         if self._waiting >= _MOST_WAITING:
-            raise _too_many()
+            raise too_many()
         self._waiting += 1
         try:
             right = await asyncio.get_running_loop().run_in_executor(self._threads, self._verified, hashed, secret)
@@ -248,12 +238,23 @@ class FileAccounts:
         self._checked[key] = self._clock.monotonic() + _REMEMBER_SECONDS
         while len(self._checked) > _REMEMBER_MOST:
             self._checked.popitem(last=False)
-        return Account(name, user.admin)
+        return _account(name, user)
+
+    async def again(self, name: str, proof: str) -> Account | None:
+        """Look somebody up, who may have another secret by now; every request does."""
+        content = self._content()
+        account = self._read.accounts.get(name)
+        if account is None:
+            user = content.users.get(name)
+            if user is None:
+                return None
+            account = self._read.accounts[name] = _account(name, user)
+        return account if account.proof == proof else None
 
     async def account(self, name: str) -> Account | None:
         """Look somebody up."""
         user = self._content().users.get(name)
-        return None if user is None else Account(name, user.admin)
+        return None if user is None else _account(name, user)
 
     async def allowed(self, account: Account | None, project: str) -> frozenset[Action]:
         """Return the actions of somebody's role, and what everybody may."""
@@ -333,6 +334,8 @@ class FileAccounts:
             raise InvalidInputError(
                 f"{name!r} is no user name", hint="small letters, digits, '-', '.' and '_', at most 64 characters"
             )
+        if name == WORKLOAD_USER:
+            raise InvalidInputError(f"{name} is what workloads sign in with", hint="take another name")
         with self._changing() as content:
             if name in content.users:
                 raise ConflictError(f"there is a user {name}", hint="remove that one first, or take another name")
@@ -445,8 +448,8 @@ def _expected(entry: ErrorDetails) -> str:
     return f"it should be{said.removeprefix('Input should be')}" if said.startswith("Input should be") else said
 
 
-def _too_many() -> UnavailableError:
-    return UnavailableError("too many sign in at once", hint="try again in a few seconds")
+def _account(name: str, user: _User) -> Account:
+    return Account(name, user.admin, proof=user.mark)
 
 
 def _user(content: _File, name: str) -> _User:

@@ -29,6 +29,7 @@ from sqlalchemy import (
 
 from haneul.d2hub.adapters.sql_audit import write_down
 from haneul.d2hub.adapters.sql_database import SqlDatabase, reads, writes
+from haneul.d2hub.adapters.sql_inventory import runs_somewhere
 from haneul.d2hub.adapters.sql_metadata import counted, referenced
 from haneul.d2hub.happenings import UNKNOWN, AuditEntry, Happening, Origin
 from haneul.d2hub.model import Collected, StoredBlob
@@ -69,9 +70,9 @@ class SqlKeeping:
 
     async def purge_deleted(self, *, before: datetime, now: datetime, limit: int) -> int:
         """Remove manifests with their references; deleted tags that named them go along."""
-        noted = select(deleted_tags.c.id).where(deleted_tags.c.deleted < before)
-        async for rows in self._pages(noted, limit):
-            await self._remove(deleted_tags, [deleted_tags.c.id], rows, deleted_tags.c.deleted < before)
+        removable = and_(deleted_tags.c.deleted < before, ~runs_somewhere(deleted_tags.c.digest))
+        async for rows in self._pages(select(deleted_tags.c.id).where(removable), limit):
+            await self._remove(deleted_tags, [deleted_tags.c.id], rows, removable)
         purged = 0
         purgeable = select(manifests.c.repository, manifests.c.digest).where(_purgeable(before))
         async for rows in self._pages(purgeable, limit):
@@ -233,11 +234,12 @@ def _typed(values: Sequence[Any], keys: Sequence[ColumnElement[Any]]) -> list[tu
 
 
 def _unused(released_before: datetime) -> ColumnElement[bool]:
-    """Without a tag for long enough; and nothing that can still be brought back needs it, or is described by it."""
+    """Without a tag for long enough, and run by nobody; nothing that can be brought back needs it, or describes it."""
     subject = manifests.alias("subjects")
     return and_(
         manifests.c.deleted.is_(None),
         manifests.c.released < released_before,
+        ~runs_somewhere(manifests.c.digest),
         ~exists().where(tags.c.repository == manifests.c.repository, tags.c.digest == manifests.c.digest),
         ~referenced(manifests.c.digest, manifests.c.repository),
         ~exists().where(subject.c.repository == manifests.c.repository, subject.c.digest == manifests.c.subject),
@@ -245,8 +247,12 @@ def _unused(released_before: datetime) -> ColumnElement[bool]:
 
 
 def _purgeable(before: datetime) -> ColumnElement[bool]:
-    """Deleted long enough ago; not while another manifest, deleted later, needs it for its own undo."""
-    return and_(manifests.c.deleted < before, ~_needed(manifests.c.digest, manifests.c.repository, before))
+    """Deleted long enough ago; not while a cluster runs it, nor another manifest needs it for its own undo."""
+    return and_(
+        manifests.c.deleted < before,
+        ~runs_somewhere(manifests.c.digest),
+        ~_needed(manifests.c.digest, manifests.c.repository, before),
+    )
 
 
 def _removable_link(untouched_since: datetime) -> ColumnElement[bool]:
@@ -261,13 +267,13 @@ def _removable_after(deleted_before: datetime, untouched_since: datetime) -> Col
 def _needed(
     target: ColumnElement[str], repository: ColumnElement[int], deleted_before: datetime
 ) -> ColumnElement[bool]:
-    """Say whether a manifest that is there, or was deleted later than that, refers to something."""
+    """Say whether a manifest that is there, was deleted later than that, or is run by a cluster refers to something."""
     user = manifests.alias("user_manifests")
     return (
         exists()
         .where(references.c.repository == repository, references.c.target == target)
         .where(user.c.repository == references.c.repository, user.c.digest == references.c.manifest)
-        .where(user.c.deleted.is_(None) | (user.c.deleted >= deleted_before))
+        .where(user.c.deleted.is_(None) | (user.c.deleted >= deleted_before) | runs_somewhere(user.c.digest))
     )
 
 

@@ -21,9 +21,11 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, delet
 
 from haneul.d2hub.adapters.sql_audit import write_down
 from haneul.d2hub.adapters.sql_database import SqlDatabase, reads, writes
+from haneul.d2hub.adapters.sql_inventory import users_of
 from haneul.d2hub.digests import is_digest
-from haneul.d2hub.errors import ManifestBlobUnknownError, TagImmutableError, UnsupportedError
+from haneul.d2hub.errors import ImageInUseError, ManifestBlobUnknownError, TagImmutableError, UnsupportedError
 from haneul.d2hub.happenings import UNKNOWN, AuditEntry, Happening, Origin
+from haneul.d2hub.inventory import NAMED, described
 from haneul.d2hub.model import DeletionOrder, LinkedBlob, ManifestPush, StoredBlob, StoredManifest
 from haneul.d2hub.names import project_of
 from haneul.d2hub.tables import (
@@ -224,6 +226,8 @@ class SqlMetadata:
             digests = _delete_manifest(connection, found, deletion)
         else:
             digests = _delete_tag(connection, found, deletion)
+        if not deletion.forced:
+            _refuse_if_in_use(connection, deletion, digests)
         origin = deletion.origin
         tag = "" if is_digest(deletion.reference) else deletion.reference
         happening = origin.happening or Happening.DELETE
@@ -334,6 +338,17 @@ def _delete_tags(
         connection.execute(deleted_tags.insert(), rows)
         _release(connection, repository, list({row["digest"] for row in rows}), deletion.now)
     return [row["digest"] for row in rows]
+
+
+def _refuse_if_in_use(connection: Connection, deletion: DeletionOrder, digests: Sequence[str]) -> None:
+    """Raise ImageInUseError, which takes the deletion back, if a cluster runs what it is of."""
+    uses = users_of(connection, digests, limit=NAMED + 1)
+    if uses:
+        at = "@" if is_digest(deletion.reference) else ":"
+        raise ImageInUseError(
+            f"{deletion.repository}{at}{deletion.reference} runs: {described(uses)}",
+            hint="stop it there first; an administrator may delete it in spite of that (--force)",
+        )
 
 
 def _release(connection: Connection, repository: int, digests: Sequence[str], now: datetime) -> None:
