@@ -10,6 +10,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +19,8 @@ from haneul.app.command_reference import cli_page
 from haneul.bench.report import replace_section
 from haneul.chaos.report import catalogue_markdown
 from haneul.compliance.reference import benchmark_page
+from haneul.components.base_images.reference import base_image_page
+from haneul.components.base_images.table import BASE_IMAGES
 from haneul.components.table import COMPONENTS, IMAGES, PYTHON_COMPONENTS, GoComponent, Image, PythonComponent
 from haneul.dkos.reference import cluster_events_page, cluster_spec_page, kubernetes_versions_page
 from haneul.kernel.errors import HaneulError
@@ -75,6 +78,7 @@ in `components/<name>/requirements.lock`. They are built when they are named: `h
 def pages() -> Mapping[str, Callable[[], str]]:
     """Return what writes each page, by file name."""
     return {
+        **{f"base-images/{row.name}.md": partial(base_image_page, row) for row in BASE_IMAGES},
         "cis-benchmark.md": benchmark_page,
         "cli.md": cli_page,
         "cluster-events.md": cluster_events_page,
