@@ -62,8 +62,9 @@ Upstream programs are built on the machine from Go modules, images from those pr
 comes from a registry. Each component has a small Go module of its own in `components/<name>`; its `go.mod` pins the
 release, its `go.sum` every byte of it and of its dependencies. Results lie in a cache outside the checkout
 (`/var/cache/haneul`, or the folder that `HANEUL_CACHE` names) under a digest of everything that went into them: what
-did not change is never built again, and a changed recipe never meets an old result. What is there for benchmarks only
-is built when one of them, or `haneul components build NAME`, asks for it.
+did not change is never built again, and a changed recipe never meets an old result. What only benchmarks and tests need
+is built on demand: when one of them, or `haneul components build NAME`, asks for it. [Base
+images](../howto/build-base-images.md), which people's own images begin with, have commands of their own.
 
 """
 
@@ -121,7 +122,7 @@ def components_page() -> str:
 def _component_row(row: GoComponent) -> str:
     programs = ", ".join(f"`{program.name}`" for program in row.programs)
     module = f"`{row.module}`" if row.module else "of our own"
-    name = f"{row.name} (for benchmarks)" if row.on_demand else row.name
+    name = f"{row.name} (on demand)" if row.on_demand else row.name
     return f"| {name} | {row.version} | {row.licence} | {module} | {programs} |"
 
 

@@ -131,7 +131,7 @@ BASE_IMAGES: Final[tuple[BaseImage, ...]] = (
             "tzdata",
         ),
         ("/bin/sh",),
-        megabytes=12,
+        megabytes=11,
         example="""FROM hub.example.com/base/debian:12
 COPY --chmod=755 server /app/server
 CMD ["/app/server"]
@@ -162,7 +162,7 @@ CMD ["/app/server"]
         "Python and its standard library on base/debian.",
         ("media-types", "python3"),
         ("python3",),
-        megabytes=22,
+        megabytes=26,
         example="""FROM hub.example.com/mirror/library/python:3.11-slim-bookworm AS build
 COPY requirements.txt .
 RUN pip install --no-cache-dir --require-hashes --target /site -r requirements.txt
