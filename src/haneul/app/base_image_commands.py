@@ -12,7 +12,7 @@ from haneul.kernel.errors import NotFoundError
 
 if TYPE_CHECKING:
     from haneul.cli.hub import HubClient
-    from haneul.components.base_images.builder import BaseImageBuilder, Built, Plan
+    from haneul.components.base_images.builder import BaseImageBuilder, Built
     from haneul.components.base_images.table import BaseImage
 
 Names = Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Which; without a name, all of them.")]
@@ -25,14 +25,16 @@ base_image_app = typer.Typer(
 
 
 @base_image_app.command("list")
-def list_base_images(output: Output = Format.TABLE) -> None:
+def list_base_images(names: Names = None, output: Output = Format.TABLE) -> None:
     """List base images, and whether they are built from the packages that there are now.
 
     Examples:
 
-        haneul base-image list -o wide
+        haneul base-image list
+
+        haneul base-image list python -o wide
     """
-    _show(asyncio.run(_listed()), output)
+    _show(asyncio.run(_listed(_rows(names))), output)
 
 
 @base_image_app.command()
@@ -97,32 +99,42 @@ def _builder() -> BaseImageBuilder:
     return component_store().base_images
 
 
-async def _listed() -> list[dict[str, Any]]:
-    from haneul.components.base_images.table import BASE_IMAGES  # noqa: PLC0415
-
-    builder = _builder()
-    plans: list[Plan] = [await builder.plan(row) for row in BASE_IMAGES]
-    return [_told(plan.row, builder.built(plan), len(plan.packages)) for plan in plans]
-
-
-def _build(names: list[str] | None, update: bool) -> list[tuple[Built, tuple[Any, ...]]]:
-    from haneul.cli.progress import TerminalProgress  # noqa: PLC0415
+def _rows(names: list[str] | None) -> list[BaseImage]:
+    """Return the named rows, or all. Raises NotFoundError."""
     from haneul.components.base_images.table import BASE_IMAGES  # noqa: PLC0415
 
     known = {row.name: row for row in BASE_IMAGES}
     for name in names or []:
         if name not in known:
             raise NotFoundError(f"there is no base image {name!r}", hint="'haneul base-image list' shows their names")
-    builder, progress = _builder(), TerminalProgress()
+    return [known[name] for name in names or known]
+
+
+async def _listed(rows: list[BaseImage]) -> list[dict[str, Any]]:
+    from haneul.cli.progress import TerminalProgress  # noqa: PLC0415
+
+    builder, told = _builder(), []
+    with TerminalProgress().stage("packages") as stage:
+        for row in rows:
+            stage.note(row.name)
+            plan = await builder.plan(row)
+            told.append(_told(row, builder.built(plan), len(plan.packages)))
+    return told
+
+
+def _build(names: list[str] | None, update: bool) -> list[tuple[Built, tuple[Any, ...]]]:
+    from haneul.cli.progress import TerminalProgress  # noqa: PLC0415
+
+    rows, builder, progress = _rows(names), _builder(), TerminalProgress()
 
     async def all_of_them() -> list[tuple[Built, tuple[Any, ...]]]:
         if update:
             with progress.stage("package lists"):
                 await builder.refresh()
         done = []
-        for name in names or known:
-            made = await builder.build(known[name], progress)
-            done.append((made, (await builder.plan(known[name])).packages))
+        for row in rows:
+            made = await builder.build(row, progress)
+            done.append((made, (await builder.plan(row)).packages))
         return done
 
     return asyncio.run(all_of_them())

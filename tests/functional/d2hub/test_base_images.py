@@ -22,6 +22,7 @@ from haneul.components.base_images.builder import BaseImageBuilder, Built
 from haneul.components.base_images.record import SBOM_TYPE
 from haneul.components.base_images.table import base_image
 from haneul.components.paths import CacheLayout
+from haneul.kernel.errors import NotFoundError
 from haneul.kernel.progress import SilentProgress
 from tests.functional.d2hub.clients import containerd, need, run
 from tests.functional.d2hub.hub import SECRET, Client, Hub, running
@@ -244,9 +245,15 @@ def test_it_is_the_same_image_when_it_is_built_elsewhere_and_later(
 
 
 def test_the_list_shows_what_is_built(images: dict[str, Built]) -> None:
-    rows = {row["name"]: row for row in json.loads(told("base-image", "list", "-o", "json"))}
+    rows = {row["name"]: row for row in json.loads(told("base-image", "list", *NAMES, "-o", "json"))}
     for name, made in images.items():
         assert rows[name]["built"] is True
         assert rows[name]["digest"] == made.digest
         assert rows[name]["fixedTag"] == made.tags[1]
-    assert set(rows) > set(NAMES)
+    assert list(rows) == list(NAMES)
+
+
+def test_an_image_that_nobody_knows_is_said_so() -> None:
+    for command in ("list", "build"):
+        done = CliRunner().invoke(command_tree(), ["base-image", command, "cobol"])
+        assert isinstance(done.exception, NotFoundError)

@@ -50,6 +50,7 @@ class Apt:
 
     def __init__(self, folder: Path, lock: Path) -> None:
         self._folder, self._lock = folder, lock
+        self._sources = ""
 
     async def resolve(self, names: Sequence[str], *, without: Iterable[str] = ()) -> tuple[Package, ...]:
         """Return ``names`` and all that they need, by name, as this machine's lists of packages have them.
@@ -79,6 +80,7 @@ class Apt:
     async def refresh(self) -> None:
         """Ask this machine's package sources what they have now. Raises CommandFailedError."""
         await run(["apt-get", "update", "--quiet"], timeout=_FETCH_SECONDS)
+        self._sources = ""
 
     async def _install(
         self,
@@ -89,12 +91,12 @@ class Apt:
         archives: Path | None = None,
         timeout: float,  # noqa: ASYNC109 - of the program
     ) -> str:
-        sources = await debian_sources()
+        self._sources = self._sources or await debian_sources()
         self._folder.mkdir(parents=True, exist_ok=True)
         self._lock.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(self._lock), tempfile.TemporaryDirectory(prefix="apt-", dir=self._folder) as scratch:
             listed, status = Path(scratch) / "sources.list", Path(scratch) / "status"
-            listed.write_text(sources)
+            listed.write_text(self._sources)
             status.write_text("".join(_THERE.format(name=name) for name in sorted(without)))
             options = {
                 "Acquire::ForceHash": "SHA256",
