@@ -12,6 +12,7 @@ import typer
 
 from haneul.app.balancer_commands import balancer_app
 from haneul.app.auth_commands import auth_app
+from haneul.app.base_image_commands import base_image_app
 from haneul.app.d2hub_commands import d2hub_app
 from haneul.app.dns_commands import dns_app
 from haneul.app.host_commands import add_host_commands, check_platform
@@ -75,6 +76,7 @@ def command_tree() -> typer.Typer:
     app.add_typer(machine_app, name="machine")
     app.add_typer(firewall_app, name="firewall")
     app.add_typer(image_app, name="image")
+    app.add_typer(base_image_app, name="base-image")
     app.add_typer(d2hub_app, name="d2hub")
     app.add_typer(dns_app, name="dns")
     app.add_typer(balancer_app, name="balancer")

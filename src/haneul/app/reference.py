@@ -10,6 +10,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +19,8 @@ from haneul.app.command_reference import cli_page
 from haneul.bench.report import replace_section
 from haneul.chaos.report import catalogue_markdown
 from haneul.compliance.reference import benchmark_page
+from haneul.components.base_images.reference import base_image_page
+from haneul.components.base_images.table import BASE_IMAGES
 from haneul.components.table import COMPONENTS, IMAGES, PYTHON_COMPONENTS, GoComponent, Image, PythonComponent
 from haneul.dkos.reference import cluster_events_page, cluster_spec_page, kubernetes_versions_page
 from haneul.ingress.reference import ingress_page
@@ -60,8 +63,9 @@ Upstream programs are built on the machine from Go modules, images from those pr
 comes from a registry. Each component has a small Go module of its own in `components/<name>`; its `go.mod` pins the
 release, its `go.sum` every byte of it and of its dependencies. Results lie in a cache outside the checkout
 (`/var/cache/haneul`, or the folder that `HANEUL_CACHE` names) under a digest of everything that went into them: what
-did not change is never built again, and a changed recipe never meets an old result. What is there for benchmarks only
-is built when one of them, or `haneul components build NAME`, asks for it.
+did not change is never built again, and a changed recipe never meets an old result. What only benchmarks and tests need
+is built on demand: when one of them, or `haneul components build NAME`, asks for it. [Base
+images](../howto/build-base-images.md), which people's own images begin with, have commands of their own.
 
 """
 
@@ -76,6 +80,7 @@ in `components/<name>/requirements.lock`. They are built when they are named: `h
 def pages() -> Mapping[str, Callable[[], str]]:
     """Return what writes each page, by file name."""
     return {
+        **{f"base-images/{row.name}.md": partial(base_image_page, row) for row in BASE_IMAGES},
         "cis-benchmark.md": benchmark_page,
         "cli.md": cli_page,
         "cluster-events.md": cluster_events_page,
@@ -119,7 +124,7 @@ def components_page() -> str:
 def _component_row(row: GoComponent) -> str:
     programs = ", ".join(f"`{program.name}`" for program in row.programs)
     module = f"`{row.module}`" if row.module else "of our own"
-    name = f"{row.name} (for benchmarks)" if row.on_demand else row.name
+    name = f"{row.name} (on demand)" if row.on_demand else row.name
     return f"| {name} | {row.version} | {row.licence} | {module} | {programs} |"
 
 

@@ -20,6 +20,7 @@ from haneul.kernel.files import write_atomically
 _TIMEOUT: Final = httpx2.Timeout(30.0, connect=5.0)
 #: A collection looks at every file.
 _LONG: Final = httpx2.Timeout(3600.0, connect=5.0)
+_PIECE: Final = 1 << 20
 CATALOG: Final = "registry:catalog:*"
 MAINTENANCE: Final = "registry:maintenance:*"
 
@@ -121,6 +122,33 @@ class HubClient:
         query = {"force": "true"} if force else {}
         self._call("DELETE", f"/v2/{repository}/manifests/{reference}", token, params=query)
 
+    def push_blob(self, repository: str, digest: str, file: Path) -> bool:
+        """Have a repository hold a blob; return False if it did already."""
+        headers = {"Authorization": f"Bearer {self._token(f'repository:{repository}:pull,push')}"}
+        known = self._answer(lambda: self._client.head(f"/v2/{repository}/blobs/{digest}", headers=headers))
+        if known.status_code == 200:
+            return False
+        begun = self._asked(lambda: self._client.post(f"/v2/{repository}/blobs/uploads/", headers=headers))
+        headers |= {"Content-Length": str(file.stat().st_size), "Content-Type": "application/octet-stream"}
+        with file.open("rb") as content:
+            self._asked(
+                lambda: self._client.put(
+                    begun.headers["location"],
+                    params={"digest": digest},
+                    headers=headers,
+                    content=iter(lambda: content.read(_PIECE), b""),
+                    timeout=_LONG,
+                )
+            )
+        return True
+
+    def push_manifest(self, repository: str, reference: str, content: bytes, media_type: str) -> None:
+        """Have a repository hold a manifest, by a tag or by its digest."""
+        headers = {"Authorization": f"Bearer {self._token(f'repository:{repository}:pull,push')}"}
+        headers["Content-Type"] = media_type
+        path = f"/v2/{repository}/manifests/{reference}"
+        self._asked(lambda: self._client.put(path, headers=headers, content=content))
+
     def check(self) -> None:
         """Make sure that the hub lets the user in. Raises UnauthenticatedError."""
         self._token(CATALOG)
@@ -137,14 +165,17 @@ class HubClient:
         return str(response.json()["token"])
 
     def _asked(self, ask: Callable[[], httpx2.Response]) -> httpx2.Response:
-        try:
-            response = ask()
-        except httpx2.TransportError as error:
-            url = self._context.url
-            raise UnavailableError(f"the hub at {url} does not answer: {error}", hint=_hint(url, error)) from error
+        response = self._answer(ask)
         if response.status_code >= 400:
             raise error_of(response)
         return response
+
+    def _answer(self, ask: Callable[[], httpx2.Response]) -> httpx2.Response:
+        try:
+            return ask()
+        except httpx2.TransportError as error:
+            url = self._context.url
+            raise UnavailableError(f"the hub at {url} does not answer: {error}", hint=_hint(url, error)) from error
 
 
 def parse_hub_url(text: str) -> str:

@@ -8,22 +8,20 @@ machine already trusts.
 from __future__ import annotations
 
 import contextlib
-import re
 import shutil
 import tempfile
 from pathlib import Path
 
 from filelock import FileLock
 
+from haneul.components.debian import DEBIAN, debian_sources
 from haneul.components.paths import CacheLayout, digest, folder_digest
 from haneul.components.programs import ProgramBuilder
 from haneul.components.table import Image, component_of, file_name, image, image_reference
-from haneul.kernel.errors import HostNotReadyError
 from haneul.kernel.process import run
 from haneul.kernel.progress import Progress, Stage
 
 _STEP_SECONDS = 900.0
-_DEBIAN = "bookworm"
 # Documentation, translations and other architectures' files have no place in an image.
 _LEAVE_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*", "/var/cache/*")
 
@@ -105,8 +103,8 @@ class ImageBuilder:
                 path.unlink()
 
     async def _debian_root(self, packages: tuple[str, ...]) -> Path:
-        sources = await _debian_sources()
-        target = self._layout.debian_root(digest([_DEBIAN, sources, *packages, *_LEAVE_OUT]))
+        sources = await debian_sources()
+        target = self._layout.debian_root(digest([DEBIAN, sources, *packages, *_LEAVE_OUT]))
         if target.is_file():
             return target
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -121,7 +119,7 @@ class ImageBuilder:
                 '--aptopt=Apt::Install-Recommends "false"',
                 *leave_out,
                 "--quiet",
-                _DEBIAN,
+                DEBIAN,
                 str(unfinished),
                 "-",
             ],
@@ -172,30 +170,3 @@ class ImageBuilder:
             parts.append(folder_digest(self._project / "src" / "haneul"))
             parts.append((self._project / "requirements.lock").read_text())
         return digest(parts)
-
-
-async def _debian_sources() -> str:
-    """Return this machine's Debian package sources as one-line entries.
-
-    Machines have other vendors' sources too; those take no part in images. apt itself knows which entry is whose.
-    """
-    listed = await run(
-        [
-            "apt-get",
-            "indextargets",
-            "--format",
-            "$(SITE)|$(RELEASE)|$(COMPONENT)|$(ORIGIN)",
-            "Identifier: Packages",
-        ],
-        timeout=60,
-    )
-    lines = set()
-    for row in listed.stdout.splitlines():
-        site, release, component, origin = row.split("|")
-        if origin == "Debian" and re.fullmatch(rf"{_DEBIAN}(-updates|-security)?", release):
-            lines.add(f"deb {site} {release} {component}")
-    if not lines:
-        raise HostNotReadyError(
-            f"no package source of Debian {_DEBIAN} is configured", hint="run 'apt-get update' and look at its errors"
-        )
-    return "\n".join(sorted(lines)) + "\n"

@@ -8,6 +8,8 @@ rebuilt while nothing changed, never reused when something did, and never has to
     <cache>/roots/<key>.tar             minimal Debian roots, by package list
     <cache>/images/<name>-<key>.tar     OCI archives
     <cache>/storage/                    buildah's working store, may be deleted at any time
+    <cache>/base-images/<name>-<key>/   OCI layouts of base images
+    <cache>/apt/                        Debian packages of base images, may be deleted at any time
 """
 
 from __future__ import annotations
@@ -39,6 +41,15 @@ class CacheLayout:
     def image_archive(self, name: str, key: str) -> Path:
         """Return an image's OCI archive."""
         return self.root / "images" / f"{name}-{key}.tar"
+
+    def base_image_folder(self, name: str, key: str) -> Path:
+        """Return a base image's OCI layout."""
+        return self.root / "base-images" / f"{name}-{key}"
+
+    @property
+    def packages(self) -> Path:
+        """Return apt's own folder for base images: what it computed, and the packages that it fetched."""
+        return self.root / "apt"
 
     @property
     def image_storage(self) -> Path:

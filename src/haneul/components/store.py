@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from haneul.components.base_images.builder import BaseImageBuilder
 from haneul.components.environments import EnvironmentBuilder
 from haneul.components.images import ImageBuilder
 from haneul.components.paths import CacheLayout
@@ -33,6 +34,7 @@ class ComponentStore:
         self.programs = ProgramBuilder(layout=layout, sources=project / "components")
         self.environments = EnvironmentBuilder(layout=layout, sources=project / "components")
         self.images = ImageBuilder(layout=layout, project=project, programs=self.programs)
+        self.base_images = BaseImageBuilder(layout=layout, project=project)
 
     def program(self, name: str) -> Path:
         """Return a built executable. Raises HostNotReadyError if it is not built."""

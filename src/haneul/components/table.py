@@ -29,7 +29,8 @@ class Program:
 class GoComponent:
     """An upstream project built from Go modules. ``estimate`` is seconds on two cores with cold caches.
 
-    What is ``on_demand`` is no part of the platform: it is built when it is named, as benchmarks do with peers.
+    What is ``on_demand`` is no part of the platform: it is built when it is named, as benchmarks do with peers and
+    tests with clients.
     """
 
     name: str
@@ -222,6 +223,44 @@ COMPONENTS: Final[tuple[GoComponent, ...]] = (
         (Program("registry", "github.com/distribution/distribution/v3/cmd/registry"),),
         estimate=60,
         ldflags=("-X github.com/distribution/distribution/v3/version.version=v3.1.2",),
+        on_demand=True,
+    ),
+    # Clients that people use registries with, for tests.
+    GoComponent(
+        "crane",
+        "0.22.1",
+        "github.com/google/go-containerregistry",
+        "Apache-2.0",
+        (Program("crane", "github.com/google/go-containerregistry/cmd/crane"),),
+        estimate=15,
+        on_demand=True,
+    ),
+    GoComponent(
+        "oras",
+        "1.3.4",
+        "oras.land/oras",
+        "Apache-2.0",
+        (Program("oras", "oras.land/oras/cmd/oras"),),
+        estimate=20,
+        on_demand=True,
+    ),
+    GoComponent(
+        "regctl",
+        "0.11.7",
+        "github.com/regclient/regclient",
+        "Apache-2.0",
+        (Program("regctl", "github.com/regclient/regclient/cmd/regctl"),),
+        estimate=15,
+        on_demand=True,
+    ),
+    GoComponent(
+        "helm",
+        "4.3.1",
+        "helm.sh/helm/v4",
+        "Apache-2.0",
+        (Program("helm", "helm.sh/helm/v4/cmd/helm"),),
+        estimate=105,
+        ldflags=("-X helm.sh/helm/v4/internal/version.version=v4.3.1",),
         on_demand=True,
     ),
 )

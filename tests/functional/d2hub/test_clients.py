@@ -1,22 +1,25 @@
-"""Real clients against a hub over TLS: buildah, skopeo, and containerd's ctr."""
+"""Real clients against a hub over TLS: buildah, skopeo, containerd's ctr, crane, oras, regctl and helm."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
-import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from haneul.app.installation import component_store
 from haneul.kernel.errors import HostNotReadyError
-from tests.functional.d2hub.hub import NOT_LONGER_THAN_US, SECRET, Client, Hub, running
+from tests.functional.d2hub.clients import built, containerd, need, run
+from tests.functional.d2hub.hub import SECRET, Client, Hub, running
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the clients need root for images' files")
+pytestmark = [
+    pytest.mark.skipif(os.geteuid() != 0, reason="the clients need root for images' files"),
+    # Clients that were never built on this machine are built first.
+    pytest.mark.timeout(1200),
+]
 
 
 @pytest.fixture(scope="module")
@@ -24,19 +27,6 @@ def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
     with running(tmp_path_factory.mktemp("clients") / "data") as hub:
         hub.user("owner", shop="owner")
         yield hub
-
-
-def need(program: str) -> str:
-    found = shutil.which(program)
-    if found is None:
-        pytest.skip(f"{program} is not installed")
-    return found
-
-
-def run(*command: str, stdin: str | None = None, timeout: float = 120) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, input=stdin)
-    assert done.returncode == 0, f"{' '.join(command)}:\n{done.stdout}{done.stderr}"
-    return done.stdout
 
 
 @pytest.fixture
@@ -120,38 +110,6 @@ def test_skopeo_copies_inspects_lists_and_deletes(
         assert client.get("manifests/v1").status_code == 404
 
 
-@contextlib.contextmanager
-def containerd(folder: Path) -> Iterator[list[str]]:
-    """Run a containerd of the built component, and yield how its ctr is called."""
-    from haneul.app.installation import component_store
-
-    store = component_store()
-    try:
-        program, ctr = store.program("containerd"), store.program("ctr")
-    except HostNotReadyError as error:
-        pytest.skip(error.detail)
-    configuration = folder / "config.toml"
-    configuration.write_text(
-        f'version = 3\nroot = "{folder / "root"}"\nstate = "{folder / "state"}"\n'
-        'disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images"]\n'
-        f'[grpc]\naddress = "{folder / "sock"}"\n'
-    )
-    process = subprocess.Popen(
-        [*NOT_LONGER_THAN_US, str(program), "--config", str(configuration)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        deadline = time.monotonic() + 60
-        while not (folder / "sock").exists() and time.monotonic() < deadline:
-            assert process.poll() is None
-            time.sleep(0.05)
-        yield [str(ctr), "--address", str(folder / "sock")]
-    finally:
-        process.terminate()
-        process.wait(60)
-
-
 def test_containerd_pulls_and_pushes(secure: Hub, layout: Path, tmp_path: Path) -> None:
     with Client(secure, "shop/ctr", user="owner") as client:
         document = json.loads((layout / "blobs" / digest_of(layout).replace(":", "/")).read_text())
@@ -162,9 +120,133 @@ def test_containerd_pulls_and_pushes(secure: Hub, layout: Path, tmp_path: Path) 
     with containerd(tmp_path) as ctr:
         remote = f"127.0.0.1:{secure.port}/shop/ctr"
         options = ["--tlscacert", str(secure.data / "tls" / "ca.crt"), "--user", f"owner:{SECRET}"]
-        run(*ctr, "images", "pull", "--local", *options, f"{remote}:v1")
-        assert digest_of(layout) in run(*ctr, "images", "list")
-        run(*ctr, "images", "tag", f"{remote}:v1", f"{remote}:v2")
-        run(*ctr, "images", "push", "--local", *options, f"{remote}:v2")
+        run(*ctr.command, "images", "pull", "--local", *options, f"{remote}:v1")
+        assert digest_of(layout) in run(*ctr.command, "images", "list")
+        run(*ctr.command, "images", "tag", f"{remote}:v1", f"{remote}:v2")
+        run(*ctr.command, "images", "push", "--local", *options, f"{remote}:v2")
     with Client(secure, "shop/ctr", user="owner") as client:
         assert client.get("tags/list").json()["tags"] == ["v1", "v2"]
+
+
+@pytest.fixture
+def home(secure: Hub, tmp_path: Path) -> dict[str, str]:
+    """Return the environment of somebody who trusts the hub's authority and keeps what clients keep in a folder."""
+    return {
+        "HOME": str(tmp_path / "home"),
+        "DOCKER_CONFIG": str(tmp_path / "home" / "docker"),
+        "HELM_REGISTRY_CONFIG": str(tmp_path / "home" / "helm.json"),
+        "REGCTL_CONFIG": str(tmp_path / "home" / "regctl.json"),
+        "SSL_CERT_FILE": str(secure.data / "tls" / "ca.crt"),
+    }
+
+
+def test_crane_pushes_copies_lists_pulls_and_deletes(
+    secure: Hub, layout: Path, home: dict[str, str], tmp_path: Path
+) -> None:
+    crane, host = built("crane"), f"127.0.0.1:{secure.port}"
+
+    def do(*arguments: str, stdin: str | None = None) -> str:
+        return run(crane, *arguments, env=home, stdin=stdin).strip()
+
+    do("auth", "login", host, "--username", "owner", "--password-stdin", stdin=SECRET)
+    do("push", str(layout), f"{host}/shop/crane:v1")
+    assert do("digest", f"{host}/shop/crane:v1") == digest_of(layout)
+    do("copy", f"{host}/shop/crane:v1", f"{host}/shop/crane-copy:v2")
+    assert do("digest", f"{host}/shop/crane-copy:v2") == digest_of(layout)
+    do("tag", f"{host}/shop/crane:v1", "v1.1")
+    assert do("ls", f"{host}/shop/crane").split() == ["v1", "v1.1"]
+    assert {"shop/crane", "shop/crane-copy"} <= set(do("catalog", host).split())
+    do("validate", "--remote", f"{host}/shop/crane@{digest_of(layout)}")
+    do("pull", "--format", "oci", f"{host}/shop/crane:v1", str(tmp_path / "pulled"))
+    assert digest_of(tmp_path / "pulled") == digest_of(layout)
+    do("delete", f"{host}/shop/crane-copy@{digest_of(layout)}")
+    with Client(secure, "shop/crane-copy", user="owner") as client:
+        assert client.get("manifests/v2").status_code == 404
+
+
+def test_oras_attaches_discovers_and_copies_with_what_refers(
+    secure: Hub, layout: Path, home: dict[str, str], tmp_path: Path
+) -> None:
+    oras, host = built("oras"), f"127.0.0.1:{secure.port}"
+
+    def do(*arguments: str, stdin: str | None = None) -> str:
+        return run(oras, *arguments, env=home, stdin=stdin, cwd=tmp_path).strip()
+
+    do("login", host, "--username", "owner", "--password-stdin", stdin=SECRET)
+    do("cp", "--from-oci-layout", f"{layout}:v1", f"{host}/shop/oras:v1")
+    (tmp_path / "bill.json").write_text('{"bomFormat": "CycloneDX"}')
+    (tmp_path / "signature").write_text("signed")
+    for kind, file in (
+        ("application/vnd.cyclonedx+json", "bill.json"),
+        ("application/vnd.example.signature", "signature"),
+    ):
+        do("attach", "--artifact-type", kind, f"{host}/shop/oras:v1", file)
+    found = json.loads(do("discover", "--format", "json", f"{host}/shop/oras:v1"))["referrers"]
+    assert {entry["artifactType"] for entry in found} == {
+        "application/vnd.cyclonedx+json",
+        "application/vnd.example.signature",
+    }
+    of_type = ["discover", "--format", "json", "--artifact-type", "application/vnd.cyclonedx+json"]
+    (bill,) = json.loads(do(*of_type, f"{host}/shop/oras:v1"))["referrers"]
+    do("cp", "--recursive", f"{host}/shop/oras:v1", f"{host}/shop/oras-copy:v1")
+    copied = json.loads(do(*of_type, f"{host}/shop/oras-copy:v1"))["referrers"]
+    assert [entry["digest"] for entry in copied] == [bill["digest"]]
+    do("pull", "--output", str(tmp_path / "back"), f"{host}/shop/oras-copy@{bill['digest']}")
+    assert (tmp_path / "back" / "bill.json").read_text() == '{"bomFormat": "CycloneDX"}'
+    do("push", "--artifact-type", "application/vnd.example", f"{host}/shop/oras-file:v1", "signature:text/plain")
+    assert do("repo", "tags", f"{host}/shop/oras-file") == "v1"
+    do("manifest", "delete", "--force", f"{host}/shop/oras@{bill['digest']}")
+    assert json.loads(do(*of_type, f"{host}/shop/oras:v1"))["referrers"] in ([], None)
+
+
+def test_regctl_copies_attaches_and_deletes_tags(
+    secure: Hub, layout: Path, home: dict[str, str], tmp_path: Path
+) -> None:
+    regctl, host = built("regctl"), f"127.0.0.1:{secure.port}"
+
+    def do(*arguments: str, stdin: str | None = None) -> str:
+        return run(regctl, *arguments, env=home, stdin=stdin).strip()
+
+    do("registry", "login", host, "--user", "owner", "--pass-stdin", stdin=SECRET)
+    do("image", "copy", f"ocidir://{layout}:v1", f"{host}/shop/regctl:v1")
+    assert do("image", "digest", f"{host}/shop/regctl:v1") == digest_of(layout)
+    put = ["artifact", "put", "--artifact-type", "application/vnd.example", "--subject", f"{host}/shop/regctl:v1"]
+    do(*put, stdin="attached")
+    assert do("artifact", "get", "--subject", f"{host}/shop/regctl:v1") == "attached"
+    do("image", "copy", "--referrers", f"{host}/shop/regctl:v1", f"{host}/shop/regctl-copy:v1")
+    assert "application/vnd.example" in do("artifact", "list", f"{host}/shop/regctl-copy:v1")
+    do("image", "copy", f"{host}/shop/regctl:v1", f"{host}/shop/regctl:v2")
+    assert do("tag", "ls", f"{host}/shop/regctl").split() == ["v1", "v2"]
+    # It first tries the specification's way, to delete the tag by itself.
+    do("tag", "delete", f"{host}/shop/regctl:v2")
+    assert do("tag", "ls", f"{host}/shop/regctl").split() == ["v1"]
+    do("image", "copy", f"{host}/shop/regctl:v1", f"ocidir://{tmp_path / 'back'}:v1")
+    assert digest_of(tmp_path / "back") == digest_of(layout)
+
+
+def test_helm_pushes_and_pulls_a_chart(secure: Hub, home: dict[str, str], tmp_path: Path) -> None:
+    try:
+        # It takes minutes to build where it never was, which is too long for a test.
+        helm = str(component_store().program("helm"))
+    except HostNotReadyError as error:
+        pytest.skip(error.detail)
+    host = f"127.0.0.1:{secure.port}"
+    chart = tmp_path / "web"
+    (chart / "templates").mkdir(parents=True)
+    (chart / "Chart.yaml").write_text("apiVersion: v2\nname: web\nversion: 1.2.3\ndescription: a chart of tests\n")
+    (chart / "templates" / "map.yaml").write_text("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: web}\n")
+
+    def do(*arguments: str, stdin: str | None = None) -> str:
+        return run(helm, *arguments, env=home, stdin=stdin, cwd=tmp_path)
+
+    do("registry", "login", host, "--username", "owner", "--password-stdin", stdin=SECRET)
+    do("package", str(chart))
+    do("push", "web-1.2.3.tgz", f"oci://{host}/shop/charts")
+    assert "description: a chart of tests" in do("show", "chart", f"oci://{host}/shop/charts/web", "--version", "1.2.3")
+    (tmp_path / "back").mkdir()
+    do("pull", f"oci://{host}/shop/charts/web", "--version", "1.2.3", "--destination", str(tmp_path / "back"))
+    assert (tmp_path / "back" / "web-1.2.3.tgz").read_bytes() == (tmp_path / "web-1.2.3.tgz").read_bytes()
+    assert "kind: ConfigMap" in do("template", "x", f"oci://{host}/shop/charts/web", "--version", "1.2.3")
+    with Client(secure, "shop/charts/web", user="owner") as client:
+        config = client.get("manifests/1.2.3").json()["config"]
+        assert config["mediaType"] == "application/vnd.cncf.helm.config.v1+json"

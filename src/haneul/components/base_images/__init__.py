@@ -1,0 +1,1 @@
+"""Base images: what people's own images begin with, put together from Debian packages."""
