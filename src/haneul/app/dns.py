@@ -15,17 +15,16 @@ import structlog
 from haneul.dns.adapters.asking import ask
 from haneul.dns.adapters.powerdns import PowerDns, PowerDnsAccess
 from haneul.dns.adapters.rfc2136 import UpdateAccess, UpdatedServer
-from haneul.dns.changes import batches, plan
 from haneul.dns.controller import ClusterController, Pace
 from haneul.dns.model import TYPES, ClusterDomain, Present, absolute, is_below, zone_of
 from haneul.dns.ports import DnsProvider
 from haneul.dns.settings import PowerDnsSettings, ProviderSettings, read_secret, read_settings
+from haneul.dns.withdrawal import withdraw
 from haneul.kernel.clock import SystemClock
 from haneul.kernel.errors import InvalidInputError, NotFoundError
 from haneul.kernel.kube_http import HttpKubeClient, access_from_kubeconfig
 
 _log = structlog.get_logger(__name__)
-_BATCH = 200
 _ZONES = "add its zone to 'zones' in the provider's file, if the server has it"
 
 
@@ -134,13 +133,8 @@ async def borne(file: Path, owner: str) -> int:
 
 async def withdrawn(file: Path, owner: str) -> int:
     """Take away all that bears an owner's mark; return how many record sets that were."""
-    count = 0
     async with opened(file) as provider:
-        for zone in provider.zones:
-            changes = plan({}, (await provider.read(zone)).sets, owner).changes
-            for batch in batches(changes, _BATCH):
-                await provider.apply(zone, owner, batch)
-            count += len(changes)
+        count = await withdraw(provider, lambda found: found == owner)
     if not count:
         raise _nothing(owner)
     return count
