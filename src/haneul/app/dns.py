@@ -23,6 +23,7 @@ from haneul.dns.withdrawal import withdraw
 from haneul.kernel.clock import SystemClock
 from haneul.kernel.errors import InvalidInputError, NotFoundError
 from haneul.kernel.kube_http import HttpKubeClient, access_from_kubeconfig
+from haneul.management.name_server import NameFiles
 
 _log = structlog.get_logger(__name__)
 _ZONES = "add its zone to 'zones' in the provider's file, if the server has it"
@@ -79,17 +80,50 @@ async def serve_dns(settings: ServeSettings) -> None:
     _log.info("ended", cluster=settings.cluster)
 
 
+async def provider_settings(file: Path | None) -> ProviderSettings:
+    """Return what a provider's file says; without one, this host's platform's own DNS server, which only root may."""
+    if file is not None:
+        return read_settings(file)
+    from haneul.app.installation import this_host  # noqa: PLC0415 - who names a file needs no platform
+
+    settings = (await this_host()).settings
+    key = NameFiles(settings.state).key
+    if not await asyncio.to_thread(_is_there, key):
+        raise NotFoundError(
+            "there is no DNS server of a platform on this host, or only root sees it",
+            hint="run it as root where 'haneul up' ran, or name another server's file with --provider",
+        )
+    # The way from this host to its own address leaves it as little as one to loopback does.
+    return PowerDnsSettings.model_construct(
+        kind="powerdns",
+        url=f"http://{settings.address}:{settings.zones_api_port}",
+        key_file=key,
+        zones=tuple(absolute(zone) for zone in settings.zones),
+        authority=None,
+        server_id="localhost",
+        address="127.0.0.1",
+        port=settings.zones_port,
+    )
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except PermissionError:
+        return False
+
+
 @contextlib.asynccontextmanager
-async def opened(file: Path) -> AsyncIterator[DnsProvider]:
-    """Yield the server that a provider's file names."""
-    provider = _provider(read_settings(file))
+async def opened(file: Path | None) -> AsyncIterator[DnsProvider]:
+    """Yield the server that a provider's file names, or the platform's."""
+    provider = _provider(await provider_settings(file))
     try:
         yield provider
     finally:
         await provider.close()
 
 
-async def listed(file: Path, owner: str, below: str) -> list[dict[str, Any]]:
+async def listed(file: Path | None, owner: str, below: str) -> list[dict[str, Any]]:
     """Return what a server's zones have that bears an owner's mark, or anybody's if none is named."""
     domain = absolute(below) if below else ""
     async with opened(file) as provider:
@@ -104,9 +138,9 @@ async def listed(file: Path, owner: str, below: str) -> list[dict[str, Any]]:
     ]
 
 
-async def checked(file: Path, name: str) -> list[dict[str, Any]]:
+async def checked(file: Path | None, name: str) -> list[dict[str, Any]]:
     """Return what a zone has at a name, beside what the server answers for it. Raises NotFoundError if nothing."""
-    settings = read_settings(file)
+    settings = await provider_settings(file)
     asked = absolute(name)
     async with opened(file) as provider:
         zone = zone_of(asked, provider.zones)
@@ -123,7 +157,7 @@ async def checked(file: Path, name: str) -> list[dict[str, Any]]:
     return [{**row, "answer": await _answered(settings, row)} for row in rows]
 
 
-async def borne(file: Path, owner: str) -> int:
+async def borne(file: Path | None, owner: str) -> int:
     """Return how many record sets bear an owner's mark. Raises NotFoundError if there is none."""
     count = len(await listed(file, owner, ""))
     if not count:
@@ -131,7 +165,7 @@ async def borne(file: Path, owner: str) -> int:
     return count
 
 
-async def withdrawn(file: Path, owner: str) -> int:
+async def withdrawn(file: Path | None, owner: str) -> int:
     """Take away all that bears an owner's mark; return how many record sets that were."""
     async with opened(file) as provider:
         count = await withdraw(provider, lambda found: found == owner)
@@ -144,8 +178,8 @@ def _nothing(owner: str) -> NotFoundError:
     return NotFoundError(f"nothing bears the mark {owner!r}", hint="'haneul dns list' shows whose marks there are")
 
 
-def _none_of(file: Path, provider: DnsProvider) -> str:
-    return f"none of the zones of {file}: {', '.join(provider.zones)}"
+def _none_of(file: Path | None, provider: DnsProvider) -> str:
+    return f"none of the zones of {file or provider.server}: {', '.join(provider.zones)}"
 
 
 def _provider(settings: ProviderSettings) -> DnsProvider:
