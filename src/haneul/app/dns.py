@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,14 @@ from haneul.dns.adapters.powerdns import PowerDns, PowerDnsAccess
 from haneul.dns.adapters.rfc2136 import UpdateAccess, UpdatedServer
 from haneul.dns.controller import ClusterController, Pace
 from haneul.dns.model import TYPES, ClusterDomain, Present, absolute, is_below, zone_of
+from haneul.dns.path import Step, steps_in_zone
 from haneul.dns.ports import DnsProvider
 from haneul.dns.settings import PowerDnsSettings, ProviderSettings, read_secret, read_settings
 from haneul.dns.withdrawal import withdraw
 from haneul.kernel.clock import SystemClock
-from haneul.kernel.errors import InvalidInputError, NotFoundError
+from haneul.kernel.errors import InvalidInputError, NotFoundError, UnavailableError
 from haneul.kernel.kube_http import HttpKubeClient, access_from_kubeconfig
-from haneul.management.name_server import NameFiles
+from haneul.management.name_server import DNS_PORT, NameFiles
 
 _log = structlog.get_logger(__name__)
 _ZONES = "add its zone to 'zones' in the provider's file, if the server has it"
@@ -155,6 +156,41 @@ async def checked(file: Path | None, name: str) -> list[dict[str, Any]]:
             hint=f"resolvers remember that for up to {state.negative_ttl} s after it is published",
         )
     return [{**row, "answer": await _answered(settings, row)} for row in rows]
+
+
+async def explained(file: Path | None, name: str) -> list[dict[str, Any]]:
+    """Return the path of the answer for a name: what the zone has and why, and what who is asked answers."""
+    settings = await provider_settings(file)
+    asked = absolute(name)
+    async with opened(file) as provider:
+        zone = zone_of(asked, provider.zones)
+        state = await provider.read(zone) if zone else None
+    if state is None:
+        steps = [Step("zone", f"in {_none_of(file, provider)}: others are asked for it")]
+    else:
+        steps = steps_in_zone(asked, state)
+    kinds = [key.type for key in sorted(state.sets) if key.name == asked] if state else []
+    asks = [(settings.address, settings.port, "server", False)] if state and settings.address else []
+    if file is None:
+        asks.append((await _resolver(), DNS_PORT, "pods' resolver", True))
+    for address, port, stage, recursion in asks:
+        for kind in kinds or ["A"]:
+            steps.append(Step(stage, await _said(str(address), port, asked, kind, recursion=recursion)))
+    return [asdict(step) for step in steps]
+
+
+async def _resolver() -> str:
+    from haneul.app.installation import this_host  # noqa: PLC0415 - who names a file needs no platform
+
+    return (await this_host()).settings.address
+
+
+async def _said(address: str, port: int, name: str, kind: str, *, recursion: bool) -> str:
+    try:
+        answer = await ask(address, port, name, kind, recursion=recursion)
+    except UnavailableError as error:
+        return error.detail
+    return f"{address} port {port} answers {' '.join((kind, answer.code, *answer.values))}"
 
 
 async def borne(file: Path | None, owner: str) -> int:

@@ -94,6 +94,24 @@ def check(
 
 
 @dns_app.command()
+def why(
+    name: Annotated[str, typer.Argument(help="The whole name.")],
+    provider: AnyProvider = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Show the path of a name's answer: which zone, whose cluster, which object, and what who is asked answers.
+
+    Examples:
+
+        haneul dns why web.default.svc.shop.team.haneul.internal
+    """
+    from haneul.app.dns import explained  # noqa: PLC0415
+
+    columns = [Column("STAGE", lambda row: row["stage"]), Column("SEEN", lambda row: row["seen"])]
+    show(asyncio.run(explained(provider, name)), columns, output)
+
+
+@dns_app.command()
 def withdraw(
     owner: Annotated[str, typer.Option(help="Whose records go: CLUSTER/UID, as 'haneul dns list' shows it.")],
     provider: AnyProvider = None,
