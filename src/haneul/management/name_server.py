@@ -39,8 +39,10 @@ _SCHEMA: Final = Path("/usr/share/pdns-backend-sqlite3/schema/schema.sqlite3.sql
 _KEEPER, _RECURSOR = Path("/usr/sbin/pdns_server"), Path("/usr/sbin/pdns_recursor")
 _DATABASE: Final = "zones.sqlite3"
 _CONNECT_SECONDS: Final = 2.0
-#: Seconds for which a name that is not there is remembered as such: it may come any moment (RFC 2308 section 5).
-_NEGATIVE_SECONDS: Final = 1
+#: Seconds for which the keeper remembers what it found; what is changed by its API it forgets at once.
+_KEEPER_SECONDS: Final = 1
+#: For how many seconds others remember that a name is not there, which may come any moment (RFC 2308 section 5).
+_NEGATIVE_SECONDS: Final = 0
 #: Who may ask for names that are not ours: everything that is not the internet (RFC 1918, RFC 6598, RFC 4193).
 _PRIVATE: Final = ("127.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")
 _LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
@@ -115,9 +117,9 @@ disable-syslog=yes
 loglevel=4
 local-address=127.0.0.1
 local-port={settings.zones_port}
-cache-ttl={_NEGATIVE_SECONDS}
-query-cache-ttl={_NEGATIVE_SECONDS}
-negquery-cache-ttl={_NEGATIVE_SECONDS}
+cache-ttl={_KEEPER_SECONDS}
+query-cache-ttl={_KEEPER_SECONDS}
+negquery-cache-ttl={_KEEPER_SECONDS}
 version-string=anonymous
 security-poll-suffix=
 api=yes
@@ -133,7 +135,8 @@ webserver-loglevel=none
 def recursor_configuration(settings: ManagementSettings) -> str:
     """Return the configuration of what is asked (PowerDNS Recursor documentation "Settings").
 
-    It checks no signatures: the zones of ours have none, and those of companies lie below names that the root says are
+    It remembers nothing for longer than it was told to, and so not at all that a name of ours is not there. It checks no
+    signatures: the zones of ours have none, and those of companies lie below names that the root says are
     not there.
     """
     networks = [network for network, _ in settings.host_networks]
@@ -148,7 +151,8 @@ local-port={DNS_PORT}
 query-local-address={",".join(families)}
 allow-from={",".join(dict.fromkeys((*_PRIVATE, settings.pods, *networks)))}
 forward-zones={ours}
-{forward}dnssec=process-no-validate
+{forward}minimum-ttl-override=0
+dnssec=process-no-validate
 chroot={NameFiles(settings.state).nothing}
 setuid={_USER}
 setgid={_USER}
