@@ -135,9 +135,8 @@ webserver-loglevel=none
 def recursor_configuration(settings: ManagementSettings) -> str:
     """Return the configuration of what is asked (PowerDNS Recursor documentation "Settings").
 
-    It remembers nothing for longer than it was told to, and so not at all that a name of ours is not there. It checks no
-    signatures: the zones of ours have none, and those of companies lie below names that the root says are
-    not there.
+    It remembers nothing for longer than it was told to, and so not at all that a name of ours is not there. It checks
+    no signatures: zones of ours have none, and those of companies lie below names that the root says are not there.
     """
     networks = [network for network, _ in settings.host_networks]
     ours = ",".join(f"{zone}=127.0.0.1:{settings.zones_port}" for zone in settings.zones)
