@@ -213,6 +213,8 @@ def _components() -> typer.Typer:
 def _bench() -> typer.Typer:
     from haneul.bench.cli import Outcome, bench_app  # noqa: PLC0415
     from haneul.bench.dkos import BenchPlan  # noqa: PLC0415
+    from haneul.bench.dns import NamesFigures, NamesPlan  # noqa: PLC0415
+    from haneul.bench.dns_cli import add_dns_command  # noqa: PLC0415
     from haneul.bench.registry_figures import RegistryFigures, RegistryPlan  # noqa: PLC0415
     from haneul.chaos import outcome as chaos  # noqa: PLC0415
     from haneul.chaos.cli import add_chaos_command  # noqa: PLC0415
@@ -238,6 +240,15 @@ def _bench() -> typer.Typer:
 
         await run_chaos_suite(plan, beside_others, outcome)
 
+    async def run_names(
+        plan: NamesPlan, project: str, cluster: str, figures: NamesFigures, machine: dict[str, str]
+    ) -> None:
+        _need_root()
+        from haneul.app.dns_lab import run_names_bench  # noqa: PLC0415
+
+        await run_names_bench(plan, project, cluster, figures, machine)
+
     app = bench_app(run_dkos, run_registries, SystemClock())
+    add_dns_command(app, run_names, SystemClock())
     add_chaos_command(app, run_chaos, SystemClock())
     return app
