@@ -11,18 +11,27 @@ import yaml
 
 from haneul.dkos import isolation, tenant_objects
 from haneul.dkos.adapters.kube_names import KubeNames
+from haneul.dkos.control_plane import Images
 from haneul.dkos.credentials import Endpoints
 from haneul.dkos.keyring import Keyring, Record, new_authorities
 from haneul.dkos.masters import MadeMasters
-from haneul.dkos.model import Cluster, NodePool, NodeProviderName
+from haneul.dkos.model import Cluster, NodePool, NodeProviderName, Phase
 from haneul.dkos.name_record import NAMESPACE, NameRecord, Standing, record_name, record_of, secret_of
 from haneul.dkos.name_records import NameRecords
 from haneul.dkos.naming import Naming
 from haneul.dkos.node_files import node_files
 from haneul.kernel.clock import VirtualClock
-from haneul.kernel.kube import NAMESPACES, SECRETS, KubeAccess, Manifest
+from haneul.kernel.kube import (
+    CILIUM_NETWORK_POLICIES,
+    CLUSTER_ROLES,
+    NAMESPACES,
+    SECRETS,
+    KubeAccess,
+    Manifest,
+)
 from haneul.kernel.kube_memory import MemoryKubeClient
 from haneul.kernel.pki import KeyPair
+from tests.unit.dkos.test_sleeping import Bedroom
 
 Golden = Callable[[str, object], None]
 NAMING = Naming("k8s.example.com", "192.0.2.10")
@@ -158,3 +167,27 @@ async def test_of_a_deleted_cluster_nothing_is_kept_that_reaches_it(
     await board.ready()
     await board.forget(native.uid)
     assert await kube.get(SECRETS, record_name(native.uid), NAMESPACE) is None
+
+
+async def test_a_controller_has_names_followed_until_sleep_begins_and_again_after_it(
+    images: Images, clock: VirtualClock, native: Cluster
+) -> None:
+    world = Bedroom(images, clock, naming=NAMING)
+    await world.ask(native)
+    async with world.controller() as controller:
+        await world.settle(controller, native)
+        like = await world.cluster(native)
+        assert (await kept(world.management, like)).standing is Standing.FOLLOWED
+        assert await world.tenant.get(CLUSTER_ROLES, "haneul:names") is not None
+        policy = await world.management.get(CILIUM_NETWORK_POLICIES, "names", native.nodes_namespace)
+        assert policy is not None
+        # The first look that begins the sleep says so, when the API still answers.
+        asleep = await world.say(native, asleep=True)
+        await controller.reconcile(asleep)
+        assert (await kept(world.management, like)).standing is Standing.ASLEEP
+        assert "kube-apiserver" in await world.roles(native)
+        await world.settle(controller, native, looks=12)
+        assert (await world.cluster(native)).status.phase is Phase.ASLEEP
+        await world.say(native, asleep=False)
+        await world.settle(controller, native, looks=12)
+        assert (await kept(world.management, like)).standing is Standing.FOLLOWED
