@@ -51,7 +51,8 @@ async def reaches(pod: str, host: str, port: int = 80) -> bool:
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session,
             session.get(f"http://{pod}/dial", params=query) as answer,
         ):
-            said = json.loads(await answer.text())
+            # A name that it cannot resolve is a request that it cannot read.
+            said = json.loads(await answer.text()) if answer.status == 200 else {}
     except (aiohttp.ClientError, TimeoutError):
         return False
     return bool(said.get("responses"))

@@ -22,6 +22,7 @@ import secrets
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -135,8 +136,9 @@ webserver-loglevel=none
 def recursor_configuration(settings: ManagementSettings) -> str:
     """Return the configuration of what is asked (PowerDNS Recursor documentation "Settings").
 
-    It remembers nothing for longer than it was told to, and so not at all that a name of ours is not there. It checks
-    no signatures: zones of ours have none, and those of companies lie below names that the root says are not there.
+    It remembers nothing for longer than it was told to, and so not at all that a name of ours is not there, nor that
+    the keeper was away: it would not ask it again for a minute. It checks no signatures: zones of ours have none, and
+    those of companies lie below names that the root says are not there.
     """
     networks = [network for network, _ in settings.host_networks]
     ours = ",".join(f"{zone}=127.0.0.1:{settings.zones_port}" for zone in settings.zones)
@@ -151,6 +153,8 @@ query-local-address={",".join(families)}
 allow-from={",".join(dict.fromkeys((*_PRIVATE, settings.pods, *networks)))}
 forward-zones={ours}
 {forward}minimum-ttl-override=0
+packetcache-servfail-ttl=0
+dont-throttle-netmasks=127.0.0.0/8
 dnssec=process-no-validate
 chroot={NameFiles(settings.state).nothing}
 setuid={_USER}
@@ -199,7 +203,7 @@ class NameServer:
             (settings.address, DNS_PORT),
         ):
             await wait_for(
-                lambda place=(address, port): _listens(*place),
+                partial(_listens, address, port),
                 what=f"the DNS server to listen at {address} port {port}",
                 timeout=30,
                 clock=self._clock,

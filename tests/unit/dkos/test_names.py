@@ -13,13 +13,14 @@ from haneul.dkos import isolation, tenant_objects
 from haneul.dkos.adapters.kube_names import KubeNames
 from haneul.dkos.control_plane import Images
 from haneul.dkos.credentials import Endpoints
-from haneul.dkos.keyring import Keyring, Record, new_authorities
+from haneul.dkos.keyring import Keyring, new_authorities
 from haneul.dkos.masters import MadeMasters
 from haneul.dkos.model import Cluster, NodePool, NodeProviderName, Phase
 from haneul.dkos.name_record import NAMESPACE, NameRecord, Standing, record_name, record_of, secret_of
 from haneul.dkos.name_records import NameRecords
 from haneul.dkos.naming import Naming
 from haneul.dkos.node_files import node_files
+from haneul.dkos.rotation import Record
 from haneul.kernel.clock import VirtualClock
 from haneul.kernel.kube import (
     CILIUM_NETWORK_POLICIES,
