@@ -58,6 +58,7 @@ system-packages:
 	    for package in $$missing; do \
 	        case $$package in \
 	        pdns-server) systemctl disable --quiet --now pdns.service;; \
+	        pdns-recursor) systemctl disable --quiet --now pdns-recursor.service;; \
 	        bind9) systemctl disable --quiet --now named.service;; \
 	        knot) systemctl disable --quiet --now knot.service;; \
 	        haproxy) systemctl disable --quiet --now haproxy.service;; \

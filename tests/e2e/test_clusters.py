@@ -71,7 +71,8 @@ async def test_a_tenant_reaches_no_other_and_not_the_platform(shop: str, lab: st
     forbidden = [f"{p['status']['podIP']}:2379" for p in masters if p["metadata"]["name"].startswith("etcd")]
     forbidden += [f"{p['status']['podIP']}:10250" for p in nodes]
     forbidden += [f"{etcd['spec']['clusterIP']}:2379", f"{own_etcd['spec']['clusterIP']}:2379"]
-    forbidden += [f"{installation.settings.address}:6443", f"{installation.settings.address}:7443"]
+    ports = (6443, 7443, installation.settings.zones_api_port)
+    forbidden += [f"{installation.settings.address}:{port}" for port in ports]
     for target in forbidden:
         status, output = await connect(installation, shop, pod["metadata"]["name"], target, seconds=2)
         assert status != 0, f"{target} answers a tenant's pod: {output}"

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +15,18 @@ import structlog
 from haneul.dns.adapters.asking import ask
 from haneul.dns.adapters.powerdns import PowerDns, PowerDnsAccess
 from haneul.dns.adapters.rfc2136 import UpdateAccess, UpdatedServer
-from haneul.dns.changes import batches, plan
 from haneul.dns.controller import ClusterController, Pace
 from haneul.dns.model import TYPES, ClusterDomain, Present, absolute, is_below, zone_of
+from haneul.dns.path import Step, steps_in_zone
 from haneul.dns.ports import DnsProvider
 from haneul.dns.settings import PowerDnsSettings, ProviderSettings, read_secret, read_settings
+from haneul.dns.withdrawal import withdraw
 from haneul.kernel.clock import SystemClock
-from haneul.kernel.errors import InvalidInputError, NotFoundError
+from haneul.kernel.errors import InvalidInputError, NotFoundError, UnavailableError
 from haneul.kernel.kube_http import HttpKubeClient, access_from_kubeconfig
+from haneul.management.name_server import DNS_PORT, NameFiles
 
 _log = structlog.get_logger(__name__)
-_BATCH = 200
 _ZONES = "add its zone to 'zones' in the provider's file, if the server has it"
 
 
@@ -80,17 +81,50 @@ async def serve_dns(settings: ServeSettings) -> None:
     _log.info("ended", cluster=settings.cluster)
 
 
+async def provider_settings(file: Path | None) -> ProviderSettings:
+    """Return what a provider's file says; without one, this host's platform's own DNS server, which only root may."""
+    if file is not None:
+        return read_settings(file)
+    from haneul.app.installation import this_host  # noqa: PLC0415 - who names a file needs no platform
+
+    settings = (await this_host()).settings
+    key = NameFiles(settings.state).key
+    if not await asyncio.to_thread(_is_there, key):
+        raise NotFoundError(
+            "there is no DNS server of a platform on this host, or only root sees it",
+            hint="run it as root where 'haneul up' ran, or name another server's file with --provider",
+        )
+    # The way from this host to its own address leaves it as little as one to loopback does.
+    return PowerDnsSettings.model_construct(
+        kind="powerdns",
+        url=f"http://{settings.address}:{settings.zones_api_port}",
+        key_file=key,
+        zones=tuple(absolute(zone) for zone in settings.zones),
+        authority=None,
+        server_id="localhost",
+        address="127.0.0.1",
+        port=settings.zones_port,
+    )
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except PermissionError:
+        return False
+
+
 @contextlib.asynccontextmanager
-async def opened(file: Path) -> AsyncIterator[DnsProvider]:
-    """Yield the server that a provider's file names."""
-    provider = _provider(read_settings(file))
+async def opened(file: Path | None) -> AsyncIterator[DnsProvider]:
+    """Yield the server that a provider's file names, or the platform's."""
+    provider = _provider(await provider_settings(file))
     try:
         yield provider
     finally:
         await provider.close()
 
 
-async def listed(file: Path, owner: str, below: str) -> list[dict[str, Any]]:
+async def listed(file: Path | None, owner: str, below: str) -> list[dict[str, Any]]:
     """Return what a server's zones have that bears an owner's mark, or anybody's if none is named."""
     domain = absolute(below) if below else ""
     async with opened(file) as provider:
@@ -105,9 +139,9 @@ async def listed(file: Path, owner: str, below: str) -> list[dict[str, Any]]:
     ]
 
 
-async def checked(file: Path, name: str) -> list[dict[str, Any]]:
+async def checked(file: Path | None, name: str) -> list[dict[str, Any]]:
     """Return what a zone has at a name, beside what the server answers for it. Raises NotFoundError if nothing."""
-    settings = read_settings(file)
+    settings = await provider_settings(file)
     asked = absolute(name)
     async with opened(file) as provider:
         zone = zone_of(asked, provider.zones)
@@ -124,7 +158,42 @@ async def checked(file: Path, name: str) -> list[dict[str, Any]]:
     return [{**row, "answer": await _answered(settings, row)} for row in rows]
 
 
-async def borne(file: Path, owner: str) -> int:
+async def explained(file: Path | None, name: str) -> list[dict[str, Any]]:
+    """Return the path of the answer for a name: what the zone has and why, and what who is asked answers."""
+    settings = await provider_settings(file)
+    asked = absolute(name)
+    async with opened(file) as provider:
+        zone = zone_of(asked, provider.zones)
+        state = await provider.read(zone) if zone else None
+    if state is None:
+        steps = [Step("zone", f"in {_none_of(file, provider)}: others are asked for it")]
+    else:
+        steps = steps_in_zone(asked, state)
+    kinds = [key.type for key in sorted(state.sets) if key.name == asked] if state else []
+    asks = [(settings.address, settings.port, "server", False)] if state and settings.address else []
+    if file is None:
+        asks.append((await _resolver(), DNS_PORT, "pods' resolver", True))
+    for address, port, stage, recursion in asks:
+        for kind in kinds or ["A"]:
+            steps.append(Step(stage, await _said(str(address), port, asked, kind, recursion=recursion)))
+    return [asdict(step) for step in steps]
+
+
+async def _resolver() -> str:
+    from haneul.app.installation import this_host  # noqa: PLC0415 - who names a file needs no platform
+
+    return (await this_host()).settings.address
+
+
+async def _said(address: str, port: int, name: str, kind: str, *, recursion: bool) -> str:
+    try:
+        answer = await ask(address, port, name, kind, recursion=recursion)
+    except UnavailableError as error:
+        return error.detail
+    return f"{address} port {port} answers {' '.join((kind, answer.code, *answer.values))}"
+
+
+async def borne(file: Path | None, owner: str) -> int:
     """Return how many record sets bear an owner's mark. Raises NotFoundError if there is none."""
     count = len(await listed(file, owner, ""))
     if not count:
@@ -132,15 +201,10 @@ async def borne(file: Path, owner: str) -> int:
     return count
 
 
-async def withdrawn(file: Path, owner: str) -> int:
+async def withdrawn(file: Path | None, owner: str) -> int:
     """Take away all that bears an owner's mark; return how many record sets that were."""
-    count = 0
     async with opened(file) as provider:
-        for zone in provider.zones:
-            changes = plan({}, (await provider.read(zone)).sets, owner).changes
-            for batch in batches(changes, _BATCH):
-                await provider.apply(zone, owner, batch)
-            count += len(changes)
+        count = await withdraw(provider, lambda found: found == owner)
     if not count:
         raise _nothing(owner)
     return count
@@ -150,8 +214,8 @@ def _nothing(owner: str) -> NotFoundError:
     return NotFoundError(f"nothing bears the mark {owner!r}", hint="'haneul dns list' shows whose marks there are")
 
 
-def _none_of(file: Path, provider: DnsProvider) -> str:
-    return f"none of the zones of {file}: {', '.join(provider.zones)}"
+def _none_of(file: Path | None, provider: DnsProvider) -> str:
+    return f"none of the zones of {file or provider.server}: {', '.join(provider.zones)}"
 
 
 def _provider(settings: ProviderSettings) -> DnsProvider:

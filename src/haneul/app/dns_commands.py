@@ -13,6 +13,9 @@ from haneul.cli.output import Column, Format, say, show
 from haneul.kernel.errors import ConflictError, InvalidInputError
 
 Provider = Annotated[Path, typer.Option("--provider", help="File that names the DNS server and its zones.")]
+AnyProvider = Annotated[
+    Path | None, typer.Option("--provider", help="File that names the DNS server; by default this host's platform's.")
+]
 Output = Annotated[Format, typer.Option("--output", "-o", help="How to show the result.")]
 
 dns_app = typer.Typer(help="Publish a cluster's names to DNS servers outside it.", no_args_is_help=True)
@@ -52,7 +55,7 @@ def serve(
 
 @dns_app.command("list")
 def list_records(
-    provider: Provider,
+    provider: AnyProvider = None,
     owner: Annotated[str, typer.Option(help="Only what bears this mark.")] = "",
     below: Annotated[str, typer.Option(help="Only names in this domain.")] = "",
     output: Output = Format.TABLE,
@@ -60,6 +63,8 @@ def list_records(
     """List the records that bear an owner's mark.
 
     Examples:
+
+        haneul dns list --below shop.team.haneul.internal
 
         haneul dns list --provider powerdns.yaml --below shop.k8s.example.com
     """
@@ -70,7 +75,9 @@ def list_records(
 
 @dns_app.command()
 def check(
-    name: Annotated[str, typer.Argument(help="The whole name.")], provider: Provider, output: Output = Format.TABLE
+    name: Annotated[str, typer.Argument(help="The whole name.")],
+    provider: AnyProvider = None,
+    output: Output = Format.TABLE,
 ) -> None:
     """Show what a zone has at a name, whose it is, and whether its server answers the same.
 
@@ -87,9 +94,27 @@ def check(
 
 
 @dns_app.command()
+def why(
+    name: Annotated[str, typer.Argument(help="The whole name.")],
+    provider: AnyProvider = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Show the path of a name's answer: which zone, whose cluster, which object, and what who is asked answers.
+
+    Examples:
+
+        haneul dns why web.default.svc.shop.team.haneul.internal
+    """
+    from haneul.app.dns import explained  # noqa: PLC0415
+
+    columns = [Column("STAGE", lambda row: row["stage"]), Column("SEEN", lambda row: row["seen"])]
+    show(asyncio.run(explained(provider, name)), columns, output)
+
+
+@dns_app.command()
 def withdraw(
-    provider: Provider,
     owner: Annotated[str, typer.Option(help="Whose records go: CLUSTER/UID, as 'haneul dns list' shows it.")],
+    provider: AnyProvider = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do it.")] = False,
 ) -> None:
     """Take away every record of a cluster that is gone. End what serves it first.

@@ -215,6 +215,8 @@ def _bench() -> typer.Typer:
     from haneul.bench.balancer_figures import BalancerFigures, BalancerPlan  # noqa: PLC0415
     from haneul.bench.cli import Outcome, bench_app  # noqa: PLC0415
     from haneul.bench.dkos import BenchPlan  # noqa: PLC0415
+    from haneul.bench.dns import NamesFigures, NamesPlan  # noqa: PLC0415
+    from haneul.bench.dns_cli import add_dns_command  # noqa: PLC0415
     from haneul.bench.registry_figures import RegistryFigures, RegistryPlan  # noqa: PLC0415
     from haneul.bench.sign_on_cli import add_auth_command  # noqa: PLC0415
     from haneul.bench.sign_on_figures import SignOnFigures, SignOnPlan  # noqa: PLC0415
@@ -254,6 +256,17 @@ def _bench() -> typer.Typer:
 
     app = bench_app(run_dkos, run_registries, SystemClock())
     add_balancer_command(app, run_balancer, SystemClock())
+
+    async def run_names(
+        plan: NamesPlan, project: str, cluster: str, figures: NamesFigures, machine: dict[str, str]
+    ) -> None:
+        _need_root()
+        from haneul.app.dns_lab import run_names_bench  # noqa: PLC0415
+
+        await run_names_bench(plan, project, cluster, figures, machine)
+
+    app = bench_app(run_dkos, run_registries, SystemClock())
+    add_dns_command(app, run_names, SystemClock())
     add_chaos_command(app, run_chaos, SystemClock())
     add_auth_command(app, run_sign_on, SystemClock())
     return app

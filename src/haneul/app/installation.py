@@ -14,7 +14,7 @@ from haneul.cli.context import Context, Contexts
 from haneul.components.store import ComponentStore
 from haneul.host import facts
 from haneul.host.doctor_gather import Expectations, taken_ports
-from haneul.host.networks import host_networks, name_servers
+from haneul.host.networks import host_networks, name_servers, nameservers
 from haneul.host.services import HostService, ServiceManager
 from haneul.host.supervisord import Supervisord
 from haneul.host.systemd import Systemd
@@ -24,6 +24,7 @@ from haneul.kernel.progress import Progress
 from haneul.management.certificates import Held
 from haneul.management.containers import SYSTEM_PATH
 from haneul.management.lifecycle import Lifecycle
+from haneul.management.name_server import zone_of
 from haneul.management.purge import purge
 from haneul.management.ranges import ranges_of
 from haneul.management.settings import ManagementSettings
@@ -76,7 +77,9 @@ class Installation:
 
     async def _refuse_foreign_ports(self) -> None:
         settings = self.settings
-        wanted = Expectations(state=settings.state, runtime=settings.runtime, cache=self.store.cache)
+        wanted = Expectations(
+            state=settings.state, runtime=settings.runtime, cache=self.store.cache, address=settings.address
+        )
         for port in await asyncio.to_thread(taken_ports, wanted):
             # One that ended while it was looked for is no reason to refuse.
             if not port.ours and port.pid is not None:
@@ -127,6 +130,7 @@ async def this_host() -> Installation:
     """Return the installation of this host, made or not."""
     clock = SystemClock()
     networks = tuple((route.network, route.device) for route in (*await host_networks(), *name_servers()))
+    resolvers = Path("/etc/resolv.conf")
     ranges = ranges_of(ManagementSettings.state, networks)
     settings = ManagementSettings(
         address=await facts.primary_address(),
@@ -136,6 +140,8 @@ async def this_host() -> Installation:
         host_networks=networks,
         restrict_oom_score=facts.restrict_oom_score(),
         systemd=facts.systemd(),
+        zone=zone_of(ManagementSettings.state),
+        resolvers=nameservers(resolvers.read_text()) if resolvers.exists() else (),
     )
     services: ServiceManager = (
         Systemd()

@@ -42,6 +42,8 @@ from haneul.dkos.event_recorder import EventRecorder
 from haneul.dkos.events import teardown_failed
 from haneul.dkos.masters import EXAMINATION, Masters
 from haneul.dkos.model import CLUSTERS, BackupStatus, Cluster, NodeProviderName, cluster_from_resource
+from haneul.dkos.name_records import NameRecords
+from haneul.dkos.naming import Naming
 from haneul.dkos.restore_jobs import RestoreSettings
 from haneul.dkos.teardown import tear_down
 from haneul.dkos.tenant_objects import CILIUM_RESOURCES
@@ -84,6 +86,8 @@ class OperatorSettings:
     trust: IssuerTrust | None = None
     #: The gateway whose rules are kept for nodes that reach external resources; by default they are written down only.
     gateway: GatewaySettings | None = None
+    #: Where clusters have their names, if somebody publishes them.
+    naming: Naming | None = None
 
 
 class Operator:
@@ -100,6 +104,8 @@ class Operator:
         self._controllers: dict[str, ClusterController] = {}
         self._specs = KubeClusters(self._management, clock=self._clock)
         self._records = BackupRecords(self._management, clock=self._clock)
+        naming = settings.naming
+        self._names = None if naming is None else NameRecords(self._management, naming, clock=self._clock)
         self._backups: dict[str, BackupStatus] = {}
         self._wakers = Wakers()
         # Sleeping clusters that somebody asks for.
@@ -217,6 +223,7 @@ class Operator:
             data=settings.data,
             clock=self._clock,
             trust=settings.trust,
+            naming=settings.naming,
         )
         controller = ClusterController(
             management=self._management,
@@ -246,6 +253,7 @@ class Operator:
             records=self._records,
             restore=RestoreSettings(settings.platform_image, settings.data, settings.backups),
             backup=self._backups.get,
+            names=self._names,
         )
         self._controllers[uid] = controller
         if uid in self._requested:
@@ -259,6 +267,8 @@ class Operator:
     async def _tear_down(self, cluster: Cluster) -> None:
         async with self._lock(cluster.uid):
             try:
+                if self._names is not None:
+                    await self._names.end(cluster)
                 # Machines that cannot be reached do not hold the cluster's end up; they are put back once they can be.
                 await self._ssh_nodes.release(cluster, seconds=_RELEASE_SECONDS)
                 await tear_down(

@@ -25,13 +25,15 @@ from haneul.dkos.adapters.sandbox_policy import node_pod_policy, runtime_class
 from haneul.dkos.backup.record import NAMESPACE as BACKUP_NAMESPACE
 from haneul.dkos.backup.record import WORKER_NAME as BACKUP_NAME
 from haneul.dkos.door import WAKER_NAME, WAKER_NAMESPACE
-from haneul.dkos.isolation import backup_policies, waker_policies
+from haneul.dkos.isolation import backup_policies, names_policies, waker_policies
+from haneul.dkos.name_record import NAMESPACE as NAMES_NAMESPACE
+from haneul.dkos.name_record import WORKER_NAME as NAMES_NAME
 from haneul.dkos.schema import custom_resource_definition, machine_resource_definition
 from haneul.firewall.schema import custom_resource_definition as approvals_definition
 from haneul.firewall.schema import writer_policy
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import HaneulError
-from haneul.kernel.files import write_atomically
+from haneul.kernel.files import read_private, write_atomically
 from haneul.kernel.kube import DEPLOYMENTS, SECRETS, KubeClient, Manifest, is_rolled_out, resource_of
 from haneul.kernel.kube_manifests import (
     READ,
@@ -137,6 +139,7 @@ class Platform:
                 build=build,
                 certificate=self._certificate(),
                 authority=self.files.authority.read_text(),
+                names_key=read_private(self._lifecycle.name_server.files.key).strip(),
             )
             async with self._lifecycle.client() as client:
                 for manifest in manifests:
@@ -146,6 +149,7 @@ class Platform:
                     ("haneul-api", NAMESPACE),
                     (WAKER_NAME, WAKER_NAMESPACE),
                     (BACKUP_NAME, BACKUP_NAMESPACE),
+                    (NAMES_NAME, NAMES_NAMESPACE),
                 ):
                     stage.note(name)
                     await self._wait_for(client, name, namespace)
@@ -181,6 +185,7 @@ class Platform:
                     *await client.list(DEPLOYMENTS, NAMESPACE),
                     *await client.list(DEPLOYMENTS, WAKER_NAMESPACE),
                     *await client.list(DEPLOYMENTS, BACKUP_NAMESPACE),
+                    *await client.list(DEPLOYMENTS, NAMES_NAMESPACE),
                 ]
         except (HaneulError, FileNotFoundError):
             return []
@@ -273,11 +278,18 @@ class Platform:
 
 
 def platform_manifests(
-    *, settings: ManagementSettings, image: str, build: str, certificate: KeyPair, authority: str
+    *,
+    settings: ManagementSettings,
+    image: str,
+    build: str,
+    certificate: KeyPair,
+    authority: str,
+    names_key: str | None = None,
 ) -> list[Manifest]:
     """Return everything that the platform needs in the management cluster, in order.
 
-    ``build`` names the image's contents, so that another build of the same version is rolled out.
+    ``build`` names the image's contents, so that another build of the same version is rolled out. ``names_key`` is the
+    key of the DNS server's API; without it, its Secret is left as it is.
     """
     return [
         _namespace(),
@@ -317,6 +329,9 @@ def platform_manifests(
         _waker(image, build),
         *_backup_surroundings(),
         _backup(settings, image, build),
+        *_names_surroundings(settings),
+        *([] if names_key is None else [_names_key(names_key)]),
+        _names(settings, image, build),
         _operator(settings, image, build),
         _api(settings, image, build),
     ]
@@ -364,6 +379,7 @@ def _operator_rules() -> list[Manifest]:
         rule("apps", ["deployments", "statefulsets"], WRITE),
         rule("batch", ["jobs"], WRITE),
         rule("networking.k8s.io", ["networkpolicies"], WRITE),
+        rule("cilium.io", ["ciliumnetworkpolicies"], WRITE),
         rule("policy", ["poddisruptionbudgets"], WRITE),
         rule("discovery.k8s.io", ["endpointslices"], WRITE),
         rule("rbac.authorization.k8s.io", ["roles", "rolebindings"], WRITE),
@@ -447,7 +463,8 @@ def _operator(settings: ManagementSettings, image: str, build: str) -> Manifest:
 
 def _operator_arguments(settings: ManagementSettings, image: str) -> list[str]:
     folders = [f"--clusters={settings.clusters}", f"--backups={settings.state}/backups", f"--platform-image={image}"]
-    return ["serve", "operator", f"--outside-address={settings.address}", *folders, *_trust(settings)]
+    names = [f"--zone={settings.zone}", f"--dns-address={settings.address}"]
+    return ["serve", "operator", f"--outside-address={settings.address}", *folders, *names, *_trust(settings)]
 
 
 def _issuer(settings: ManagementSettings) -> str:
@@ -573,6 +590,54 @@ def _backup(settings: ManagementSettings, image: str, build: str) -> Manifest:
         {"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": "8Mi"}},
     ]
     deployment = _deployment(BACKUP_NAME, container, volumes, build, namespace=BACKUP_NAMESPACE)
+    deployment["spec"]["template"]["spec"]["nodeSelector"] = {"kubernetes.io/hostname": settings.host_name}
+    return deployment
+
+
+def _names_surroundings(settings: ManagementSettings) -> list[Manifest]:
+    """Return the own namespace, account and bounds of names' controllers.
+
+    They read the records there and the key of the DNS server's API, and delete the record of a cluster that is gone.
+    """
+    labels = {**_LABELS, "pod-security.kubernetes.io/enforce": "restricted"}
+    metadata = {"name": NAMES_NAME, "namespace": NAMES_NAMESPACE, "labels": _LABELS}
+    rules = [rule("", ["secrets"], [*READ, "delete"])]
+    return [
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMES_NAMESPACE, "labels": labels}},
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata},
+        *rights_in_namespace("records", NAMES_NAMESPACE, rules, account(NAMES_NAME, NAMES_NAMESPACE), _LABELS),
+        *names_policies(_LABELS, port=settings.zones_api_port),
+    ]
+
+
+def _names_key(key: str) -> Manifest:
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "zones-api", "namespace": NAMES_NAMESPACE, "labels": _LABELS},
+        "type": "Opaque",
+        "data": {"key": base64.b64encode(key.encode()).decode()},
+    }
+
+
+def _names(settings: ManagementSettings, image: str, build: str) -> Manifest:
+    zones = [f"--zone={zone}" for zone in settings.zones]
+    server = f"--server=http://{settings.address}:{settings.zones_api_port}"
+    container = {
+        **_container(image, ["serve", "names", server, *zones, f"--alive-port={_ALIVE_PORT}"]),
+        **_alive_probes(),
+        "volumeMounts": [
+            {"name": "key", "mountPath": "/etc/haneul/names", "readOnly": True},
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - for an instant it holds a key
+        ],
+        "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "512Mi"}},
+    }
+    volumes = [
+        {"name": "key", "secret": {"secretName": "zones-api", "defaultMode": 0o440}},
+        {"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": "8Mi"}},
+    ]
+    deployment = _deployment(NAMES_NAME, container, volumes, build, namespace=NAMES_NAMESPACE)
+    # The way to the API of the DNS server, which takes a key in the clear, does not leave its host.
     deployment["spec"]["template"]["spec"]["nodeSelector"] = {"kubernetes.io/hostname": settings.host_name}
     return deployment
 

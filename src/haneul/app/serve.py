@@ -17,6 +17,7 @@ serve_app = typer.Typer(help="Run one of the platform's own programs (inside its
 _DATABASE = "sqlite+aiosqlite:////data/haneul.db"
 _DEFINITIONS = Path("/opt/haneul/cilium/usr/share/cilium/crds")
 _REPLAY = Path("/usr/bin/etcd-replay")
+_NAMES_KEY = Path("/etc/haneul/names/key")
 _KEY_FILE, _PROVIDER = Path("/data/issuer.key"), Path("/data/provider.yaml")
 
 
@@ -56,6 +57,8 @@ def operator(
     clusters: Annotated[str, typer.Option(help="Folder of clusters' data on the hosts.")] = "/var/lib/haneul/clusters",
     backups: Annotated[str, typer.Option(help="Folder of backups on the hosts.")] = "/var/lib/haneul/backups",
     platform_image: Annotated[str, typer.Option(help="Reference of the image that restores run.")] = "",
+    zone: Annotated[str, typer.Option(help="Zone of clusters' names, if somebody publishes them.")] = "",
+    dns_address: Annotated[str, typer.Option(help="Address of the DNS server that pods ask.")] = "",
 ) -> None:
     """Run the DKOS operator."""
     from haneul.app.firewall_gate import GatewaySettings  # noqa: PLC0415
@@ -63,6 +66,7 @@ def operator(
     from haneul.app.operator import Operator, OperatorSettings  # noqa: PLC0415
     from haneul.components.table import image_reference  # noqa: PLC0415
     from haneul.dkos.authentication import IssuerTrust  # noqa: PLC0415
+    from haneul.dkos.naming import Naming  # noqa: PLC0415
     from haneul.kernel.kube_http import access_from_kubeconfig, access_in_cluster  # noqa: PLC0415
 
     configure_logs()
@@ -80,6 +84,7 @@ def operator(
         backups=backups,
         platform_image=platform_image or image_reference("platform"),
         gateway=None if gateway is None else GatewaySettings(gateway, tuple(guarded or ())),
+        naming=Naming(zone, dns_address) if zone and dns_address else None,
     )
     asyncio.run(Operator(settings).run())
 
@@ -133,6 +138,23 @@ def backup(
     retention = Retention(timedelta(hours=keep_hours), days, timedelta(days=keep_deleted_days))
     schedule = Schedule(snapshot_every=timedelta(minutes=snapshot_minutes), retention=retention)
     asyncio.run(run_worker(access_in_cluster(), WorkerFolders(), replay=_REPLAY, schedule=schedule, port=alive_port))
+
+
+@serve_app.command()
+def names(
+    server: Annotated[str, typer.Option(help="URL of the DNS server's API.")],
+    zone: Annotated[list[str], typer.Option(help="Zone that the server has; may be repeated.")],
+    key_file: Annotated[Path, typer.Option(help="File with the API's key.")] = _NAMES_KEY,
+    alive_port: Annotated[int, typer.Option(help="Port that is open while it works.")] = 8080,
+) -> None:
+    """Publish the names of every cluster."""
+    from haneul.app.name_worker import run_worker  # noqa: PLC0415
+    from haneul.dns.adapters.powerdns import PowerDns, PowerDnsAccess  # noqa: PLC0415
+    from haneul.kernel.kube_http import access_in_cluster  # noqa: PLC0415
+
+    configure_logs()
+    provider = PowerDns(PowerDnsAccess(server, key_file.read_text().strip(), tuple(zone)))
+    asyncio.run(run_worker(access_in_cluster(), provider, port=alive_port))
 
 
 @serve_app.command()

@@ -44,6 +44,7 @@ from haneul.dkos.model import (
     cluster_from_resource,
     project_namespace,
 )
+from haneul.dkos.name_records import NameRecords
 from haneul.dkos.node_files import node_files
 from haneul.dkos.node_plan import NodePlan, node_statuses, plan_nodes, what_matters
 from haneul.dkos.pace import IDLE, Pace, is_settled
@@ -103,16 +104,19 @@ class ClusterController:
         records: BackupRecords,
         restore: RestoreSettings,
         backup: Callable[[str], BackupStatus | None] = lambda _: None,
+        names: NameRecords | None = None,
     ) -> None:
         """``cilium_definitions`` are what Cilium's operator would define: one after the other, a second each.
 
-        ``backup`` says how the backup of the cluster with a uid stands.
+        ``backup`` says how the backup of the cluster with a uid stands. Without ``names``, nobody publishes any.
         """
         self._management = management
         self._masters = masters
         self._providers = providers
         self._sleeping = Sleeping(management, masters=masters, providers=providers, door=door, specs=specs, tell=tell)
         self._records = records
+        self._names = names
+        self._naming = None if names is None else names.naming
         self._backup = backup
         self._restoring = Restoring(
             management, masters=masters, providers=providers, records=records, settings=restore, tell=tell
@@ -237,6 +241,8 @@ class ClusterController:
             change = await self._changer.look(tenant, cluster, announced, provided, nodes, barred)
             # Last, as no node waits for it.
             await self._records.follow(cluster, made)
+            if self._names is not None:
+                await self._names.follow(cluster, made)
         rotation = await self._rotation.look(
             cluster,
             made,
@@ -333,6 +339,8 @@ class ClusterController:
         self._masters.forget()
         self._sleeping.forget()
         self._records.forget(self._uid)
+        if self._names is not None:
+            self._names.forget(self._uid)
         self._base_done.clear()
         self._base_applied = ()
         self._tokens_kept, self._tokens_until = {}, 0.0
@@ -353,6 +361,9 @@ class ClusterController:
         """Bring the cluster one step closer to sleep, or leave it asleep."""
         self._turns.done(cluster.uid)
         news = self._news
+        if self._names is not None:
+            # Before its API ends: who asks for it then wakes it.
+            await self._names.rest(cluster)
 
         async def reach(made: MadeMasters) -> KubeClient | None:
             answers, _ = await self._reach_tenant(cluster, made, now)
@@ -423,7 +434,7 @@ class ClusterController:
                 name: NodeAnnouncement(
                     name,
                     pool,
-                    node_files(cluster, pool, name, pause_image=self._pause_image),
+                    node_files(cluster, pool, name, pause_image=self._pause_image, naming=self._naming),
                     node_kubeconfig(_server(made, pool), tokens[name]),
                     authority,
                     made.nodes_version,
@@ -565,7 +576,7 @@ class ClusterController:
             return
         cilium = cluster.spec.network.plugin is NetworkPlugin.CILIUM
         async with asyncio.TaskGroup() as group:
-            for manifest in tenant_objects.base_objects(cluster, made.endpoints):
+            for manifest in tenant_objects.base_objects(cluster, made.endpoints, self._naming):
                 group.create_task(apply(manifest))
             for manifest in self._cilium_definitions if cilium else ():
                 group.create_task(apply(manifest))

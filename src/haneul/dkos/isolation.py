@@ -17,6 +17,8 @@ from haneul.dkos.control_plane import CLUSTER_LABEL, ROLE_LABEL, labels
 from haneul.dkos.door import NODE_PORTS, WAKER_NAMESPACE
 from haneul.dkos.etcd_slots import CLIENT_PORT, GATEWAY_PORT, PEER_PORT
 from haneul.dkos.model import Cluster
+from haneul.dkos.name_record import NAMESPACE as NAMES_NAMESPACE
+from haneul.dkos.naming import DNS_PORT, Naming
 from haneul.kernel.kube import Manifest
 
 #: The only one besides a cluster's own API server that reaches its etcd.
@@ -26,10 +28,13 @@ _BACKUP_WORKER: Final = {
 }
 
 
-def network_policies(cluster: Cluster, trust: IssuerTrust | None = None, *, several: bool = False) -> list[Manifest]:
+def network_policies(
+    cluster: Cluster, trust: IssuerTrust | None = None, *, several: bool = False, naming: Naming | None = None
+) -> list[Manifest]:
     """Return all policies of a cluster's two namespaces. The API server also reaches an issuer that it trusts.
 
-    Of ``several`` etcd members, some of which join or leave, the operator reaches those that vote.
+    Of ``several`` etcd members, some of which join or leave, the operator reaches those that vote. With a ``naming``,
+    nodes reach the DNS server.
     """
     own_nodes = {
         "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": cluster.nodes_namespace}},
@@ -82,7 +87,22 @@ def network_policies(cluster: Cluster, trust: IssuerTrust | None = None, *, seve
             ingress=[{"from": [own_nodes, own_masters]}],
             egress=[{"to": [own_nodes, world]}, _to([own_masters], 6443)],
         ),
+        *([_names(cluster)] if naming is not None else []),
     ]
+
+
+def _names(cluster: Cluster) -> Manifest:
+    """The DNS server is a program of a host, and hosts have no address for policies; of theirs, this port alone is."""
+    ports = [{"port": str(DNS_PORT), "protocol": protocol} for protocol in ("UDP", "TCP")]
+    return {
+        "apiVersion": "cilium.io/v2",
+        "kind": "CiliumNetworkPolicy",
+        "metadata": {"name": "names", "namespace": cluster.nodes_namespace, "labels": labels(cluster)},
+        "spec": {
+            "endpointSelector": {},
+            "egress": [{"toEntities": ["host", "remote-node"], "toPorts": [{"ports": ports}]}],
+        },
+    }
 
 
 def waker_policies(marks: Mapping[str, str]) -> list[Manifest]:
@@ -154,6 +174,39 @@ def backup_policies(marks: Mapping[str, str]) -> list[Manifest]:
             "kind": "CiliumNetworkPolicy",
             "metadata": {"name": "worker-management-api", **metadata},
             "spec": {"endpointSelector": {"matchLabels": worker}, "egress": [{"toEntities": ["kube-apiserver"]}]},
+        },
+    ]
+
+
+def names_policies(marks: Mapping[str, str], *, port: int) -> list[Manifest]:
+    """Return the policies of the namespace of names' controllers, which bear ``marks`` as labels.
+
+    Nobody comes to it. It reaches the API servers of clusters, the management cluster's, and the port of the hosts at
+    which the DNS server takes changes.
+    """
+    any_apiserver = {
+        "namespaceSelector": {"matchExpressions": [{"key": CLUSTER_LABEL, "operator": "Exists"}]},
+        "podSelector": {"matchLabels": {ROLE_LABEL: "kube-apiserver"}},
+    }
+    metadata = {"namespace": NAMES_NAMESPACE, "labels": dict(marks)}
+    changes = {"toEntities": ["host", "remote-node"], "toPorts": [{"ports": [{"port": str(port), "protocol": "TCP"}]}]}
+    return [
+        {
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "NetworkPolicy",
+            "metadata": {"name": "names", **metadata},
+            "spec": {
+                "podSelector": {},
+                "policyTypes": ["Ingress", "Egress"],
+                "ingress": [],
+                "egress": [_to([any_apiserver], 6443)],
+            },
+        },
+        {
+            "apiVersion": "cilium.io/v2",
+            "kind": "CiliumNetworkPolicy",
+            "metadata": {"name": "names-hosts", **metadata},
+            "spec": {"endpointSelector": {}, "egress": [{"toEntities": ["kube-apiserver"]}, changes]},
         },
     ]
 

@@ -41,6 +41,7 @@ from haneul.dkos.etcd_volumes import EtcdVolumes
 from haneul.dkos.hibernation import Level
 from haneul.dkos.keyring import Keyring, keyring_from, new_authorities
 from haneul.dkos.model import Cluster, MasterStatus, NetworkPlugin
+from haneul.dkos.naming import Naming
 from haneul.dkos.releases import parse
 from haneul.dkos.rotation import Record, Step
 from haneul.dkos.states import MasterState
@@ -112,9 +113,11 @@ class Masters:
         data: str,
         clock: Clock,
         trust: IssuerTrust | None = None,
+        naming: Naming | None = None,
     ) -> None:
         self._client = client
         self._trust = trust
+        self._naming = naming
         self._images = images
         self._outside_address = outside_address
         self._clock = clock
@@ -212,7 +215,7 @@ class Masters:
         configurations = control_plane.configurations(cluster, self._trust)
         role, binding = _signing_rights(cluster)
         several = in_play(cluster.spec.masters, slots) > 1
-        policies = isolation.network_policies(cluster, self._trust, several=several)
+        policies = isolation.network_policies(cluster, self._trust, several=several, naming=self._naming)
         await self._apply([*configurations.values(), *policies, role])
         # A role is bound only once it is there.
         await self._apply([binding])

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from haneul.dkos.credentials import NODE_AUTHORITY_FILE
 from haneul.dkos.model import Cluster, NetworkPlugin, NodePool, NodeProviderName
+from haneul.dkos.naming import Naming
 from haneul.kernel.containerd import DISABLED_PLUGINS, SPARING_STATISTICS
 from haneul.kernel.documents import to_yaml
 from haneul.kernel.kube_manifests import STRONG_CIPHERS
@@ -19,8 +20,13 @@ PROVIDER_LABEL: Final = "dkos.haneul.dev/provider"
 POOL_LABEL: Final = "dkos.haneul.dev/pool"
 
 
-def node_files(cluster: Cluster, pool: NodePool, node: str, *, pause_image: str) -> dict[str, str]:
-    """Return the configuration files of one node by name."""
+def node_files(
+    cluster: Cluster, pool: NodePool, node: str, *, pause_image: str, naming: Naming | None = None
+) -> dict[str, str]:
+    """Return the configuration files of one node by name.
+
+    Without a ``naming``, pods ask the machine's own resolvers, which know no name of the cluster.
+    """
     native = cluster.spec.network.plugin is NetworkPlugin.NATIVE
     services = ["containerd", "kubelet", "flanneld", "kube-proxy" if native else "cilium-agent"]
     environment = {
@@ -36,7 +42,7 @@ def node_files(cluster: Cluster, pool: NodePool, node: str, *, pause_image: str)
     return {
         "node.env": "".join(f"{name}={value}\n" for name, value in environment.items()),
         "containerd.toml": _containerd(pause_image, native=native),
-        "kubelet.yaml": to_yaml(_kubelet(cluster, pool)),
+        "kubelet.yaml": to_yaml(_kubelet(cluster, pool, naming)),
         "kube-proxy.yaml": to_yaml(_kube_proxy(cluster)),
         "flannel.json": json.dumps(
             {
@@ -50,7 +56,7 @@ def node_files(cluster: Cluster, pool: NodePool, node: str, *, pause_image: str)
     }
 
 
-def _kubelet(cluster: Cluster, pool: NodePool) -> dict[str, Any]:
+def _kubelet(cluster: Cluster, pool: NodePool, naming: Naming | None) -> dict[str, Any]:
     settings = cluster.spec.settings
     configuration: dict[str, Any] = {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
@@ -96,6 +102,9 @@ def _kubelet(cluster: Cluster, pool: NodePool) -> dict[str, Any]:
         "enableDebugFlagsHandler": False,
         "seccompDefault": True,
     }
+    if naming is not None:
+        configuration["clusterDNS"] = [naming.address]
+        configuration["clusterDomain"] = naming.domain(cluster)
     if pool.provider is NodeProviderName.SSH:
         # The machine's packet tables may be somebody else's; kube-proxy has tables of its own and needs no chain here.
         configuration["makeIPTablesUtilChains"] = False

@@ -11,7 +11,7 @@ CgroupLayout = Literal["v2", "hybrid", "v1", "none"]
 
 @dataclass(frozen=True)
 class ListeningPort:
-    """A TCP port that is taken.
+    """A port that is taken.
 
     ``holder`` names the program; ``ours`` says that it is this installation's. ``pid`` is None for a process that
     cannot be seen, or that ended while it was looked for.

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import ipaddress
 import os
 import platform
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -29,12 +30,16 @@ _OWNER_MARK: Final = Path("etc/kubernetes/haneul-owned")
 PORTS: Final[Mapping[int, str]] = {
     2379: "the management cluster's etcd",
     2380: "the management cluster's etcd, for other members,",
+    5300: "the keeper of the DNS server's zones",
     6443: "the management cluster's API server",
     7443: "the platform's API",
+    8081: "the API of the DNS server's zones",
     10250: "the kubelet",
     10257: "the controller manager",
     10259: "the scheduler",
 }
+#: Ports that it takes at the host's own address only: many machines have a resolver of their own on loopback.
+PORTS_AT_ADDRESS: Final[Mapping[int, str]] = {53: "the DNS server"}
 #: Programs that `haneul up` and what it starts run, and the Debian packages that have them.
 PROGRAMS: Final[Mapping[str, str]] = {
     "ip": "iproute2",
@@ -42,6 +47,8 @@ PROGRAMS: Final[Mapping[str, str]] = {
     "mount": "mount",
     "mountpoint": "util-linux",
     "nsenter": "util-linux",
+    "pdns_recursor": "pdns-recursor",
+    "pdns_server": "pdns-server",
     "tc": "iproute2",
     "umount": "mount",
 }
@@ -58,13 +65,18 @@ _ATTEMPTS: Final[Mapping[str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True)
 class Expectations:
-    """What the installation wants of the machine; ``ranges`` by purpose, ``packages`` are Debian's names."""
+    """What the installation wants of the machine; ``ranges`` by purpose, ``packages`` are Debian's names.
+
+    ``address`` is the host's own; it is empty where it is not known.
+    """
 
     state: Path
     runtime: Path
     cache: Path
     ranges: tuple[tuple[str, str], ...] = ()
     ports: Mapping[int, str] = field(default_factory=lambda: PORTS)
+    ports_at_address: Mapping[int, str] = field(default_factory=lambda: PORTS_AT_ADDRESS)
+    address: str = ""
     programs: Mapping[str, str] = field(default_factory=lambda: PROGRAMS)
     packages: Sequence[str] = ()
 
@@ -99,7 +111,7 @@ async def gather(wanted: Expectations, *, root: Path = Path("/")) -> HostFacts:
         kernel_settings_writable=os.access(root / "proc/sys/net/ipv4/ip_forward", os.W_OK),
         low_inotify_limits=_low_inotify_limits(root),
         foreign_kubernetes=_foreign_kubernetes(root),
-        ports=await asyncio.to_thread(taken_ports, wanted, root),
+        ports=await asyncio.to_thread(taken_ports, replace(wanted, address=wanted.address or address or ""), root),
         ranges=wanted.ranges,
         routes=routes,
         nameservers=nameservers((root / "etc/resolv.conf").read_text() if (root / "etc/resolv.conf").exists() else ""),
@@ -145,6 +157,22 @@ def listening(table: str) -> dict[int, str]:
         words = line.split()
         if words[3] == "0A":
             found[int(words[1].rpartition(":")[2], 16)] = words[9]
+    return found
+
+
+def bound_at(table: str, address: str) -> dict[int, str]:
+    """Return the ports that a table of /proc/net shows as taken at an IPv4 address or at all, with sockets' inodes.
+
+    In those of UDP, which has no listening, a socket without a peer is what takes a port (proc(5), udp(7)).
+    """
+    # In the order of this machine's bytes, as all machines that Haneul runs on have it.
+    own = ipaddress.IPv4Address(address).packed[::-1].hex().upper()
+    found = {}
+    for line in table.splitlines()[1:]:
+        words = line.split()
+        host, _, port = words[1].rpartition(":")
+        if words[3] in ("0A", "07") and (host == own or not host.strip("0")):
+            found[int(port, 16)] = words[9]
     return found
 
 
@@ -230,10 +258,16 @@ def _foreign_kubernetes(root: Path) -> bool:
 def taken_ports(wanted: Expectations, root: Path = Path("/")) -> tuple[ListeningPort, ...]:
     """Return those of the wanted ports on which somebody listens, by number."""
     taken: dict[int, str] = {}
-    for name in ("tcp6", "tcp"):
+    for name in ("udp6", "udp", "tcp6", "tcp"):
         table = root / "proc/net" / name
-        taken |= listening(table.read_text()) if table.exists() else {}
-    of_interest = {port: inode for port, inode in sorted(taken.items()) if port in wanted.ports}
+        text = table.read_text() if table.exists() else ""
+        if name.startswith("tcp"):
+            taken |= {port: inode for port, inode in listening(text).items() if port in wanted.ports}
+        if wanted.address:
+            at_address = bound_at(text, wanted.address).items()
+            taken |= {port: inode for port, inode in at_address if port in wanted.ports_at_address}
+    purposes = {**wanted.ports_at_address, **wanted.ports}
+    of_interest = dict(sorted(taken.items()))
     if not of_interest:
         return ()
     processes = all_processes(root / "proc")
@@ -245,7 +279,7 @@ def taken_ports(wanted: Expectations, root: Path = Path("/")) -> tuple[Listening
         holder = holders.get(inode)
         name = f"{holder.name} (process {holder.pid})" if holder else "a program that cannot be seen from here"
         pid = holder.pid if holder else None
-        found.append(ListeningPort(port, wanted.ports[port], name, pid in ours, pid))
+        found.append(ListeningPort(port, purposes[port], name, pid in ours, pid))
     return tuple(found)
 
 

@@ -30,6 +30,7 @@ from haneul.management import api_server_files, cilium, kubeadm, ranges, reports
 from haneul.management.containers import ContainerRuntime, search_path
 from haneul.management.kernel_settings import raise_kernel_settings
 from haneul.management.mount_sharing import share_mounts
+from haneul.management.name_server import NameServer
 from haneul.management.ports import Artifacts
 from haneul.management.renewal import Doing, HostCertificates
 from haneul.management.settings import ManagementSettings
@@ -67,6 +68,7 @@ class Lifecycle:
         self._services = services
         self._clock = clock
         self.containers = ContainerRuntime(settings, artifacts=artifacts, services=services, clock=clock)
+        self.name_server = NameServer(settings, services=services, clock=clock)
         doing = Doing(self._kubeadm, self._restart_kubelet, self.client)
         self.certificates = HostCertificates(settings, doing, clock=clock)
 
@@ -88,6 +90,8 @@ class Lifecycle:
                 raise_kernel_settings(settings.state / "kernel-settings.json")
                 await self._prepare_mounts()
                 self._install_plugins()
+            with progress.stage("start the DNS server", expected_seconds=2):
+                await self.name_server.start()
             with progress.stage("start the container runtime", expected_seconds=3):
                 await self.containers.start()
             with progress.stage("load images", expected_seconds=25) as stage:

@@ -27,6 +27,12 @@ class ManagementSettings:
     systemd: bool = False
     # Whether tenants' API servers trust the platform's issuer, which they must reach at ``address``.
     clusters_trust_issuer: bool = False
+    # Below which name clusters have theirs, where the zones are kept, and who is asked for all other names. Pods ask at
+    # ``address``, port 53.
+    zone: str = "haneul.internal"
+    zones_port: int = 5300
+    zones_api_port: int = 8081
+    resolvers: tuple[str, ...] = ()
 
     @property
     def admin_kubeconfig(self) -> Path:
@@ -72,3 +78,11 @@ class ManagementSettings:
     def containerd_socket(self) -> Path:
         """Return the socket on which the container runtime serves."""
         return self.runtime / "containerd" / "containerd.sock"
+
+    @property
+    def zones(self) -> tuple[str, ...]:
+        """Return the zones that the DNS server keeps: clusters' names, and those of the addresses that they are given.
+
+        All ranges that clusters get without asking lie in this one.
+        """
+        return (self.zone, "10.in-addr.arpa")

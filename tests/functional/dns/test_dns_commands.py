@@ -79,6 +79,11 @@ async def test_lists_checks_and_withdraws(settings: str) -> None:
     assert await refused("check", "www.example.org", "--provider", settings) == "not-found"
 
     assert await refused("list", "--provider", settings, "--below", "example.org") == "invalid-input"
+    why = {row["stage"]: row["seen"] for row in await told("why", WEB.name, "--provider", settings)}
+    assert OURS in why["record"]
+    assert why["server"].endswith(f"A NOERROR {WEB.values[0]}")
+    [step] = await told("why", "www.example.org", "--provider", settings)
+    assert "others are asked" in step["seen"]
     done = await run("withdraw", "--provider", settings, "--owner", OURS)
     assert isinstance(done.exception, InvalidInputError)
     assert done.exception.detail.startswith("1 record set ")

@@ -52,6 +52,9 @@ from haneul.dkos.model import (
     cluster_from_resource,
     project_namespace,
 )
+from haneul.dkos.name_record import NAMESPACE as NAMES_NAMESPACE
+from haneul.dkos.name_records import NameRecords
+from haneul.dkos.naming import Naming
 from haneul.dkos.node_changes import DRAIN_LIFE
 from haneul.dkos.ports import NodeAnnouncement
 from haneul.dkos.restore_jobs import RestoreSettings, restore_job
@@ -212,6 +215,7 @@ class World:
     firewall: MemoryFirewall = field(default_factory=MemoryFirewall)
     examinations: MemoryLooks = field(default_factory=MemoryLooks)
     backups: dict[str, BackupStatus] = field(default_factory=dict)
+    naming: Naming | None = None
 
     def __post_init__(self) -> None:
         self.management = MemoryKubeClient(clock=self.clock)
@@ -222,7 +226,13 @@ class World:
 
     async def ask(self, cluster: Cluster) -> None:
         """Bring the cluster's resource into the management cluster, with all that is there before it."""
-        for name in (project_namespace(cluster.project), "haneul-system", WAKER_NAMESPACE, BACKUP_NAMESPACE):
+        for name in (
+            project_namespace(cluster.project),
+            "haneul-system",
+            WAKER_NAMESPACE,
+            BACKUP_NAMESPACE,
+            NAMES_NAMESPACE,
+        ):
             await self.management.apply(NAMESPACES, {"metadata": {"name": name}})
         await self.management.apply(NODES, {"metadata": {"name": "host-a"}})
         await self.management.patch(NODES, "host-a", {"status": {"capacity": {"cpu": "1"}}}, subresource="status")
@@ -244,7 +254,14 @@ class World:
         def connect(_: KubeAccess) -> Wire:
             return self.wire
 
-        masters = Masters(management, images=self.images, outside_address="192.0.2.10", data="/data", clock=self.clock)
+        masters = Masters(
+            management,
+            images=self.images,
+            outside_address="192.0.2.10",
+            data="/data",
+            clock=self.clock,
+            naming=self.naming,
+        )
         controller = ClusterController(
             management=management,
             masters=masters,
@@ -269,6 +286,7 @@ class World:
             records=BackupRecords(management, clock=self.clock),
             restore=RestoreSettings("haneul.local/platform:v1", "/data", "/backups"),
             backup=self.backups.get,
+            names=None if self.naming is None else NameRecords(management, self.naming, clock=self.clock),
         )
         try:
             yield controller

@@ -2,11 +2,20 @@
 
 import os
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from haneul.host.doctor_gather import Expectations, cgroup_layout, listening, meminfo, nearest_existing, taken_ports
+from haneul.host.doctor_gather import (
+    Expectations,
+    bound_at,
+    cgroup_layout,
+    listening,
+    meminfo,
+    nearest_existing,
+    taken_ports,
+)
 
 V2 = "30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n"
 V1 = (
@@ -48,6 +57,29 @@ def test_only_listening_sockets_count() -> None:
         "   1: 0100007F:1D13 0100007F:9999 01 00000000:00000000 00:00000000 00000000     0        0 281588 1\n"
     )
     assert listening(table) == {6443: "281587"}
+
+
+def test_a_port_at_our_address_is_taken_by_who_has_it_there_or_everywhere() -> None:
+    table = (
+        "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
+        "   0: 3500007F:0035 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1\n"
+        "   1: 020200C0:0036 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 2 1\n"
+        "   2: 00000000:0037 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 3 1\n"
+        "   3: 020200C0:0038 01020304:0035 01 00000000:00000000 00:00000000 00000000     0        0 4 1\n"
+    )
+    assert bound_at(table, "192.0.2.2") == {0x36: "2", 0x37: "3"}
+
+
+def test_a_resolver_on_loopback_is_not_in_the_way_of_ours(tmp_path: Path) -> None:
+    with socket.socket(type=socket.SOCK_DGRAM) as resolver:
+        resolver.bind(("127.0.0.53", 0))
+        port = resolver.getsockname()[1]
+        wanted = Expectations(
+            state=tmp_path, runtime=tmp_path, cache=tmp_path, ports={}, ports_at_address={port: "a test"}
+        )
+        assert os.getpid() not in [found.pid for found in taken_ports(replace(wanted, address="192.0.2.2"))]
+        (found,) = taken_ports(replace(wanted, address="127.0.0.53"))
+    assert (found.port, found.purpose, found.ours, found.pid) == (port, "a test", False, os.getpid())
 
 
 def test_the_disk_of_a_folder_to_come_is_that_of_its_parent(tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
 """What the management cluster is made with, as reviewed files."""
 
+import contextlib
+import os
+import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +13,8 @@ import yaml
 
 from haneul.host.services import HostService
 from haneul.host.systemd import render_unit
-from haneul.management import cilium, kubeadm, runtime
+from haneul.kernel.errors import HostNotReadyError, InvalidInputError
+from haneul.management import cilium, kubeadm, name_server, runtime
 from haneul.management.certificates import STATIC_PODS
 from haneul.management.settings import ManagementSettings
 
@@ -52,6 +56,73 @@ def test_host_services(golden: Golden) -> None:
         runtime.kubelet_service(SETTINGS, program=Path("/k/kubelet"), search_path="/k:/usr/bin"),
     ]
     golden("services.txt", "\n".join(f"# {service.name}\n{render_unit(service)}" for service in services))
+
+
+def test_name_server(golden: Golden) -> None:
+    known = replace(SETTINGS, host_networks=(("192.0.2.0/24", "eth0"),), resolvers=("198.51.100.53", "2001:db8::53"))
+    golden("dns-zones.conf", name_server.keeper_configuration(known, key="the-key"))
+    golden("dns.conf", name_server.recursor_configuration(known))
+
+
+def test_a_host_without_resolvers_but_itself_asks_the_root() -> None:
+    for resolvers in ((), (SETTINGS.address,), ("fe80::1",)):
+        told = name_server.recursor_configuration(replace(SETTINGS, resolvers=resolvers))
+        assert "forward-zones-recurse" not in told
+
+
+def test_the_key_of_zones_is_no_argument_and_no_variable_s_source() -> None:
+    services = (name_server.keeper_service(SETTINGS), name_server.recursor_service(SETTINGS))
+    assert [service.name for service in services] == ["dns-zones", "dns"]
+    moved = replace(SETTINGS, zone="k8s.example")
+    others = (name_server.keeper_service(moved), name_server.recursor_service(moved))
+    for service, other in zip(services, others, strict=True):
+        assert service.argv == other.argv
+        assert service.environment != other.environment
+
+
+@pytest.mark.parametrize("text", ["", ".", "k8s..example", "K8S_example", "a" * 64, "-a.example"])
+def test_a_zone_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "zone").write_text(text)
+    with pytest.raises(InvalidInputError, match="names no zone"):
+        name_server.zone_of(tmp_path)
+
+
+def test_the_zone_is_the_one_that_somebody_wrote_down(tmp_path: Path) -> None:
+    assert name_server.zone_of(tmp_path) == "haneul.internal"
+    (tmp_path / "zone").write_text("K8s.Example.com.\n")
+    assert name_server.zone_of(tmp_path) == "k8s.example.com"
+
+
+def test_zones_that_are_there_stay_and_missing_ones_are_made(tmp_path: Path) -> None:
+    tables = tmp_path / "tables.sql"
+    tables.write_text(
+        "CREATE TABLE domains (id INTEGER PRIMARY KEY, name TEXT, type TEXT);"
+        "CREATE TABLE domainmetadata (domain_id INTEGER, kind TEXT, content TEXT);"
+        "CREATE TABLE records (domain_id INTEGER, name TEXT, type TEXT, content TEXT, ttl INTEGER, auth INTEGER);"
+    )
+    database, owner = tmp_path / "zones.sqlite3", (os.getuid(), os.getgid())
+
+    def ensure(*zones: str, address: str) -> None:
+        name_server.ensure_zones(database, zones, address=address, owner=owner, schema=tables)
+
+    ensure("one.example", address="192.0.2.1")
+    with contextlib.closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("INSERT INTO records VALUES (1, 'a.one.example', 'A', '10.0.0.1', 5, 1)")
+    ensure("one.example", "10.in-addr.arpa", address="192.0.2.2")
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        zones = connection.execute("SELECT name FROM domains ORDER BY id").fetchall()
+        found = set(connection.execute("SELECT name, type, content FROM records WHERE type IN ('A', 'NS')"))
+    assert zones == [("one.example",), ("10.in-addr.arpa",)]
+    assert found == {
+        ("a.one.example", "A", "10.0.0.1"),
+        ("ns.one.example", "A", "192.0.2.2"),
+        ("one.example", "NS", "ns.one.example"),
+        ("10.in-addr.arpa", "NS", "ns.one.example"),
+    }
+    with pytest.raises(HostNotReadyError, match="backend is not installed"):
+        name_server.ensure_zones(
+            tmp_path / "other", ["a.example"], address="192.0.2.1", owner=owner, schema=tmp_path / "none"
+        )
 
 
 def test_a_changed_configuration_is_a_changed_service() -> None:

@@ -1,4 +1,4 @@
-"""Asks a DNS server what it answers, as a resolver would: one question, without recursion."""
+"""Asks a DNS server one question, as a resolver does, or as a pod that wants it to ask others too."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ class Answer:
     values: tuple[str, ...]
 
 
-async def ask(address: str, port: int, name: str, kind: str) -> Answer:
+async def ask(address: str, port: int, name: str, kind: str, *, recursion: bool = False) -> Answer:
     """Ask by UDP, and by TCP if the answer does not fit. Raises UnavailableError."""
     question = dns.message.make_query(name, kind)
-    question.flags &= ~dns.flags.RD
+    if not recursion:
+        question.flags &= ~dns.flags.RD
     try:
         said, _ = await dns.asyncquery.udp_with_fallback(question, address, _SECONDS, port=port)
     except (dns.exception.DNSException, OSError, EOFError) as error:

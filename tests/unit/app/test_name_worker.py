@@ -1,0 +1,174 @@
+"""The names of all clusters: each is followed by itself, and what a deleted one had goes with it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from haneul.app.name_worker import NameWorker, owner_of
+from haneul.dkos.name_record import NameRecord, Standing
+from haneul.dns.adapters.memory import MemoryDns
+from haneul.dns.controller import Pace
+from haneul.dns.model import Acknowledgement, Change, Key
+from haneul.kernel.clock import SystemClock
+from haneul.kernel.errors import UnavailableError
+from haneul.kernel.kube import NAMESPACES, SERVICES, KubeAccess, KubeClient
+from haneul.kernel.kube_memory import MemoryKubeClient
+from haneul.kernel.waiting import wait_for
+from tests.unit.dns.objects import service
+
+ZONE = "k8s.example."
+PACE = Pace(gather=0.0, first_backoff=0.001, last_backoff=0.01)
+
+
+def record(name: str, standing: Standing = Standing.FOLLOWED) -> NameRecord:
+    access = KubeAccess(f"https://{name}", b"ca", b"crt", b"key") if standing is Standing.FOLLOWED else None
+    return NameRecord(f"uid-of-{name}", "shop", name, f"{name}.shop.k8s.example", standing, access)
+
+
+class Dns(MemoryDns):
+    """A server that may refuse to do anything for some owners."""
+
+    refused = ""
+
+    async def apply(self, zone: str, owner: str, changes: Sequence[Change]) -> Acknowledgement:
+        if self.refused and owner.startswith(self.refused):
+            raise UnavailableError("not now")
+        return await super().apply(zone, owner, changes)
+
+
+class Ground:
+    """Clusters by the URLs of their APIs, a DNS server, and the worker between them."""
+
+    def __init__(self) -> None:
+        self.dns = Dns(ZONE, "10.in-addr.arpa.")
+        self.clusters: dict[str, MemoryKubeClient] = {}
+        self.ended: list[str] = []
+        self.connections = 0
+        self.worker = NameWorker(self.dns, self, connect=self.connect, clock=SystemClock(), pace=PACE)
+
+    async def forget(self, uid: str) -> None:
+        self.ended.append(uid)
+
+    @contextlib.asynccontextmanager
+    async def connect(self, access: KubeAccess) -> AsyncIterator[KubeClient]:
+        self.connections += 1
+        if access.server not in self.clusters:
+            raise RuntimeError("nobody foresaw this")
+        yield self.clusters[access.server]
+
+    async def cluster(self, name: str) -> MemoryKubeClient:
+        client = self.clusters[f"https://{name}"] = MemoryKubeClient()
+        for namespace in ("kube-system", "shop"):
+            await client.apply(NAMESPACES, {"metadata": {"name": namespace}})
+        await client.apply(SERVICES, service("web", "10.3.0.1"))
+        return client
+
+    async def owners(self) -> set[str]:
+        states = [await self.dns.read(zone) for zone in self.dns.zones]
+        return {there.owner for state in states for there in state.sets.values() if there.owner}
+
+    async def address(self, name: str) -> tuple[str, ...]:
+        there = (await self.dns.read(ZONE)).sets.get(Key(f"web.shop.svc.{name}.shop.{ZONE}", "A"))
+        return there.records.values if there else ()
+
+
+@pytest.fixture
+async def ground() -> AsyncIterator[Ground]:
+    found = Ground()
+    try:
+        yield found
+    finally:
+        await found.worker.close()
+
+
+async def until(probe: Callable[[], Any], what: str) -> None:
+    async def seen() -> bool:
+        return bool(await probe())
+
+    await wait_for(seen, what=what, timeout=30, clock=SystemClock(), interval=0.005, max_interval=0.02)
+
+
+async def published(ground: Ground, name: str, *values: str) -> None:
+    async def seen() -> bool:
+        return await ground.address(name) == values
+
+    await until(seen, f"the names of {name} to be {values}")
+
+
+async def test_a_deleted_cluster_takes_its_names_along_and_no_other_s(ground: Ground) -> None:
+    for name in ("first", "second"):
+        await ground.cluster(name)
+        await ground.worker.know(record(name))
+        await published(ground, name, "10.3.0.1")
+    await ground.worker.know(record("first", Standing.DELETED))
+
+    async def ended() -> bool:
+        return ground.ended == ["uid-of-first"]
+
+    await until(ended, "the record to be ended")
+    assert all(owner.startswith(f"{owner_of(record('second'))}/") for owner in await ground.owners())
+    assert await ground.address("second") == ("10.3.0.1",)
+
+
+async def test_names_stay_while_a_cluster_sleeps_and_are_followed_again(ground: Ground) -> None:
+    client = await ground.cluster("first")
+    await ground.worker.know(record("first"))
+    await published(ground, "first", "10.3.0.1")
+    await ground.worker.know(replace(record("first"), standing=Standing.ASLEEP))
+    seen = ground.connections
+    await client.delete(SERVICES, "web", "shop")
+    await client.apply(SERVICES, service("web", "10.3.0.9"))
+    # Nothing listens any more: what is published is what was, and nobody asked the API, which would wake it.
+    assert (await ground.address("first"), ground.connections) == (("10.3.0.1",), seen)
+    await ground.worker.know(record("first"))
+    await published(ground, "first", "10.3.0.9")
+
+
+async def test_the_same_record_again_disturbs_nothing_and_a_forgotten_one_ends(ground: Ground) -> None:
+    await ground.cluster("first")
+    for _ in range(3):
+        await ground.worker.know(record("first"))
+        await published(ground, "first", "10.3.0.1")
+    assert ground.connections == 1
+    await ground.worker.forget("uid-of-first")
+    assert await ground.address("first") == ("10.3.0.1",)
+    assert ground.ended == []
+
+
+async def test_trouble_with_one_cluster_is_no_other_s(ground: Ground) -> None:
+    await ground.worker.know(record("broken"))
+    await ground.cluster("refused")
+    ground.dns.refused = owner_of(record("refused"))
+    await ground.worker.know(record("refused"))
+    await ground.cluster("first")
+    await ground.worker.know(record("first"))
+    await published(ground, "first", "10.3.0.1")
+    assert await ground.address("refused") == ()
+    # And each goes on as soon as it can.
+    ground.dns.refused = ""
+    await ground.cluster("broken")
+    await published(ground, "refused", "10.3.0.1")
+    await published(ground, "broken", "10.3.0.1")
+
+
+async def test_a_withdrawal_that_is_held_up_is_gone_on_with(ground: Ground) -> None:
+    await ground.cluster("first")
+    await ground.worker.know(record("first"))
+    await published(ground, "first", "10.3.0.1")
+    ground.dns.refused = owner_of(record("first"))
+    await ground.worker.know(record("first", Standing.DELETED))
+    await asyncio.sleep(0)
+    assert ground.ended == []
+    ground.dns.refused = ""
+
+    async def ended() -> bool:
+        return ground.ended == ["uid-of-first"]
+
+    await until(ended, "the record to be ended")
+    assert await ground.owners() == set()

@@ -1,0 +1,194 @@
+"""Clusters' names: what nodes, tenants and policies are told of them, and the records by which they are published."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+import pytest
+import yaml
+
+from haneul.dkos import isolation, tenant_objects
+from haneul.dkos.adapters.kube_names import KubeNames
+from haneul.dkos.control_plane import Images
+from haneul.dkos.credentials import Endpoints
+from haneul.dkos.keyring import Keyring, new_authorities
+from haneul.dkos.masters import MadeMasters
+from haneul.dkos.model import Cluster, NodePool, NodeProviderName, Phase
+from haneul.dkos.name_record import NAMESPACE, NameRecord, Standing, record_name, record_of, secret_of
+from haneul.dkos.name_records import NameRecords
+from haneul.dkos.naming import Naming
+from haneul.dkos.node_files import node_files
+from haneul.dkos.rotation import Record
+from haneul.kernel.clock import VirtualClock
+from haneul.kernel.kube import (
+    CILIUM_NETWORK_POLICIES,
+    CLUSTER_ROLES,
+    NAMESPACES,
+    SECRETS,
+    KubeAccess,
+    Manifest,
+)
+from haneul.kernel.kube_memory import MemoryKubeClient
+from haneul.kernel.pki import KeyPair
+from tests.unit.dkos.test_sleeping import Bedroom
+
+Golden = Callable[[str, object], None]
+NAMING = Naming("k8s.example.com", "192.0.2.10")
+RECORD = NameRecord("uid", "shop", "web", "web.shop.k8s.example.com", Standing.DELETED)
+
+
+@pytest.fixture
+def clock(now: datetime) -> VirtualClock:
+    return VirtualClock(now)
+
+
+@pytest.fixture
+async def kube(clock: VirtualClock) -> MemoryKubeClient:
+    client = MemoryKubeClient(clock=clock)
+    await client.apply(NAMESPACES, {"metadata": {"name": NAMESPACE}})
+    return client
+
+
+@pytest.fixture(scope="module")
+def made(endpoints: Endpoints, now: datetime) -> MadeMasters:
+    return MadeMasters(endpoints, Keyring(new_authorities("shop/plain", now), record=Record(revision=0)))
+
+
+async def kept(kube: MemoryKubeClient, cluster: Cluster) -> NameRecord:
+    found = await kube.get(SECRETS, record_name(cluster.uid), NAMESPACE)
+    assert found is not None
+    record = record_of(found)
+    assert record is not None
+    return record
+
+
+@pytest.mark.parametrize("provider", [NodeProviderName.SANDBOX, NodeProviderName.SSH])
+def test_kubelets_send_pods_to_the_dns_server_and_nowhere_without_one(
+    native: Cluster, provider: NodeProviderName
+) -> None:
+    pool = NodePool(provider=provider)
+
+    def kubelet(naming: Naming | None) -> dict[str, object]:
+        files = node_files(native, pool, "default-0", pause_image="pause", naming=naming)
+        found: dict[str, object] = yaml.safe_load(files["kubelet.yaml"])
+        return found
+
+    told = kubelet(NAMING)
+    assert told["clusterDNS"] == ["192.0.2.10"]
+    assert told["clusterDomain"] == "plain.shop.k8s.example.com"
+    assert not {"clusterDNS", "clusterDomain"} & kubelet(None).keys()
+
+
+def test_nodes_reach_the_dns_server_s_port_of_the_hosts_and_no_other(native: Cluster, golden: Golden) -> None:
+    before = isolation.network_policies(native)
+    after = isolation.network_policies(native, naming=NAMING)
+    assert after[: len(before)] == before
+    golden("names-policy.yaml", after[len(before) :])
+
+
+def test_who_publishes_reads_what_has_names_and_writes_nothing_but_receipts(
+    native: Cluster, endpoints: Endpoints
+) -> None:
+    before = tenant_objects.base_objects(native, endpoints)
+    role, binding = tenant_objects.base_objects(native, endpoints, NAMING)[len(before) :]
+    writes = [
+        (rule["resources"], verb)
+        for rule in role["rules"]
+        for verb in rule["verbs"]
+        if verb not in ("get", "list", "watch")
+    ]
+    assert writes == [(["services/status"], "patch")]
+    read = {resource for rule in role["rules"] for resource in rule["resources"]}
+    assert read == {"services", "pods", "endpointslices", "services/status", "namespaces"}
+    assert binding["roleRef"]["name"] == role["metadata"]["name"]
+
+
+@pytest.mark.parametrize(
+    "record",
+    [RECORD, replace(RECORD, standing=Standing.FOLLOWED, access=KubeAccess("https://a:6443", b"ca", b"crt", b"key"))],
+)
+def test_a_record_is_read_as_it_was_written(record: NameRecord) -> None:
+    assert record_of(secret_of(record)) == record
+
+
+@pytest.mark.parametrize("broken", [{}, {"data": {}}, {"data": {**secret_of(RECORD)["data"], "standing": "b2Rk"}}])
+def test_what_is_no_record_is_none(broken: Manifest) -> None:
+    assert record_of(broken) is None
+
+
+async def test_a_followed_cluster_s_record_has_a_certificate_of_publishers_and_keeps_it(
+    kube: MemoryKubeClient, clock: VirtualClock, native: Cluster, made: MadeMasters
+) -> None:
+    await NameRecords(kube, NAMING, clock=clock).follow(native, made)
+    first = await kept(kube, native)
+    assert (first.domain, first.standing) == ("plain.shop.k8s.example.com", Standing.FOLLOWED)
+    assert first.access is not None
+    assert first.access.server == made.endpoints.inside
+    assert b"PRIVATE KEY" in first.access.client_key
+    # Another process finds it as it is to be.
+    await NameRecords(kube, NAMING, clock=clock).follow(native, made)
+    assert await kept(kube, native) == first
+    # As time goes by, it is issued anew, and as soon as others are trusted.
+    clock.advance(timedelta(days=80).total_seconds())
+    await NameRecords(kube, NAMING, clock=clock).follow(native, made)
+    second = await kept(kube, native)
+    assert second.access is not None
+    assert not KeyPair(second.access.client_certificate, b"").needs_renewal(clock.now())
+    assert second.access.client_certificate != first.access.client_certificate
+
+
+async def test_a_sleeping_cluster_is_left_alone_and_followed_again_when_it_woke(
+    kube: MemoryKubeClient, clock: VirtualClock, native: Cluster, made: MadeMasters
+) -> None:
+    records = NameRecords(kube, NAMING, clock=clock)
+    await records.rest(native)
+    assert await kube.get(SECRETS, record_name(native.uid), NAMESPACE) is None
+    records.forget(native.uid)
+    await records.follow(native, made)
+    await records.rest(native)
+    assert (await kept(kube, native)).standing is Standing.ASLEEP
+    await records.follow(native, made)
+    assert (await kept(kube, native)).standing is Standing.FOLLOWED
+
+
+async def test_of_a_deleted_cluster_nothing_is_kept_that_reaches_it(
+    kube: MemoryKubeClient, clock: VirtualClock, native: Cluster, made: MadeMasters
+) -> None:
+    records = NameRecords(kube, NAMING, clock=clock)
+    await records.end(native)
+    assert await kube.get(SECRETS, record_name(native.uid), NAMESPACE) is None
+    await records.follow(native, made)
+    for _ in range(2):
+        await records.end(native)
+        ended = await kept(kube, native)
+        assert (ended.standing, ended.access) == (Standing.DELETED, None)
+    board = KubeNames(kube)
+    await board.ready()
+    await board.forget(native.uid)
+    assert await kube.get(SECRETS, record_name(native.uid), NAMESPACE) is None
+
+
+async def test_a_controller_has_names_followed_until_sleep_begins_and_again_after_it(
+    images: Images, clock: VirtualClock, native: Cluster
+) -> None:
+    world = Bedroom(images, clock, naming=NAMING)
+    await world.ask(native)
+    async with world.controller() as controller:
+        await world.settle(controller, native)
+        like = await world.cluster(native)
+        assert (await kept(world.management, like)).standing is Standing.FOLLOWED
+        assert await world.tenant.get(CLUSTER_ROLES, "haneul:names") is not None
+        policy = await world.management.get(CILIUM_NETWORK_POLICIES, "names", native.nodes_namespace)
+        assert policy is not None
+        # The first look that begins the sleep says so, when the API still answers.
+        asleep = await world.say(native, asleep=True)
+        await controller.reconcile(asleep)
+        assert (await kept(world.management, like)).standing is Standing.ASLEEP
+        assert "kube-apiserver" in await world.roles(native)
+        await world.settle(controller, native, looks=12)
+        assert (await world.cluster(native)).status.phase is Phase.ASLEEP
+        await world.say(native, asleep=False)
+        await world.settle(controller, native, looks=12)
+        assert (await kept(world.management, like)).standing is Standing.FOLLOWED
