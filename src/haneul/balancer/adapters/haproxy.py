@@ -61,7 +61,7 @@ from haneul.kernel.waiting import wait_for
 _PROGRAM: Final = "haproxy"
 _CHECK_SECONDS, _START_SECONDS, _LOCK_SECONDS = 30.0, 30.0, 60.0
 #: A worker that was told to stop lets go of its listeners by when the next one is so old.
-_FREE_SECONDS: Final = 10
+_FREE_SECONDS: Final = 5
 _TRIES: Final = 10
 _PAUSE: Final = 0.05
 #: Bits of ``srv_admin_state`` and ``srv_check_state`` ("Management Guide", ``show servers state``).
