@@ -22,6 +22,7 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -42,7 +43,6 @@ from haneul.balancer.changes import carried_out
 from haneul.balancer.model import (
     Abilities,
     Change,
-    Frontend,
     Frontends,
     Listener,
     ListenerRefusedError,
@@ -60,13 +60,21 @@ from haneul.kernel.waiting import wait_for
 
 _PROGRAM: Final = "haproxy"
 _CHECK_SECONDS, _START_SECONDS, _LOCK_SECONDS = 30.0, 30.0, 60.0
-#: A worker that was told to stop lets go of a listener within moments.
-_FREE_SECONDS: Final = 3.0
+#: A worker that was told to stop lets go of its listeners by when the next one is so old.
+_FREE_SECONDS: Final = 5
 _TRIES: Final = 10
 _PAUSE: Final = 0.05
 #: Bits of ``srv_admin_state`` and ``srv_check_state`` ("Management Guide", ``show servers state``).
 _MAINTENANCE, _DRAINED, _CHECKED = 0x01, 0x08, 0x04
 _TRUTH: Final = TypeAdapter(tuple[Present, ...])
+
+
+@dataclass(frozen=True)
+class _Drawing:
+    """A configuration, and what tells whether HAProxy has to read it again."""
+
+    text: str
+    digest: str
 
 
 class HaproxyBalancer:
@@ -78,6 +86,9 @@ class HaproxyBalancer:
         self._supervised = supervised
         self._truth = process.folder / "frontends.json"
         self._turn = asyncio.Lock()
+        #: What was read last, and what was drawn last: with many frontends both are work.
+        self._read: tuple[bytes, dict[Listener, Present]] | None = None
+        self._drawn: tuple[Frontends, _Drawing] | None = None
 
     @property
     def name(self) -> str:
@@ -175,13 +186,17 @@ class HaproxyBalancer:
             text = self._truth.read_bytes()
         except FileNotFoundError:
             return {}
+        if self._read is not None and self._read[0] == text:
+            return self._read[1]
         try:
-            return {there.frontend.listener: there for there in _TRUTH.validate_json(text)}
+            present = {there.frontend.listener: there for there in _TRUTH.validate_json(text)}
         except ValidationError as error:
             raise InvalidInputError(
                 f"{self._truth} is not as it was written: {error.error_count()} errors",
                 hint="put it back from a copy, or take it away: what clusters ask for is written into it again",
             ) from error
+        self._read = (text, present)
+        return present
 
     def _store(self, present: Frontends) -> None:
         ordered = tuple(present[listener] for listener in sorted(present))
@@ -189,15 +204,21 @@ class HaproxyBalancer:
         self._write_configuration(present)
 
     def _write_configuration(self, present: Frontends) -> None:
-        write_atomically(self._process.configuration, render(_frontends(present), self._process), mode=0o600)
+        write_atomically(self._process.configuration, self._drawing(present).text, mode=0o600)
+
+    def _drawing(self, present: Frontends) -> _Drawing:
+        if self._drawn is None or self._drawn[0] is not present:
+            frontends = [present[listener].frontend for listener in sorted(present)]
+            self._drawn = (present, _Drawing(render(frontends, self._process), digest(frontends, self._process)))
+        return self._drawn[1]
 
     async def _hasten(self, before: Frontends, after: Frontends) -> None:
         """Let members go at once if nothing else changes: each moment later is one in which they are given connections.
 
         Whoever is killed between this and the writing down has not changed anything: what is written down comes back.
         """
-        wanted = digest(_frontends(after), self._process)
-        if wanted == digest(_frontends(before), self._process) and await self._description() == wanted:
+        wanted = self._drawing(before).digest
+        if wanted == self._drawing(after).digest and await self._description() == wanted:
             await self._align(after)
 
     async def _check_listeners(self, listeners: Iterable[Listener]) -> None:
@@ -205,16 +226,22 @@ class HaproxyBalancer:
         for listener in sorted(listeners):
             if listener.protocol is not Protocol.TCP:
                 raise ListenerRefusedError(f"HAProxy cannot listen at {listener}", listener=listener)
-            deadline = self._clock.monotonic() + _FREE_SECONDS
             while error := _trial(listener):
-                if error.errno != errno.EADDRINUSE or self._clock.monotonic() > deadline:
+                if error.errno != errno.EADDRINUSE or not await self._is_young():
                     raise _refusal(listener, error)
                 await self._clock.sleep(_PAUSE)
+
+    async def _is_young(self) -> bool:
+        """Say whether HAProxy began anew so lately that the worker before may not have let go of everything."""
+        with contextlib.suppress(UnavailableError):
+            uptime = field(await ask(self._process.worker, "show info"), "Uptime_sec")
+            return uptime.isdecimal() and int(uptime) < _FREE_SECONDS
+        return False
 
     async def _check_configuration(self, present: Frontends) -> None:
         """Let HAProxy read what it is to be. Raises InvalidInputError."""
         candidate = self._process.folder / "haproxy.cfg.new"
-        write_atomically(candidate, render(_frontends(present), self._process), mode=0o600)
+        write_atomically(candidate, self._drawing(present).text, mode=0o600)
         try:
             await run([_PROGRAM, "-c", "-q", "-f", str(candidate)], timeout=_CHECK_SECONDS)
         except CommandFailedError as error:
@@ -225,12 +252,12 @@ class HaproxyBalancer:
 
     async def _settle(self, present: Frontends) -> None:
         """Bring configuration and HAProxy to what is written down."""
-        text = render(_frontends(present), self._process)
+        drawing = self._drawing(present)
         configuration = self._process.configuration
-        if not configuration.exists() or configuration.read_text() != text:
+        if not configuration.exists() or configuration.read_text() != drawing.text:
             await self._check_configuration(present)
             self._write_configuration(present)
-        wanted = digest(_frontends(present), self._process)
+        wanted = drawing.digest
         described = await self._description()
         if described is None:
             # The master answers nobody for a moment while it begins anew; a second one beside it would never be found.
@@ -392,7 +419,3 @@ def _refusal(listener: Listener, error: OSError) -> ListenerRefusedError:
         errno.EACCES: "the balancer may not have this port",
     }.get(error.errno or 0, "")
     return ListenerRefusedError(f"{listener} cannot be opened: {error.strerror}", listener=listener, hint=hint)
-
-
-def _frontends(present: Frontends) -> list[Frontend]:
-    return [present[listener].frontend for listener in sorted(present)]
