@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -16,6 +15,7 @@ from haneul.chaos.ledger import INTERVAL
 from haneul.chaos.prober import PATIENCE, NodesInTurn, Prober, any_of, at
 from haneul.kernel.clock import SystemClock
 from haneul.kernel.waiting import wait_for
+from tests.ports import port
 
 CLOCK = SystemClock()
 
@@ -93,10 +93,9 @@ async def test_questions_keep_their_pace_while_others_wait_for_an_answer(session
 
 
 async def test_a_port_where_nobody_listens_is_a_failure(session: aiohttp.ClientSession) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    nowhere = f"http://127.0.0.1:{port()}/hostname"
     async with Prober(clock=CLOCK) as prober:
-        ledger = prober.ask("one", any_of(session, lambda: [f"http://127.0.0.1:{port}/hostname"]))
+        ledger = prober.ask("one", any_of(session, lambda: [nowhere]))
 
         async def noted() -> bool:
             return ledger.tally().asked > 3
