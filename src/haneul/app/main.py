@@ -10,8 +10,8 @@ from typing import Annotated
 
 import typer
 
-from haneul.app.balancer_commands import balancer_app
 from haneul.app.auth_commands import auth_app
+from haneul.app.balancer_commands import balancer_app
 from haneul.app.base_image_commands import base_image_app
 from haneul.app.d2hub_commands import d2hub_app
 from haneul.app.dns_commands import dns_app

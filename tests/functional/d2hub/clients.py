@@ -95,4 +95,4 @@ def containerd(folder: Path) -> Iterator[Containerd]:
         yield Containerd((str(ctr), "--address", str(folder / "sock")), runc)
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(60)

@@ -23,6 +23,7 @@ from typer.testing import CliRunner
 from haneul.app.main import command_tree
 from haneul.kernel.files import write_atomically
 from tests.functional.d2hub.between import Between, Exchange, between
+from tests.functional.d2hub.clients import containerd, run
 from tests.functional.d2hub.hub import (
     OCI_INDEX,
     OCI_MANIFEST,
@@ -36,7 +37,6 @@ from tests.functional.d2hub.hub import (
     running,
     sha256,
 )
-from tests.functional.d2hub.test_clients import containerd, run
 
 _SECONDS = 60
 LARGE = b"0123456789abcdef" * 500_000
@@ -651,8 +651,8 @@ def test_containerd_pulls_through_a_mirror_by_the_upstreams_name(
     )
     with containerd(tmp_path) as ctr:
         options = ["--hosts-dir", str(hosts.parent), "--user", f"puller:{SECRET}"]
-        run(*ctr, "content", "fetch", *options, f"registry.example.com/open/{name}:v1")
-        listed = run(*ctr, "content", "list", "--quiet").split()
+        run(*ctr.command, "content", "fetch", *options, f"registry.example.com/open/{name}:v1")
+        listed = run(*ctr.command, "content", "list", "--quiet").split()
         assert {made.digest, sha256(LARGE), sha256(b"layer")} <= set(listed)
     assert pulls.get("tags/list").json()["tags"] == ["v1"]
 

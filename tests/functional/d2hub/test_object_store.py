@@ -30,6 +30,7 @@ from haneul.kernel.clock import SystemClock
 from haneul.kernel.errors import ConflictError, InvalidInputError
 from haneul.kernel.waiting import wait_for
 from tests.functional.d2hub.between import between
+from tests.functional.d2hub.clients import need, run
 from tests.functional.d2hub.hub import (
     OCI_MANIFEST,
     SECRET,
@@ -41,7 +42,6 @@ from tests.functional.d2hub.hub import (
     running,
     sha256,
 )
-from tests.functional.d2hub.test_clients import need, run
 from tests.functional.d2hub.test_mirror import rule
 from tests.kage import bucket_of, objects, running_kage
 

@@ -22,7 +22,8 @@ from haneul.kernel.clock import SystemClock
 from haneul.kernel.waiting import wait_for
 from haneul.management.name_server import DNS_PORT, NameServer
 from haneul.management.settings import ManagementSettings
-from tests.dns_servers import free_port, program
+from tests.dns_servers import program
+from tests.ports import port
 
 ZONE = "k8s.example"
 OWNER = "shop/web/uid/id"
@@ -42,8 +43,8 @@ def settings(folder: Path, zone: str, *resolvers: str) -> ManagementSettings:
         runtime=folder / "run",
         logs=folder / "logs",
         zone=zone,
-        zones_port=free_port(),
-        zones_api_port=free_port(),
+        zones_port=port(),
+        zones_api_port=port(),
         resolvers=resolvers,
     )
 
