@@ -20,7 +20,6 @@ import contextlib
 import errno
 import os
 import signal
-import socket
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,12 +31,12 @@ from pydantic import TypeAdapter, ValidationError
 from haneul.balancer.adapters.haproxy_configuration import (
     Process,
     digest,
-    member_arguments,
-    member_name,
     member_of,
     name_of,
     render,
 )
+from haneul.balancer.adapters.haproxy_listeners import refusal, trial
+from haneul.balancer.adapters.haproxy_members import leaves, orders
 from haneul.balancer.adapters.haproxy_socket import ask, comma_table, field, order, table
 from haneul.balancer.changes import carried_out
 from haneul.balancer.model import (
@@ -64,8 +63,6 @@ _CHECK_SECONDS, _START_SECONDS, _LOCK_SECONDS = 30.0, 30.0, 60.0
 _FREE_SECONDS: Final = 5
 _TRIES: Final = 10
 _PAUSE: Final = 0.05
-#: Bits of ``srv_admin_state`` and ``srv_check_state`` ("Management Guide", ``show servers state``).
-_MAINTENANCE, _DRAINED, _CHECKED = 0x01, 0x08, 0x04
 _TRUTH: Final = TypeAdapter(tuple[Present, ...])
 
 
@@ -226,9 +223,9 @@ class HaproxyBalancer:
         for listener in sorted(listeners):
             if listener.protocol is not Protocol.TCP:
                 raise ListenerRefusedError(f"HAProxy cannot listen at {listener}", listener=listener)
-            while error := _trial(listener):
+            while error := trial(listener):
                 if error.errno != errno.EADDRINUSE or not await self._is_young():
-                    raise _refusal(listener, error)
+                    raise refusal(listener, error)
                 await self._clock.sleep(_PAUSE)
 
     async def _is_young(self) -> bool:
@@ -340,11 +337,11 @@ class HaproxyBalancer:
         """Bring members to what is written down, by orders; look again until nothing differs."""
         said = ""
         for _ in range(_TRIES):
-            orders = _orders(present, await self._servers())
-            if not orders:
+            wanted = orders(present, await self._servers())
+            if not wanted:
                 return
-            said = await order(self._process.worker, orders)
-            if not _orders(present, await self._servers()):
+            said = await order(self._process.worker, wanted)
+            if not orders(present, await self._servers()):
                 return
             await self._clock.sleep(_PAUSE)
         raise UnavailableError(f"{self.name} does not take its members: {said[:500]}", hint=_LOOK)
@@ -356,7 +353,7 @@ class HaproxyBalancer:
         leaving = {
             f"{row['be_name']}/{row['srv_name']}": int(row["srv_time_since_last_change"])
             for row in await self._servers()
-            if int(row["srv_admin_state"]) & (_DRAINED | _MAINTENANCE)
+            if leaves(row)
         }
         if not leaving:
             return
@@ -374,48 +371,3 @@ class HaproxyBalancer:
 
 
 _LOOK: Final = "its log, or 'haproxy -c -f' with the configuration in its folder, says why"
-
-
-def _orders(present: Frontends, servers: Sequence[Mapping[str, str]]) -> list[str]:
-    """Return the orders that bring members to what is wanted."""
-    there = {f"{row['be_name']}/{row['srv_name']}": row for row in servers}
-    wanted = {
-        f"{name_of(listener)}/{member_name(member)}": member_arguments(member, one.frontend.options)
-        for listener, one in present.items()
-        for member in one.frontend.members
-    }
-    orders = []
-    for server, arguments in wanted.items():
-        row = there.get(server)
-        if row is None:
-            orders.append(f"add server {server} {arguments}")
-        if row is None or int(row["srv_admin_state"]) & (_MAINTENANCE | _DRAINED):
-            orders.append(f"set server {server} state ready")
-        if row is None or not int(row["srv_check_state"]) & _CHECKED:
-            orders.append(f"enable health {server}")
-    for server, row in there.items():
-        if server not in wanted and not int(row["srv_admin_state"]) & (_MAINTENANCE | _DRAINED):
-            # One that ends takes no connections soon, not the check's either: that is no reason to cut those it has.
-            orders += [f"disable health {server}", f"set server {server} state drain"]
-    return orders
-
-
-def _trial(listener: Listener) -> OSError | None:
-    family = socket.AF_INET6 if ":" in listener.address else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as trial:
-        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            trial.bind((listener.address, listener.port))
-            trial.listen(1)
-        except OSError as error:
-            return error
-    return None
-
-
-def _refusal(listener: Listener, error: OSError) -> ListenerRefusedError:
-    hint = {
-        errno.EADDRNOTAVAIL: "the address is none of the balancer's: its operator gives it its pools' addresses",
-        errno.EADDRINUSE: "another program on the balancer has this port",
-        errno.EACCES: "the balancer may not have this port",
-    }.get(error.errno or 0, "")
-    return ListenerRefusedError(f"{listener} cannot be opened: {error.strerror}", listener=listener, hint=hint)
