@@ -259,7 +259,7 @@ COMPONENTS: Final[tuple[GoComponent, ...]] = (
         "helm.sh/helm/v4",
         "Apache-2.0",
         (Program("helm", "helm.sh/helm/v4/cmd/helm"),),
-        estimate=105,
+        estimate=190,
         ldflags=("-X helm.sh/helm/v4/internal/version.version=v4.3.1",),
         on_demand=True,
     ),

@@ -96,3 +96,11 @@ def containerd(folder: Path) -> Iterator[Containerd]:
     finally:
         process.terminate()
         process.wait(60)
+        _unmount_below(folder)
+
+
+def _unmount_below(folder: Path) -> None:
+    """Take away what a containerd that was killed while it unpacked has left mounted."""
+    mounted = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    for place in sorted((place for place in mounted if place.startswith(f"{folder}/")), reverse=True):
+        run("umount", "--lazy", place)

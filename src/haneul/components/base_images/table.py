@@ -208,7 +208,7 @@ CMD ["python3", "-m", "shop"]
         "Node.js on base/debian.",
         ("nodejs",),
         ("node",),
-        megabytes=37,
+        megabytes=44,
         example="""FROM hub.example.com/mirror/library/node:18-bookworm-slim AS build
 WORKDIR /app
 COPY package.json package-lock.json ./
@@ -239,7 +239,7 @@ CMD ["node", "src/server.js"]
         "A Java runtime (OpenJDK, no desktop) on base/debian.",
         ("openjdk-17-jre-headless",),
         ("java",),
-        megabytes=80,
+        megabytes=77,
         example="""FROM hub.example.com/mirror/library/maven:3-eclipse-temurin-17 AS build
 COPY . /src
 RUN mvn --file /src/pom.xml --batch-mode package
@@ -291,7 +291,7 @@ CMD ["java", "-jar", "/app/shop.jar"]
         "A web server for static files and as a proxy, on base/debian.",
         ("nginx",),
         ("nginx", "-g", "daemon off;"),
-        megabytes=15,
+        megabytes=14,
         example="""FROM hub.example.com/base/nginx:1.22
 COPY dist /srv/www
 """,
