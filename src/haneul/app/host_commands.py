@@ -254,9 +254,6 @@ def _bench() -> typer.Typer:
 
         await run_sign_on_bench(plan, figures, machine)
 
-    app = bench_app(run_dkos, run_registries, SystemClock())
-    add_balancer_command(app, run_balancer, SystemClock())
-
     async def run_names(
         plan: NamesPlan, project: str, cluster: str, figures: NamesFigures, machine: dict[str, str]
     ) -> None:
@@ -266,6 +263,7 @@ def _bench() -> typer.Typer:
         await run_names_bench(plan, project, cluster, figures, machine)
 
     app = bench_app(run_dkos, run_registries, SystemClock())
+    add_balancer_command(app, run_balancer, SystemClock())
     add_dns_command(app, run_names, SystemClock())
     add_chaos_command(app, run_chaos, SystemClock())
     add_auth_command(app, run_sign_on, SystemClock())
