@@ -281,15 +281,16 @@ class Archiver:
     async def _store_all(self, pump: asyncio.Task[None], group: asyncio.TaskGroup) -> None:
         snapshot: asyncio.Task[None] | None = None
         while True:
-            is_due = self._next_snapshot is None or self._clock.now() >= self._next_snapshot
-            if is_due and (snapshot is None or snapshot.done()):
-                self._next_snapshot = self._clock.now() + self._schedule.snapshot_every
-                snapshot = group.create_task(self._take_snapshot())
             asked = self._clock.now()
             identity = await self._source.identity()
             if f"-{identity.cluster:016x}" != self._generation[-17:] or identity.revision < self._stored:
                 raise OtherHistoryError("another etcd answers, or it lost what it had")
             await self._wait_for(identity.revision)
+            # Only now is it certain that this is the history which the generation has.
+            is_due = self._next_snapshot is None or self._clock.now() >= self._next_snapshot
+            if is_due and (snapshot is None or snapshot.done()):
+                self._next_snapshot = self._clock.now() + self._schedule.snapshot_every
+                snapshot = group.create_task(self._take_snapshot())
             await self._flush()
             self._complete_until = asked
             await self._mark(asked, identity.revision)
