@@ -58,6 +58,11 @@ async def reaches(pod: str, host: str, port: int = 80) -> bool:
     return bool(said.get("responses"))
 
 
+async def until_reached(pod: str, host: str) -> None:
+    """Wait until a pod reaches the workload by a name: one question may be lost on its way, as anywhere."""
+    await wait_for(lambda: reaches(pod, host), what=f"a pod to reach {host}", timeout=30, clock=CLOCK)
+
+
 async def resolved(installation: Installation, name: str, kind: str = "A") -> tuple[str, list[str]]:
     """Ask from outside; return the code and the values."""
     question = dns.message.make_query(name, kind)
@@ -108,7 +113,7 @@ async def test_names_outlive_masters_and_servers_and_end_with_their_cluster(
         await wait_for(told, what="the Service's receipt", timeout=30, clock=CLOCK)
 
         for host in ("web", "web.default", "web.default.svc", full):
-            assert await reaches(named, host), f"a pod does not reach {host}"
+            await until_reached(named, host)
         assert not await reaches(named, "nobody.default.svc")
 
         # Masters that are dead are missed by no name, neither in pods nor outside.
@@ -122,8 +127,8 @@ async def test_names_outlive_masters_and_servers_and_end_with_their_cluster(
             return False
 
         await wait_for(down, what="the killed API to go", timeout=15, clock=CLOCK, interval=0.02)
-        assert await reaches(named, "web.default.svc")
-        assert (await resolved(installation, full)) == ("NOERROR", [address])
+        await until_reached(named, "web.default.svc")
+        await until_resolved(installation, full, ("NOERROR", [address]))
 
         async def back() -> bool:
             return not await down()
@@ -140,7 +145,7 @@ async def test_names_outlive_masters_and_servers_and_end_with_their_cluster(
 
         await wait_for(another, what=f"{name} to be started again", timeout=30, clock=CLOCK)
     await until_resolved(installation, full, ("NOERROR", [address]))
-    assert await reaches(named, "web")
+    await until_reached(named, "web")
 
     await asyncio.to_thread(haneul, "cluster", "delete", NAME, "--yes", "-p", PROJECT)
     await until_resolved(installation, full, ("NXDOMAIN", []))

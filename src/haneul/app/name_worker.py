@@ -101,7 +101,7 @@ class NameWorker:
     async def _follow(self, record: NameRecord) -> None:
         if record.access is None:
             return
-        domain = ClusterDomain(absolute(record.domain))
+        domain = ClusterDomain(absolute(record.domain), networks=record.networks)
         async with self._connect(record.access) as client:
             controller = ClusterController(
                 client, self._provider, owner_of(record), domain, clock=self._clock, pace=self._pace

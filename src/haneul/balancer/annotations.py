@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from ipaddress import ip_network
+from ipaddress import IPv6Network, ip_network
 from typing import Any, Final, TypeVar
 
 from haneul.balancer.model import Algorithm, HealthCheck, Options, ProxyProtocol, canonical, is_port
@@ -149,7 +149,11 @@ def _word(text: str) -> str:
 
 
 def _network(text: str) -> str:
-    return str(ip_network(text, strict=False))
+    network = ip_network(text, strict=False)
+    # A zone may be any text, and no balancer knows this machine's links by the cluster's words.
+    if isinstance(network, IPv6Network) and network.network_address.scope_id:
+        raise ValueError(text)
+    return str(network)
 
 
 def _shown(text: object) -> str:

@@ -235,9 +235,15 @@ class ClusterController:
             place = place_of(SERVICES, service)
             if place in decision.verdicts:
                 self._news[place] = decision.verdicts[place]
-            elif not is_ours(service, self._site) and _was_ours(service):
+            elif not is_ours(service, self._site) and _was_ours(service) and not self._is_others(service):
                 self._news[place] = None
         self._told.set()
+
+    def _is_others(self, service: Manifest) -> bool:
+        """Say whether a Service is for the balancer of another class, whose marks it bears then, not ours."""
+        spec = service["spec"]
+        named = spec.get("loadBalancerClass") or ""
+        return spec.get("type") == "LoadBalancer" and bool(named != self._site.load_balancer_class)
 
     def _hold_up(self, error: HaneulError) -> None:
         """Tell Services that have no address yet why; what the others are told stays, as they are served still."""

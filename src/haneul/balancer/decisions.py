@@ -6,6 +6,7 @@ already, stays balanced as it was set before, with the members that it has now.
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,7 @@ from haneul.balancer.model import (
     Pool,
     Protocol,
     ProxyProtocol,
+    canonical,
     is_port,
 )
 from haneul.kernel.kube import Manifest
@@ -220,7 +222,6 @@ def _is_right(candidate: _Candidate) -> bool:
 
 
 def _request(candidate: _Candidate) -> Request:
-    status = (candidate.manifest.get("status") or {}).get("loadBalancer") or {}
     families = candidate.manifest["spec"].get("ipFamilies") or ["IPv4"]
     return Request(
         str(candidate.place),
@@ -230,9 +231,18 @@ def _request(candidate: _Candidate) -> Request:
         pool=candidate.asked.pool,
         share=candidate.asked.share,
         served=candidate.served[0].listener.address if candidate.served else "",
-        said=next((entry["ip"] for entry in status.get("ingress") or [] if entry.get("ip")), ""),
+        said=_said(candidate.manifest),
         version=6 if families[0] == "IPv6" else 4,
     )
+
+
+def _said(service: Manifest) -> str:
+    """Return the address that a Service's status says, which whoever owns the cluster may have written, or nothing."""
+    status = (service.get("status") or {}).get("loadBalancer") or {}
+    for entry in status.get("ingress") or []:
+        with contextlib.suppress(ValueError):
+            return canonical(str(entry.get("ip") or ""))
+    return ""
 
 
 def _without_address(candidate: _Candidate, refusal: Refusal | str | None) -> Verdict:

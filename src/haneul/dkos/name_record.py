@@ -32,7 +32,7 @@ class Standing(StrEnum):
 
 @dataclass(frozen=True)
 class NameRecord:
-    """A cluster as names' controllers know it; ``domain`` has no dot at its end."""
+    """A cluster as names' controllers know it; ``domain`` has no dot at its end, ``networks`` are its own ranges."""
 
     uid: str
     project: str
@@ -40,6 +40,7 @@ class NameRecord:
     domain: str
     standing: Standing
     access: KubeAccess | None = None
+    networks: tuple[str, ...] = ()
 
 
 def record_name(uid: str) -> str:
@@ -55,6 +56,7 @@ def secret_of(record: NameRecord) -> Manifest:
         "name": record.name.encode(),
         "domain": record.domain.encode(),
         "standing": record.standing.encode(),
+        "networks": ",".join(record.networks).encode(),
     }
     if record.access is not None:
         data |= {
@@ -84,6 +86,7 @@ def record_of(secret: Manifest) -> NameRecord | None:
             domain=data["domain"].decode(),
             standing=Standing(data["standing"].decode()),
             access=_access(data) if "url" in data else None,
+            networks=tuple(filter(None, data.get("networks", b"").decode().split(","))),
         )
     except (KeyError, ValueError):
         return None

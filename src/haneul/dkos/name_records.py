@@ -44,7 +44,13 @@ class NameRecords:
             leaf = issue_leaf(authority, _PROFILE, now=now)
             access = KubeAccess(url, trusted, leaf.certificate, leaf.key)
         record = NameRecord(
-            cluster.uid, cluster.project, cluster.name, self.naming.domain(cluster), Standing.FOLLOWED, access
+            cluster.uid,
+            cluster.project,
+            cluster.name,
+            self.naming.domain(cluster),
+            Standing.FOLLOWED,
+            access,
+            (str(cluster.spec.network.pods), str(cluster.spec.network.services)),
         )
         if record != kept:
             await self._client.apply(SECRETS, secret_of(record))

@@ -102,7 +102,9 @@ def _kubelet(cluster: Cluster, pool: NodePool, naming: Naming | None) -> dict[st
         "enableDebugFlagsHandler": False,
         "seccompDefault": True,
     }
-    if naming is not None:
+    # A machine's questions come from its own address, which the server may not know, through a firewall that may not
+    # let them pass: its pods go on asking whom the machine asks.
+    if naming is not None and pool.provider is not NodeProviderName.SSH:
         configuration["clusterDNS"] = [naming.address]
         configuration["clusterDomain"] = naming.domain(cluster)
     if pool.provider is NodeProviderName.SSH:

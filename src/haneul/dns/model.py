@@ -115,10 +115,20 @@ class Acknowledgement:
 
 @dataclass(frozen=True)
 class ClusterDomain:
-    """Below which name a cluster's records lie, and for how many seconds resolvers may remember them."""
+    """Below which name a cluster's records lie, and for how many seconds resolvers may remember them.
+
+    ``networks`` are those of its addresses, which alone get reverse names; none means any address. Where clusters share
+    a reverse zone, one could else take the names of another's addresses.
+    """
 
     name: str
     ttl: int = 5
+    networks: tuple[str, ...] = ()
+
+    def has(self, address: str) -> bool:
+        """Say whether an address is one of the cluster's own."""
+        found = ipaddress.ip_address(address)
+        return not self.networks or any(found in ipaddress.ip_network(network) for network in self.networks)
 
     @classmethod
     def of(cls, cluster: str, zone: str, *, ttl: int = 5) -> ClusterDomain:

@@ -47,9 +47,9 @@ def service_records(service: Manifest, slices: Iterable[Manifest], domain: Clust
         return _external_name_records(name, str(spec.get("externalName") or ""), domain.ttl)
     addresses = [address for address in spec.get("clusterIPs") or [spec.get("clusterIP")] if address]
     if "None" in addresses:
-        collected = _headless(name, slices, unready=bool(spec.get("publishNotReadyAddresses")))
+        collected = _headless(name, slices, domain, unready=bool(spec.get("publishNotReadyAddresses")))
     else:
-        collected = _with_addresses(name, spec, addresses)
+        collected = _with_addresses(name, spec, addresses, domain)
     return _sets(collected, domain.ttl)
 
 
@@ -83,18 +83,23 @@ def _external_name_records(name: str, target: str, ttl: int) -> list[RecordSet]:
         return []
 
 
-def _with_addresses(name: str, spec: Manifest, addresses: Iterable[str]) -> Iterator[tuple[Key, str]]:
+def _with_addresses(
+    name: str, spec: Manifest, addresses: Iterable[str], domain: ClusterDomain
+) -> Iterator[tuple[Key, str]]:
     """Section 2.3; a Service that has no address yet has no records."""
     found = list(_valid(addresses))
     for address in found:
         yield Key(name, _type_of(address)), address
-        yield Key(reverse_name(address), PTR), name
+        if domain.has(address):
+            yield Key(reverse_name(address), PTR), name
     for port in spec.get("ports") or [] if found else []:
         if label := _port_label(port):
             yield Key(f"{label}.{name}", SRV), _srv(port["port"], name)
 
 
-def _headless(name: str, slices: Iterable[Manifest], *, unready: bool) -> Iterator[tuple[Key, str]]:
+def _headless(
+    name: str, slices: Iterable[Manifest], domain: ClusterDomain, *, unready: bool
+) -> Iterator[tuple[Key, str]]:
     """Section 2.4: without a ready endpoint there is no record, so the name is not there (NXDOMAIN)."""
     for piece in slices:
         for endpoint in piece.get("endpoints") or []:
@@ -106,7 +111,8 @@ def _headless(name: str, slices: Iterable[Manifest], *, unready: bool) -> Iterat
                 host = f"{str(endpoint.get('hostname') or _dashed(address)).lower()}.{name}"
                 yield Key(name, _type_of(address)), address
                 yield Key(host, _type_of(address)), address
-                yield Key(reverse_name(address), PTR), host
+                if domain.has(address):
+                    yield Key(reverse_name(address), PTR), host
                 for port in piece.get("ports") or []:
                     if (label := _port_label(port)) and port.get("port"):
                         yield Key(f"{label}.{name}", SRV), _srv(port["port"], host)

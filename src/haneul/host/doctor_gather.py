@@ -33,13 +33,12 @@ PORTS: Final[Mapping[int, str]] = {
     5300: "the keeper of the DNS server's zones",
     6443: "the management cluster's API server",
     7443: "the platform's API",
-    8081: "the API of the DNS server's zones",
     10250: "the kubelet",
     10257: "the controller manager",
     10259: "the scheduler",
 }
 #: Ports that it takes at the host's own address only: many machines have a resolver of their own on loopback.
-PORTS_AT_ADDRESS: Final[Mapping[int, str]] = {53: "the DNS server"}
+PORTS_AT_ADDRESS: Final[Mapping[int, str]] = {53: "the DNS server", 8081: "the API of the DNS server's zones"}
 #: Programs that `haneul up` and what it starts run, and the Debian packages that have them.
 PROGRAMS: Final[Mapping[str, str]] = {
     "ip": "iproute2",

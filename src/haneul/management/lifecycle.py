@@ -90,8 +90,6 @@ class Lifecycle:
                 raise_kernel_settings(settings.state / "kernel-settings.json")
                 await self._prepare_mounts()
                 self._install_plugins()
-            with progress.stage("start the DNS server", expected_seconds=2):
-                await self.name_server.start()
             with progress.stage("start the container runtime", expected_seconds=3):
                 await self.containers.start()
             with progress.stage("load images", expected_seconds=25) as stage:
@@ -113,6 +111,9 @@ class Lifecycle:
                 await self.apply(cilium.manifests(settings, image=self._artifacts.image_reference("cilium")))
                 stage.note("Cilium's agent compiles its BPF programs")
                 await self._wait_for_network()
+            # Last, for clusters run without it: they come back also where it cannot start.
+            with progress.stage("start the DNS server", expected_seconds=2):
+                await self.name_server.start()
 
     async def down(self, progress: Progress) -> None:
         """Stop everything that runs; what it knows stays on disk for the next `up`."""

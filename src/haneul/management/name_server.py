@@ -38,6 +38,7 @@ DNS_PORT: Final = 53
 _USER: Final = "pdns"
 _SCHEMA: Final = Path("/usr/share/pdns-backend-sqlite3/schema/schema.sqlite3.sql")
 _KEEPER, _RECURSOR = Path("/usr/sbin/pdns_server"), Path("/usr/sbin/pdns_recursor")
+_INSTALL: Final = "apt-get install pdns-server pdns-backend-sqlite3 pdns-recursor"
 _DATABASE: Final = "zones.sqlite3"
 _CONNECT_SECONDS: Final = 2.0
 #: Seconds for which the keeper remembers what it found; what is changed by its API it forgets at once.
@@ -213,12 +214,14 @@ class NameServer:
     def _prepare(self) -> None:
         """Write all files."""
         settings, files = self._settings, self.files
+        if missing := [str(program) for program in (_KEEPER, _RECURSOR) if not program.exists()]:
+            raise HostNotReadyError(f"{' and '.join(missing)} are not installed", hint=_INSTALL)
         try:
             user = pwd.getpwnam(_USER)
         except KeyError as error:
             raise HostNotReadyError(
                 f"there is no user {_USER}: the DNS server is not installed",
-                hint="apt-get install pdns-server pdns-backend-sqlite3 pdns-recursor",
+                hint=_INSTALL,
             ) from error
         write_atomically(files.zone, settings.zone + "\n")
         for folder in (files.keeper, files.recursor, files.zones, files.nothing):

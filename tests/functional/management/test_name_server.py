@@ -6,7 +6,8 @@ import contextlib
 import os
 import secrets
 import signal
-from collections.abc import AsyncIterator
+import tempfile
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import dns.asyncquery
@@ -104,6 +105,14 @@ async def running(wanted: ManagementSettings) -> AsyncIterator[Running]:
         await found.services.shut_down()
 
 
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder with a short name: the path of a socket in it has at most 107 characters (unix(7))."""
+    with tempfile.TemporaryDirectory(prefix="names-") as made:
+        Path(made).chmod(0o755)
+        yield Path(made)
+
+
 @pytest.fixture(autouse=True)
 def _only_root() -> None:
     if os.geteuid() != 0:
@@ -112,8 +121,8 @@ def _only_root() -> None:
         program(name)
 
 
-async def test_names_are_answered_whoever_was_killed(tmp_path: Path) -> None:
-    async with running(settings(tmp_path, ZONE)) as found:
+async def test_names_are_answered_whoever_was_killed(folder: Path) -> None:
+    async with running(settings(folder, ZONE)) as found:
         provider = found.provider()
         for name, kind in ((WEB.name, "A"), (POINTER.name, "PTR")):
             await found.until(name, kind, ("NXDOMAIN", []))
@@ -145,8 +154,8 @@ async def test_names_are_answered_whoever_was_killed(tmp_path: Path) -> None:
             await found.until(OTHER.name, "A", ("NOERROR", ["10.128.0.8"]))
 
 
-async def test_a_start_after_the_end_finds_what_was_there(tmp_path: Path) -> None:
-    wanted = settings(tmp_path, ZONE)
+async def test_a_start_after_the_end_finds_what_was_there(folder: Path) -> None:
+    wanted = settings(folder, ZONE)
     async with running(wanted) as found:
         key = found.server.files.key.read_text()
         provider = found.provider()
@@ -163,16 +172,16 @@ async def test_a_start_after_the_end_finds_what_was_there(tmp_path: Path) -> Non
         await found.until(WEB.name, "A", ("NOERROR", ["10.128.0.7"]))
 
 
-async def test_other_names_are_asked_of_the_host_s_resolvers(tmp_path: Path) -> None:
-    async with running(settings(tmp_path / "company", "corp.example")) as company:
+async def test_other_names_are_asked_of_the_host_s_resolvers(folder: Path) -> None:
+    async with running(settings(folder / "company", "corp.example")) as company:
         address = company.settings.address
-        async with running(settings(tmp_path / "ours", ZONE, address)) as ours:
+        async with running(settings(folder / "ours", ZONE, address)) as ours:
             await ours.until("ns.corp.example.", "A", ("NOERROR", [address]))
             await ours.until(f"ns.{ZONE}.", "A", ("NOERROR", [ours.settings.address]))
 
 
-async def test_neither_program_is_root_s_and_the_key_is_root_s_alone(tmp_path: Path) -> None:
-    async with running(settings(tmp_path, ZONE)) as found:
+async def test_neither_program_is_root_s_and_the_key_is_root_s_alone(folder: Path) -> None:
+    async with running(settings(folder, ZONE)) as found:
         for name in ("dns-zones", "dns"):
             pid = await found.pid(name)
 

@@ -64,21 +64,21 @@ async def kept(kube: MemoryKubeClient, cluster: Cluster) -> NameRecord:
     return record
 
 
-@pytest.mark.parametrize("provider", [NodeProviderName.SANDBOX, NodeProviderName.SSH])
-def test_kubelets_send_pods_to_the_dns_server_and_nowhere_without_one(
-    native: Cluster, provider: NodeProviderName
-) -> None:
-    pool = NodePool(provider=provider)
+def kubelet(cluster: Cluster, provider: NodeProviderName, naming: Naming | None) -> dict[str, object]:
+    files = node_files(cluster, NodePool(provider=provider), "default-0", pause_image="pause", naming=naming)
+    found: dict[str, object] = yaml.safe_load(files["kubelet.yaml"])
+    return found
 
-    def kubelet(naming: Naming | None) -> dict[str, object]:
-        files = node_files(native, pool, "default-0", pause_image="pause", naming=naming)
-        found: dict[str, object] = yaml.safe_load(files["kubelet.yaml"])
-        return found
 
-    told = kubelet(NAMING)
+def test_kubelets_send_pods_to_the_dns_server_and_nowhere_without_one(native: Cluster) -> None:
+    told = kubelet(native, NodeProviderName.SANDBOX, NAMING)
     assert told["clusterDNS"] == ["192.0.2.10"]
     assert told["clusterDomain"] == "plain.shop.k8s.example.com"
-    assert not {"clusterDNS", "clusterDomain"} & kubelet(None).keys()
+    assert not {"clusterDNS", "clusterDomain"} & kubelet(native, NodeProviderName.SANDBOX, None).keys()
+
+
+def test_pods_on_machines_ask_whom_their_machine_asks(native: Cluster) -> None:
+    assert not {"clusterDNS", "clusterDomain"} & kubelet(native, NodeProviderName.SSH, NAMING).keys()
 
 
 def test_nodes_reach_the_dns_server_s_port_of_the_hosts_and_no_other(native: Cluster, golden: Golden) -> None:
@@ -107,7 +107,15 @@ def test_who_publishes_reads_what_has_names_and_writes_nothing_but_receipts(
 
 @pytest.mark.parametrize(
     "record",
-    [RECORD, replace(RECORD, standing=Standing.FOLLOWED, access=KubeAccess("https://a:6443", b"ca", b"crt", b"key"))],
+    [
+        RECORD,
+        replace(
+            RECORD,
+            networks=("10.128.0.0/16", "10.96.0.0/16"),
+            standing=Standing.FOLLOWED,
+            access=KubeAccess("https://a:6443", b"ca", b"crt", b"key"),
+        ),
+    ],
 )
 def test_a_record_is_read_as_it_was_written(record: NameRecord) -> None:
     assert record_of(secret_of(record)) == record
