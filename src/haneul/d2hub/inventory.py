@@ -82,13 +82,18 @@ def parse_running(document: Mapping[str, Any]) -> frozenset[Running]:
     return frozenset(_running(entry) for entry in entries)
 
 
+def is_workload(text: str) -> bool:
+    """Say whether a text is a kind and a name, as reports have them."""
+    return _WORKLOAD.fullmatch(text) is not None
+
+
 def _running(entry: Any) -> Running:
     found = [entry.get(name) for name in _FIELDS] if isinstance(entry, dict) else []
     said = [one for one in found if isinstance(one, str)]
     if len(said) != len(_FIELDS):
         raise RequestInvalidError(f"an image has {', '.join(_FIELDS)}, all of them text")
     namespace, workload, digest = said
-    if not _NAMESPACE.fullmatch(namespace) or not _WORKLOAD.fullmatch(workload) or not is_digest(digest):
+    if not _NAMESPACE.fullmatch(namespace) or not is_workload(workload) or not is_digest(digest):
         raise RequestInvalidError(
             f"{namespace[:63]!r}, {workload[:80]!r}, {digest[:80]!r} are no namespace, KIND/NAME and digest"
         )

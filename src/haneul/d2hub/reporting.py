@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-from haneul.d2hub.inventory import Running
+from haneul.d2hub.inventory import Running, is_workload
 from haneul.kernel.kube import PODS, KubeClient, Manifest
 
 _DIGEST: Final = re.compile(r"(?:^|@)(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$")
@@ -37,7 +37,10 @@ def images_of(pods: Iterable[Manifest]) -> frozenset[Running]:
 
 
 def workload_of(pod: Manifest) -> str:
-    """Return what a pod belongs to: its controller, or the Deployment behind that, or the pod itself."""
+    """Return what a pod belongs to: its controller, or the Deployment behind that, or the pod itself.
+
+    Whoever makes a pod may write any controller: one that no report may name is none.
+    """
     metadata = pod["metadata"]
     owner = next((one for one in metadata.get("ownerReferences") or [] if one.get("controller")), None)
     if owner is None:
@@ -45,8 +48,10 @@ def workload_of(pod: Manifest) -> str:
     mark = (metadata.get("labels") or {}).get(_HASH)
     if owner["kind"] == "ReplicaSet" and mark and owner["name"].endswith(f"-{mark}"):
         # A Deployment names its ReplicaSets so, and marks their pods (Kubernetes documentation "Deployments").
-        return f"Deployment/{owner['name'].removesuffix(f'-{mark}')}"
-    return f"{owner['kind']}/{owner['name']}"
+        found = f"Deployment/{owner['name'].removesuffix(f'-{mark}')}"
+    else:
+        found = f"{owner['kind']}/{owner['name']}"
+    return found if is_workload(found) else f"Pod/{metadata['name']}"
 
 
 def _digests(pod: Manifest) -> Iterator[str]:

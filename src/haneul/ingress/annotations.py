@@ -250,7 +250,12 @@ def _written(annotations: Mapping[str, str]) -> tuple[dict[str, tuple[str, str]]
             name = _ALIASES.get(bare, bare)
             field = _FIELDS.get(name)
             if field is None or (field["ours"] and prefix == OTHER_PREFIX):
-                closes = bare in CLOSING or (prefix == PREFIX and bare.startswith("auth"))
+                # One of ours under the other prefix means what it says: whoever wrote it wants the path guarded.
+                closes = (
+                    bare in CLOSING
+                    or (prefix == PREFIX and bare.startswith("auth"))
+                    or (field is not None and _restricts(name))
+                )
                 refusals.append(Refusal(annotation, "it is not supported", closes))
             elif len(annotations[annotation]) > 16 * grammar.LONGEST:
                 refusals.append(Refusal(annotation, "it is too long", _restricts(name)))

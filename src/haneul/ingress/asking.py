@@ -125,6 +125,7 @@ def _asked(auth: AskedAuth, helpers: Helpers) -> Iterator[Node]:
     asking: list[Node] = [
         line("internal"),
         *_question("$haneul_open_cookie"),
+        line("proxy_set_header", "X-Haneul-Rule", ""),
         line("proxy_set_header", "Host", Text(auth.url.host)),
         # Subrequests have no access phase.
         Lua("rewrite_by_lua_block", f'require("haneul").choose("{auth.upstream.name}")'),

@@ -90,6 +90,7 @@ class ClusterController:
         self._table = Table()
         self._reloaded = float("-inf")
         self._excluded: dict[Place, str] = {}
+        self._closed: dict[Place, str] = {}
         self._told: set[Problem] = set()
         self._news = asyncio.Event()
 
@@ -123,7 +124,7 @@ class ClusterController:
         listed = [(resource, await self._client.list(resource)) for resource in RESOURCES]
         for resource, manifests in listed:
             self._observed.replace(resource, manifests, self._heard)
-        self._excluded = {}
+        self._excluded, self._closed = {}, {}
         self._changed = True
         self._wake.set()
         self._listed.set()
@@ -199,16 +200,23 @@ class ClusterController:
 
     async def _route(self) -> None:
         refused = await self._hosts.refused(hosts_asked_for(self._observed))
-        options = replace(self._options, refused_hosts=refused, excluded=self._excluded)
+        options = replace(self._options, refused_hosts=refused, excluded=self._excluded, closed=self._closed)
         try:
             routes, configuration = self._made(options)
             table = await self._routed(routes, configuration)
         except ConfigurationRefusedError as error:
             _log.warning("refused; looking for what it is", cluster=self._cluster, detail=error.detail)
-            options = replace(options, excluded=await self._culprits(options))
-            routes, configuration = self._made(options)
-            table = await self._routed(routes, configuration)
-            self._excluded = dict(options.excluded)
+            found = await self._culprits(replace(options, excluded={}, closed={}))
+            options = replace(options, excluded={}, closed=found)
+            try:
+                routes, configuration = self._made(options)
+                table = await self._routed(routes, configuration)
+            except ConfigurationRefusedError:
+                # It is their hosts or paths themselves.
+                options = replace(options, excluded=found, closed={})
+                routes, configuration = self._made(options)
+                table = await self._routed(routes, configuration)
+            self._excluded, self._closed = dict(options.excluded), dict(options.closed)
         before = self._configuration
         self._routes, self._configuration, self._table = routes, configuration, table
         if before is None or before.generation != configuration.generation:
@@ -243,6 +251,8 @@ class ClusterController:
                 return error.detail
             return ""
 
+        if why := await takes(frozenset()):
+            raise UnavailableError(f"the proxy refuses even a configuration without any object: {why}")
         age = {
             place_of(INGRESSES, found): found["metadata"].get("creationTimestamp") or ""
             for found in self._observed.all(INGRESSES)

@@ -196,9 +196,9 @@ def parse_members(text: str) -> tuple[str, ...]:
 
 
 def parse_words(text: str) -> str:
-    """Return a few plain words, such as the name of a realm."""
-    if not _WORDS.fullmatch(text):
-        raise ValueError("it is plain words of at most 128 characters")
+    """Return a few plain words, such as the name of a realm; ``off`` would ask nobody (ngx_http_auth_basic_module)."""
+    if text == "off" or not _WORDS.fullmatch(text):
+        raise ValueError("it is plain words of at most 128 characters, and not 'off'")
     return text
 
 
@@ -315,6 +315,8 @@ def parse_path(text: str) -> str:
         path = unquote_to_bytes(text).decode()
     except UnicodeDecodeError as error:
         raise ValueError("its escapes are no UTF-8") from error
+    if len(path.encode()) > LONGEST:
+        raise ValueError(f"it has at most {LONGEST} bytes")
     if not path.isprintable() or set(path) & set("\"'\\"):
         raise ValueError("it has no control characters, quotes or '\\'")
     if path.startswith(RESERVED):

@@ -93,8 +93,8 @@ def _where(location: Location, exact: set[str], *, expressions: bool) -> Iterato
         case Match.PREFIX:
             if path.text not in exact:
                 yield "=", Pattern(path.text)
-            if f"{path.text}/" not in exact:
-                yield Word("^~"), Pattern(f"{path.text}/")
+            # Beside an exact one of the same words: nginx takes both, and what lies below is this one's still.
+            yield Word("^~"), Pattern(f"{path.text}/")
 
 
 class _Location:

@@ -148,7 +148,8 @@ def _clients(site: Site) -> Iterator[Node]:
     if site.trusted:
         yield line("real_ip_header", "proxy_protocol" if site.proxy_protocol else "X-Forwarded-For")
         yield line("real_ip_recursive", "on")
-    trusted = [line(str(network), 1) for network in site.trusted]
+    # Who speaks the PROXY protocol passes on headers as clients wrote them.
+    trusted = [] if site.proxy_protocol else [line(str(network), 1) for network in site.trusted]
     yield block("geo", "$realip_remote_addr", "$haneul_trusted", inside=[line("default", 0), *trusted])
     said = [line("default", "$scheme"), line("1:https", "https"), line("1:http", "http")]
     yield block("map", "$haneul_trusted:$http_x_forwarded_proto", "$haneul_scheme", inside=said)

@@ -50,6 +50,8 @@ class Options:
     refused_hosts: Mapping[str, str] = field(default_factory=dict)
     #: Ingress objects that the proxy does not take, and what it says.
     excluded: Mapping[Place, str] = field(default_factory=dict)
+    #: Those of them whose paths it does take: they are closed, or another object would serve what they guard.
+    closed: Mapping[Place, str] = field(default_factory=dict)
 
 
 def compile_routes(observed: Observed, options: Options, now: datetime) -> Routes:
@@ -98,16 +100,17 @@ class _Compiler:
     def routes(self) -> Routes:
         mine = ours(self._observed.all(INGRESSES), self._observed.all(INGRESS_CLASSES))
         read = [self._read(manifest) for manifest in mine]
-        served = [ingress for ingress in read if not self._is_excluded(ingress)]
+        served = [self._closed(ingress) for ingress in read if not self._is_excluded(ingress)]
         for ingress in served:
             if not ingress.wishes.canary:
                 self._add_rules(ingress)
         for ingress in served:
             if not ingress.wishes.canary:
                 self._add_fallback(ingress)
-                self._add_certificates(ingress)
+                if ingress.place not in self._options.closed:
+                    self._add_certificates(ingress)
         for ingress in served:
-            if ingress.wishes.canary:
+            if ingress.wishes.canary and ingress.place not in self._options.closed:
                 self._add_canary(ingress)
         servers = tuple(
             Server(
@@ -141,6 +144,13 @@ class _Compiler:
         if why is not None:
             self._tell(ingress.place, Reason.CONFIGURATION_REFUSED, f"the proxy does not take it: {why}")
         return why is not None
+
+    def _closed(self, ingress: _Ingress) -> _Ingress:
+        why = self._options.closed.get(ingress.place)
+        if why is None:
+            return ingress
+        self._tell(ingress.place, Reason.CONFIGURATION_REFUSED, f"the proxy does not take it, it is closed: {why}")
+        return replace(ingress, closed=why or "the proxy does not take it")
 
     def _add_rules(self, ingress: _Ingress) -> None:
         aliases = [alias for alias in ingress.wishes.server_alias if self._take_host(alias, ingress)]

@@ -136,9 +136,11 @@ class OpenIdClient:
         if isinstance(endpoint, str):
             await self._post(endpoint, {"token": token, "token_type_hint": "refresh_token"})
 
-    async def verified(self, token: str, audiences: Sequence[str]) -> dict[str, Any]:
+    async def verified(self, token: str, audiences: Sequence[str], *, direct: bool = False) -> dict[str, Any]:
         """Return the claims of a token that the provider signed for one of the audiences.
 
+        ``direct`` says that the provider itself just gave it to us: its keys are asked for at once if they do not fit,
+        which others' tokens must not bring about at will.
         Raises UnauthenticatedError, and UnavailableError where the provider's keys are not known and not to be had.
         """
         registry = JWTClaimsRegistry(
@@ -153,7 +155,7 @@ class OpenIdClient:
         keys = self._keys
         for fresh in (False, True):
             try:
-                decoded = jwt.decode(token, await self._key_set(fresh=fresh), algorithms=_ALGORITHMS)
+                decoded = jwt.decode(token, await self._key_set(fresh=fresh, direct=direct), algorithms=_ALGORITHMS)
                 registry.validate(decoded.claims)
             except (JoseError, ValueError) as error:
                 # Once more with keys asked for anew, if it names none that is known: the provider may have rotated.
@@ -181,7 +183,7 @@ class OpenIdClient:
         claims = None
         if "id_token" in answer:
             us = self._access.client_id
-            claims = await self.verified(str(answer["id_token"]), [us])
+            claims = await self.verified(str(answer["id_token"]), [us], direct=True)
             # OpenID Connect Core, section 3.1.3.7.
             self._demand(claims.get("azp", us) == us, "it is for others")
         return Said(claims, str(answer.get("refresh_token", "")))
@@ -197,13 +199,14 @@ class OpenIdClient:
             headers={"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"},
         )
 
-    async def _key_set(self, *, fresh: bool) -> KeySet:
+    async def _key_set(self, *, fresh: bool, direct: bool) -> KeySet:
         known, now = self._keys, self._clock.monotonic()
         if known is None:
             self._keys = now, await self._fetched_keys()
             return self._keys[1]
         age = now - known[0]
-        if now - self._keys_asked < _KEYS_APART_SECONDS or not (fresh or age >= _METADATA_SECONDS):
+        asked_lately = now - self._keys_asked < _KEYS_APART_SECONDS and not (fresh and direct)
+        if asked_lately or not (fresh or age >= _METADATA_SECONDS):
             return known[1]
         self._keys_asked = now
         try:

@@ -104,5 +104,6 @@ def test_long_values_are_not_repeated_whole_and_others_annotations_are_not_ours(
 
 
 def test_a_source_range_that_is_none() -> None:
-    found = asked(service(loadBalancerSourceRanges=["everywhere"]), DEFAULTS)
-    assert "loadBalancerSourceRanges" in found.errors[0]
+    for text in ("everywhere", "fe80::%a\n    server x 127.0.0.1:22/64"):
+        found = asked(service(loadBalancerSourceRanges=[text]), DEFAULTS)
+        assert "loadBalancerSourceRanges" in found.errors[0]

@@ -211,6 +211,22 @@ async def test_a_service_that_is_balanced_no_more_is_left_as_it_was_found(cluste
         await until(clean, "the Service to be as it was")
 
 
+async def test_what_is_for_the_balancer_of_another_class_is_left_alone(cluster: Cluster, balancer: Balancer) -> None:
+    async with serving(cluster, balancer):
+        await cluster.make("web")
+        await told(cluster, BALANCED)
+    other = {"spec": {"loadBalancerClass": "internal"}}
+    marked = await cluster.patch(SERVICES, "web", other, "shop")
+    async with serving(cluster, balancer):
+        await cluster.make("last")
+        await told(cluster, BALANCED, "last")
+        found = await cluster.service()
+        assert (found["status"], found["metadata"]["finalizers"]) == (
+            marked["status"],
+            marked["metadata"]["finalizers"],
+        )
+
+
 async def test_the_finalizer_is_there_before_anything_is_served(cluster: Cluster, balancer: Balancer) -> None:
     cluster.refuses_finalizers = True
     quick = Pace(gather=0.0, resync=0.02, tend=1.0, first_backoff=0.01, last_backoff=0.02)

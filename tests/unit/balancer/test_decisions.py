@@ -147,6 +147,13 @@ def test_addresses_of_other_clusters_are_not_given() -> None:
     assert told(decided(service(ingress="192.0.2.10"), present=[foreign], owner=OTHER)).address == "192.0.2.11"
 
 
+@pytest.mark.parametrize("said", ["2001:DB8::80", "192.0.2.010", "192.0.2.10/32", "x", ""])
+def test_whatever_a_status_says_nothing_of_others_is_given(said: str) -> None:
+    foreign = Frontend(HTTP, "shop/web", Options())
+    decision = decided(service(ingress=said), present=[foreign], owner=OTHER)
+    assert told(decision).address == "192.0.2.11"
+
+
 def test_a_restart_changes_nothing() -> None:
     services = [service(f"s{number}", created=str(number)) for number in range(4)]
     first = decided(*services)

@@ -41,6 +41,8 @@ def pulled(*texts: str, phase: str = "Running") -> dict[str, Any]:
         (pod(owner=("StatefulSet", "db")), "StatefulSet/db"),
         (pod(owner=("DaemonSet", "agent")), "DaemonSet/agent"),
         (pod(owner=("Job", "backup-28")), "Job/backup-28"),
+        # Whoever makes a pod may write what no report may say.
+        (pod(owner=("Foo-bar", "X Y")), "Pod/web-1"),
         (pod(owner=("Node", "worker-1.example.com")), "Node/worker-1.example.com"),
     ],
 )

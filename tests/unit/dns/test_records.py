@@ -157,6 +157,17 @@ def test_an_address_of_two_services_points_to_both() -> None:
     ]
 
 
+def test_only_a_cluster_s_own_addresses_point_back() -> None:
+    own = ClusterDomain(DOMAIN.name, networks=("10.4.0.0/16", "10.3.0.0/24"))
+    slices = [slice_of("db", endpoint("10.4.0.1"), endpoint("10.128.16.1"))]
+    found = lines(
+        [*service_records(headless("db"), slices, own), *service_records(service("web", "10.3.0.1"), [], own)]
+    )
+    pointers = {line.split()[0] for line in found if " PTR " in line}
+    assert pointers == {"1.0.4.10.in-addr.arpa.", "1.0.3.10.in-addr.arpa."}
+    assert "db.shop.svc.first.corp.example. A 10.128.16.1" in found
+
+
 @pytest.mark.parametrize(("cluster", "zone"), [("a.b", "corp"), ("", "corp"), ("first", ""), ("first", "x" * 40)])
 def test_domains_that_cannot_be(cluster: str, zone: str) -> None:
     with pytest.raises(InvalidInputError):

@@ -52,9 +52,17 @@ def test_what_restricted_at_ingress_nginx_and_is_not_supported_closes(name: str)
     assert (refusal.closes, refusal.why) == (True, "it is not supported")
 
 
+def test_a_realm_that_would_ask_nobody_is_none() -> None:
+    wishes, [refusal] = read_annotations({f"{PREFIX}auth-realm": "off"})
+    assert wishes.auth_realm != "off"
+    assert "off" in refusal.why
+
+
 def test_the_sign_on_is_ours_alone() -> None:
-    _, [refusal] = read_annotations({f"{OTHER_PREFIX}auth": "required"})
-    assert not refusal.closes
+    for name, said in (("auth", "required"), ("auth-projects", "shop")):
+        # Whoever writes it under the other prefix wants the path guarded all the same.
+        _, [refusal] = read_annotations({f"{OTHER_PREFIX}{name}": said})
+        assert refusal.closes
     assert read_annotations({f"{PREFIX}auth": "required"})[0].auth == "required"
     _, [refusal] = read_annotations({f"{PREFIX}auth": "please"})
     assert refusal.closes

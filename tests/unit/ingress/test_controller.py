@@ -11,6 +11,7 @@ import pytest
 
 from haneul.ingress.adapters.allowed_hosts import AllowedHosts
 from haneul.ingress.adapters.memory import MemoryProxy
+from haneul.ingress.annotations import PREFIX
 from haneul.ingress.controller import ClusterController, Pace
 from haneul.ingress.exclusions import culprits
 from haneul.ingress.model import Place
@@ -68,6 +69,11 @@ class Proxy(MemoryProxy):
 
     away = False
     points = 0
+    checks = 0
+
+    async def check(self, configuration: Configuration) -> None:
+        self.checks += 1
+        await super().check(configuration)
 
     async def route(self, configuration: Configuration, table: Table) -> None:
         if self.away:
@@ -214,6 +220,33 @@ async def test_one_that_the_proxy_does_not_take_is_left_out(cluster: Cluster) ->
         await cluster.put(fresh(ingress("new", host="new.example.com")))
         await until(lambda: proxy.has("new.example.com"), "another one to be served")
         assert proxy.reloads == reloads + 1
+
+
+async def test_one_whose_wishes_the_proxy_does_not_take_is_closed_and_keeps_its_paths(cluster: Cluster) -> None:
+    proxy = Proxy(refuses="X-Odd")
+    annotations = {f"{PREFIX}enable-cors": "true", f"{PREFIX}cors-allow-headers": "X-Odd"}
+    await cluster.put(fresh(ingress("open", host="one.example.com")))
+    await cluster.put(fresh(ingress("odd", path("/admin"), host="one.example.com", annotations=annotations)))
+    async with serving(cluster, proxy):
+        await until(lambda: proxy.has("one.example.com"), "the other one to be served")
+        assert proxy.configuration is not None
+        # Were it left out, the other one's path "/" would answer for it.
+        assert '"/admin/"' in proxy.configuration.text
+
+        async def told() -> bool:
+            return await events(cluster) == [("ConfigurationRefused", "odd")]
+
+        await until(told, "it to be told")
+
+
+async def test_a_proxy_that_takes_nothing_at_all_makes_nobody_guilty(cluster: Cluster) -> None:
+    proxy = Proxy(refuses="server")
+    await cluster.put(fresh(ingress("web")))
+    async with serving(cluster, proxy):
+        await until(lambda: proxy.checks >= 3, "the proxy to be asked again")
+        assert await events(cluster) == []
+        proxy.refuses = ""
+        await until(lambda: proxy.has(HOST), "it to be served")
 
 
 async def test_what_is_served_stays_while_the_api_is_away(cluster: Cluster) -> None:

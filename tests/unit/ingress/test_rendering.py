@@ -138,6 +138,15 @@ def test_prefixes_match_whole_elements() -> None:
     ]
 
 
+def test_an_exact_path_takes_nothing_of_what_lies_below_it() -> None:
+    assert locations(configured(ingress("web", path("/a"), path("/a/", "Exact"))).text) == [
+        ("=", "/a/"),
+        ("=", "/a"),
+        ("^~", "/a/"),
+        ("/",),
+    ]
+
+
 def test_where_there_are_expressions_all_are_and_in_order() -> None:
     rule = path("/v[0-9]+/x", "ImplementationSpecific")
     text = configured(
