@@ -50,7 +50,7 @@ MEANINGS: Final = {
     Reason.CANARY_ALONE: "a canary's path is no path of another Ingress, or that one has a canary already",
     Reason.CERTIFICATE_BROKEN: "a Secret is missing, has no certificate with its key, or one for another host or time",
     Reason.CLOSED: "what restricts access cannot be done as it is written; paths answer 503",
-    Reason.CONFIGURATION_REFUSED: "nginx does not take what the object asks for; it is left out",
+    Reason.CONFIGURATION_REFUSED: "nginx does not take what the object asks for; its paths are closed (503)",
     Reason.HOST_REFUSED: "the host is none, or this cluster may not serve it",
     Reason.HOST_TAKEN: "the host belongs to an older Ingress of another namespace",
     Reason.PATH_REFUSED: "the path is none, or an expression that is not taken",
