@@ -359,6 +359,14 @@ async def test_every_snapshot_is_proven_and_the_way_between_two_is_compared(lab:
                 break
             await asyncio.sleep(0.01)
         await lab.stored(archiver, revision)
+
+        async def together() -> bool:
+            first, second, *_ = (await lab.contents()).snapshots
+            wish = Wish(revision=(first.revision + second.revision) // 2)
+            return len(stretch_for(await lab.contents(), wish).segments) == 1
+
+        # The parts are put together after the proof is told.
+        await wait_for(together, what="the parts to be put together", timeout=60, clock=CLOCK)
     proofs = [one.proof for one in lab.told[-1].snapshots if one.proof is not None]
     assert not any(proof.problem for proof in proofs)
     assert all(proof.seconds > 0 for proof in proofs)
