@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 import socket
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -14,6 +13,7 @@ from typing import Final
 import structlog
 
 from haneul.kernel.clock import Clock, SystemClock
+from haneul.kernel.ending import told_to_end
 from haneul.kernel.errors import ConflictError, UnavailableError
 from haneul.kernel.openid import OpenIdAccess, OpenIdClient
 from haneul.signon.adapters.ended_file import EndedFile
@@ -39,9 +39,7 @@ _UNIX: Final = "unix:"
 async def serve_gate(file: Path, *, clock: Clock | None = None) -> None:
     """Answer the web server until SIGTERM or SIGINT; requests under way are answered first."""
     settings = read_settings(file)
-    told = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, told.set)
+    told = told_to_end()
     async with opened(settings, clock or SystemClock()) as gate:
         make_way(settings.listen)
         server = GranianServer(gate.answer, settings.listen)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -23,6 +22,7 @@ from haneul.balancer.model import Listener, Member, MemberHealth, MemberState, P
 from haneul.balancer.ports import LoadBalancer
 from haneul.balancer.settings import BalancerSettings, read_settings
 from haneul.kernel.clock import SystemClock
+from haneul.kernel.ending import told_to_end, work_until
 from haneul.kernel.errors import InvalidInputError, NotFoundError
 from haneul.kernel.kube_http import HttpKubeClient, access_from_kubeconfig
 
@@ -57,9 +57,7 @@ async def serve_balancer(settings: ServeSettings) -> None:
             f"no pool of {settings.balancer} is for the project {settings.project!r}",
             hint="add the project to a pool's 'projects', or name another one with --project",
         )
-    ended = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    told = told_to_end()
     async with opened(balancer_settings) as balancer, HttpKubeClient(access, user_agent="haneul-balancer") as client:
         site = Site(pools, ground, balancer.abilities, settings.load_balancer_class)
         controller = ClusterController(
@@ -71,16 +69,7 @@ async def serve_balancer(settings: ServeSettings) -> None:
             pace=Pace(resync=settings.resync_seconds),
         )
         _log.info("serving", cluster=settings.cluster, balancer=balancer.name)
-        working = asyncio.ensure_future(controller.run())
-        waiting = asyncio.ensure_future(ended.wait())
-        try:
-            await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
-            if working.done():
-                working.result()
-        finally:
-            for task in (working, waiting):
-                task.cancel()
-            await asyncio.gather(working, waiting, return_exceptions=True)
+        await work_until(told, controller.run())
     _log.info("ended", cluster=settings.cluster)
 
 

@@ -22,7 +22,7 @@ from typing import Final
 from haneul.balancer.adapters.haproxy import HaproxyBalancer
 from haneul.balancer.adapters.haproxy_configuration import Process
 from haneul.balancer.controller import ClusterController
-from haneul.balancer.decisions import SERVICE_LABEL, Site
+from haneul.balancer.decisions import Site
 from haneul.balancer.members import Ground, Targets
 from haneul.balancer.model import Pool
 from haneul.bench.balancer_figures import CASES, DIRECT, THROUGH, BalancerFigures, BalancerPlan, Case, Change, Round
@@ -34,6 +34,7 @@ from haneul.kernel.clock import SystemClock
 from haneul.kernel.errors import HostNotReadyError, UnavailableError
 from haneul.kernel.kube import ENDPOINT_SLICES, NAMESPACES, SERVICES, Manifest
 from haneul.kernel.kube_memory import MemoryKubeClient
+from haneul.kernel.kube_objects import SERVICE_LABEL
 from haneul.kernel.process import run
 from haneul.kernel.waiting import wait_for
 

@@ -20,7 +20,6 @@ import asyncio
 import contextlib
 import os
 import random
-import signal
 import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
@@ -76,6 +75,7 @@ from haneul.d2hub.tables import repositories
 from haneul.d2hub.tokens import Tokens
 from haneul.d2hub.workloads import Workloads
 from haneul.kernel.clock import Clock, SystemClock
+from haneul.kernel.ending import told_to_end
 from haneul.kernel.errors import ConflictError, InvalidInputError, UnavailableError
 from haneul.kernel.hosts import is_loopback
 
@@ -276,10 +276,7 @@ async def _workloads(trusts: FileTrusts, clock: Clock) -> AsyncIterator[Workload
 
 async def _serve(hub: _Hub, settings: HubSettings) -> None:
     server = GranianServer(hub.application.answer, hub.listening, received=hub.metrics.received)
-    told = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, told.set)
+    told = told_to_end()
     serving = asyncio.ensure_future(server.serve())
     beside = [
         asyncio.ensure_future(work)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import timedelta
@@ -17,6 +16,7 @@ from haneul.cli.input import read_secret_file
 from haneul.d2hub.inventory import parse_cluster
 from haneul.d2hub.names import project_of
 from haneul.d2hub.reporting import running_in
+from haneul.kernel.ending import told_to_end
 from haneul.kernel.errors import HaneulError, InvalidInputError
 from haneul.kernel.kube import KubeClient
 from haneul.kernel.kube_http import HttpKubeClient, access_from_kubeconfig, access_in_cluster
@@ -76,9 +76,7 @@ async def report_without_end(settings: ReportSettings, every: timedelta) -> None
     """Report until SIGTERM or SIGINT. What fails is logged, and tried again with the next turn."""
     if every <= timedelta(0):
         raise InvalidInputError("--every is no time", hint="write 60s")
-    ended = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    ended = told_to_end()
     while not ended.is_set():
         try:
             entries = await report_once(settings)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from haneul.dns.ports import DnsProvider
 from haneul.dns.settings import PowerDnsSettings, ProviderSettings, read_secret, read_settings
 from haneul.dns.withdrawal import withdraw
 from haneul.kernel.clock import SystemClock
+from haneul.kernel.ending import told_to_end, work_until
 from haneul.kernel.errors import InvalidInputError, NotFoundError, UnavailableError
 from haneul.kernel.kube_http import HttpKubeClient, access_from_kubeconfig
 from haneul.management.name_server import DNS_PORT, NameFiles
@@ -49,9 +49,7 @@ async def serve_dns(settings: ServeSettings) -> None:
     if not settings.kubeconfig.is_file():
         raise InvalidInputError(f"{settings.kubeconfig} is no file", hint="--kubeconfig names the cluster's")
     access = access_from_kubeconfig(settings.kubeconfig)
-    ended = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    told = told_to_end()
     async with opened(settings.provider) as provider, HttpKubeClient(access, user_agent="haneul-dns") as client:
         if not zone_of(domain.name, provider.zones):
             raise InvalidInputError(
@@ -68,16 +66,7 @@ async def serve_dns(settings: ServeSettings) -> None:
             pods=settings.pods,
         )
         _log.info("serving", cluster=settings.cluster, domain=domain.name, server=provider.server)
-        working = asyncio.ensure_future(controller.run())
-        waiting = asyncio.ensure_future(ended.wait())
-        try:
-            await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
-            if working.done():
-                working.result()
-        finally:
-            for task in (working, waiting):
-                task.cancel()
-            await asyncio.gather(working, waiting, return_exceptions=True)
+        await work_until(told, controller.run())
     _log.info("ended", cluster=settings.cluster)
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import signal
 import tempfile
 from collections.abc import Iterable
 from datetime import datetime, timedelta
@@ -27,6 +25,7 @@ from haneul.ingress.rendering import Site, render_configuration
 from haneul.ingress.routes import Options, compile_routes, hosts_asked_for
 from haneul.ingress.settings import IngressSettings, read_settings
 from haneul.kernel.clock import SystemClock
+from haneul.kernel.ending import told_to_end, work_until
 from haneul.kernel.errors import InvalidInputError
 from haneul.kernel.files import write_atomically
 from haneul.kernel.kube import INGRESS_CLASSES, INGRESSES, Manifest
@@ -40,9 +39,7 @@ _TEN_YEARS = timedelta(days=3650)
 async def serve_ingress(file: Path) -> None:
     """Keep a cluster's Ingress objects served until SIGTERM or SIGINT; nginx serves on then."""
     settings = read_settings(file)
-    ended = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    told = told_to_end()
     clock = SystemClock()
     processes = _processes(settings, settings.folder, clock)
     processes.prepare()
@@ -60,16 +57,7 @@ async def serve_ingress(file: Path) -> None:
             pace=Pace(),
         )
         _log.info("serving", cluster=settings.cluster, folder=str(settings.folder))
-        working = asyncio.ensure_future(controller.run())
-        waiting = asyncio.ensure_future(ended.wait())
-        try:
-            await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
-            if working.done():
-                working.result()
-        finally:
-            for task in (working, waiting):
-                task.cancel()
-            await asyncio.gather(working, waiting, return_exceptions=True)
+        await work_until(told, controller.run())
     _log.info("ended; nginx serves on", cluster=settings.cluster)
 
 

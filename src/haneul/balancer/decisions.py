@@ -10,7 +10,7 @@ import contextlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, NamedTuple
+from typing import Final
 
 from haneul.balancer.allocation import Refusal, Request, Slot, allocate
 from haneul.balancer.annotations import Asked, asked
@@ -27,26 +27,14 @@ from haneul.balancer.model import (
     canonical,
     is_port,
 )
-from haneul.kernel.kube import Manifest
+from haneul.kernel.kube import SERVICES, Manifest
+from haneul.kernel.kube_objects import Place, place_of, service_of
 
 BALANCED, NO_MEMBERS = "Balanced", "NoMembers"
 WRONG_SETTING, NOT_SUPPORTED, REFUSED = "WrongSetting", "NotSupported", "ListenerRefused"
 NOT_ACKNOWLEDGED: Final = "NotAcknowledged"
-#: Kubernetes' own label of an EndpointSlice (Kubernetes documentation "EndpointSlices").
-SERVICE_LABEL: Final = "kubernetes.io/service-name"
 _LOAD_BALANCER: Final = "LoadBalancer"
 _MOST_NAMED: Final = 3
-
-
-class Place(NamedTuple):
-    """Where an object is in its cluster."""
-
-    kind: str
-    namespace: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.namespace}/{self.name}"
 
 
 @dataclass(frozen=True)
@@ -118,12 +106,6 @@ def is_ours(service: Manifest, site: Site) -> bool:
     )
 
 
-def place_of(service: Manifest) -> Place:
-    """Return where a Service is."""
-    metadata = service["metadata"]
-    return Place("Service", metadata.get("namespace", ""), metadata["name"])
-
-
 def decide(view: View, present: Frontends, owner: str, site: Site) -> Decision:
     """Decide on all Services at once: one's address depends on the others'."""
     served: dict[str, list[Frontend]] = defaultdict(list)
@@ -131,17 +113,16 @@ def decide(view: View, present: Frontends, owner: str, site: Site) -> Decision:
         if there.owner == owner:
             served[there.frontend.service].append(there.frontend)
     candidates = [
-        _candidate(service, served.get(str(place_of(service)), ()), site)
+        _candidate(service, served.get(str(place_of(SERVICES, service)), ()), site)
         for service in view.services
         if is_ours(service, site)
     ]
     foreign = {listener.address for listener, there in present.items() if there.owner != owner}
     able = [candidate for candidate in candidates if candidate.ports and (candidate.served or _is_right(candidate))]
     addresses = allocate([_request(candidate) for candidate in able], site.pools, foreign)
-    slices: dict[tuple[str, str], list[Manifest]] = defaultdict(list)
+    slices: dict[Place | None, list[Manifest]] = defaultdict(list)
     for piece in view.slices:
-        name = (piece["metadata"].get("labels") or {}).get(SERVICE_LABEL)
-        slices[piece["metadata"].get("namespace", ""), name or ""].append(piece)
+        slices[service_of(piece)].append(piece)
     frontends: dict[Listener, Frontend] = {}
     verdicts: dict[Place, Verdict] = {}
     for candidate in candidates:
@@ -149,7 +130,7 @@ def decide(view: View, present: Frontends, owner: str, site: Site) -> Decision:
         if not isinstance(address, str):
             verdicts[candidate.place] = _without_address(candidate, address)
             continue
-        pieces = slices[candidate.place.namespace, candidate.place.name]
+        pieces = slices[candidate.place]
         found = {
             slot: behind(candidate.manifest, port, pieces, view.nodes, site.ground) for slot, port in candidate.ports
         }
@@ -204,7 +185,7 @@ def _candidate(service: Manifest, served: Iterable[Frontend], site: Site) -> _Ca
             unable.append((Slot(name, port["port"]), NOT_SUPPORTED))
         else:
             ports.append((Slot(Protocol(name), port["port"]), port))
-    return _Candidate(place_of(service), service, wishes, tuple(ports), tuple(unable), standing)
+    return _Candidate(place_of(SERVICES, service), service, wishes, tuple(ports), tuple(unable), standing)
 
 
 def _within(wishes: Asked, abilities: Abilities) -> Asked:

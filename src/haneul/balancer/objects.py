@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from collections.abc import Collection, Iterable
+from typing import Final
 
-from haneul.balancer.decisions import Place, View
+from haneul.balancer.decisions import View
 from haneul.kernel.kube import ENDPOINT_SLICES, NODES, SERVICES, Manifest, Resource
+from haneul.kernel.kube_objects import Place, listed, place_of
 
 RESOURCES: Final = (SERVICES, ENDPOINT_SLICES, NODES)
 
@@ -25,13 +26,13 @@ class Objects:
         """Take note that an object is gone."""
         self._objects.pop(place, None)
 
-    def replace(self, resource: Resource, manifests: Iterable[Manifest], heard: set[Place]) -> None:
+    def replace(self, resource: Resource, manifests: Iterable[Manifest], heard: Collection[Place]) -> None:
         """Take a whole list for what there is, but not for objects ``heard`` of since it was asked for."""
-        listed = {place_of(resource, manifest): manifest for manifest in manifests}
-        for place in [place for place in self._objects if place.kind == resource.kind and place not in listed]:
-            if place not in heard:
-                self.forget(place)
-        self._objects |= {place: manifest for place, manifest in listed.items() if place not in heard}
+        gone, there = listed(resource, self._objects, manifests, heard)
+        for place in gone:
+            self.forget(place)
+        for manifest in there:
+            self.see(resource, manifest)
 
     def object(self, place: Place) -> Manifest | None:
         """Return an object as it was last seen."""
@@ -43,9 +44,3 @@ class Objects:
         for place in sorted(self._objects):
             kinds[place.kind].append(self._objects[place])
         return View(kinds[SERVICES.kind], kinds[ENDPOINT_SLICES.kind], kinds[NODES.kind])
-
-
-def place_of(resource: Resource, manifest: Mapping[str, Any]) -> Place:
-    """Return where an object is."""
-    metadata = manifest["metadata"]
-    return Place(resource.kind, metadata.get("namespace", ""), metadata["name"])

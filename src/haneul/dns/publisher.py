@@ -14,9 +14,10 @@ from haneul.dns.changes import Conflict, batches, plan
 from haneul.dns.model import Acknowledgement, Change, Key, Present, RecordSet, RecordsRefusedError, zone_of
 from haneul.dns.ports import DnsProvider
 from haneul.dns.receipts import Receipt, acknowledged, in_conflict, not_acknowledged, refused
-from haneul.dns.wanted import Place, Wanted
+from haneul.dns.wanted import Wanted
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import HaneulError
+from haneul.kernel.kube_objects import Place
 
 _log = structlog.get_logger(__name__)
 #: Resolvers should not remember for long that a name is not there: it may come any moment.

@@ -28,8 +28,6 @@ from haneul.kernel.errors import InvalidInputError
 Manifest = Mapping[str, Any]
 
 SCHEMA_VERSION: Final = "1.1.0"
-#: The label by which an EndpointSlice says whose endpoints it has.
-SERVICE_LABEL: Final = "kubernetes.io/service-name"
 _PRIORITY, _WEIGHT = 0, 100
 _ENDED: Final = ("Succeeded", "Failed")
 

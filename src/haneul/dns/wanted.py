@@ -6,20 +6,12 @@ Names whose records changed are noted with the moment at which that was seen, fo
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Collection, Iterable
 
 from haneul.dns.model import ClusterDomain, Key, RecordSet
-from haneul.dns.records import SERVICE_LABEL, merged, pod_records, service_records, version_records
+from haneul.dns.records import merged, pod_records, service_records, version_records
 from haneul.kernel.kube import ENDPOINT_SLICES, PODS, SERVICES, Manifest, Resource
-
-
-class Place(NamedTuple):
-    """Where an object is in its cluster."""
-
-    kind: str
-    namespace: str
-    name: str
+from haneul.kernel.kube_objects import Place, listed, place_of, service_of
 
 
 class Wanted:
@@ -51,15 +43,13 @@ class Wanted:
         if before := self._objects.pop(place, None):
             self._renew(place, before, None, at)
 
-    def replace(self, resource: Resource, manifests: Iterable[Manifest], heard: set[Place], at: float) -> None:
+    def replace(self, resource: Resource, manifests: Iterable[Manifest], heard: Collection[Place], at: float) -> None:
         """Take a whole list for what there is, but not for objects ``heard`` of since it was asked for."""
-        listed = {place_of(resource, manifest): manifest for manifest in manifests}
-        for place in [place for place in self._objects if place.kind == resource.kind and place not in listed]:
-            if place not in heard:
-                self.forget(place, at)
-        for place, manifest in listed.items():
-            if place not in heard:
-                self.see(resource, manifest, at)
+        gone, there = listed(resource, self._objects, manifests, heard)
+        for place in gone:
+            self.forget(place, at)
+        for manifest in there:
+            self.see(resource, manifest, at)
 
     def changed(self) -> dict[str, float]:
         """Return the names whose records changed since this was asked last, and when that was first seen."""
@@ -94,10 +84,10 @@ class Wanted:
             case SERVICES.kind:
                 self._renew_service(place, at)
             case ENDPOINT_SLICES.kind:
-                services = {found for manifest in (before, after) if manifest and (found := _service_of(manifest))}
+                services = {found for manifest in (before, after) if manifest and (found := service_of(manifest))}
                 for service in services:
                     self._slices[service].discard(place)
-                if after and (now := _service_of(after)):
+                if after and (now := service_of(after)):
                     self._slices[now].add(place)
                 for service in services:
                     self._renew_service(service, at)
@@ -122,14 +112,3 @@ class Wanted:
             self._changed.setdefault(differing.name, at)
             if not self._askers.get(differing.name):
                 self._askers.pop(differing.name, None)
-
-
-def place_of(resource: Resource, manifest: Mapping[str, Any]) -> Place:
-    """Return where an object is."""
-    metadata = manifest["metadata"]
-    return Place(resource.kind, metadata.get("namespace", ""), metadata["name"])
-
-
-def _service_of(piece: Manifest) -> Place | None:
-    name = (piece["metadata"].get("labels") or {}).get(SERVICE_LABEL)
-    return Place(SERVICES.kind, piece["metadata"]["namespace"], name) if name else None

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from haneul.ingress.model import ANY_HOST, Path, Place
+from haneul.ingress.model import ANY_HOST, Path
 from haneul.kernel.kube import Manifest
+from haneul.kernel.kube_objects import Place
 
 #: What an IngressClass names in ``spec.controller`` to be ours.
 CONTROLLER: Final = "haneul.dev/ingress"

@@ -2,8 +2,8 @@
 
 What it rests on:
 
-- Nothing is served before each kind of object was listed whole, and nothing is taken for gone because the API does not
-  answer; what is served stays so while this is away, too.
+- The cluster is followed as everywhere (:mod:`haneul.kernel.kube_following`): nothing is served before everything was
+  listed, and nothing goes because the API is away; what is served stays so while this is away, too.
 - Endpoints alone change without a reload. Reloads come at most once in a while, and only for routes that differ.
 - An object that the proxy does not take is found, left out and told; all others are served.
 - It keeps no state: whoever comes later begins with the cluster's objects and the proxy as it is.
@@ -13,27 +13,26 @@ What it rests on:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 import structlog
 
 from haneul.ingress.exclusions import culprits
-from haneul.ingress.model import Place, Problem, Routes
-from haneul.ingress.observed import RESOURCES, Observed, place_of
+from haneul.ingress.model import Problem, Routes
+from haneul.ingress.observed import RESOURCES, Observed
 from haneul.ingress.ports import Configuration, ConfigurationRefusedError, Hosts, Proxy
 from haneul.ingress.routes import Options, compile_routes, hosts_asked_for
 from haneul.ingress.table import Table, table_of
 from haneul.ingress.telling import counted_up, event_of, status_of
 from haneul.kernel.clock import Clock
-from haneul.kernel.errors import ConflictError, HaneulError, UnavailableError
-from haneul.kernel.kube import ENDPOINT_SLICES, EVENTS, INGRESSES, NAMESPACES, KubeApiError, KubeClient, Resource
-from haneul.kernel.tasks import in_own_task
+from haneul.kernel.errors import HaneulError, UnavailableError
+from haneul.kernel.kube import ENDPOINT_SLICES, EVENTS, INGRESSES, KubeApiError, KubeClient, Manifest, Resource
+from haneul.kernel.kube_following import Following
+from haneul.kernel.kube_objects import Place, place_of
 
 _log = structlog.get_logger(__name__)
-#: Its id is the cluster's: every cluster has this namespace from its first moment until its end.
-_IDENTITY: Final = "kube-system"
 _GONE: Final = frozenset({404, 409})
 
 Render = Callable[[Routes], Configuration]
@@ -78,11 +77,6 @@ class ClusterController:
         self._clock = clock
         self._pace = pace or Pace()
         self._observed = Observed()
-        self._owner = ""
-        self._heard: set[Place] = set()
-        self._wake = asyncio.Event()
-        self._listed = asyncio.Event()
-        self._doubted = False
         #: Whether something besides endpoints changed, and whether the proxy has to be looked at.
         self._changed, self._due = True, True
         self._routes = Routes()
@@ -93,100 +87,56 @@ class ClusterController:
         self._closed: dict[Place, str] = {}
         self._told: set[Problem] = set()
         self._news = asyncio.Event()
+        self._following = Following(
+            client,
+            cluster,
+            RESOURCES,
+            self,
+            done="served",
+            clock=clock,
+            backoff=(self._pace.first_backoff, self._pace.last_backoff),
+        )
 
     async def run(self) -> None:
         """Work until cancelled."""
         async with asyncio.TaskGroup() as group:
-            for resource in RESOURCES:
-                group.create_task(self._watch(resource))
-            group.create_task(self._again(self._list, self._pace.resync))
-            await self._listed.wait()
-            group.create_task(self._serve())
-            group.create_task(self._again(self._remind, self._pace.look))
-            group.create_task(self._again(self._tell, 0.0))
+            await self._following.begin(group, resync=self._pace.resync)
+            group.create_task(self._following.turns(self._turn, gather=self._gather, held_up=self._hold_up))
+            group.create_task(self._following.again(self._remind, self._pace.look))
+            group.create_task(self._following.again(self._tell, 0.0))
 
-    async def _watch(self, resource: Resource) -> None:
-        async for event in self._client.watch(resource):
-            place = place_of(resource, event.object)
-            self._heard.add(place)
-            if event.type == "DELETED":
-                self._observed.forget(place)
-            else:
-                self._observed.see(resource, event.object)
-            self._changed = self._changed or resource != ENDPOINT_SLICES
-            self._doubted = True
-            self._wake.set()
+    def see(self, resource: Resource, manifest: Manifest) -> None:
+        """Take note of an object as it is now."""
+        self._observed.see(resource, manifest)
+        self._changed = self._changed or resource != ENDPOINT_SLICES
 
-    async def _list(self) -> None:
-        """List everything, and take it for what there is; whatever fails here changes nothing."""
-        await self._identify()
-        self._heard = set()
-        listed = [(resource, await self._client.list(resource)) for resource in RESOURCES]
-        for resource, manifests in listed:
-            self._observed.replace(resource, manifests, self._heard)
+    def forget(self, place: Place) -> None:
+        """Take note that an object is gone."""
+        self._observed.forget(place)
+        self._changed = self._changed or place.kind != ENDPOINT_SLICES.kind
+
+    def replace(self, resource: Resource, manifests: Iterable[Manifest], heard: Collection[Place]) -> None:
+        """Take a whole list for what there is, and try once more what the proxy did not take."""
+        self._observed.replace(resource, manifests, heard)
         self._excluded, self._closed = {}, {}
         self._changed = True
-        self._wake.set()
-        self._listed.set()
 
-    async def _identify(self) -> None:
-        """Find out which cluster this is, and that it is still the same one."""
-        found = await self._client.get(NAMESPACES, _IDENTITY)
-        if found is None:
-            raise UnavailableError(f"the cluster has no namespace {_IDENTITY} yet")
-        owner = found["metadata"]["uid"]
-        if self._owner and owner != self._owner:
-            raise ConflictError(
-                f"the API of {self._cluster} is another cluster's now ({owner}, not {self._owner})",
-                hint="what is served stays as it was; end this process and start another for the new cluster",
-            )
-        self._owner = owner
+    async def _gather(self) -> None:
+        await self._clock.sleep(self._pace.gather)
+        if self._changed:
+            await self._clock.sleep(max(0.0, self._reloaded + self._pace.between_reloads - self._clock.monotonic()))
+
+    def _hold_up(self, _: HaneulError) -> None:
+        self._changed, self._due = True, True
 
     async def _remind(self) -> None:
         self._due = True
-        self._wake.set()
+        self._following.wake()
 
-    async def _again(self, work: Callable[[], Coroutine[Any, Any, None]], pause: float) -> None:
-        """Do something again and again, with a pause after it went well and a growing one after errors."""
-        backoff = self._pace.first_backoff
-        while True:
-            try:
-                await in_own_task(work())
-            except HaneulError as error:
-                _log.warning("held up; what is served stays", cluster=self._cluster, detail=error.detail)
-                await self._clock.sleep(backoff)
-                backoff = min(backoff * 2, self._pace.last_backoff)
-            else:
-                backoff = self._pace.first_backoff
-                await self._clock.sleep(pause)
-
-    async def _serve(self) -> None:
-        backoff = self._pace.first_backoff
-        while True:
-            await self._wake.wait()
-            await self._clock.sleep(self._pace.gather)
-            if self._changed:
-                await self._clock.sleep(max(0.0, self._reloaded + self._pace.between_reloads - self._clock.monotonic()))
-            self._wake.clear()
-            doubted, self._doubted = self._doubted, False
-            changed, self._changed = self._changed, False
-            due, self._due = self._due, False
-            try:
-                if doubted:
-                    # A watch that reconnects to another cluster tells of all objects of the one before as deleted.
-                    await in_own_task(self._identify())
-                await in_own_task(self._turn(changed=changed, due=due))
-            except HaneulError as error:
-                _log.warning("not served; tried again", cluster=self._cluster, seconds=backoff, detail=error.detail)
-                self._changed, self._due, self._doubted = True, True, self._doubted or doubted
-                await self._clock.sleep(backoff)
-                backoff = min(backoff * 2, self._pace.last_backoff)
-                self._wake.set()
-            else:
-                backoff = self._pace.first_backoff
-
-    async def _turn(self, *, changed: bool, due: bool) -> None:
+    async def _turn(self) -> None:
         """Do what has to be done once: new routes, the proxy looked at, or endpoints alone."""
+        changed, self._changed = self._changed, False
+        due, self._due = self._due, False
         if changed or self._configuration is None:
             await self._route()
             return

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any
 
 from haneul.ingress.model import Backend, Peer
 from haneul.kernel.kube import Manifest
-
-SERVICE_LABEL: Final = "kubernetes.io/service-name"
 
 
 def port_of(service: Manifest, wanted: Manifest) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
-from haneul.ingress.model import Place
+from haneul.kernel.kube_objects import Place
 
 #: Says why the proxy does not take a configuration with these objects alone; nothing if it does.
 Takes = Callable[[frozenset[Place]], Awaitable[str]]

@@ -8,25 +8,15 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import Final
 
 from haneul.ingress.annotations import Wishes
 from haneul.ingress.expressions import Expression
 from haneul.ingress.grammar import Url
+from haneul.kernel.kube_objects import Place
 
 #: The host of the server for requests that name no host of any Ingress.
 ANY_HOST: Final = ""
-
-
-class Place(NamedTuple):
-    """Where an object is in its cluster."""
-
-    kind: str
-    namespace: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.kind} {self.namespace}/{self.name}"
 
 
 class Reason(StrEnum):

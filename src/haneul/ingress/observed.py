@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Final
 
-from haneul.ingress.endpoints import SERVICE_LABEL, peers
-from haneul.ingress.model import Backend, Peer, Place
+from haneul.ingress.endpoints import peers
+from haneul.ingress.model import Backend, Peer
 from haneul.kernel.kube import (
     ENDPOINT_SLICES,
     INGRESS_CLASSES,
@@ -17,6 +17,7 @@ from haneul.kernel.kube import (
     Manifest,
     Resource,
 )
+from haneul.kernel.kube_objects import Place, listed, place_of, service_of
 
 #: The kinds of objects that matter.
 RESOURCES: Final = (INGRESS_CLASSES, INGRESSES, SERVICES, ENDPOINT_SLICES, SECRETS)
@@ -41,25 +42,24 @@ class Observed:
             if not kept:
                 return
         self._objects[resource.kind][place] = manifest
-        if resource == ENDPOINT_SLICES and (service := _service_of(manifest)):
+        if resource == ENDPOINT_SLICES and (service := service_of(manifest)):
             self._slices[service][place] = manifest
 
     def forget(self, place: Place) -> None:
         """Take note that an object is gone."""
         before = self._objects[place.kind].pop(place, None)
-        if before and place.kind == ENDPOINT_SLICES.kind and (service := _service_of(before)):
+        if before and place.kind == ENDPOINT_SLICES.kind and (service := service_of(before)):
             self._slices[service].pop(place, None)
             if not self._slices[service]:
                 del self._slices[service]
 
-    def replace(self, resource: Resource, manifests: Iterable[Manifest], heard: set[Place]) -> None:
+    def replace(self, resource: Resource, manifests: Iterable[Manifest], heard: Collection[Place]) -> None:
         """Take a whole list for what there is, but not for objects ``heard`` of since it was asked for."""
-        listed = {place_of(resource, manifest): manifest for manifest in manifests}
-        for place in [place for place in self._objects[resource.kind] if place not in listed and place not in heard]:
+        gone, there = listed(resource, self._objects[resource.kind], manifests, heard)
+        for place in gone:
             self.forget(place)
-        for place, manifest in listed.items():
-            if place not in heard:
-                self.see(resource, manifest)
+        for manifest in there:
+            self.see(resource, manifest)
 
     def all(self, resource: Resource) -> list[Manifest]:
         """Return all objects of a kind."""
@@ -73,14 +73,3 @@ class Observed:
         """Return where a backend's pods answer now."""
         service = Place(SERVICES.kind, backend.namespace, backend.service)
         return peers(backend, self._slices.get(service, {}).values())
-
-
-def place_of(resource: Resource, manifest: Manifest) -> Place:
-    """Return where an object is."""
-    metadata = manifest["metadata"]
-    return Place(resource.kind, metadata.get("namespace", ""), metadata["name"])
-
-
-def _service_of(piece: Manifest) -> Place | None:
-    name = (piece["metadata"].get("labels") or {}).get(SERVICE_LABEL)
-    return Place(SERVICES.kind, piece["metadata"]["namespace"], name) if name else None

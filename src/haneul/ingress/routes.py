@@ -27,16 +27,16 @@ from haneul.ingress.model import (
     Location,
     Match,
     Path,
-    Place,
     Problem,
     Reason,
     Routes,
     Server,
     Upstream,
 )
-from haneul.ingress.observed import Observed, place_of
+from haneul.ingress.observed import Observed
 from haneul.ingress.paths import parse_rule_path, precedence
 from haneul.kernel.kube import INGRESS_CLASSES, INGRESSES, SECRETS, SERVICES, Manifest
+from haneul.kernel.kube_objects import Place, place_of
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ class _Compiler:
             self._tell(ingress.place, Reason.HOST_REFUSED, f"{host}: {why}")
             return False
         if owner := self._claims.host(host, ingress.place):
-            self._tell(ingress.place, Reason.HOST_TAKEN, f"{host} belongs to {owner}, which is older")
+            self._tell(ingress.place, Reason.HOST_TAKEN, f"{host} belongs to Ingress {owner}, which is older")
             return False
         return True
 
@@ -249,7 +249,7 @@ class _Compiler:
     def _add(self, host: str, location: Location) -> None:
         if owner := self._claims.path(host, location.path, location.ingress):
             if owner != location.ingress:
-                why = f"{location.path.text!r} of {host or 'any host'} belongs to {owner}, which is older"
+                why = f"{location.path.text!r} of {host or 'any host'} belongs to Ingress {owner}, which is older"
                 self._tell(location.ingress, Reason.PATH_TAKEN, why)
             return
         self._locations[host][location.path] = location

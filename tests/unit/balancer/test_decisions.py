@@ -16,7 +16,6 @@ from haneul.balancer.decisions import (
     REFUSED,
     WRONG_SETTING,
     Decision,
-    Place,
     Verdict,
     View,
     decide,
@@ -35,6 +34,7 @@ from haneul.balancer.model import (
     ProxyProtocol,
 )
 from haneul.kernel.kube import Manifest
+from haneul.kernel.kube_objects import Place
 from tests.unit.balancer.objects import endpoint, node, port, service, site, slice_of
 
 OWNER, OTHER = "first/1", "second/2"

@@ -10,10 +10,11 @@ import pytest
 from haneul.dns.adapters.memory import MemoryDns
 from haneul.dns.model import Acknowledgement, Change, ClusterDomain, Key, ZoneState
 from haneul.dns.publisher import Publisher
-from haneul.dns.wanted import Place, Wanted
+from haneul.dns.wanted import Wanted
 from haneul.kernel.clock import VirtualClock
 from haneul.kernel.errors import UnavailableError
 from haneul.kernel.kube import SERVICES
+from haneul.kernel.kube_objects import Place
 from tests.unit.dns.objects import service
 
 ZONE, OWNER = "zone.", "first/1"

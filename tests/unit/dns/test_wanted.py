@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from haneul.dns.model import ClusterDomain, Key
-from haneul.dns.wanted import Place, Wanted, place_of
+from haneul.dns.wanted import Wanted
 from haneul.kernel.kube import ENDPOINT_SLICES, PODS, SERVICES, Manifest, Resource
+from haneul.kernel.kube_objects import Place, place_of
 from tests.unit.dns.objects import endpoint, headless, pod, service, slice_of
 
 DOMAIN = ClusterDomain.of("first", "zone")

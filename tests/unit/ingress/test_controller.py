@@ -14,7 +14,6 @@ from haneul.ingress.adapters.memory import MemoryProxy
 from haneul.ingress.annotations import PREFIX
 from haneul.ingress.controller import ClusterController, Pace
 from haneul.ingress.exclusions import culprits
-from haneul.ingress.model import Place
 from haneul.ingress.ports import Configuration
 from haneul.ingress.rendering import render_configuration
 from haneul.ingress.routes import Options
@@ -34,6 +33,7 @@ from haneul.kernel.kube import (
     resource_of,
 )
 from haneul.kernel.kube_memory import MemoryKubeClient
+from haneul.kernel.kube_objects import Place
 from haneul.kernel.waiting import wait_for
 from tests.unit.ingress.objects import HOST, endpoint, ingress, ingress_class, path, service, slice_of
 from tests.unit.ingress.test_rendering import SITE

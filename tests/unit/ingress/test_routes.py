@@ -9,11 +9,12 @@ import pytest
 
 from haneul.ingress.annotations import PREFIX
 from haneul.ingress.endpoints import peers
-from haneul.ingress.model import AskedAuth, Backend, Match, PasswordAuth, Peer, PeopleAuth, Place, Reason, Routes
+from haneul.ingress.model import AskedAuth, Backend, Match, PasswordAuth, Peer, PeopleAuth, Reason, Routes
 from haneul.ingress.observed import Observed
 from haneul.ingress.routes import Options, compile_routes, hosts_asked_for
 from haneul.ingress.table import table_of
 from haneul.kernel.kube import ENDPOINT_SLICES, INGRESSES, Manifest
+from haneul.kernel.kube_objects import Place
 from tests.unit.ingress.objects import (
     HOST,
     NOW,
