@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import ssl
 import subprocess
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+import yaml
 
 from haneul.app.installation import component_store
 from haneul.kernel.errors import HaneulError
-from haneul.kernel.kube import Manifest
+from haneul.kernel.kube import KubeClient, Manifest
+from haneul.kernel.kube_http import HttpKubeClient, access_from_kubeconfig
 from haneul.kernel.pki import LeafProfile, issue_authority, issue_leaf, new_private_key, private_key_pem
 from tests.ports import ports
 from tests.processes import kill_all
@@ -68,6 +71,20 @@ class ApiServer:
         for name, content in files.items():
             (self.folder / name).parent.mkdir(exist_ok=True)
             (self.folder / name).write_text(content)
+
+    def kubeconfig(self) -> Path:
+        """Write how root reaches it."""
+        user = dict.fromkeys(("client-certificate", "client-key"), f"{self.folder}/{ROOT}.pem")
+        server = {"server": f"https://127.0.0.1:{self.port}", "certificate-authority": f"{self.folder}/ca.crt"}
+        document = {
+            "current-context": "one",
+            "contexts": [{"name": "one", "context": {"cluster": "one", "user": "one"}}],
+            "clusters": [{"name": "one", "cluster": server}],
+            "users": [{"name": "one", "user": user}],
+        }
+        path = self.folder / "kubeconfig"
+        path.write_text(yaml.safe_dump(document))
+        return path
 
     def commands(self) -> list[list[str]]:
         etcd, peer, folder = f"http://127.0.0.1:{self.client_port}", f"http://127.0.0.1:{self.peer_port}", self.folder
@@ -158,3 +175,12 @@ def running(server: ApiServer) -> Iterator[None]:
     finally:
         # Asked to end, an API server takes ten seconds for it; what it acknowledged is in etcd.
         kill_all(*reversed(started))
+
+
+@contextlib.asynccontextmanager
+async def connected(server: ApiServer) -> AsyncIterator[KubeClient]:
+    """Run a server until the block ends, and yield a client of root's."""
+    with contextlib.ExitStack() as stack:
+        await asyncio.to_thread(stack.enter_context, running(server))
+        async with HttpKubeClient(access_from_kubeconfig(server.kubeconfig())) as client:
+            yield client

@@ -18,7 +18,6 @@ from haneul.balancer.model import Frontend, Listener, Protocol
 from haneul.balancer.verdicts import CONDITION, FINALIZER
 from haneul.kernel.clock import SystemClock
 from haneul.kernel.kube import ENDPOINT_SLICES, EVENTS, NAMESPACES, NODES, SERVICES, KubeClient, Manifest
-from haneul.kernel.kube_http import HttpKubeClient, access_from_kubeconfig
 from haneul.kernel.waiting import wait_for
 from tests.balancers import Client, Echo, answered, connected, haproxy, network, short_folder
 from tests.functional import kubernetes
@@ -62,17 +61,7 @@ class Ground:
         self.echoes = {name: Echo(name, host=host) for name, host in self.nodes.items()}
         self.healths = [Health(host) for host in self.nodes.values()]
         self.clients: list[Client] = []
-        user = dict.fromkeys(("client-certificate", "client-key"), f"{self.api.folder}/{kubernetes.ROOT}.pem")
-        server = {"server": f"https://127.0.0.1:{self.api.port}", "certificate-authority": f"{self.api.folder}/ca.crt"}
-        self.kubeconfig = self.file(
-            "kubeconfig",
-            {
-                "current-context": "one",
-                "contexts": [{"name": "one", "context": {"cluster": "one", "user": "one"}}],
-                "clusters": [{"name": "one", "cluster": server}],
-                "users": [{"name": "one", "user": user}],
-            },
-        )
+        self.kubeconfig = self.api.kubeconfig()
         pools = [
             {"name": "public", "addresses": [f"{network()}.128-{network()}.190"], "projects": ["shop"]},
             {"name": "others", "addresses": [f"{network()}.191"], "projects": ["other"]},
@@ -84,13 +73,6 @@ class Ground:
     def file(self, name: str, document: Any) -> Path:
         (self.folder / name).write_text(yaml.safe_dump(document))
         return self.folder / name
-
-    @contextlib.asynccontextmanager
-    async def api_running(self) -> AsyncIterator[KubeClient]:
-        with contextlib.ExitStack() as stack:
-            await asyncio.to_thread(stack.enter_context, kubernetes.running(self.api))
-            async with HttpKubeClient(access_from_kubeconfig(self.kubeconfig)) as client:
-                yield client
 
     @contextlib.asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
@@ -189,7 +171,7 @@ def fresh(manifest: Manifest) -> Manifest:
 
 async def test_services_are_served_whatever_happens(ground: Ground) -> None:
     async with ground.serving():
-        async with ground.api_running() as client:
+        async with kubernetes.connected(ground.api) as client:
             web = await services_come_change_and_go(ground, client)
             await bad_ones_are_told_and_disturb_nobody(ground, client, web)
             await haproxy_is_killed(ground, web)
@@ -199,7 +181,7 @@ async def test_services_are_served_whatever_happens(ground: Ground) -> None:
         await ground.kill()
         await ground.serve()
         await the_api_is_away(ground, web, before)
-        async with ground.api_running() as client:
+        async with kubernetes.connected(ground.api) as client:
             await client.delete(SERVICES, "many-0", "shop")
             await ground.is_truth(client)
             assert (await ground.told(client, "web", BALANCED))["status"]["loadBalancer"]["ingress"][0][

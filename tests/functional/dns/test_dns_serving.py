@@ -18,7 +18,6 @@ from haneul.dns.receipts import CONDITION
 from haneul.dns.wanted import Wanted
 from haneul.kernel.clock import SystemClock
 from haneul.kernel.kube import ENDPOINT_SLICES, NAMESPACES, PODS, SERVICES, KubeClient, Manifest
-from haneul.kernel.kube_http import HttpKubeClient, access_from_kubeconfig
 from haneul.kernel.waiting import wait_for
 from tests.dns_servers import SECRET, PowerDnsServer, Server
 from tests.functional import kubernetes
@@ -42,17 +41,7 @@ class Ground:
         )
         self.dns: Server = PowerDnsServer(folder / "dns")
         self.process: asyncio.subprocess.Process | None = None
-        user = dict.fromkeys(("client-certificate", "client-key"), f"{self.api.folder}/{kubernetes.ROOT}.pem")
-        server = {"server": f"https://127.0.0.1:{self.api.port}", "certificate-authority": f"{self.api.folder}/ca.crt"}
-        self.kubeconfig = self.file(
-            "kubeconfig",
-            {
-                "current-context": "one",
-                "contexts": [{"name": "one", "context": {"cluster": "one", "user": "one"}}],
-                "clusters": [{"name": "one", "cluster": server}],
-                "users": [{"name": "one", "user": user}],
-            },
-        )
+        self.kubeconfig = self.api.kubeconfig()
         key = folder / "key"
         key.write_text(f"{SECRET}\n")
         key.chmod(0o600)
@@ -61,13 +50,6 @@ class Ground:
     def file(self, name: str, document: Any) -> Path:
         (self.folder / name).write_text(yaml.safe_dump(document))
         return self.folder / name
-
-    @contextlib.asynccontextmanager
-    async def api_running(self) -> AsyncIterator[KubeClient]:
-        with contextlib.ExitStack() as stack:
-            await asyncio.to_thread(stack.enter_context, kubernetes.running(self.api))
-            async with HttpKubeClient(access_from_kubeconfig(self.kubeconfig)) as client:
-                yield client
 
     @contextlib.asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
@@ -154,7 +136,7 @@ async def test_the_zone_is_the_clusters_truth_whatever_happens(ground: Ground) -
     provider = ground.dns.provider()
     try:
         async with ground.serving():
-            async with ground.api_running() as client:
+            async with kubernetes.connected(ground.api) as client:
                 await objects_come_change_and_go(ground, client, provider)
                 await the_dns_server_is_away(ground, client, provider)
                 await the_controller_is_killed(ground, client, provider)
@@ -163,7 +145,7 @@ async def test_the_zone_is_the_clusters_truth_whatever_happens(ground: Ground) -
             await ground.kill()
             await ground.serve()
             await the_api_is_away(ground, provider, before)
-            async with ground.api_running() as client:
+            async with kubernetes.connected(ground.api) as client:
                 await client.delete(SERVICES, "many-0", "shop")
                 await client.create(SERVICES, fresh(service("late")))
                 await ground.zone_is_truth(client, provider)

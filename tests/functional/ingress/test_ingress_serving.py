@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import shutil
 import signal
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,6 @@ from haneul.ingress.adapters.nginx.processes import NginxProcesses
 from haneul.kernel.clock import SystemClock
 from haneul.kernel.errors import ConflictError
 from haneul.kernel.kube import EVENTS, INGRESSES, NAMESPACES, KubeClient, Manifest, resource_of
-from haneul.kernel.kube_http import HttpKubeClient, access_from_kubeconfig
 from haneul.kernel.waiting import wait_for
 from tests.functional import kubernetes
 from tests.ingress_proxy import PATIENCE, USER, Application, free_address, program
@@ -50,23 +48,13 @@ class Cluster:
         self.api = kubernetes.ApiServer(
             folder / "api", arguments={"disable-admission-plugins": "ServiceAccount"}, files={}
         )
-        user = dict.fromkeys(("client-certificate", "client-key"), f"{self.api.folder}/{kubernetes.ROOT}.pem")
-        server = {"server": f"https://127.0.0.1:{self.api.port}", "certificate-authority": f"{self.api.folder}/ca.crt"}
-        self.kubeconfig = self.file(
-            "kubeconfig",
-            {
-                "current-context": "one",
-                "contexts": [{"name": "one", "context": {"cluster": "one", "user": "one"}}],
-                "clusters": [{"name": "one", "cluster": server}],
-                "users": [{"name": "one", "user": user}],
-            },
-        )
+        self.kubeconfig = self.api.kubeconfig()
         self.address, self.port = free_address()
         self.config = self.file(
             "first.yaml",
             {
                 "cluster": "first",
-                "kubeconfig": "kubeconfig",
+                "kubeconfig": str(self.kubeconfig),
                 "folder": "nginx",
                 "http": [f"{self.address}:{self.port}"],
                 "https": [f"{self.address}:{self.port + 1}"],
@@ -82,13 +70,6 @@ class Cluster:
     def file(self, name: str, document: Any) -> Path:
         (self.folder / name).write_text(yaml.safe_dump(document))
         return self.folder / name
-
-    @contextlib.asynccontextmanager
-    async def api_running(self) -> AsyncIterator[KubeClient]:
-        with contextlib.ExitStack() as stack:
-            await asyncio.to_thread(stack.enter_context, kubernetes.running(self.api))
-            async with HttpKubeClient(access_from_kubeconfig(self.kubeconfig)) as client:
-                yield client
 
     async def serve(self) -> None:
         with (self.folder / "log").open("ab") as log:
@@ -159,7 +140,7 @@ async def test_a_cluster_is_served_whatever_happens(cluster: Cluster) -> None:
     address = own_address()
     async with Application("one").running(address) as one, Application("two").running(address) as two:
         try:
-            async with cluster.api_running() as client:
+            async with kubernetes.connected(cluster.api) as client:
                 await objects_are_served(cluster, client, address, one)
                 await it_is_listed_and_checked(cluster)
                 await the_controller_is_killed(cluster, client, address, two)

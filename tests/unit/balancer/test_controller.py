@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
@@ -28,40 +28,17 @@ from haneul.balancer.verdicts import CONDITION, FINALIZER
 from haneul.kernel.clock import SystemClock
 from haneul.kernel.errors import UnavailableError
 from haneul.kernel.kube import ENDPOINT_SLICES, EVENTS, NAMESPACES, SERVICES, KubeApiError, Manifest, Resource
-from haneul.kernel.kube_memory import MemoryKubeClient
-from haneul.kernel.waiting import wait_for
+from tests.followed import FollowedCluster, until
 from tests.unit.balancer.objects import endpoint, port, service, site, slice_of
 
 PACE = Pace(gather=0.0, resync=3600.0, tend=0.01, first_backoff=0.01, last_backoff=0.02)
 WEB = Listener("192.0.2.10", Protocol.TCP, 80)
 
 
-class Cluster(MemoryKubeClient):
-    """A cluster whose lists may fail; it counts how often somebody began to look at it whole."""
+class Cluster(FollowedCluster):
+    """A cluster that may not let itself be marked."""
 
-    away = False
-    looks = 0
     refuses_finalizers = False
-
-    async def get(self, resource: Resource, name: str, namespace: str = "") -> Manifest | None:
-        self.looks += resource == NAMESPACES
-        return await super().get(resource, name, namespace)
-
-    async def looked_at_again(self) -> None:
-        """Wait until the third look from now on began, so that at least one was whole."""
-        wanted = self.looks + 3
-
-        async def seen() -> bool:
-            return self.looks >= wanted
-
-        await until(seen, "the cluster to be looked at again")
-
-    async def list(
-        self, resource: Resource, namespace: str = "", *, labels: str = "", fields: str = ""
-    ) -> list[Manifest]:
-        if self.away:
-            raise UnavailableError("the API does not answer")
-        return await super().list(resource, namespace, labels=labels, fields=fields)
 
     async def patch(
         self, resource: Resource, name: str, patch: Manifest, namespace: str = "", *, subresource: str = ""
@@ -116,8 +93,7 @@ class Balancer(MemoryBalancer):
 @pytest.fixture
 async def cluster() -> Cluster:
     made = Cluster()
-    for name in ("kube-system", "shop"):
-        await made.apply(NAMESPACES, {"metadata": {"name": name}})
+    await made.with_namespaces()
     return made
 
 
@@ -138,10 +114,6 @@ async def serving(
         assert not task.done(), task.exception()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-
-
-async def until(probe: Callable[[], Awaitable[bool]], what: str) -> None:
-    await wait_for(probe, what=what, timeout=20, clock=SystemClock(), interval=0.005, max_interval=0.02)
 
 
 async def serves(balancer: Balancer, *listeners: Listener) -> None:

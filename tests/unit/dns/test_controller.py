@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
@@ -15,9 +14,8 @@ from haneul.dns.model import Acknowledgement, Change, ClusterDomain, Key, Record
 from haneul.dns.receipts import CONDITION
 from haneul.kernel.clock import SystemClock
 from haneul.kernel.errors import UnavailableError
-from haneul.kernel.kube import ENDPOINT_SLICES, NAMESPACES, SERVICES, Manifest, Resource
-from haneul.kernel.kube_memory import MemoryKubeClient
-from haneul.kernel.waiting import wait_for
+from haneul.kernel.kube import ENDPOINT_SLICES, NAMESPACES, SERVICES, Manifest
+from tests.followed import FollowedCluster, until
 from tests.unit.dns.objects import endpoint, headless, service, slice_of
 
 ZONE = "zone."
@@ -25,31 +23,8 @@ WEB = Key("web.shop.svc.first.zone.", "A")
 PACE = Pace(gather=0.0, resync=3600.0, first_backoff=0.01, last_backoff=0.02)
 
 
-class Cluster(MemoryKubeClient):
-    """A cluster whose lists may fail; it counts how often somebody began to look at it whole."""
-
-    away = False
-    looks = 0
-
-    async def get(self, resource: Resource, name: str, namespace: str = "") -> Manifest | None:
-        self.looks += resource == NAMESPACES
-        return await super().get(resource, name, namespace)
-
-    async def looked_at_again(self) -> None:
-        """Wait until the third look from now on began, so that at least one was whole."""
-        wanted = self.looks + 3
-
-        async def seen() -> bool:
-            return self.looks >= wanted
-
-        await until(seen, "the cluster to be looked at again")
-
-    async def list(
-        self, resource: Resource, namespace: str = "", *, labels: str = "", fields: str = ""
-    ) -> list[Manifest]:
-        if self.away:
-            raise UnavailableError("the API does not answer")
-        return await super().list(resource, namespace, labels=labels, fields=fields)
+class Cluster(FollowedCluster):
+    """A cluster whose Services are told."""
 
     async def condition(self, name: str = "web") -> Manifest | None:
         found = await self.get(SERVICES, name, "shop")
@@ -84,8 +59,7 @@ class Server(MemoryDns):
 @pytest.fixture
 async def cluster() -> Cluster:
     made = Cluster()
-    for name in ("kube-system", "shop"):
-        await made.apply(NAMESPACES, {"metadata": {"name": name}})
+    await made.with_namespaces()
     return made
 
 
@@ -105,13 +79,6 @@ async def serving(cluster: Cluster, server: Server, pace: Pace = PACE) -> AsyncI
         assert not task.done(), task.exception()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-
-
-async def until(probe: Callable[[], Any], what: str) -> None:
-    async def seen() -> bool:
-        return bool(await probe())
-
-    await wait_for(seen, what=what, timeout=60, clock=SystemClock(), interval=0.005, max_interval=0.02)
 
 
 async def published(server: Server, key: Key, *values: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from functools import partial
 
 import pytest
@@ -29,12 +29,10 @@ from haneul.kernel.kube import (
     SERVICES,
     KubeClient,
     Manifest,
-    Resource,
     resource_of,
 )
-from haneul.kernel.kube_memory import MemoryKubeClient
 from haneul.kernel.kube_objects import Place
-from haneul.kernel.waiting import wait_for
+from tests.followed import FollowedCluster, until
 from tests.unit.ingress.objects import HOST, endpoint, ingress, ingress_class, path, service, slice_of
 from tests.unit.ingress.test_rendering import SITE
 
@@ -42,22 +40,8 @@ PACE = Pace(gather=0.0, between_reloads=0.0, resync=3600.0, look=3600.0, first_b
 ADDRESS = "192.0.2.10"
 
 
-class Cluster(MemoryKubeClient):
-    """A cluster whose lists may fail."""
-
-    away = False
-    looks = 0
-
-    async def get(self, resource: Resource, name: str, namespace: str = "") -> Manifest | None:
-        self.looks += resource == NAMESPACES
-        return await super().get(resource, name, namespace)
-
-    async def list(
-        self, resource: Resource, namespace: str = "", *, labels: str = "", fields: str = ""
-    ) -> list[Manifest]:
-        if self.away:
-            raise UnavailableError("the API does not answer")
-        return await super().list(resource, namespace, labels=labels, fields=fields)
+class Cluster(FollowedCluster):
+    """A cluster that takes objects of any kind."""
 
     async def put(self, *manifests: Manifest) -> None:
         for manifest in manifests:
@@ -96,8 +80,7 @@ class Proxy(MemoryProxy):
 @pytest.fixture
 async def cluster() -> Cluster:
     made = Cluster()
-    for name in ("kube-system", "shop"):
-        await made.apply(NAMESPACES, {"metadata": {"name": name}})
+    await made.with_namespaces()
     await made.put(ingress_class(), service(), slice_of("web", endpoint("10.0.0.1")))
     return made
 
@@ -122,14 +105,6 @@ async def serving(client: KubeClient, proxy: Proxy, *hosts: str, pace: Pace = PA
         working.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await working
-
-
-async def until(probe: Callable[[], bool | Awaitable[bool]], what: str) -> None:
-    async def asked() -> bool:
-        found = probe()
-        return found if isinstance(found, bool) else await found
-
-    await wait_for(asked, what=what, timeout=30, clock=SystemClock(), interval=0.005, max_interval=0.02)
 
 
 async def events(cluster: Cluster) -> list[tuple[str, str]]:
@@ -255,8 +230,7 @@ async def test_what_is_served_stays_while_the_api_is_away(cluster: Cluster) -> N
     async with serving(cluster, proxy, pace=Pace(0.0, 0.0, 0.01, 3600.0, 0.01, 0.02)):
         await until(lambda: proxy.has(HOST), "it to be served")
         cluster.away = True
-        looks = cluster.looks
-        await until(lambda: cluster.looks >= looks + 3, "the cluster to be looked at again")
+        await cluster.looked_at_again()
         assert proxy.has(HOST)
         assert proxy.peers() == ["10.0.0.1"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from http import HTTPStatus
 
+from haneul.dkos.adapters.kube_records import follow_records
 from haneul.dkos.backup.catalogue import Catalogue
 from haneul.dkos.backup.record import (
     NAMESPACE,
@@ -31,14 +32,7 @@ class KubeBackups:
 
     async def run(self, know: Callable[[Record], Awaitable[None]], forget: Callable[[str], Awaitable[None]]) -> None:
         """Tell of every record and its changes, until cancelled."""
-        async for event in self._client.watch(SECRETS, NAMESPACE, labels=RECORD_LABELS):
-            record = record_of(event.object)
-            if record is None:
-                continue
-            if event.type == "DELETED":
-                await forget(record.uid)
-            else:
-                await know(record)
+        await follow_records(self._client, NAMESPACE, RECORD_LABELS, read=record_of, know=know, forget=forget)
 
     async def publish(self, catalogue: Catalogue) -> None:
         """Show a catalogue, but none of a deleted cluster that was withdrawn."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+from haneul.dkos.adapters.kube_records import follow_records
 from haneul.dkos.name_record import NAMESPACE, RECORD_LABELS, NameRecord, record_name, record_of
 from haneul.kernel.kube import SECRETS, KubeClient
 
@@ -22,14 +23,7 @@ class KubeNames:
         self, know: Callable[[NameRecord], Awaitable[None]], forget: Callable[[str], Awaitable[None]]
     ) -> None:
         """Tell of every record and its changes, until cancelled."""
-        async for event in self._client.watch(SECRETS, NAMESPACE, labels=RECORD_LABELS):
-            record = record_of(event.object)
-            if record is None:
-                continue
-            if event.type == "DELETED":
-                await forget(record.uid)
-            else:
-                await know(record)
+        await follow_records(self._client, NAMESPACE, RECORD_LABELS, read=record_of, know=know, forget=forget)
 
     async def forget(self, uid: str) -> None:
         """Delete a cluster's record: nothing of it is published any more."""
