@@ -96,6 +96,10 @@ def create(
         bool, typer.Option("--ha", help="Three masters, whose API answers through changes and the loss of one.")
     ] = False,
     network: Annotated[str, typer.Option(help="native or cilium.")] = "native",
+    tunnel: Annotated[
+        str | None,
+        typer.Option(help="When packets between nodes are wrapped in VXLAN: needed (only where they must be), always."),
+    ] = None,
     version: Annotated[
         str | None, typer.Option(help="Kubernetes version, of 'haneul cluster versions'; by default the newest.")
     ] = None,
@@ -144,6 +148,8 @@ def create(
             "settings": _settings(setting or []),
             "masters": 3 if ha else 1,
         }
+        if tunnel is not None:
+            spec["network"]["tunnel"] = tunnel
         if version is not None:
             spec["version"] = version
     with contexts.client() as client:

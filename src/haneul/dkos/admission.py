@@ -23,8 +23,10 @@ from haneul.dkos.model import (
     Cluster,
     ClusterSpec,
     ConditionType,
+    LoadBalancing,
     NetworkPlugin,
     NodeProviderName,
+    Tunnel,
 )
 from haneul.dkos.states import MASTERS_STARTING, NO_ETCD_MAJORITY
 from haneul.dkos.upgrading import check_version
@@ -175,6 +177,7 @@ def check_shape(spec: ClusterSpec) -> None:
             f"{spec.node_count} nodes are more than the {MOST_NODES} of one cluster", hint="ask for fewer nodes"
         )
     _check_providers(spec)
+    _check_load_balancing(spec)
     if spec.network.pods is not None:
         room = 2 ** max(0, NODE_CIDR_BITS - _Range(spec.network.pods).prefixlen)
         if spec.node_count > room:
@@ -232,6 +235,31 @@ def _check_providers(spec: ClusterSpec) -> None:
     names = [name for pool in spec.node_pools for name in pool.node_names]
     if len(set(names)) != len(names):
         raise InvalidInputError("two nodes would have the same name", hint="give the pools other names")
+
+
+def _check_load_balancing(spec: ClusterSpec) -> None:
+    """Refuse direct server return where answers would not arrive, or nobody would do it."""
+    if spec.network.load_balancing is not LoadBalancing.DSR:
+        return
+    if spec.network.plugin is not NetworkPlugin.CILIUM:
+        raise InvalidInputError(
+            "direct server return is Cilium's: kube-proxy, which the network 'native' has, cannot do it",
+            hint="leave loadBalancing out, or say 'plugin: cilium'",
+        )
+    if spec.network.tunnel is Tunnel.ALWAYS:
+        raise InvalidInputError(
+            "direct server return and a tunnel for every packet exclude each other: what is wrapped has no room for "
+            "the client's address",
+            hint="leave tunnel or loadBalancing out",
+        )
+    if not spec.outside:
+        # The answer has the address of the node that was asked, and the management cluster drops what claims another
+        # pod's address.
+        raise InvalidInputError(
+            "sandbox nodes cannot answer clients in place of the node that was asked: they are pods, and nobody lets "
+            "a pod speak with another one's address",
+            hint="leave loadBalancing out: 'snat' works everywhere",
+        )
 
 
 def _check_sleep(spec: ClusterSpec) -> None:

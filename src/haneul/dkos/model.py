@@ -74,6 +74,24 @@ class NetworkPlugin(StrEnum):
     CILIUM = "cilium"
 
 
+class Tunnel(StrEnum):
+    """When packets between nodes are wrapped in VXLAN. ``needed``: where their way carries no addresses of pods."""
+
+    NEEDED = "needed"
+    ALWAYS = "always"
+
+
+class LoadBalancing(StrEnum):
+    """How Cilium sends on what comes to a service from outside.
+
+    ``snat``: with the node's address, by way of which the answer comes back. ``dsr``: with the client's address, and
+    the pod's node answers the client itself (direct server return).
+    """
+
+    SNAT = "snat"
+    DSR = "dsr"
+
+
 class NodeProviderName(StrEnum):
     """Where a pool's nodes come from."""
 
@@ -126,6 +144,16 @@ class Network(_Model):
         default=None, description="Range of the pods' addresses, /12 to /22; each node takes a /24."
     )
     services: Cidr | None = Field(default=None, description="Range of the services' addresses, /12 to /24.")
+    tunnel: Tunnel = Field(
+        default=Tunnel.NEEDED,
+        description="When packets between nodes are wrapped in VXLAN: only where their link carries no addresses of "
+        "pods, as that of sandbox nodes, or always.",
+    )
+    load_balancing: LoadBalancing = Field(
+        default=LoadBalancing.SNAT,
+        description="How `cilium` sends on what comes from outside to a service: with the node's address, or with the "
+        "client's, so that the pod's node answers by itself (`dsr`, which sandbox nodes cannot do).",
+    )
 
 
 class NodePool(_Model):

@@ -10,7 +10,7 @@ import json
 from typing import Any, Final
 
 from haneul.dkos.credentials import NODE_AUTHORITY_FILE
-from haneul.dkos.model import Cluster, NetworkPlugin, NodePool, NodeProviderName
+from haneul.dkos.model import Cluster, LoadBalancing, NetworkPlugin, NodePool, NodeProviderName, Tunnel
 from haneul.dkos.naming import Naming
 from haneul.kernel.containerd import DISABLED_PLUGINS, SPARING_STATISTICS
 from haneul.kernel.documents import to_yaml
@@ -28,7 +28,9 @@ def node_files(
     Without a ``naming``, pods ask the machine's own resolvers, which know no name of the cluster.
     """
     native = cluster.spec.network.plugin is NetworkPlugin.NATIVE
-    services = ["containerd", "kubelet", "flanneld", "kube-proxy" if native else "cilium-agent"]
+    # Who wraps every packet keeps no routes; of the two, Cilium does that by itself.
+    flannel = [] if not native and cluster.spec.network.tunnel is Tunnel.ALWAYS else ["flanneld"]
+    services = ["containerd", "kubelet", *flannel, "kube-proxy" if native else "cilium-agent"]
     environment = {
         "NODE_NAME": node,
         "NODE_LABELS": f"{POOL_LABEL}={pool.name},{PROVIDER_LABEL}={pool.provider}",
@@ -44,16 +46,21 @@ def node_files(
         "containerd.toml": _containerd(pause_image, native=native),
         "kubelet.yaml": to_yaml(_kubelet(cluster, pool, naming)),
         "kube-proxy.yaml": to_yaml(_kube_proxy(cluster)),
-        "flannel.json": json.dumps(
-            {
-                "Network": str(cluster.spec.network.pods),
-                "EnableNFTables": True,
-                "Backend": {"Type": "vxlan", "Port": 8472, "VNI": 1},
-            },
-            indent=2,
-        ),
+        "flannel.json": _flannel(cluster, pool),
         **network,
     }
+
+
+def _flannel(cluster: Cluster, pool: NodePool) -> str:
+    """Return flannel's configuration. Machines in one subnet reach each other's pods without a tunnel, if they may.
+
+    Whether the machine's own link carries addresses of pods is known when its node is set up; see
+    :mod:`haneul.dkos.machine_links`.
+    """
+    backend: dict[str, Any] = {"Type": "vxlan", "Port": 8472, "VNI": 1}
+    if pool.provider is NodeProviderName.SSH and cluster.spec.network.tunnel is Tunnel.NEEDED:
+        backend["DirectRouting"] = True
+    return json.dumps({"Network": str(cluster.spec.network.pods), "EnableNFTables": True, "Backend": backend}, indent=2)
 
 
 def _kubelet(cluster: Cluster, pool: NodePool, naming: Naming | None) -> dict[str, Any]:
@@ -179,11 +186,16 @@ def _cni_template(cluster: Cluster) -> str:
 def _cilium(cluster: Cluster) -> dict[str, str]:
     """Return the options of the cluster's own Cilium agents, one file an option.
 
-    Native routing over the routes that flannel keeps; BPF maps instead of kube-proxy. Several agents share one kernel
-    with the management cluster's: each has its own BPF file system, and each translates sockets of its own host
-    namespace only.
+    Native routing over the routes that flannel keeps, or a VXLAN of Cilium's own; BPF maps instead of kube-proxy.
+    Several agents share one kernel with the management cluster's: each has its own BPF file system, and each translates
+    sockets of its own host namespace only.
     """
-    return {
+    network = cluster.spec.network
+    routing = {"ipv4-native-routing-cidr": str(network.pods), "routing-mode": "native"}
+    if network.tunnel is Tunnel.ALWAYS:
+        routing = {"routing-mode": "tunnel", "tunnel-protocol": "vxlan", "tunnel-port": "8472"}
+    balancing = {"bpf-lb-mode": "dsr"} if network.load_balancing is LoadBalancing.DSR else {}
+    options = {
         "agent-health-port": "9879",
         "auto-direct-node-routes": "false",
         "bpf-lb-sock-hostns-only": "true",
@@ -206,10 +218,9 @@ def _cilium(cluster: Cluster) -> dict[str, str]:
         "enable-l7-proxy": "false",
         "identity-allocation-mode": "crd",
         "ipam": "kubernetes",
-        "ipv4-native-routing-cidr": str(cluster.spec.network.pods),
         "k8s-kubeconfig-path": "/var/lib/kubelet/kubeconfig",
         "kube-proxy-replacement": "true",
         "operator-api-serve-addr": "127.0.0.1:9234",
-        "routing-mode": "native",
         "write-cni-conf-when-ready": "/etc/cni/net.d/05-cilium.conflist",
     }
+    return dict(sorted((options | routing | balancing).items()))

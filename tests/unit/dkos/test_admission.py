@@ -16,12 +16,14 @@ from haneul.dkos.model import (
     Cluster,
     ClusterSpec,
     Hibernation,
+    LoadBalancing,
     Network,
     NetworkPlugin,
     NodePool,
     NodeProviderName,
     Settings,
     SleepRule,
+    Tunnel,
 )
 from haneul.dkos.node_files import node_files
 from haneul.kernel.errors import ConflictError, HaneulError, InvalidInputError
@@ -90,6 +92,38 @@ def test_names_and_namespaces_are_taken_once(native: Cluster) -> None:
     other = native.model_copy(update={"project": "shop-web", "name": "one"})
     with pytest.raises(ConflictError, match="namespace"):
         admitted(ClusterSpec(), other, name="web-one")
+
+
+@pytest.mark.parametrize(
+    ("network", "word"),
+    [
+        (Network(load_balancing=LoadBalancing.DSR), "kube-proxy"),
+        (
+            Network(plugin=NetworkPlugin.CILIUM, load_balancing=LoadBalancing.DSR, tunnel=Tunnel.ALWAYS),
+            "exclude each other",
+        ),
+        (Network(plugin=NetworkPlugin.CILIUM, load_balancing=LoadBalancing.DSR), "sandbox nodes cannot"),
+    ],
+)
+def test_direct_server_return_is_refused_where_answers_would_not_arrive(network: Network, word: str) -> None:
+    with pytest.raises(InvalidInputError, match=word) as refused:
+        admitted(ClusterSpec(network=network))
+    assert "loadBalancing" in refused.value.hint
+
+
+@pytest.mark.parametrize("plugin", list(NetworkPlugin))
+@pytest.mark.parametrize("tunnel", list(Tunnel))
+def test_every_network_may_wrap_everything_or_what_it_must(plugin: NetworkPlugin, tunnel: Tunnel) -> None:
+    assert admitted(ClusterSpec(network=Network(plugin=plugin, tunnel=tunnel))).network.tunnel is tunnel
+
+
+def test_a_living_cluster_keeps_its_tunnel() -> None:
+    """Nodes that wrap and nodes that do not would not meet while one after the other is changed."""
+    before = admitted(ClusterSpec(network=Network(plugin=NetworkPlugin.CILIUM)))
+    network = before.network.model_copy(update={"tunnel": Tunnel.ALWAYS})
+    with pytest.raises(InvalidInputError, match="network of a cluster cannot change") as refused:
+        admit_change(before, before.model_copy(update={"network": network}))
+    assert "another cluster" in refused.value.hint
 
 
 def test_a_living_cluster_keeps_its_network_and_its_room() -> None:

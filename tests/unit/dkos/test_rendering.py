@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,7 +14,7 @@ from haneul.dkos import control_plane, isolation, tenant_objects
 from haneul.dkos.adapters.sandbox_nodes import node_manifests
 from haneul.dkos.control_plane import CLUSTER_LABEL, ROLE_LABEL, Images, Placement
 from haneul.dkos.credentials import Endpoints
-from haneul.dkos.model import Cluster, NodePool
+from haneul.dkos.model import Cluster, LoadBalancing, NodePool, NodeProviderName, Tunnel
 from haneul.dkos.node_files import node_files
 from haneul.dkos.ports import NodeAnnouncement
 from haneul.dkos.teardown import wipe_job
@@ -83,6 +84,52 @@ def test_node_files_are_rendered_as_the_golden_files_say(native: Cluster, cilium
     for cluster, name in ((native, "native"), (cilium, "cilium")):
         files = node_files(cluster, cluster.spec.node_pools[1], "big-0", pause_image="haneul.local/pause:v1")
         golden(f"node-files.{name}.yaml", files)
+
+
+def network_of(cluster: Cluster, **changes: object) -> Cluster:
+    network = cluster.spec.network.model_copy(update=changes)
+    return cluster.model_copy(update={"spec": cluster.spec.model_copy(update={"network": network})})
+
+
+def files_of(cluster: Cluster, pool: NodePool | None = None) -> dict[str, str]:
+    return node_files(cluster, pool or cluster.spec.node_pools[0], "default-0", pause_image="haneul.local/pause:v1")
+
+
+def services_of(files: dict[str, str]) -> set[str]:
+    found = re.search(r'^NODE_SERVICES="(.*)"$', files["node.env"], re.MULTILINE)
+    assert found is not None
+    return set(found[1].split())
+
+
+def test_cilium_routes_by_the_tables_of_flannel_unless_it_shall_wrap_everything_itself(cilium: Cluster) -> None:
+    routed, wrapped = files_of(cilium), files_of(network_of(cilium, tunnel=Tunnel.ALWAYS))
+    assert (routed["cilium.routing-mode"], wrapped["cilium.routing-mode"]) == ("native", "tunnel")
+    assert routed["cilium.ipv4-native-routing-cidr"] == cilium.spec.network.pods
+    assert wrapped["cilium.tunnel-protocol"] == "vxlan"
+    assert "cilium.tunnel-protocol" not in routed and "cilium.ipv4-native-routing-cidr" not in wrapped
+    # Two that keep routes would keep different ones.
+    assert "flanneld" in services_of(routed) and "flanneld" not in services_of(wrapped)
+    assert {"cilium-agent"} == {"cilium-agent", "kube-proxy"} & services_of(wrapped)
+
+
+def test_native_keeps_its_routes_whatever_is_wrapped(native: Cluster) -> None:
+    for tunnel in Tunnel:
+        files = files_of(network_of(native, tunnel=tunnel))
+        assert {"flanneld", "kube-proxy"} <= services_of(files)
+        # A pod's link drops packets with addresses of pods on it, so sandbox nodes have no choice.
+        assert "DirectRouting" not in json.loads(files["flannel.json"])["Backend"]
+
+
+@pytest.mark.parametrize(("tunnel", "direct"), [(Tunnel.NEEDED, True), (Tunnel.ALWAYS, False)])
+def test_machines_reach_each_other_directly_where_they_may(native: Cluster, tunnel: Tunnel, direct: bool) -> None:
+    pool = NodePool(name="metal", provider=NodeProviderName.SSH, machines=("rack1",), count=1)
+    backend = json.loads(files_of(network_of(native, tunnel=tunnel), pool)["flannel.json"])["Backend"]
+    assert backend == {"Type": "vxlan", "Port": 8472, "VNI": 1, **({"DirectRouting": True} if direct else {})}
+
+
+def test_cilium_answers_clients_directly_only_if_told_to(cilium: Cluster) -> None:
+    assert "cilium.bpf-lb-mode" not in files_of(cilium)
+    assert files_of(network_of(cilium, load_balancing=LoadBalancing.DSR))["cilium.bpf-lb-mode"] == "dsr"
 
 
 def test_sandbox_node_is_rendered_as_the_golden_files_say(
