@@ -38,6 +38,7 @@ from haneul.kernel.kube import (
     SERVICE_ACCOUNTS,
     KubeAccess,
     KubeApiError,
+    KubeClient,
     Manifest,
     Resource,
     WatchEvent,
@@ -53,6 +54,8 @@ _MARK: Final = "bench.haneul.dev/owned"
 _ROOM: Final = QuotaLimits(clusters=10_000, nodes=100_000, cpu=1_000_000, memory_mib=1 << 30)
 _WAIT_SECONDS: Final = 180.0
 _CREDENTIAL_LIFE: Final = timedelta(hours=2)
+#: What the figures of clusters depend on most.
+_SHOWN: Final = ("kubernetes", "etcd", "containerd", "cilium")
 
 
 class PlatformLab:
@@ -103,7 +106,12 @@ class PlatformLab:
 
     async def create(self, name: str, network: str, nodes: int) -> None:
         """Ask for a cluster with free ranges."""
-        spec = ClusterSpec(network=Network(plugin=NetworkPlugin(network)), node_pools=(NodePool(count=nodes),))
+        await self.create_from(
+            name, ClusterSpec(network=Network(plugin=NetworkPlugin(network)), node_pools=(NodePool(count=nodes),))
+        )
+
+    async def create_from(self, name: str, spec: ClusterSpec) -> None:
+        """Ask for a cluster by its spec, with free ranges."""
         await self._clusters.create(
             PROJECT, name, lambda others: admit(name, spec, project=PROJECT, others=others, reserved=self._reserved)
         )
@@ -161,13 +169,23 @@ class PlatformLab:
         word = cluster.spec.hibernation.model_copy(update={"asleep": asleep, "asked": self._clock.now()})
         await self._clusters.replace_spec(cluster, cluster.spec.model_copy(update={"hibernation": word}))
 
-    async def run_pod(self, name: str, pod: str) -> None:
-        """Make a pod as soon as its service account allows it, and watch it start."""
+    def tenant(self, name: str) -> KubeClient:
+        """Return a cluster's own API, once that was waited for."""
+        return self._tenants[name]
+
+    async def node_pods(self, name: str) -> dict[str, Manifest]:
+        """Return the management cluster's pods that are a cluster's nodes, by the node's name."""
+        cluster = await self._clusters.get(PROJECT, name)
+        pods = await self._management.list(PODS, cluster.nodes_namespace)
+        return {pod["metadata"]["name"].rpartition("-")[0]: pod for pod in pods}
+
+    async def run_pod(self, name: str, pod: str, node: str = "") -> None:
+        """Make a pod, on a node if one is named, as soon as its service account allows it, and watch it start."""
         tenant = self._tenants[name]
 
         async def made() -> bool:
             try:
-                await tenant.create(PODS, _pod(pod))
+                await tenant.create(PODS, _pod(pod, node))
             except KubeApiError as error:
                 if error.status == 403:
                     return False
@@ -236,7 +254,7 @@ async def run_dkos_bench(plan: BenchPlan, peer: bool, outcome: Outcome) -> None:
         return PlainProcesses(installation.store.program, clock=clock)
 
     async with installation.lifecycle.client() as management:
-        outcome.machine |= machine_facts() | _versions() | {"other clusters": str(await _others(management))}
+        outcome.machine |= machine_facts() | versions(*_SHOWN) | {"other clusters": str(await _others(management))}
         async with PlatformLab(
             management, processes=processes, reserved=reserved_ranges(installation.settings), clock=clock
         ) as lab:
@@ -251,9 +269,8 @@ async def run_dkos_bench(plan: BenchPlan, peer: bool, outcome: Outcome) -> None:
             outcome.machine["other clusters"] += f", at the end {await _others(management)}"
 
 
-def _versions() -> dict[str, str]:
-    """Return the versions of what the figures depend on most."""
-    shown = ("kubernetes", "etcd", "containerd", "cilium")
+def versions(*shown: str) -> dict[str, str]:
+    """Return the versions of the components of these names."""
     return {row.name: row.version for row in COMPONENTS if row.name in shown}
 
 
@@ -263,7 +280,7 @@ async def _others(management: HttpKubeClient) -> int:
     return sum(item["metadata"]["namespace"] != mine for item in await management.list(CLUSTERS))
 
 
-def _pod(name: str) -> Manifest:
+def _pod(name: str, node: str = "") -> Manifest:
     container = {
         "name": "main",
         "image": image_reference("agnhost"),
@@ -273,8 +290,12 @@ def _pod(name: str) -> Manifest:
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": name, "namespace": "default"},
-        "spec": {"containers": [container], "terminationGracePeriodSeconds": 0},
+        "metadata": {"name": name, "namespace": "default", "labels": {"app": name}},
+        "spec": {
+            "containers": [container],
+            "terminationGracePeriodSeconds": 0,
+            **({"nodeName": node} if node else {}),
+        },
     }
 
 

@@ -217,6 +217,8 @@ def _bench() -> typer.Typer:
     from haneul.bench.dkos import BenchPlan  # noqa: PLC0415
     from haneul.bench.dns import NamesFigures, NamesPlan  # noqa: PLC0415
     from haneul.bench.dns_cli import add_dns_command  # noqa: PLC0415
+    from haneul.bench.network_cli import add_network_command  # noqa: PLC0415
+    from haneul.bench.network_figures import NetworkFigures, NetworkPlan  # noqa: PLC0415
     from haneul.bench.registry_figures import RegistryFigures, RegistryPlan  # noqa: PLC0415
     from haneul.bench.sign_on_cli import add_auth_command  # noqa: PLC0415
     from haneul.bench.sign_on_figures import SignOnFigures, SignOnPlan  # noqa: PLC0415
@@ -262,9 +264,16 @@ def _bench() -> typer.Typer:
 
         await run_names_bench(plan, project, cluster, figures, machine)
 
+    async def run_network(plan: NetworkPlan, figures: NetworkFigures, machine: dict[str, str]) -> None:
+        _need_root()
+        from haneul.app.network_lab import run_network_bench  # noqa: PLC0415
+
+        await run_network_bench(plan, figures, machine)
+
     app = bench_app(run_dkos, run_registries, SystemClock())
     add_balancer_command(app, run_balancer, SystemClock())
     add_dns_command(app, run_names, SystemClock())
+    add_network_command(app, run_network, SystemClock())
     add_chaos_command(app, run_chaos, SystemClock())
     add_auth_command(app, run_sign_on, SystemClock())
     return app

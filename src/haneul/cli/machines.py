@@ -69,7 +69,9 @@ def add(
     ] = False,
     user: Annotated[str, typer.Option(help="Whom to sign in as: root, or somebody with sudo.")] = "root",
     port: Annotated[int, typer.Option(help="Port of its SSH server.")] = 22,
-    preset: Annotated[str, typer.Option(help="vm (virtual) or pm (physical): a label of its node.")] = "pm",
+    preset: Annotated[
+        str, typer.Option(help="vm (virtual) or pm (physical): a label of its node, and how packets travel.")
+    ] = "pm",
     project: Project = None,
     output: Output = Format.TABLE,
 ) -> None:

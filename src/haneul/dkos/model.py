@@ -144,10 +144,11 @@ class Network(_Model):
         default=None, description="Range of the pods' addresses, /12 to /22; each node takes a /24."
     )
     services: Cidr | None = Field(default=None, description="Range of the services' addresses, /12 to /24.")
-    tunnel: Tunnel = Field(
-        default=Tunnel.NEEDED,
-        description="When packets between nodes are wrapped in VXLAN: only where their link carries no addresses of "
-        "pods, as that of sandbox nodes, or always.",
+    tunnel: Tunnel | None = Field(
+        default=None,
+        description="When packets between nodes are wrapped in VXLAN: `needed` is only where their link carries no "
+        "addresses of pods, as that of sandbox nodes, or leads through a router. By default `always` with a machine "
+        "whose preset is `vm`, else `needed`.",
     )
     load_balancing: LoadBalancing = Field(
         default=LoadBalancing.SNAT,
@@ -366,6 +367,12 @@ class ClusterSpec(_Model):
     def highly_available(self) -> bool:
         """Say whether the cluster has more than one master."""
         return self.masters > 1
+
+    @property
+    def wraps_all(self) -> bool:
+        """Say whether all packets between nodes are wrapped. Older clusters on machines never said it, and do."""
+        tunnel = self.network.tunnel
+        return tunnel is Tunnel.ALWAYS or (tunnel is None and self.outside)
 
     @property
     def announces_itself(self) -> bool:

@@ -10,7 +10,7 @@ import json
 from typing import Any, Final
 
 from haneul.dkos.credentials import NODE_AUTHORITY_FILE
-from haneul.dkos.model import Cluster, LoadBalancing, NetworkPlugin, NodePool, NodeProviderName, Tunnel
+from haneul.dkos.model import Cluster, LoadBalancing, NetworkPlugin, NodePool, NodeProviderName
 from haneul.dkos.naming import Naming
 from haneul.kernel.containerd import DISABLED_PLUGINS, SPARING_STATISTICS
 from haneul.kernel.documents import to_yaml
@@ -29,7 +29,7 @@ def node_files(
     """
     native = cluster.spec.network.plugin is NetworkPlugin.NATIVE
     # Who wraps every packet keeps no routes; of the two, Cilium does that by itself.
-    flannel = [] if not native and cluster.spec.network.tunnel is Tunnel.ALWAYS else ["flanneld"]
+    flannel = ["flanneld"] if native or not cluster.spec.wraps_all else []
     services = ["containerd", "kubelet", *flannel, "kube-proxy" if native else "cilium-agent"]
     environment = {
         "NODE_NAME": node,
@@ -52,13 +52,9 @@ def node_files(
 
 
 def _flannel(cluster: Cluster, pool: NodePool) -> str:
-    """Return flannel's configuration. Machines in one subnet reach each other's pods without a tunnel, if they may.
-
-    Whether the machine's own link carries addresses of pods is known when its node is set up; see
-    :mod:`haneul.dkos.machine_links`.
-    """
+    """Return flannel's configuration. Machines in one subnet reach each other's pods without a tunnel, if they may."""
     backend: dict[str, Any] = {"Type": "vxlan", "Port": 8472, "VNI": 1}
-    if pool.provider is NodeProviderName.SSH and cluster.spec.network.tunnel is Tunnel.NEEDED:
+    if pool.provider is NodeProviderName.SSH and not cluster.spec.wraps_all:
         backend["DirectRouting"] = True
     return json.dumps({"Network": str(cluster.spec.network.pods), "EnableNFTables": True, "Backend": backend}, indent=2)
 
@@ -192,7 +188,7 @@ def _cilium(cluster: Cluster) -> dict[str, str]:
     """
     network = cluster.spec.network
     routing = {"ipv4-native-routing-cidr": str(network.pods), "routing-mode": "native"}
-    if network.tunnel is Tunnel.ALWAYS:
+    if cluster.spec.wraps_all:
         routing = {"routing-mode": "tunnel", "tunnel-protocol": "vxlan", "tunnel-port": "8472"}
     balancing = {"bpf-lb-mode": "dsr"} if network.load_balancing is LoadBalancing.DSR else {}
     options = {

@@ -16,6 +16,7 @@ from haneul.dkos.cluster_store import ClusterEvent, ClusterStore, Confirm, certa
 from haneul.dkos.event_log import EventLog, EventRecord
 from haneul.dkos.external_resources import newly_asked
 from haneul.dkos.hibernation import sleep_waits_for
+from haneul.dkos.link_presets import with_tunnel
 from haneul.dkos.machine_store import MachineStore
 from haneul.dkos.machines import Machine
 from haneul.dkos.model import (
@@ -144,7 +145,7 @@ class ClusterService:
         def decide(others: Sequence[Cluster]) -> ClusterSpec:
             admitted = admit(name, spec, project=project, others=others, reserved=self._reserved)
             admit_machines(spec, project=project, name=name, others=others, machines=machines)
-            return admitted
+            return with_tunnel(admitted, machines)
 
         cluster = await self._store.create(project, name, decide, confirm)
         self._changed()

@@ -84,6 +84,46 @@ async def test_cluster_takes_registered_machines_and_holds_them(api: Api) -> Non
     assert "first" in held["detail"]
 
 
+@pytest.mark.parametrize(
+    ("presets", "said", "tunnel"),
+    [
+        (("pm", "pm"), None, "needed"),
+        (("pm", "vm"), None, "always"),
+        (("pm", "vm"), "needed", "needed"),
+        (("pm", "pm"), "always", "always"),
+    ],
+)
+async def test_a_cluster_of_machines_gets_the_tunnel_of_their_presets_and_keeps_it(
+    api: Api, presets: tuple[str, str], said: str | None, tunnel: str
+) -> None:
+    """One machine whose packets must be wrapped decides for all; who says it decides."""
+    for number, preset in enumerate(presets):
+        spec = {"address": f"192.0.2.{11 + number}", "hostKey": PIN, "preset": preset}
+        await api.call("alice", "POST", PATH, {"name": f"rack{number}", "spec": spec}, status=201)
+    network = {} if said is None else {"network": {"tunnel": said}}
+    pool = {"name": "metal", "provider": "ssh", "machines": ["rack0", "rack1"]}
+    body = {"name": "first", "spec": {"nodePools": [pool], **network}}
+    made = await api.call("alice", "POST", "/projects/shop/clusters", body, status=201)
+    assert made["spec"]["network"]["tunnel"] == tunnel
+    other = "always" if tunnel == "needed" else "needed"
+    change = {"network": {"tunnel": other}}
+    refused = await api.call("alice", "PATCH", "/projects/shop/clusters/first", change, status=422)
+    assert "network" in refused["detail"] and refused["hint"]
+    # What does not say it does not change it.
+    fewer = {"nodePools": [{**pool, "machines": ["rack0"]}]}
+    scaled = await api.call("alice", "PATCH", "/projects/shop/clusters/first", fewer)
+    assert scaled["spec"]["network"]["tunnel"] == tunnel
+
+
+async def test_a_cluster_without_nodes_gets_no_tunnel_before_it_is_known_what_they_are(api: Api) -> None:
+    bare = {"name": "first", "spec": {"nodePools": []}}
+    made = await api.call("alice", "POST", "/projects/shop/clusters", bare, status=201)
+    assert made["spec"]["network"].get("tunnel") is None
+    sandbox = {"name": "second", "spec": {}}
+    made = await api.call("alice", "POST", "/projects/shop/clusters", sandbox, status=201)
+    assert made["spec"]["network"]["tunnel"] == "needed"
+
+
 @pytest.mark.parametrize("force", [False, True])
 async def test_machine_that_is_being_put_back_is_forgotten_only_by_force(api: Api, force: bool) -> None:
     await api.call("alice", "POST", PATH, RACK, status=201)

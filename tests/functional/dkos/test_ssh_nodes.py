@@ -115,6 +115,9 @@ async def seen(
 
 
 async def test_a_machine_is_left_exactly_as_it_was_found(site: Site) -> None:
+    router = f"{site.machine.address.rpartition('.')[0]}.1"
+    # Somebody's own, among addresses that the pods will have: no reason to take it away.
+    await site.machine.run("ip", "route", "add", "10.0.9.0/24", "via", router)
     before = await site.machine.snapshot()
     shop, provider = cluster("shop"), site.provider()
     await seen(provider, shop, "the node to run", lambda node: node.running)
@@ -122,6 +125,8 @@ async def test_a_machine_is_left_exactly_as_it_was_found(site: Site) -> None:
     # What the node's programs make while it runs, and a kubelet changes.
     await site.machine.run("ip", "link", "add", "flannel.1", "type", "bridge")
     await site.machine.run("sysctl", "-q", "net.ipv4.conf.all.route_localnet=1")
+    for pods in ("10.0.1.0/24", "10.0.2.0/24"):
+        await site.machine.run("ip", "route", "add", pods, "via", router)
     await provider.release(shop, seconds=SECONDS)
     assert await site.machine.differences(before) == {}
     assert (await site.store.get("shop", "rack1")).status.claim is None

@@ -120,10 +120,15 @@ def test_native_keeps_its_routes_whatever_is_wrapped(native: Cluster) -> None:
         assert "DirectRouting" not in json.loads(files["flannel.json"])["Backend"]
 
 
-@pytest.mark.parametrize(("tunnel", "direct"), [(Tunnel.NEEDED, True), (Tunnel.ALWAYS, False)])
-def test_machines_reach_each_other_directly_where_they_may(native: Cluster, tunnel: Tunnel, direct: bool) -> None:
+@pytest.mark.parametrize(("tunnel", "direct"), [(Tunnel.NEEDED, True), (Tunnel.ALWAYS, False), (None, False)])
+def test_machines_reach_each_other_directly_where_they_may(
+    native: Cluster, tunnel: Tunnel | None, direct: bool
+) -> None:
+    """Clusters from before there was the choice stay as they are."""
     pool = NodePool(name="metal", provider=NodeProviderName.SSH, machines=("rack1",), count=1)
-    backend = json.loads(files_of(network_of(native, tunnel=tunnel), pool)["flannel.json"])["Backend"]
+    spec = native.spec.model_copy(update={"node_pools": (pool,)})
+    metal = network_of(native.model_copy(update={"spec": spec}), tunnel=tunnel)
+    backend = json.loads(files_of(metal, pool)["flannel.json"])["Backend"]
     assert backend == {"Type": "vxlan", "Port": 8472, "VNI": 1, **({"DirectRouting": True} if direct else {})}
 
 

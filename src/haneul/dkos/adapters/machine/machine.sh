@@ -173,6 +173,11 @@ install() {
     rm -rf "$base/incoming"
     mkdir -p "$base/data/containerd" "$base/data/kubelet" "$base/data/log"
     echo "$5" >"$base/using"
+    # Before the node starts for the first time, nothing among its pods' addresses is the node's.
+    if [ ! -e "$base/routes-before" ] && [ -n "$(pods)" ]; then
+        routes >"$base/routes-before.new"
+        mv "$base/routes-before.new" "$base/routes-before"
+    fi
     echo "$2 $3 $4" >"$base/instance.new"
     mv "$base/instance.new" "$base/instance"
 }
@@ -252,6 +257,15 @@ inside() {
     chroot "$base/$(cat "$base/using")" /usr/bin/env PATH="$PATH" "$@"
 }
 
+# The range of the cluster's pods, and the routes into it: those of machines in the same subnet outlive flannel.
+pods() {
+    sed -n 's/.*"Network": *"\([0-9./]*\)".*/\1/p' "$base/settings/flannel.json" 2>/dev/null || true
+}
+
+routes() {
+    inside ip -4 route show root "$(pods)"
+}
+
 # The kernel takes a while to take namespaces apart; their pairs of interfaces go with them.
 pods_gone() {
     tries=0
@@ -275,6 +289,13 @@ reset() {
             sed -n 's/^link //p' "$base/made" | while read -r link; do
                 [ ! -e "/sys/class/net/$link" ] || inside ip link delete "$link"
             done
+            if [ -e "$base/routes-before" ]; then
+                routes | grep -vxF -f "$base/routes-before" | while read -r route; do
+                    # To where, and by way of whom; what stands behind is no part of a command.
+                    # shellcheck disable=SC2086 # one word an argument
+                    inside ip -4 route delete ${route%% dev *}
+                done
+            fi
             sed -n 's/^table //p' "$base/made" | while IFS=: read -r family table; do
                 inside nft list table "$family" "$table" >/dev/null 2>&1 && inside nft delete table "$family" "$table" || true
             done
