@@ -8,6 +8,8 @@ import pytest
 
 from haneul.app.bench_lab import PROJECT, PlatformLab
 from haneul.app.installation import Installation
+from haneul.app.network_lab import PlatformNetworks
+from haneul.bench.network_figures import QUICK, SETUPS
 from haneul.bench.plain_kubernetes import PlainProcesses
 from haneul.bench.process_usage import HostProcesses
 from haneul.dkos.model import project_namespace
@@ -46,3 +48,18 @@ async def test_a_cluster_of_the_lab_is_measured_and_deleted(installation: Instal
             assert {reading.name for reading in read.values()} == MASTERS | {"containerd-shim", "pause"}
             await lab.delete("one")
         assert await management.get(NAMESPACES, project_namespace(PROJECT)) is None
+
+
+async def test_a_network_that_wraps_everything_is_measured_on_that_way(installation: Installation) -> None:
+    """Cilium's own tunnel: packets that left by another device would be no figure."""
+    processes, clock = HostProcesses(), SystemClock()
+    (setup,) = (setup for setup in SETUPS if setup.tunnel == "always")
+    async with (
+        installation.lifecycle.client() as management,
+        PlatformLab(management, processes=processes, reserved=(), clock=clock) as lab,
+    ):
+        await lab.clear()
+        async with PlatformNetworks(lab, processes=processes, clock=clock).cluster(setup) as two_nodes:
+            for way in setup.ways:
+                async with two_nodes.pair(way) as pair:
+                    assert (await pair.measure(QUICK)).whole > 0

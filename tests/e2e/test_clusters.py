@@ -59,6 +59,25 @@ async def test_every_pod_reaches_every_pod_and_the_api(
             assert status == 0, f"{pod} → {target}: {output}"
 
 
+async def test_cilium_routes_natively_and_pods_know_what_a_tunnel_takes(lab: str, installation: Installation) -> None:
+    """As the node's own agent says it, and as a pod's device has it: flannel's VXLAN takes 50 bytes."""
+    await deploy(lab)
+    kubeconfig = f"--kubeconfig={installation.settings.admin_kubeconfig}"
+    namespace = f"nodes-{PROJECT}-{lab}"
+
+    async def on_node(*command: str) -> str:
+        kubectl_exec = [str(installation.store.program("kubectl")), kubeconfig, "-n", namespace, "exec", "default-0-0"]
+        return (await run([*kubectl_exec, "--", *command], timeout=60)).stdout
+
+    status = json.loads(await on_node("/opt/haneul/cilium/usr/bin/cilium-dbg", "status", "--output=json"))
+    assert status["routing"]["inter-host-routing-mode"] == "Native"
+    mtus = {}
+    for path in (await on_node("sh", "-c", "echo /sys/class/net/*")).split():
+        mtus[path.rsplit("/", 1)[1]] = int(await on_node("cat", f"{path}/mtu"))
+    pods = {name: mtu for name, mtu in mtus.items() if name.startswith("lxc")}
+    assert pods and set(pods.values()) == {mtus["flannel.1"]} == {mtus["eth0"] - 50}
+
+
 async def test_a_tenant_reaches_no_other_and_not_the_platform(shop: str, lab: str, installation: Installation) -> None:
     await deploy(shop)
     async with installation.lifecycle.client() as management, tenant(shop) as kube:

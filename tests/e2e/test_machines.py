@@ -81,9 +81,22 @@ async def _pods_meet(installation: Installation, made: list[Machine]) -> None:
         nodes = await kube.list(NODES)
         pods, targets = await to_meet(kube)
     assert {node["metadata"]["labels"]["dkos.haneul.dev/preset"] for node in nodes} == {"pm"}
+    await _no_tunnel(made)
     for pod in pods:
         for target in targets:
             await _reaches(installation, pod, target, made)
+
+
+async def _no_tunnel(made: list[Machine]) -> None:
+    """Machines of one subnet reach each other's pods by way of each other's own address."""
+
+    async def direct() -> bool:
+        routes = [await machine.run("ip", "-4", "route") for machine in made]
+        others = [machine.address for machine in reversed(made)]
+        return all(f"/24 via {other} dev eth0" in known for known, other in zip(routes, others, strict=True))
+
+    assert cluster(NAME)["spec"]["network"]["tunnel"] == "needed"
+    await wait_for(direct, what="routes to the other machine's pods", timeout=120, clock=CLOCK)
 
 
 async def _reaches(installation: Installation, pod: str, target: str, made: list[Machine]) -> None:

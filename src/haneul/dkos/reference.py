@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from haneul.dkos.event_recorder import BURST, REFILL_SECONDS, WRITE_SECONDS
 from haneul.dkos.events import MEANINGS
+from haneul.dkos.link_presets import PRESETS
 from haneul.dkos.model import CLUSTERS, ClusterSpec, ClusterStatus
 from haneul.dkos.releases import KUBELET_MINORS, VERSIONS
 from haneul.dkos.schema import structural
@@ -54,7 +55,12 @@ spec:
 - Each node takes a /24 of the pods' range, so the range bounds how many nodes a cluster can have.
 - `version` goes forward only, and minor by minor; `nodeVersion`, if set, is never newer and at most three minors older
   ([versions](kubernetes-versions.md)).
-- `network` cannot change once the cluster is made. Everything else can, but sandbox nodes cannot become machines.
+- `network` cannot change once the cluster is made: nodes that wrap packets and nodes that do not, or agents of two
+  networks, would not meet while one after the other is changed. Everything else can, but sandbox nodes cannot become
+  machines.
+- `loadBalancing: dsr` is refused with `native`, whose kube-proxy cannot do it, with `tunnel: always`, and on sandbox
+  nodes, for which the management cluster lets nobody answer with another pod's address. As machines have `native`
+  only so far, no cluster can have it yet ([networks](../explanation/networks.md)).
 - All pools have the same provider. With `ssh` a pool names machines that the project registered, each the node of one
   cluster only, and the network is `native`; `cpu` and `memoryMib` do not matter, as a node takes its whole machine.
 - What happened last says whether a cluster sleeps: a moment of `hibernation.schedule`, or `hibernation.asleep`, which
@@ -105,8 +111,25 @@ def cluster_spec_page() -> str:
     """Return the page, as Markdown."""
     spec = structural(ClusterSpec.model_json_schema(mode="validation"))
     status = structural(ClusterStatus.model_json_schema(mode="validation"))
-    parts = [_HEAD, "\n## Spec\n\n", _table(spec, "spec"), "\n## Status\n\n", _table(status, "status"), _CONDITIONS]
-    return "".join(parts)
+    parts = [_HEAD, "\n## Spec\n\n", _table(spec, "spec"), _PRESETS_HEAD, _presets(), "\n## Status\n\n"]
+    return "".join([*parts, _table(status, "status"), _CONDITIONS])
+
+
+_PRESETS_HEAD: Final = """
+## Presets of machines
+
+What a machine is registered as says what its link is like, and so which `network.tunnel` a new cluster gets that leaves
+it out; one machine with `always` decides for all. Sandbox nodes get `needed`, which is VXLAN for them
+([networks](../explanation/networks.md)).
+
+| preset | its link | tunnel | say otherwise |
+| --- | --- | --- | --- |
+"""
+
+
+def _presets() -> str:
+    rows = (f"| `{name}` | {one.link} | `{one.tunnel}` | {one.otherwise} |" for name, one in PRESETS.items())
+    return "\n".join(rows) + "\n"
 
 
 _EVENTS_HEAD: Final = f"""# Events of clusters

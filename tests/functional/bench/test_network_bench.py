@@ -70,6 +70,4 @@ def test_processor_time_is_what_was_not_idle(tmp_path: Path) -> None:
     ticks = os.sysconf("SC_CLK_TCK")
     line = f"cpu  {ticks} {2 * ticks} {3 * ticks} 7777 8888 {4 * ticks} {5 * ticks} 9 0 0"
     stat.write_text(f"{line}\ncpu0 1 1 1 1 1 1 1\n")
-        f"cpu  {ticks} {2 * ticks} {3 * ticks} 7777 8888 {4 * ticks} {5 * ticks} 9 0 0\ncpu0 1 1 1 1 1 1 1\n"
-    )
     assert busy_seconds(stat) == 15.0

@@ -167,6 +167,8 @@ def test_schema_takes_an_empty_status_and_a_full_one() -> None:
         {"nodePools": [{"name": ""}]},
         {"nodePools": [{"name": "a" * 21}]},
         {"network": {"plugin": "none"}},
+        {"network": {"tunnel": "never"}},
+        {"network": {"loadBalancing": "direct"}},
         {"settings": {"maxPodsPerNode": 0}},
         {"settings": {"noSuchSetting": 1}},
         {"version": 1},
