@@ -27,7 +27,7 @@ from haneul.bench.process_usage import HostProcesses
 from haneul.cli.progress import TerminalProgress
 from haneul.dkos.model import ClusterSpec, Network, NetworkPlugin, NodePool, Tunnel
 from haneul.kernel.clock import Clock, SystemClock
-from haneul.kernel.errors import UnavailableError
+from haneul.kernel.errors import DeadlineExceededError, UnavailableError
 from haneul.kernel.kube import NETWORK_POLICIES, PODS, KubeClient, Manifest
 from haneul.kernel.process import run
 from haneul.kernel.waiting import wait_for
@@ -152,16 +152,16 @@ class PlatformNetworks:
             if seen is None or node not in machines:
                 raise UnavailableError(f"the pod {pod} of {name} or its node is gone")
             addresses[pod] = str(seen["status"]["podIP"])
-            pods[pod] = Namespace(self._processes.of_pods([seen["metadata"]["uid"]])[0])
-            nodes[pod] = Namespace(self._kubelet(machines[node]["metadata"]["uid"]))
+            pods[pod] = Namespace(self._process(seen["metadata"]["uid"]))
+            nodes[pod] = Namespace(self._process(machines[node]["metadata"]["uid"], "kubelet"))
         return TwoNodes(tenant, pods=pods, nodes=nodes, addresses=addresses, clock=self._clock)
 
-    def _kubelet(self, uid: str) -> int:
-        """Return the kubelet of a node pod: of all processes below the pod, one that is in the node's own namespace."""
+    def _process(self, uid: str, name: str = "") -> int:
+        """Return a process of a pod, of one name if there are more below it: the kubelet is in its node's namespace."""
         for pid, reading in self._processes.read(self._processes.of_pods([uid])).items():
-            if reading.name == "kubelet":
+            if name in ("", reading.name):
                 return pid
-        raise UnavailableError("a node of the measurement runs no kubelet")
+        raise UnavailableError(f"a pod of the measurement has no process {name}".rstrip())
 
 
 class TwoNodes:
@@ -271,9 +271,13 @@ async def _child(argv: list[str]) -> AsyncIterator[int]:
     )
     assert process.stdin is not None and process.stdout is not None  # noqa: S101 - pipes were asked for above
     try:
-        async with asyncio.timeout(_WAIT_SECONDS):
-            if not await process.stdout.readline():
-                raise UnavailableError(f"{argv[0]} of the measurement did not start")
+        try:
+            async with asyncio.timeout(_WAIT_SECONDS):
+                ready = await process.stdout.readline()
+        except TimeoutError as error:
+            raise DeadlineExceededError(f"waited {_WAIT_SECONDS:.0f} s for '{' '.join(argv)}' to be ready") from error
+        if not ready:
+            raise UnavailableError(f"'{' '.join(argv)}' did not start")
         yield process.pid
     finally:
         process.stdin.close()
