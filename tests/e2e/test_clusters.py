@@ -365,6 +365,7 @@ def wait_for_api() -> None:
         (["bad", "--pods", "10.64.0.0/18", "--services", "10.64.0.0/20"], "overlaps"),
         (["bad", "--version", "1.2.3"], "not built here"),
         (["bad", "--set", "noSuchSetting=1"], "noSuchSetting"),
+        (["bad", "--tunnel", "never"], "tunnel"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_made(arguments: list[str], words: str, project: str) -> None:
