@@ -76,6 +76,7 @@ _COLUMNS = [
     Column("VERSION", lambda c: c["spec"]["version"]),
     Column("MASTERS", _masters, wide=True),
     Column("NETWORK", lambda c: c["spec"]["network"]["plugin"]),
+    Column("TUNNEL", lambda c: c["spec"]["network"].get("tunnel") or "", wide=True),
     Column("NODES", lambda c: f"{sum(n['ready'] for n in c['status']['nodes'])}/{_wanted(c)}"),
     Column("CPU", lambda c: f"{_of_nodes(c, 'cpu'):g}", wide=True),
     Column("MEMORY", lambda c: f"{_of_nodes(c, 'memoryMib') / 1024:.3g}Gi", wide=True),
