@@ -43,7 +43,8 @@ def with_tunnel(spec: ClusterSpec, machines: Iterable[Machine]) -> ClusterSpec:
     ``machines`` are those that its project registered. One whose packets must be wrapped decides for all: who wraps and
     who does not would not meet.
     """
-    if spec.network.tunnel is not None or not spec.node_pools:
+    unknown = spec.outside and not spec.machines
+    if spec.network.tunnel is not None or not spec.node_pools or unknown:
         return spec
     presets = {machine.name: machine.spec.preset for machine in machines}
     wanted = {PRESETS[presets[name]].tunnel for name in spec.machines}
