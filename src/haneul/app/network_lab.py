@@ -111,7 +111,7 @@ class NamespacePair:
 @asynccontextmanager
 async def plain_pair() -> AsyncIterator[NamespacePair]:
     """Make two namespaces that a veth pair joins; they and all in them go with the two processes in them."""
-    async with _empty_namespace() as client, _empty_namespace() as server:
+    async with empty_namespace() as client, empty_namespace() as server:
         await _join(client, server, _DEVICE)
         async with _serving(server):
             yield NamespacePair(client, _ADDRESSES[1])
@@ -178,14 +178,14 @@ class TwoNodes:
     ) -> None:
         self._tenant = tenant
         self._pods = pods
-        self._nodes = nodes
+        self.nodes = nodes
         self._addresses = addresses
         self._clock = clock
 
     @asynccontextmanager
     async def pair(self, way: Way) -> AsyncIterator[NamespacePair]:
         """Serve in one pod, and let the other reach it on this way alone."""
-        pair = NamespacePair(self._pods[_CLIENT], self._addresses[_SERVER], (self._nodes[_CLIENT], way.device))
+        pair = NamespacePair(self._pods[_CLIENT], self._addresses[_SERVER], (self.nodes[_CLIENT], way.device))
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(_serving(self._pods[_SERVER]))
             if way.linked:
@@ -198,7 +198,7 @@ class TwoNodes:
     @asynccontextmanager
     async def _linked(self) -> AsyncIterator[None]:
         """Join the nodes, and lead each one's packets to the other's pod over that, past the routes to all its pods."""
-        client, server = self._nodes[_CLIENT], self._nodes[_SERVER]
+        client, server = self.nodes[_CLIENT], self.nodes[_SERVER]
         await _join(client, server, LINK)
         try:
             await client.ip("route", "add", self._addresses[_SERVER], "via", _ADDRESSES[1], "dev", LINK)
@@ -252,7 +252,8 @@ async def _join(client: Namespace, server: Namespace, device: str) -> None:
 
 
 @asynccontextmanager
-async def _empty_namespace() -> AsyncIterator[Namespace]:
+async def empty_namespace() -> AsyncIterator[Namespace]:
+    """Make a network namespace that ends with this block, and with this process."""
     async with _child(["unshare", "--net", "sh", "-c", "echo ready; exec cat"]) as pid:
         yield Namespace(pid)
 
