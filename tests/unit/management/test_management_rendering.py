@@ -61,6 +61,7 @@ def test_host_services(golden: Golden) -> None:
 def test_name_server(golden: Golden) -> None:
     known = replace(SETTINGS, host_networks=(("192.0.2.0/24", "eth0"),), resolvers=("198.51.100.53", "2001:db8::53"))
     golden("dns-zones.conf", name_server.keeper_configuration(known, key="the-key"))
+    golden("dns-zones-second.conf", name_server.second_keeper_configuration(known))
     golden("dns.conf", name_server.recursor_configuration(known))
 
 
@@ -71,10 +72,10 @@ def test_a_host_without_resolvers_but_itself_asks_the_root() -> None:
 
 
 def test_the_key_of_zones_is_no_argument_and_no_variable_s_source() -> None:
-    services = (name_server.keeper_service(SETTINGS), name_server.recursor_service(SETTINGS))
-    assert [service.name for service in services] == ["dns-zones", "dns"]
+    services = (*name_server.keeper_services(SETTINGS), *name_server.recursor_services(SETTINGS))
+    assert [service.name for service in services] == ["dns-zones", "dns-zones-second", "dns", "dns-second"]
     moved = replace(SETTINGS, zone="k8s.example")
-    others = (name_server.keeper_service(moved), name_server.recursor_service(moved))
+    others = (*name_server.keeper_services(moved), *name_server.recursor_services(moved))
     for service, other in zip(services, others, strict=True):
         assert service.argv == other.argv
         assert service.environment != other.environment
