@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 import structlog
 
 from haneul.dns.changes import Conflict, batches, plan
+from haneul.dns.metrics import Figures
 from haneul.dns.model import (
     Acknowledgement,
     Change,
@@ -38,12 +39,22 @@ _LONG_NEGATIVE_TTL = 30
 class Publisher:
     """One owner's records on one server."""
 
-    def __init__(self, provider: DnsProvider, owner: str, wanted: Wanted, *, clock: Clock, batch: int = 200) -> None:
+    def __init__(
+        self,
+        provider: DnsProvider,
+        owner: str,
+        wanted: Wanted,
+        *,
+        clock: Clock,
+        batch: int = 200,
+        figures: Figures | None = None,
+    ) -> None:
         self._provider = provider
         self._owner = owner
         self._wanted = wanted
         self._clock = clock
         self._batch = batch
+        self._figures = figures or Figures()
         self._zones: dict[str, Picture] = {}
         self._words: dict[str, Acknowledgement] = {}
         self._conflicts: dict[Key, Conflict] = {}
@@ -94,11 +105,13 @@ class Publisher:
 
     def held_up(self, error: HaneulError) -> dict[Place, Receipt]:
         """Return the receipts of the Services whose changes a server did not acknowledge."""
+        self._figures.failed(error.code)
         return {place: not_acknowledged(error.detail) for place in self._wanted.services(self._pending)}
 
     def _note(self, changed: Mapping[str, float]) -> None:
         for name, at in changed.items():
             self._pending.setdefault(name, at)
+        self._figures.waits_for(self._pending)
 
     def _settle(self) -> Mapping[str, float]:
         """Return for each pending name that was written how many seconds it took; from now on none is pending."""
@@ -106,6 +119,9 @@ class Publisher:
         settled = {name: now - at for name, at in self._pending.items() if name in self._written}
         self._pending.clear()
         self._written.clear()
+        self._figures.waits_for(self._pending)
+        self._figures.took(settled.values())
+        self._figures.conflicts = len(self._conflicts)
         return settled
 
     async def _read(self, zone: str) -> ZoneState:
@@ -155,6 +171,7 @@ class Publisher:
             self._words[zone] = word
             self._written.update(change.key.name for change in batch)
             self._zones[zone].take(self._owner, batch)
+            self._figures.wrote(len(batch))
             _log.info(
                 "published", owner=self._owner, server=word.server, zone=zone, serial=word.serial, sets=len(batch)
             )

@@ -152,14 +152,18 @@ class PowerDns:
         return None, found
 
     async def _look(self, zone: str) -> _Known:
-        """Ask for the whole zone, and know it from now on."""
+        """Ask for the whole zone, and know it from now on if changes can be seen by its serial."""
         answer = await self._call("GET", zone)
         soa = next((entry for entry in answer["rrsets"] if entry["type"] == "SOA"), None)
         # A resolver remembers for the smaller of the record's TTL and its last number (RFC 2308 section 5).
         negative = min(soa["ttl"], int(soa["records"][0]["content"].split()[-1])) if soa else 0
         until = asyncio.get_running_loop().time() + _KNOWN_SECONDS
-        self._known[zone] = _Known(answer["serial"], negative, until, Picture(_sets(answer)))
-        return self._known[zone]
+        known = _Known(answer["serial"], negative, until, Picture(_sets(answer)))
+        if answer.get("soa_edit_api"):
+            self._known[zone] = known
+        else:
+            self._known.pop(zone, None)
+        return known
 
     async def _serial(self, zone: str) -> int:
         return int((await self._call("GET", zone, query={"rrsets": "false"}))["serial"])
