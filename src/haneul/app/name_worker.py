@@ -123,8 +123,9 @@ class NameWorker:
 
     async def _withdraw(self, record: NameRecord) -> None:
         """Take a deleted cluster's names away, whichever of its own ids they were published under, then its record."""
-        count = await withdraw(self._provider, lambda owner: owner.startswith(f"{owner_of(record)}/"))
-        _log.info("names are withdrawn", cluster=record.uid, sets=count)
+        # A batch whose answer was lost may be done after the first look.
+        while count := await withdraw(self._provider, lambda owner: owner.startswith(f"{owner_of(record)}/")):
+            _log.info("names are withdrawn", cluster=record.uid, sets=count)
         # The record goes last: as long as it is there, an interrupted withdrawal is gone on with.
         await self._board.forget(record.uid)
 

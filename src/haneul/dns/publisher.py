@@ -30,6 +30,7 @@ from haneul.dns.wanted import Wanted
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import HaneulError
 from haneul.kernel.kube_objects import Place
+from haneul.kernel.tasks import to_its_end
 
 _log = structlog.get_logger(__name__)
 #: Resolvers should not remember for long that a name is not there: it may come any moment.
@@ -155,9 +156,12 @@ class Publisher:
             await self._apply(zone, batch)
 
     async def _apply(self, zone: str, batch: Sequence[Change]) -> None:
-        """Apply a batch; if the server refuses something in it for good, everything else of it."""
+        """Apply a batch; if the server refuses something in it for good, everything else of it.
+
+        Who is cancelled meanwhile ends when the server has answered: what is withdrawn after that is not written again.
+        """
         try:
-            word = await self._provider.apply(zone, self._owner, batch)
+            word = await to_its_end(self._provider.apply(zone, self._owner, batch))
         except RecordsRefusedError as error:
             parts = batches(batch, max(1, sum(change.size for change in batch) // 2))
             if len(parts) > 1:

@@ -77,6 +77,11 @@ class NameFiles:
         return self.state / "dns" / "api.key"
 
     @property
+    def resolvers(self) -> Path:
+        """Return the file of the last resolvers that the host had besides this server."""
+        return self.state / "dns" / "resolvers"
+
+    @property
     def keeper(self) -> Path:
         """Return the folder of what the keeper of zones is told."""
         return self.state / "dns" / "keeper"
@@ -166,9 +171,7 @@ def recursor_configuration(settings: ManagementSettings) -> str:
     networks = [network for network, _ in settings.host_networks]
     keepers = f"127.0.0.1:{settings.zones_port};127.0.0.1:{settings.second_zones_port}"
     ours = ",".join(f"{zone}={keepers}" for zone in settings.zones)
-    servers = [ipaddress.ip_address(server) for server in settings.resolvers]
-    # Those of one link only cannot be told without the link.
-    others = [str(server) for server in servers if not server.is_link_local and str(server) != settings.address]
+    others = _others(settings.resolvers, settings.address)
     forward = f"forward-zones-recurse=.={';'.join(others)}\n" if others else ""
     families = ("0.0.0.0", *(["::"] if any(":" in server for server in others) else []))  # noqa: S104 - asks from there
     return f"""local-address={settings.address}
@@ -195,12 +198,33 @@ security-poll-suffix=
 """
 
 
-def keeper_services(settings: ManagementSettings) -> tuple[HostService, HostService]:
-    """Return what keeps the zones as host services; they read which zones there are when they start."""
+def resolvers_of(state: Path, resolvers: Sequence[str], *, address: str) -> tuple[str, ...]:
+    """Return who is asked for names that are not ours: the host's resolvers, but for this server itself.
+
+    A host that asks for all names here names no other any more; then it is those that it had before.
+    """
+    if others := _others(resolvers, address):
+        return others
+    with contextlib.suppress(FileNotFoundError):
+        return _others(NameFiles(state).resolvers.read_text().split(), address)
+    return ()
+
+
+def _others(resolvers: Sequence[str], address: str) -> tuple[str, ...]:
+    servers = [ipaddress.ip_address(server) for server in resolvers]
+    # Those of one link only cannot be told without the link.
+    return tuple(str(server) for server in servers if not server.is_link_local and str(server) != address)
+
+
+def keeper_services(settings: ManagementSettings, *, key: str) -> tuple[HostService, HostService]:
+    """Return what keeps the zones as host services; they read the zones' names and the key when they start.
+
+    Of the key, which is random and long, some letters of its digest tell of no more than that it is another.
+    """
     argv = (str(_KEEPER), f"--config-dir={NameFiles(settings.state).keeper}")
     zones = " ".join(settings.zones)
     return (
-        HostService("dns-zones", argv, (_made_from(keeper_configuration(settings, key="") + zones),)),
+        HostService("dns-zones", argv, (_made_from(keeper_configuration(settings, key=key) + zones),)),
         HostService(
             f"dns-zones-{_SECOND}",
             (*argv, f"--config-name={_SECOND}"),
@@ -232,7 +256,8 @@ class NameServer:
         """Make what it needs and start it; may be repeated. Raises HostNotReadyError if Debian's packages lack."""
         settings = self._settings
         await asyncio.to_thread(self._prepare)
-        keepers, recursors = keeper_services(settings), recursor_services(settings)
+        key = read_private(self.files.key).strip()
+        keepers, recursors = keeper_services(settings, key=key), recursor_services(settings)
         # One after the other: who of a pair is not being started answers.
         for service, listening in (
             (keepers[0], (("127.0.0.1", settings.zones_port), (settings.address, settings.zones_api_port))),
@@ -263,6 +288,9 @@ class NameServer:
                 hint=_INSTALL,
             ) from error
         write_atomically(files.zone, settings.zone + "\n")
+        if others := _others(settings.resolvers, settings.address):
+            files.resolvers.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(files.resolvers, "\n".join(others) + "\n")
         for folder in (files.keeper, files.recursor, files.zones, files.nothing):
             folder.mkdir(parents=True, exist_ok=True)
         for folder in (files.zones, files.nothing):
