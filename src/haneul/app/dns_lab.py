@@ -16,8 +16,8 @@ import dns.rdatatype
 from haneul.app.demo import cluster_access
 from haneul.app.dns_peer import built, serving
 from haneul.app.installation import this_host
-from haneul.bench.dns import NamesBench, NamesFigures, NamesPlan
-from haneul.bench.dns_load import Load, load
+from haneul.bench.dns import Load, NamesBench, NamesFigures, NamesPlan
+from haneul.bench.dns_load import load
 from haneul.bench.dns_load import program as dnsperf
 from haneul.bench.machine import machine_facts
 from haneul.cli.context import Contexts

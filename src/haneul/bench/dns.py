@@ -16,7 +16,6 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Final, Protocol
 
-from haneul.bench.dns_load import Load
 from haneul.bench.report import Report, Table
 from haneul.bench.statistics import median, percentile
 from haneul.kernel.clock import Clock
@@ -25,6 +24,16 @@ from haneul.kernel.progress import Progress
 
 _WAIT_SECONDS: Final = 120.0
 _POLLING_SECONDS: Final = 60
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a server answered: ``rate`` answers a second; of all questions, how many were answered well, and lost."""
+
+    rate: float
+    answers: int
+    well: int
+    lost: int
 
 
 class NamesLab(Protocol):
@@ -126,13 +135,13 @@ def report(figures: NamesFigures, *, at: datetime, machine: Mapping[str, str]) -
         note = "The poller is computed from the same changes, for every second at which it may have begun."
         tables.append(Table("From a Service to its answer", columns, tuple(rows), note))
     if figures.loads:
-        loads = tuple(
+        answers = tuple(
             (name, f"{load.rate:,.0f}", f"{load.well / load.answers:.1%}", str(load.lost))
             for name, load in figures.loads.items()
         )
-        columns = ("server", "answers a second", "that have an address", "questions lost")
+        asked = ("server", "answers a second", "that have an address", "questions lost")
         note = "Asked by dnsperf on the same machine, which it shares with the server, 100 questions at once."
-        tables.append(Table("Answers a second", columns, loads, note))
+        tables.append(Table("Answers a second", asked, answers, note))
     raw = {
         "waits": {str(size): waits for size, waits in figures.waits.items()},
         "moments": {str(size): moments for size, moments in figures.moments.items()},

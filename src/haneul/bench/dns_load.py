@@ -9,10 +9,10 @@ import re
 import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from haneul.bench.dns import Load
 from haneul.kernel.errors import HostNotReadyError, UnavailableError
 from haneul.kernel.process import run
 
@@ -29,16 +29,6 @@ _WORDS: Final = {
 }
 _CODES: Final = re.compile(r"^\s*Response codes:\s+(.+)$", re.MULTILINE)
 _WELL: Final = re.compile(r"NOERROR (\d+)")
-
-
-@dataclass(frozen=True)
-class Load:
-    """What a server answered: ``rate`` answers a second; of all questions, how many were answered well, and lost."""
-
-    rate: float
-    answers: int
-    well: int
-    lost: int
 
 
 def program() -> str:

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from haneul.bench.dns import NamesBench, NamesFigures, NamesPlan, polled, report
-from haneul.bench.dns_load import Load, read
+from haneul.bench.dns import Load, NamesBench, NamesFigures, NamesPlan, polled, report
+from haneul.bench.dns_load import read
 from haneul.kernel.clock import VirtualClock
 from haneul.kernel.errors import DeadlineExceededError
 from haneul.kernel.progress import SilentProgress
