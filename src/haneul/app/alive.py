@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
+from aiohttp import web
+
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import HaneulError
 from haneul.kernel.waiting import wait_for
@@ -33,3 +35,21 @@ async def alive(port: int) -> AsyncIterator[None]:
     )
     async with server:
         yield
+
+
+@contextlib.asynccontextmanager
+async def telling(port: int, text: Callable[[], str], media_type: str) -> AsyncIterator[int]:
+    """Keep a port open, which probes connect to, and answer ``GET /metrics`` at it; yield which port that is."""
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(body=text().encode(), headers={"Content-Type": media_type})
+
+    application = web.Application()
+    application.router.add_get("/metrics", answer)
+    runner = web.AppRunner(application, access_log=None, handle_signals=False)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "0.0.0.0", port).start()  # noqa: S104 - the pod's own namespace
+        yield int(runner.addresses[0][1])
+    finally:
+        await runner.cleanup()

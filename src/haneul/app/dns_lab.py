@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import socket
-import sys
-import time
-from collections.abc import AsyncIterator, Sequence
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 from typing import Final
 
 import dns.message
 import dns.rdatatype
 
 from haneul.app.demo import cluster_access
+from haneul.app.dns_peer import built, serving
 from haneul.app.installation import this_host
-from haneul.bench.dns import NamesBench, NamesFigures, NamesPlan
+from haneul.bench.dns import Load, NamesBench, NamesFigures, NamesPlan
+from haneul.bench.dns_load import load
+from haneul.bench.dns_load import program as dnsperf
 from haneul.bench.machine import machine_facts
 from haneul.cli.context import Contexts
 from haneul.cli.progress import TerminalProgress
@@ -30,18 +32,31 @@ from haneul.management.name_server import DNS_PORT
 NAMESPACE: Final = "bench-dns"
 _ASK_SECONDS, _PAUSE_SECONDS, _WAIT_SECONDS = 0.5, 0.005, 300.0
 _AT_ONCE: Final = 8
-_NAMES_ASKED, _UNDER_WAY = 10, 64
+_NAMES_ASKED: Final = 1000
+_RECURSOR, _KEEPER, _PEER = "recursor, whom pods ask", "keeper of the zones", "CoreDNS, the same names from a file"
 
 
 class PlatformNames:
     """Services of one namespace in one cluster, whose names lie below ``domain``."""
 
-    def __init__(self, client: KubeClient, *, domain: str, server: str, clock: Clock) -> None:
+    def __init__(
+        self,
+        client: KubeClient,
+        *,
+        domain: str,
+        servers: Mapping[str, tuple[str, int]],
+        peer: Path | None,
+        clock: Clock,
+    ) -> None:
+        """``servers`` are asked under load, the first of them for changes too; ``peer`` is CoreDNS's program."""
         self._client = client
         self._domain = domain
-        self._server = server
+        self._servers = servers
+        self._server = next(iter(servers.values()))[0]
+        self._peer = peer
         self._clock = clock
-        self._count = 0
+        #: Addresses by the names of Services that stay.
+        self._there: dict[str, str] = {}
 
     async def fill(self, count: int) -> None:
         """Make what is missing, a few at a time."""
@@ -51,10 +66,11 @@ class PlatformNames:
             async with turn:
                 return await self.change(f"there-{number}")
 
-        made = await asyncio.gather(*(make(number) for number in range(self._count, count)))
-        self._count = max(count, self._count)
-        for number in range(count - len(made), count):
-            await self._until_answered(f"there-{number}", made[number - count])
+        numbers = range(len(self._there), count)
+        made = await asyncio.gather(*(make(number) for number in numbers))
+        for number, address in zip(numbers, made, strict=True):
+            await self._until_answered(f"there-{number}", address)
+            self._there[f"there-{number}.{NAMESPACE}.svc.{self._domain}"] = address
 
     async def _until_answered(self, name: str, address: str) -> None:
         async def answered() -> bool:
@@ -79,22 +95,17 @@ class PlatformNames:
         """Delete it."""
         await self._client.delete(SERVICES, name, NAMESPACE)
 
-    async def load(self, seconds: float) -> Sequence[float]:
-        """Have one process for each core ask."""
-        names = [f"there-{number}.{NAMESPACE}.svc.{self._domain}" for number in range(min(self._count, _NAMES_ASKED))]
-        command = [sys.executable, "-m", "haneul.app.dns_lab", self._server, str(seconds), *names]
-        askers = [
-            await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
-            for _ in range(len(os.sched_getaffinity(0)))
-        ]
-        try:
-            async with asyncio.timeout(seconds + 60):
-                said = [await asker.communicate() for asker in askers]
-        finally:
-            for asker in askers:
-                with contextlib.suppress(ProcessLookupError):
-                    asker.kill()
-        return [float(out.decode()) for out, _ in said]
+    async def load(self, seconds: float) -> Mapping[str, Load]:
+        """Ask who pods ask, who keeps the zones, and the peer if there is one, for the same names."""
+        names = dict(list(self._there.items())[:_NAMES_ASKED])
+        found = {}
+        for server, (address, port) in self._servers.items():
+            found[server] = await load(address, port, list(names), seconds=seconds)
+        if self._peer is not None:
+            with tempfile.TemporaryDirectory(prefix="haneul-bench-") as folder:
+                async with serving(self._peer, Path(folder), self._domain, names, clock=self._clock) as (address, port):
+                    found[_PEER] = await load(address, port, list(names), seconds=seconds)
+        return found
 
 
 @contextlib.asynccontextmanager
@@ -111,10 +122,12 @@ async def _own_namespace(client: KubeClient) -> AsyncIterator[None]:
 
 
 async def run_names_bench(
-    plan: NamesPlan, project: str, cluster: str, figures: NamesFigures, machine: dict[str, str]
+    plan: NamesPlan, project: str, cluster: str, peer: bool, figures: NamesFigures, machine: dict[str, str]
 ) -> None:
-    """Measure the names of a cluster."""
-    clock = SystemClock()
+    """Measure the names of a cluster, and with ``peer`` CoreDNS, which is built if it is not there yet."""
+    clock, progress = SystemClock(), TerminalProgress()
+    dnsperf()
+    program = await built(progress) if peer else None
     settings = (await this_host()).settings
     machine |= machine_facts()
     contexts = Contexts.default()
@@ -123,8 +136,9 @@ async def run_names_bench(
         access = await cluster_access(api, project, cluster)
     async with HttpKubeClient(access, user_agent="haneul-bench") as client, _own_namespace(client):
         domain = f"{cluster}.{project}.{settings.zone}"
-        lab = PlatformNames(client, domain=domain, server=settings.address, clock=clock)
-        await NamesBench(lab, clock=clock, progress=TerminalProgress()).run(plan, figures)
+        servers = {_RECURSOR: (settings.address, DNS_PORT), _KEEPER: ("127.0.0.1", settings.zones_port)}
+        lab = PlatformNames(client, domain=domain, servers=servers, peer=program, clock=clock)
+        await NamesBench(lab, clock=clock, progress=progress).run(plan, figures)
 
 
 def _service(name: str) -> Manifest:
@@ -145,24 +159,3 @@ def _ask(server: str, name: str) -> list[str]:
         except OSError:
             return []
     return [record.to_text() for found in said.answer for record in found] if said.id == question.id else []
-
-
-def _rate(server: str, seconds: float, names: Sequence[str]) -> float:
-    """Return how many answers a second come, with as many questions under way as keep the server busy."""
-    packets = [dns.message.make_query(name, dns.rdatatype.A).to_wire() for name in names]
-    answers, began = 0, time.monotonic()
-    with socket.socket(type=socket.SOCK_DGRAM) as asking:
-        asking.settimeout(_ASK_SECONDS)
-        asking.connect((server, DNS_PORT))
-        while (passed := time.monotonic() - began) < seconds:
-            for number in range(_UNDER_WAY):
-                asking.send(packets[number % len(packets)])
-            with contextlib.suppress(TimeoutError):
-                for _ in range(_UNDER_WAY):
-                    asking.recv(4096)
-                    answers += 1
-    return answers / passed
-
-
-if __name__ == "__main__":
-    print(_rate(sys.argv[1], float(sys.argv[2]), sys.argv[3:]))  # noqa: T201 - read by who started it

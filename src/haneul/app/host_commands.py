@@ -257,12 +257,12 @@ def _bench() -> typer.Typer:
         await run_sign_on_bench(plan, figures, machine)
 
     async def run_names(
-        plan: NamesPlan, project: str, cluster: str, figures: NamesFigures, machine: dict[str, str]
+        plan: NamesPlan, project: str, cluster: str, peer: bool, figures: NamesFigures, machine: dict[str, str]
     ) -> None:
         _need_root()
         from haneul.app.dns_lab import run_names_bench  # noqa: PLC0415
 
-        await run_names_bench(plan, project, cluster, figures, machine)
+        await run_names_bench(plan, project, cluster, peer, figures, machine)
 
     async def run_network(plan: NetworkPlan, figures: NetworkFigures, machine: dict[str, str]) -> None:
         _need_root()

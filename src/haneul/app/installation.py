@@ -24,7 +24,7 @@ from haneul.kernel.progress import Progress
 from haneul.management.certificates import Held
 from haneul.management.containers import SYSTEM_PATH
 from haneul.management.lifecycle import Lifecycle
-from haneul.management.name_server import zone_of
+from haneul.management.name_server import resolvers_of, zone_of
 from haneul.management.purge import purge
 from haneul.management.ranges import ranges_of
 from haneul.management.settings import ManagementSettings
@@ -132,8 +132,10 @@ async def this_host() -> Installation:
     networks = tuple((route.network, route.device) for route in (*await host_networks(), *name_servers()))
     resolvers = Path("/etc/resolv.conf")
     ranges = ranges_of(ManagementSettings.state, networks)
+    address = await facts.primary_address()
+    told = nameservers(resolvers.read_text()) if resolvers.exists() else ()
     settings = ManagementSettings(
-        address=await facts.primary_address(),
+        address=address,
         host_name=facts.host_name(),
         pods=ranges.pods,
         services=ranges.services,
@@ -141,7 +143,7 @@ async def this_host() -> Installation:
         restrict_oom_score=facts.restrict_oom_score(),
         systemd=facts.systemd(),
         zone=zone_of(ManagementSettings.state),
-        resolvers=nameservers(resolvers.read_text()) if resolvers.exists() else (),
+        resolvers=resolvers_of(ManagementSettings.state, told, address=address),
     )
     services: ServiceManager = (
         Systemd()

@@ -14,10 +14,11 @@ from typing import Protocol
 
 import structlog
 
-from haneul.app.alive import alive, until_readable
+from haneul.app.alive import telling, until_readable
 from haneul.dkos.adapters.kube_names import KubeNames
 from haneul.dkos.name_record import NameRecord, Standing
 from haneul.dns.controller import ClusterController, Pace
+from haneul.dns.metrics import MEDIA_TYPE, Metrics
 from haneul.dns.model import ClusterDomain, absolute
 from haneul.dns.ports import DnsProvider
 from haneul.dns.withdrawal import withdraw
@@ -58,6 +59,7 @@ class NameWorker:
         self._clock = clock
         self._pace = pace
         self._known: dict[str, _Known] = {}
+        self.metrics = Metrics(clock.monotonic)
 
     async def know(self, record: NameRecord) -> None:
         """Take up a record or its change; what a controller published stays when it ends."""
@@ -72,9 +74,12 @@ class NameWorker:
     async def forget(self, uid: str) -> None:
         """End what is done for a cluster."""
         kept = self._known.pop(uid, None)
-        if kept is not None and kept.task is not None:
+        if kept is None:
+            return
+        if kept.task is not None:
             kept.task.cancel()
             await asyncio.gather(kept.task, return_exceptions=True)
+        self.metrics.forget(owner_of(kept.record))
 
     async def close(self) -> None:
         """End everything."""
@@ -90,6 +95,7 @@ class NameWorker:
             except asyncio.CancelledError:
                 raise
             except HaneulError as error:
+                self.metrics.of(owner_of(record)).failed(error.code)
                 _log.warning("names held up", cluster=record.uid, work=record.standing, detail=error.detail)
             except Exception as error:
                 _log.error("the names of a cluster failed", cluster=record.uid, exc_info=error)
@@ -104,26 +110,33 @@ class NameWorker:
         domain = ClusterDomain(absolute(record.domain), networks=record.networks)
         async with self._connect(record.access) as client:
             controller = ClusterController(
-                client, self._provider, owner_of(record), domain, clock=self._clock, pace=self._pace
+                client,
+                self._provider,
+                owner_of(record),
+                domain,
+                clock=self._clock,
+                pace=self._pace,
+                figures=self.metrics.of(owner_of(record)),
             )
             _log.info("names are followed", cluster=record.uid, domain=domain.name)
             await controller.run()
 
     async def _withdraw(self, record: NameRecord) -> None:
         """Take a deleted cluster's names away, whichever of its own ids they were published under, then its record."""
-        count = await withdraw(self._provider, lambda owner: owner.startswith(f"{owner_of(record)}/"))
-        _log.info("names are withdrawn", cluster=record.uid, sets=count)
+        # A batch whose answer was lost may be done after the first look.
+        while count := await withdraw(self._provider, lambda owner: owner.startswith(f"{owner_of(record)}/")):
+            _log.info("names are withdrawn", cluster=record.uid, sets=count)
         # The record goes last: as long as it is there, an interrupted withdrawal is gone on with.
         await self._board.forget(record.uid)
 
 
 def owner_of(record: NameRecord) -> str:
-    """Return the beginning of a cluster's mark; its own id follows."""
+    """Return the beginning of a cluster's mark, which its own id follows; figures are told by it too."""
     return f"{record.project}/{record.name}/{record.uid}"
 
 
 async def run_worker(access: KubeAccess, provider: DnsProvider, *, port: int) -> None:
-    """Publish all clusters' names until cancelled; ``port`` is open while it works."""
+    """Publish all clusters' names until cancelled; ``port`` is open while it works, and tells figures."""
     clock = SystemClock()
     async with HttpKubeClient(access, user_agent="haneul-dns") as client:
         board = KubeNames(client)
@@ -134,7 +147,7 @@ async def run_worker(access: KubeAccess, provider: DnsProvider, *, port: int) ->
             connect=lambda tenant: HttpKubeClient(tenant, user_agent="haneul-dns"),
             clock=clock,
         )
-        async with alive(port):
+        async with telling(port, worker.metrics.text, MEDIA_TYPE):
             try:
                 await board.run(worker.know, worker.forget)
             finally:

@@ -331,7 +331,7 @@ def platform_manifests(
         _backup(settings, image, build),
         *_names_surroundings(settings),
         *([] if names_key is None else [_names_key(names_key)]),
-        _names(settings, image, build),
+        _names(settings, image, build, names_key),
         _operator(settings, image, build),
         _api(settings, image, build),
     ]
@@ -620,7 +620,7 @@ def _names_key(key: str) -> Manifest:
     }
 
 
-def _names(settings: ManagementSettings, image: str, build: str) -> Manifest:
+def _names(settings: ManagementSettings, image: str, build: str, key: str | None) -> Manifest:
     zones = [f"--zone={zone}" for zone in settings.zones]
     server = f"--server=http://{settings.address}:{settings.zones_api_port}"
     container = {
@@ -637,6 +637,10 @@ def _names(settings: ManagementSettings, image: str, build: str) -> Manifest:
         {"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": "8Mi"}},
     ]
     deployment = _deployment(NAMES_NAME, container, volumes, build, namespace=NAMES_NAMESPACE)
+    if key is not None:
+        # It reads the key when it starts; of one that is random and long, these letters tell that it is another.
+        digest = hashlib.sha256(key.encode()).hexdigest()[:12]
+        deployment["spec"]["template"]["metadata"]["annotations"]["haneul.dev/zones-key"] = digest
     # The way to the API of the DNS server, which takes a key in the clear, does not leave its host.
     deployment["spec"]["template"]["spec"]["nodeSelector"] = {"kubernetes.io/hostname": settings.host_name}
     return deployment

@@ -225,6 +225,16 @@ COMPONENTS: Final[tuple[GoComponent, ...]] = (
         ldflags=("-X github.com/distribution/distribution/v3/version.version=v3.1.2",),
         on_demand=True,
     ),
+    # The peer of 'haneul bench dns'.
+    GoComponent(
+        "coredns",
+        "1.15.0",
+        "github.com/coredns/coredns",
+        "Apache-2.0",
+        (Program("coredns", "github.com/coredns/coredns"),),
+        estimate=300,
+        on_demand=True,
+    ),
     # Clients that people use registries with, for tests.
     GoComponent(
         "crane",

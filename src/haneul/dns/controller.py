@@ -21,6 +21,7 @@ from typing import Final
 
 import structlog
 
+from haneul.dns.metrics import Figures
 from haneul.dns.model import ClusterDomain
 from haneul.dns.ports import DnsProvider
 from haneul.dns.publisher import Publisher
@@ -59,6 +60,7 @@ class ClusterController:
         clock: Clock,
         pace: Pace | None = None,
         pods: bool = True,
+        figures: Figures | None = None,
     ) -> None:
         self._client = client
         self._provider = provider
@@ -66,6 +68,7 @@ class ClusterController:
         self._clock = clock
         self._pace = pace or Pace()
         self._wanted = Wanted(domain, pods=pods)
+        self._figures = figures
         self._resync = True
         self._receipts = News[Receipt]()
         self._following = Following(
@@ -87,7 +90,7 @@ class ClusterController:
         """Work until cancelled."""
         async with asyncio.TaskGroup() as group:
             await self._following.begin(group, resync=self._pace.resync)
-            publisher = Publisher(self._provider, self.owner, self._wanted, clock=self._clock)
+            publisher = Publisher(self._provider, self.owner, self._wanted, clock=self._clock, figures=self._figures)
             group.create_task(
                 self._following.turns(
                     partial(self._publish, publisher),

@@ -1,23 +1,36 @@
 """Brings what a cluster wants into a server's zones, in batches, and says what the server acknowledged.
 
-It remembers what it read of the zones and what was acknowledged since, so that a change costs one batch. What a server
-did not acknowledge may be done or not; the zone is read again before anything else is.
+It remembers what it read of the zones and what was acknowledged since, so that a change costs one batch. What bears
+other owners' marks it remembers at the names alone that are wanted: many clusters share a zone, and none needs to know
+the others' names. What a server did not acknowledge may be done or not; the zone is read again before anything else is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import structlog
 
 from haneul.dns.changes import Conflict, batches, plan
-from haneul.dns.model import Acknowledgement, Change, Key, Present, RecordSet, RecordsRefusedError, zone_of
+from haneul.dns.metrics import Figures
+from haneul.dns.model import (
+    Acknowledgement,
+    Change,
+    Key,
+    Present,
+    RecordSet,
+    RecordsRefusedError,
+    ZoneState,
+    zone_of,
+)
+from haneul.dns.picture import Picture
 from haneul.dns.ports import DnsProvider
 from haneul.dns.receipts import Receipt, acknowledged, in_conflict, not_acknowledged, refused
 from haneul.dns.wanted import Wanted
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import HaneulError
 from haneul.kernel.kube_objects import Place
+from haneul.kernel.tasks import to_its_end
 
 _log = structlog.get_logger(__name__)
 #: Resolvers should not remember for long that a name is not there: it may come any moment.
@@ -27,13 +40,23 @@ _LONG_NEGATIVE_TTL = 30
 class Publisher:
     """One owner's records on one server."""
 
-    def __init__(self, provider: DnsProvider, owner: str, wanted: Wanted, *, clock: Clock, batch: int = 200) -> None:
+    def __init__(
+        self,
+        provider: DnsProvider,
+        owner: str,
+        wanted: Wanted,
+        *,
+        clock: Clock,
+        batch: int = 200,
+        figures: Figures | None = None,
+    ) -> None:
         self._provider = provider
         self._owner = owner
         self._wanted = wanted
         self._clock = clock
         self._batch = batch
-        self._zones: dict[str, dict[Key, Present]] = {}
+        self._figures = figures or Figures()
+        self._zones: dict[str, Picture] = {}
         self._words: dict[str, Acknowledgement] = {}
         self._conflicts: dict[Key, Conflict] = {}
         self._refusals: dict[Key, str] = {}
@@ -49,11 +72,12 @@ class Publisher:
         self._conflicts.clear()
         self._refusals.clear()
         try:
-            for zone in self._provider.zones:
-                await self._read(zone)
+            states = [await self._read(zone) for zone in self._provider.zones]
             wanted = self._wanted.records()
+            names = {key.name for key in wanted}
+            self._zones = {state.zone: self._picture(state, names) for state in states}
             for zone, sets in self._by_zone(wanted).items():
-                await self._write(zone, sets, self._zones[zone])
+                await self._write(zone, sets, self._zones[zone].sets())
         except HaneulError:
             self._zones.clear()
             raise
@@ -74,8 +98,7 @@ class Publisher:
         services = self._wanted.services(names)
         try:
             for zone, sets in self._by_zone(wanted).items():
-                here = {key: there for key, there in self._zones[zone].items() if key.name in names}
-                await self._write(zone, sets, here)
+                await self._write(zone, sets, self._zones[zone].at(names))
         except HaneulError:
             self._zones.clear()
             raise
@@ -83,11 +106,13 @@ class Publisher:
 
     def held_up(self, error: HaneulError) -> dict[Place, Receipt]:
         """Return the receipts of the Services whose changes a server did not acknowledge."""
+        self._figures.failed(error.code)
         return {place: not_acknowledged(error.detail) for place in self._wanted.services(self._pending)}
 
     def _note(self, changed: Mapping[str, float]) -> None:
         for name, at in changed.items():
             self._pending.setdefault(name, at)
+        self._figures.waits_for(self._pending)
 
     def _settle(self) -> Mapping[str, float]:
         """Return for each pending name that was written how many seconds it took; from now on none is pending."""
@@ -95,11 +120,13 @@ class Publisher:
         settled = {name: now - at for name, at in self._pending.items() if name in self._written}
         self._pending.clear()
         self._written.clear()
+        self._figures.waits_for(self._pending)
+        self._figures.took(settled.values())
+        self._figures.conflicts = len(self._conflicts)
         return settled
 
-    async def _read(self, zone: str) -> None:
+    async def _read(self, zone: str) -> ZoneState:
         state = await self._provider.read(zone)
-        self._zones[zone] = dict(state.sets)
         self._words[zone] = Acknowledgement(self._provider.server, zone, state.serial)
         if state.negative_ttl > _LONG_NEGATIVE_TTL and zone not in self._warned:
             self._warned.add(zone)
@@ -109,6 +136,12 @@ class Publisher:
                 seconds=state.negative_ttl,
                 hint="lower the last number of its SOA record, or that record's own TTL",
             )
+        return state
+
+    def _picture(self, state: ZoneState, names: Collection[str]) -> Picture:
+        """Return what matters of a zone: all but other owners' records, and theirs at some names."""
+        ours = ("", self._owner)
+        return Picture({key: there for key, there in state.sets.items() if there.owner in ours or key.name in names})
 
     async def _write(self, zone: str, wanted: Mapping[Key, RecordSet], there: Mapping[Key, Present]) -> None:
         """Write what differs between two pictures of a zone, or of a part of it."""
@@ -123,9 +156,12 @@ class Publisher:
             await self._apply(zone, batch)
 
     async def _apply(self, zone: str, batch: Sequence[Change]) -> None:
-        """Apply a batch; if the server refuses something in it for good, everything else of it."""
+        """Apply a batch; if the server refuses something in it for good, everything else of it.
+
+        Who is cancelled meanwhile ends when the server has answered: what is withdrawn after that is not written again.
+        """
         try:
-            word = await self._provider.apply(zone, self._owner, batch)
+            word = await to_its_end(self._provider.apply(zone, self._owner, batch))
         except RecordsRefusedError as error:
             parts = batches(batch, max(1, sum(change.size for change in batch) // 2))
             if len(parts) > 1:
@@ -137,18 +173,12 @@ class Publisher:
             _log.warning("refused", owner=self._owner, server=self._provider.server, zone=zone, detail=error.detail)
         else:
             self._words[zone] = word
-            self._take(zone, batch)
+            self._written.update(change.key.name for change in batch)
+            self._zones[zone].take(self._owner, batch)
+            self._figures.wrote(len(batch))
             _log.info(
                 "published", owner=self._owner, server=word.server, zone=zone, serial=word.serial, sets=len(batch)
             )
-
-    def _take(self, zone: str, batch: Sequence[Change]) -> None:
-        for change in batch:
-            self._written.add(change.key.name)
-            if change.after is None:
-                del self._zones[zone][change.key]
-            else:
-                self._zones[zone][change.key] = Present(change.after, self._owner)
 
     def _by_zone(self, wanted: Mapping[Key, RecordSet]) -> dict[str, dict[Key, RecordSet]]:
         """Return the wanted sets of each zone that is known, the ones without any too."""

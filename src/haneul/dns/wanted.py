@@ -1,17 +1,27 @@
 """All records that one cluster's objects ask for, kept up to date object by object. Pure.
 
-Names whose records changed are noted with the moment at which that was seen, for whoever publishes them next.
+Names whose records changed are noted with the moment at which that was seen, for whoever publishes them next. Of an
+object only that is kept which is looked at again.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
+from typing import Final
 
 from haneul.dns.model import ClusterDomain, Key, RecordSet
 from haneul.dns.records import merged, pod_records, service_records, version_records
 from haneul.kernel.kube import ENDPOINT_SLICES, PODS, SERVICES, Manifest, Resource
 from haneul.kernel.kube_objects import Place, listed, place_of, service_of
+
+#: What is looked at again of each kind of object, besides what tells it from others.
+_KEPT: Final[Mapping[str, tuple[str, ...]]] = {
+    SERVICES.kind: ("spec", "status"),
+    ENDPOINT_SLICES.kind: ("endpoints", "ports"),
+    PODS.kind: (),
+}
+_KEPT_METADATA: Final = ("name", "namespace", "uid", "labels")
 
 
 class Wanted:
@@ -35,7 +45,7 @@ class Wanted:
     def see(self, resource: Resource, manifest: Manifest, at: float) -> None:
         """Take note of an object as it is now; ``at`` is the moment, in seconds of a monotonic clock."""
         place = place_of(resource, manifest)
-        before, self._objects[place] = self._objects.get(place), manifest
+        before, self._objects[place] = self._objects.get(place), _kept(place.kind, manifest)
         self._renew(place, before, manifest, at)
 
     def forget(self, place: Place, at: float) -> None:
@@ -76,7 +86,7 @@ class Wanted:
         return [records.key for records in self._records.get(place, [])]
 
     def object(self, place: Place) -> Manifest | None:
-        """Return an object as it was last seen."""
+        """Return what is kept of an object as it was last seen; of a Service that is its ``spec`` and ``status``."""
         return self._objects.get(place)
 
     def _renew(self, place: Place, before: Manifest | None, after: Manifest | None, at: float) -> None:
@@ -112,3 +122,8 @@ class Wanted:
             self._changed.setdefault(differing.name, at)
             if not self._askers.get(differing.name):
                 self._askers.pop(differing.name, None)
+
+
+def _kept(kind: str, manifest: Manifest) -> Manifest:
+    metadata = {key: manifest["metadata"][key] for key in _KEPT_METADATA if key in manifest["metadata"]}
+    return {"metadata": metadata, **{key: manifest[key] for key in _KEPT[kind] if key in manifest}}

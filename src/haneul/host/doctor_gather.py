@@ -31,6 +31,7 @@ PORTS: Final[Mapping[int, str]] = {
     2379: "the management cluster's etcd",
     2380: "the management cluster's etcd, for other members,",
     5300: "the keeper of the DNS server's zones",
+    5301: "the second keeper of the DNS server's zones",
     6443: "the management cluster's API server",
     7443: "the platform's API",
     10250: "the kubelet",

@@ -17,3 +17,19 @@ async def in_own_task(work: Coroutine[Any, Any, T]) -> T:
     cancellation that nobody asked for, which ends the task. So a loop that goes on after errors gives each turn a task.
     """
     return await asyncio.create_task(work)
+
+
+async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
+    """Return what ``work`` returns; whoever is cancelled while waiting for it waits until it has ended.
+
+    For what somebody else does on our word: it is not undone by not waiting for it, so who comes after must.
+    """
+    task = asyncio.create_task(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        if not task.cancelled():
+            # It has been told to whoever waits no more; asking for it keeps asyncio from complaining of it.
+            task.exception()
+        raise

@@ -1,11 +1,15 @@
-"""The in-house DNS as two host services: one keeps the zones, the other one is who pods and people ask.
+"""The in-house DNS as host services: keepers of the zones, and recursors, who are what pods and people ask.
 
 PowerDNS keeps the zones in a SQLite file and takes changes by its HTTP API; it answers on loopback alone. Its recursor
 stands in front, at the host's address and port 53, because no kubelet tells pods another port: the platform's zones it
-asks of the first, all other names of the resolvers that the host itself has. Both outlive every cluster, the management
-cluster too.
+asks of the keepers, all other names of the resolvers that the host itself has. All outlive every cluster, the
+management cluster too.
 
-Neither keeps any right of root's once it listens: each runs as the user of Debian's packages, in a folder of its own
+There are two of each, so that one that is killed, or started anew with another configuration, is missed by nobody. The
+second keeper answers from the same file, and takes no changes. The recursors share address and port
+(``SO_REUSEPORT``, socket(7)): the kernel gives each question to one that is there.
+
+None keeps any right of root's once it listens: each runs as the user of Debian's packages, in a folder of its own
 as its root. What it is told, and the API's key, only root reads.
 """
 
@@ -41,8 +45,11 @@ _KEEPER, _RECURSOR = Path("/usr/sbin/pdns_server"), Path("/usr/sbin/pdns_recurso
 _INSTALL: Final = "apt-get install pdns-server pdns-backend-sqlite3 pdns-recursor"
 _DATABASE: Final = "zones.sqlite3"
 _CONNECT_SECONDS: Final = 2.0
-#: Seconds for which the keeper remembers what it found; what is changed by its API it forgets at once.
-_KEEPER_SECONDS: Final = 1
+#: Seconds for which the keeper remembers what it found; what is changed by its API it forgets at once. The second one,
+#: who is told of no change, remembers nothing.
+_KEEPER_SECONDS, _SECOND_KEEPER_SECONDS = 1, 0
+#: By what the configuration of the second of a pair is told from the first's, and its control socket too.
+_SECOND: Final = "second"
 #: For how many seconds others remember that a name is not there, which may come any moment (RFC 2308 section 5).
 _NEGATIVE_SECONDS: Final = 0
 #: Who may ask for names that are not ours: everything that is not the internet (RFC 1918, RFC 6598, RFC 4193).
@@ -68,6 +75,11 @@ class NameFiles:
     def key(self) -> Path:
         """Return the key of the zones' API, for root only."""
         return self.state / "dns" / "api.key"
+
+    @property
+    def resolvers(self) -> Path:
+        """Return the file of the last resolvers that the host had besides this server."""
+        return self.state / "dns" / "resolvers"
 
     @property
     def keeper(self) -> Path:
@@ -106,7 +118,28 @@ def zone_of(state: Path) -> str:
 
 
 def keeper_configuration(settings: ManagementSettings, *, key: str) -> str:
-    """Return the configuration of what keeps the zones (PowerDNS Authoritative documentation "Settings")."""
+    """Return the configuration of what keeps the zones (PowerDNS Authoritative documentation "Settings").
+
+    It notes no names between after each change, as it would have to look through the whole zone for them: who publishes
+    has it done now and then (:mod:`haneul.dns.adapters.powerdns`).
+    """
+    return f"""{_keeping(settings, settings.zones_port, _KEEPER_SECONDS)}api=yes
+api-key={key}
+default-api-rectify=no
+webserver=yes
+webserver-address={settings.address}
+webserver-port={settings.zones_api_port}
+webserver-allow-from=127.0.0.0/8,{settings.address}/32,{settings.pods}
+webserver-loglevel=none
+"""
+
+
+def second_keeper_configuration(settings: ManagementSettings) -> str:
+    """Return the configuration of what answers from the same zones beside the first."""
+    return _keeping(settings, settings.second_zones_port, _SECOND_KEEPER_SECONDS)
+
+
+def _keeping(settings: ManagementSettings, port: int, seconds: int) -> str:
     return f"""launch=gsqlite3
 gsqlite3-database=/{_DATABASE}
 chroot={NameFiles(settings.state).zones}
@@ -118,19 +151,12 @@ guardian=no
 disable-syslog=yes
 loglevel=4
 local-address=127.0.0.1
-local-port={settings.zones_port}
-cache-ttl={_KEEPER_SECONDS}
-query-cache-ttl={_KEEPER_SECONDS}
-negquery-cache-ttl={_KEEPER_SECONDS}
+local-port={port}
+cache-ttl={seconds}
+query-cache-ttl={seconds}
+negquery-cache-ttl={seconds}
 version-string=anonymous
 security-poll-suffix=
-api=yes
-api-key={key}
-webserver=yes
-webserver-address={settings.address}
-webserver-port={settings.zones_api_port}
-webserver-allow-from=127.0.0.0/8,{settings.address}/32,{settings.pods}
-webserver-loglevel=none
 """
 
 
@@ -139,22 +165,24 @@ def recursor_configuration(settings: ManagementSettings) -> str:
 
     It remembers nothing for longer than it was told to, and so not at all that a name of ours is not there, nor that
     the keeper was away: it would not ask it again for a minute. It checks no signatures: zones of ours have none, and
-    those of companies lie below names that the root says are not there.
+    those of companies lie below names that the root says are not there. It asks for whole names at once, as whom it
+    asks may know them all: else each name that is not there would be as many questions as it has labels.
     """
     networks = [network for network, _ in settings.host_networks]
-    ours = ",".join(f"{zone}=127.0.0.1:{settings.zones_port}" for zone in settings.zones)
-    servers = [ipaddress.ip_address(server) for server in settings.resolvers]
-    # Those of one link only cannot be told without the link.
-    others = [str(server) for server in servers if not server.is_link_local and str(server) != settings.address]
+    keepers = f"127.0.0.1:{settings.zones_port};127.0.0.1:{settings.second_zones_port}"
+    ours = ",".join(f"{zone}={keepers}" for zone in settings.zones)
+    others = _others(settings.resolvers, settings.address)
     forward = f"forward-zones-recurse=.={';'.join(others)}\n" if others else ""
     families = ("0.0.0.0", *(["::"] if any(":" in server for server in others) else []))  # noqa: S104 - asks from there
     return f"""local-address={settings.address}
 local-port={DNS_PORT}
+reuseport=yes
 query-local-address={",".join(families)}
 allow-from={",".join(dict.fromkeys((*_PRIVATE, settings.pods, *networks)))}
 forward-zones={ours}
 {forward}minimum-ttl-override=0
 packetcache-servfail-ttl=0
+qname-minimization=no
 dont-throttle-netmasks=127.0.0.0/8
 dnssec=process-no-validate
 chroot={NameFiles(settings.state).nothing}
@@ -170,21 +198,53 @@ security-poll-suffix=
 """
 
 
-def keeper_service(settings: ManagementSettings) -> HostService:
-    """Return what keeps the zones as a host service; it reads which zones there are when it starts."""
+def resolvers_of(state: Path, resolvers: Sequence[str], *, address: str) -> tuple[str, ...]:
+    """Return who is asked for names that are not ours: the host's resolvers, but for this server itself.
+
+    A host that asks for all names here names no other any more; then it is those that it had before.
+    """
+    if others := _others(resolvers, address):
+        return others
+    with contextlib.suppress(FileNotFoundError):
+        return _others(NameFiles(state).resolvers.read_text().split(), address)
+    return ()
+
+
+def _others(resolvers: Sequence[str], address: str) -> tuple[str, ...]:
+    servers = [ipaddress.ip_address(server) for server in resolvers]
+    # Those of one link only cannot be told without the link.
+    return tuple(str(server) for server in servers if not server.is_link_local and str(server) != address)
+
+
+def keeper_services(settings: ManagementSettings, *, key: str) -> tuple[HostService, HostService]:
+    """Return what keeps the zones as host services; they read the zones' names and the key when they start.
+
+    Of the key, which is random and long, some letters of its digest tell of no more than that it is another.
+    """
     argv = (str(_KEEPER), f"--config-dir={NameFiles(settings.state).keeper}")
-    made_from = _made_from(keeper_configuration(settings, key="") + " ".join(settings.zones))
-    return HostService("dns-zones", argv, (made_from,))
+    zones = " ".join(settings.zones)
+    return (
+        HostService("dns-zones", argv, (_made_from(keeper_configuration(settings, key=key) + zones),)),
+        HostService(
+            f"dns-zones-{_SECOND}",
+            (*argv, f"--config-name={_SECOND}"),
+            (_made_from(second_keeper_configuration(settings) + zones),),
+        ),
+    )
 
 
-def recursor_service(settings: ManagementSettings) -> HostService:
-    """Return what is asked as a host service."""
+def recursor_services(settings: ManagementSettings) -> tuple[HostService, HostService]:
+    """Return what is asked as host services, which differ in nothing but their names."""
     argv = (str(_RECURSOR), f"--config-dir={NameFiles(settings.state).recursor}")
-    return HostService("dns", argv, (_made_from(recursor_configuration(settings)),))
+    made_from = _made_from(recursor_configuration(settings))
+    return (
+        HostService("dns", argv, (made_from,)),
+        HostService(f"dns-{_SECOND}", (*argv, f"--config-name={_SECOND}"), (made_from,)),
+    )
 
 
 class NameServer:
-    """The DNS server of this host."""
+    """The DNS server of this host, by all of its programs."""
 
     def __init__(self, settings: ManagementSettings, *, services: ServiceManager, clock: Clock) -> None:
         self._settings = settings
@@ -196,20 +256,24 @@ class NameServer:
         """Make what it needs and start it; may be repeated. Raises HostNotReadyError if Debian's packages lack."""
         settings = self._settings
         await asyncio.to_thread(self._prepare)
-        await self._services.ensure(keeper_service(settings))
-        await self._services.ensure(recursor_service(settings))
-        for address, port in (
-            ("127.0.0.1", settings.zones_port),
-            (settings.address, settings.zones_api_port),
-            (settings.address, DNS_PORT),
+        key = read_private(self.files.key).strip()
+        keepers, recursors = keeper_services(settings, key=key), recursor_services(settings)
+        # One after the other: who of a pair is not being started answers.
+        for service, listening in (
+            (keepers[0], (("127.0.0.1", settings.zones_port), (settings.address, settings.zones_api_port))),
+            (keepers[1], (("127.0.0.1", settings.second_zones_port),)),
+            (recursors[0], ((settings.address, DNS_PORT),)),
+            (recursors[1], ((settings.address, DNS_PORT),)),
         ):
-            await wait_for(
-                partial(_listens, address, port),
-                what=f"the DNS server to listen at {address} port {port}",
-                timeout=30,
-                clock=self._clock,
-                hint=f"look at {settings.logs}/dns.log and dns-zones.log, and whether another program has the port",
-            )
+            await self._services.ensure(service)
+            for address, port in listening:
+                await wait_for(
+                    partial(_listens, address, port),
+                    what=f"the DNS server to listen at {address} port {port}",
+                    timeout=30,
+                    clock=self._clock,
+                    hint=f"look at {settings.logs}/{service.name}.log, and whether another program has the port",
+                )
 
     def _prepare(self) -> None:
         """Write all files."""
@@ -224,6 +288,9 @@ class NameServer:
                 hint=_INSTALL,
             ) from error
         write_atomically(files.zone, settings.zone + "\n")
+        if others := _others(settings.resolvers, settings.address):
+            files.resolvers.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(files.resolvers, "\n".join(others) + "\n")
         for folder in (files.keeper, files.recursor, files.zones, files.nothing):
             folder.mkdir(parents=True, exist_ok=True)
         for folder in (files.zones, files.nothing):
@@ -236,7 +303,10 @@ class NameServer:
         )
         keeper = keeper_configuration(settings, key=read_private(files.key).strip())
         write_atomically(files.keeper / "pdns.conf", keeper, mode=0o600)
-        write_atomically(files.recursor / "recursor.conf", recursor_configuration(settings), mode=0o600)
+        second = second_keeper_configuration(settings)
+        write_atomically(files.keeper / f"pdns-{_SECOND}.conf", second, mode=0o600)
+        for name in ("recursor", f"recursor-{_SECOND}"):
+            write_atomically(files.recursor / f"{name}.conf", recursor_configuration(settings), mode=0o600)
 
 
 def ensure_zones(

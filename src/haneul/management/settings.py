@@ -31,6 +31,7 @@ class ManagementSettings:
     # ``address``, port 53.
     zone: str = "haneul.internal"
     zones_port: int = 5300
+    second_zones_port: int = 5301
     zones_api_port: int = 8081
     resolvers: tuple[str, ...] = ()
 

@@ -35,8 +35,14 @@ class Dns(MemoryDns):
     """A server that may refuse to do anything for some owners."""
 
     refused = ""
+    #: A batch that has begun, and waits for the other.
+    begun: asyncio.Event | None = None
+    go_on: asyncio.Event | None = None
 
     async def apply(self, zone: str, owner: str, changes: Sequence[Change]) -> Acknowledgement:
+        if self.begun and self.go_on and not self.begun.is_set():
+            self.begun.set()
+            await self.go_on.wait()
         if self.refused and owner.startswith(self.refused):
             raise UnavailableError("not now")
         return await super().apply(zone, owner, changes)
@@ -172,3 +178,39 @@ async def test_a_withdrawal_that_is_held_up_is_gone_on_with(ground: Ground) -> N
 
     await until(ended, "the record to be ended")
     assert await ground.owners() == set()
+
+
+async def test_what_is_being_written_when_a_cluster_is_deleted_is_withdrawn_too(ground: Ground) -> None:
+    client = await ground.cluster("first")
+    await ground.worker.know(record("first"))
+    await published(ground, "first", "10.3.0.1")
+    ground.dns.begun, ground.dns.go_on = asyncio.Event(), asyncio.Event()
+    await client.apply(SERVICES, service("late", "10.3.0.7"))
+    await asyncio.wait_for(ground.dns.begun.wait(), 30)
+    knowing = asyncio.create_task(ground.worker.know(record("first", Standing.DELETED)))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert not knowing.done()
+    ground.dns.go_on.set()
+    await asyncio.wait_for(knowing, 30)
+
+    async def ended() -> bool:
+        return ground.ended == ["uid-of-first"]
+
+    await until(ended, "the record to be ended")
+    assert await ground.owners() == set()
+
+
+async def test_figures_are_told_of_clusters_that_are_known(ground: Ground) -> None:
+    await ground.cluster("first")
+    await ground.worker.know(record("first"))
+    await published(ground, "first", "10.3.0.1")
+    labels = f'cluster="{owner_of(record("first"))}"'
+
+    async def told() -> bool:
+        return f"haneul_dns_pending_names{{{labels}}} 0" in ground.worker.metrics.text()
+
+    await until(told, "nothing to be pending")
+    assert f"haneul_dns_record_sets_written_total{{{labels}}} 0" not in ground.worker.metrics.text()
+    await ground.worker.forget("uid-of-first")
+    assert labels not in ground.worker.metrics.text()

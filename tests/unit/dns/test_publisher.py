@@ -8,8 +8,10 @@ from datetime import UTC, datetime
 import pytest
 
 from haneul.dns.adapters.memory import MemoryDns
-from haneul.dns.model import Acknowledgement, Change, ClusterDomain, Key, ZoneState
+from haneul.dns.metrics import Figures
+from haneul.dns.model import Acknowledgement, Change, ClusterDomain, Key, RecordSet, ZoneChangedError, ZoneState
 from haneul.dns.publisher import Publisher
+from haneul.dns.receipts import CONFLICT
 from haneul.dns.wanted import Wanted
 from haneul.kernel.clock import VirtualClock
 from haneul.kernel.errors import UnavailableError
@@ -45,7 +47,8 @@ class Work:
         self.clock = VirtualClock(datetime(2026, 1, 1, tzinfo=UTC))
         self.server = Server()
         self.wanted = Wanted(ClusterDomain.of("first", "zone"))
-        self.publisher = Publisher(self.server, OWNER, self.wanted, clock=self.clock, batch=batch)
+        self.figures = Figures()
+        self.publisher = Publisher(self.server, OWNER, self.wanted, clock=self.clock, batch=batch, figures=self.figures)
 
     def see(self, name: str, address: str) -> None:
         self.wanted.see(SERVICES, service(name, address, ports=[]), self.clock.monotonic())
@@ -111,3 +114,43 @@ async def test_a_service_that_changes_while_it_is_written_gets_no_receipt_for_wh
     work.server.before = lambda: None
     assert (await work.publisher.publish())[WEB].status
     assert await work.address("web") == ("10.0.0.2",)
+
+
+async def test_figures_say_what_waits_and_how_long_it_took() -> None:
+    work = Work()
+    await work.publisher.publish()
+    written = work.figures.written
+    work.see("web", "10.0.0.1")
+    began = work.clock.monotonic()
+
+    def fail() -> None:
+        raise UnavailableError("gone")
+
+    work.server.before = fail
+    with pytest.raises(UnavailableError) as caught:
+        await work.publisher.publish()
+    work.publisher.held_up(caught.value)
+    # Its own name and that of its address.
+    assert (work.figures.pending, work.figures.pending_since) == (2, began)
+    assert dict(work.figures.failures) == {UnavailableError.code: 1}
+    work.server.before = lambda: None
+    work.clock.advance(3.0)
+    before = work.figures.waited
+    await work.publisher.publish()
+    assert (work.figures.written - written, work.figures.waited - before) == (1, 3.0)
+    assert (work.figures.pending, work.figures.pending_since) == (0, None)
+
+
+async def test_a_name_that_another_owner_has_is_a_conflict_also_when_it_is_wanted_later() -> None:
+    work = Work()
+    taken = RecordSet("web.shop.svc.first.zone.", "A", 5, ("10.9.9.9",))
+    await work.server.apply(ZONE, "second/2", [Change(None, taken)])
+    await work.publisher.publish()
+    work.see("web", "10.0.0.1")
+    # What others have at names that nobody wants is not remembered, so the server is the one to say it.
+    with pytest.raises(ZoneChangedError):
+        await work.publisher.publish()
+    receipt = (await work.publisher.publish())[WEB]
+    assert (receipt.status, receipt.reason) == (False, CONFLICT)
+    assert work.figures.conflicts == 1
+    assert await work.address("web") == ("10.9.9.9",)

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from haneul.kernel.tasks import in_own_task
+from haneul.kernel.tasks import in_own_task, to_its_end
 
 
 async def failing() -> None:
@@ -46,3 +46,27 @@ async def test_who_is_cancelled_cancels_the_work() -> None:
     with pytest.raises(asyncio.CancelledError):
         await outer
     assert ended.is_set()
+
+
+async def test_what_is_done_to_its_end_is_waited_for_by_who_is_cancelled() -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+    ended: list[str] = []
+
+    async def work() -> str:
+        begun.set()
+        await go_on.wait()
+        ended.append("work")
+        return "done"
+
+    outer = asyncio.create_task(to_its_end(work()))
+    await begun.wait()
+    outer.cancel()
+    # It takes the cancellation up, and waits on.
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert not outer.done()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await outer
+    assert ended == ["work"]
+    assert await to_its_end(work()) == "done"

@@ -61,6 +61,7 @@ def test_host_services(golden: Golden) -> None:
 def test_name_server(golden: Golden) -> None:
     known = replace(SETTINGS, host_networks=(("192.0.2.0/24", "eth0"),), resolvers=("198.51.100.53", "2001:db8::53"))
     golden("dns-zones.conf", name_server.keeper_configuration(known, key="the-key"))
+    golden("dns-zones-second.conf", name_server.second_keeper_configuration(known))
     golden("dns.conf", name_server.recursor_configuration(known))
 
 
@@ -71,13 +72,31 @@ def test_a_host_without_resolvers_but_itself_asks_the_root() -> None:
 
 
 def test_the_key_of_zones_is_no_argument_and_no_variable_s_source() -> None:
-    services = (name_server.keeper_service(SETTINGS), name_server.recursor_service(SETTINGS))
-    assert [service.name for service in services] == ["dns-zones", "dns"]
+    services = (*name_server.keeper_services(SETTINGS, key="the-key"), *name_server.recursor_services(SETTINGS))
+    assert [service.name for service in services] == ["dns-zones", "dns-zones-second", "dns", "dns-second"]
     moved = replace(SETTINGS, zone="k8s.example")
-    others = (name_server.keeper_service(moved), name_server.recursor_service(moved))
+    others = (*name_server.keeper_services(moved, key="the-key"), *name_server.recursor_services(moved))
     for service, other in zip(services, others, strict=True):
         assert service.argv == other.argv
         assert service.environment != other.environment
+        assert "the-key" not in str(service)
+
+
+def test_another_key_makes_another_keeper_of_the_first_alone() -> None:
+    first, second = name_server.keeper_services(SETTINGS, key="the-key")
+    renewed, same = name_server.keeper_services(SETTINGS, key="another")
+    assert first != renewed
+    assert second == same
+
+
+def test_a_host_that_asks_nobody_but_itself_asks_whom_it_asked_before(tmp_path: Path) -> None:
+    files = name_server.NameFiles(tmp_path)
+    own = SETTINGS.address
+    assert name_server.resolvers_of(tmp_path, (own,), address=own) == ()
+    files.resolvers.parent.mkdir()
+    files.resolvers.write_text(f"198.51.100.53\n{own}\n2001:db8::53\n")
+    assert name_server.resolvers_of(tmp_path, (own,), address=own) == ("198.51.100.53", "2001:db8::53")
+    assert name_server.resolvers_of(tmp_path, (own, "192.0.2.7"), address=own) == ("192.0.2.7",)
 
 
 @pytest.mark.parametrize("text", ["", ".", "k8s..example", "K8S_example", "a" * 64, "-a.example"])

@@ -4,18 +4,24 @@ The mark is a comment of the record set, which the server keeps with it and no r
 LMDB backend of that version keeps no comments, and is refused for it.
 
 A batch is one ``PATCH``, which is one transaction of the server's database. The API knows no precondition: what is
-there is read right before, and who changes the same record set by the API within those milliseconds is overwritten.
+there is compared right before, and who changes the same record set by the API within those milliseconds is overwritten.
+
+Asked for one name, version 4.7 sends the comments of the whole zone. So a zone is read once, and what it has is known
+as long as its serial is the one that the last change of ours led to: with ``SOA-EDIT-API`` the server raises it at each
+change by the API, whoever's. If it is another, the names of a change are asked for, as they are in zones without that
+setting, until the zone is read the next time.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
 import ssl
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -35,6 +41,7 @@ from haneul.dns.model import (
     ZoneState,
     absolute,
 )
+from haneul.dns.picture import Picture
 from haneul.kernel.errors import ForbiddenError, InvalidInputError, NotFoundError, UnavailableError
 
 _CALL_SECONDS, _CONNECT_SECONDS = 20.0, 5.0
@@ -45,6 +52,8 @@ _NO_COMMENTS: Final = "does not support editing comments"
 _IN_THE_WAY: Final = re.compile("[Cc]onflicts with (pre-existing|another) RRset")
 #: So many names are asked for one by one, more of them with the whole zone.
 _FEW_NAMES: Final = 8
+#: Seconds after which a zone is read whole whatever its serial: who writes into the server's database raises none.
+_KNOWN_SECONDS: Final = 240.0
 
 
 @dataclass(frozen=True)
@@ -56,6 +65,16 @@ class PowerDnsAccess:
     zones: tuple[str, ...]
     server: str = "localhost"
     authority: Path | None = None
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What a zone had when its serial was ``serial``; ``until`` is a moment of the loop's clock."""
+
+    serial: int
+    negative_ttl: int
+    until: float
+    picture: Picture
 
 
 class PowerDns:
@@ -73,6 +92,9 @@ class PowerDns:
         self._base = f"{access.url.rstrip('/')}/api/v1/servers/{quote(access.server)}/zones"
         self._session: aiohttp.ClientSession | None = None
         self._turn = asyncio.Lock()
+        self._known: dict[str, _Known] = {}
+        #: Zones that were changed since the names between were put in order.
+        self._disordered: set[str] = set()
 
     @property
     def server(self) -> str:
@@ -85,20 +107,29 @@ class PowerDns:
         return [absolute(zone) for zone in self._access.zones]
 
     async def read(self, zone: str) -> ZoneState:
-        """Ask for the whole zone."""
-        answer = await self._call("GET", zone)
-        soa = next((entry for entry in answer["rrsets"] if entry["type"] == "SOA"), None)
-        # A resolver remembers for the smaller of the record's TTL and its last number (RFC 2308 section 5).
-        negative = min(soa["ttl"], int(soa["records"][0]["content"].split()[-1])) if soa else 0
-        return ZoneState(zone, answer["serial"], negative, _sets(answer))
+        """Return what is known if it is young and nobody changed the zone since, or ask for the whole zone."""
+        async with self._turn:
+            known = self._known.get(zone)
+            old = known is None or asyncio.get_running_loop().time() > known.until
+            if known is None or old or await self._serial(zone) != known.serial:
+                await self._order(zone)
+                known = await self._look(zone)
+        return ZoneState(zone, known.serial, known.negative_ttl, known.picture.sets())
 
     async def apply(self, zone: str, owner: str, changes: Sequence[Change]) -> Acknowledgement:
         """Compare, and send one transaction."""
         async with self._turn:
-            _check(changes, await self._present(zone, sorted({change.key.name for change in changes})), owner)
+            known, present = await self._present(zone, sorted({change.key.name for change in changes}))
+            _check(changes, present, owner)
+            # Whatever becomes of what is sent now, only its end tells what the zone has then.
+            self._known.pop(zone, None)
+            self._disordered.add(zone)
             await self._call("PATCH", zone, body={"rrsets": [_rrset(change, owner) for change in changes]})
-            state = await self._call("GET", zone, query={"rrsets": "false"})
-        return Acknowledgement(self.server, zone, state["serial"])
+            serial = await self._serial(zone)
+            if known is not None and serial == known.serial + 1:
+                known.picture.take(owner, changes)
+                self._known[zone] = replace(known, serial=serial)
+        return Acknowledgement(self.server, zone, serial)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -106,18 +137,56 @@ class PowerDns:
             await self._session.close()
             self._session = None
 
-    async def _present(self, zone: str, names: Sequence[str]) -> dict[Key, Present]:
-        if len(names) > _FEW_NAMES:
-            return _sets(await self._call("GET", zone))
+    async def _present(self, zone: str, names: Sequence[str]) -> tuple[_Known | None, dict[Key, Present]]:
+        """Return what there is at some names, and the whole of what is known of the zone if nobody changed it since."""
+        known = self._known.get(zone)
+        if known is None or await self._serial(zone) != known.serial:
+            known = await self._look(zone) if len(names) > _FEW_NAMES else None
+        if known is not None:
+            return known, known.picture.at(names)
         found: dict[Key, Present] = {}
         for name in names:
             answer = await self._call("GET", zone, query={"rrset_name": name})
             # Version 4.7 gives the comments of all other names as sets without records.
             found |= {key: there for key, there in _sets(answer).items() if key.name == name}
-        return found
+        return None, found
+
+    async def _look(self, zone: str) -> _Known:
+        """Ask for the whole zone, and know it from now on if changes can be seen by its serial."""
+        answer = await self._call("GET", zone)
+        soa = next((entry for entry in answer["rrsets"] if entry["type"] == "SOA"), None)
+        # A resolver remembers for the smaller of the record's TTL and its last number (RFC 2308 section 5).
+        negative = min(soa["ttl"], int(soa["records"][0]["content"].split()[-1])) if soa else 0
+        until = asyncio.get_running_loop().time() + _KNOWN_SECONDS
+        known = _Known(answer["serial"], negative, until, Picture(_sets(answer)))
+        if answer.get("soa_edit_api"):
+            self._known[zone] = known
+        else:
+            self._known.pop(zone, None)
+        return known
+
+    async def _serial(self, zone: str) -> int:
+        return int((await self._call("GET", zone, query={"rrsets": "false"}))["serial"])
+
+    async def _order(self, zone: str) -> None:
+        """Have the server note the names that have none but names below them; so it says that they are no wrong names.
+
+        By itself it does so after each change, which takes the longer the more names there are, and may be turned off.
+        """
+        if zone in self._disordered:
+            # Zones that are signed elsewhere it leaves alone.
+            with contextlib.suppress(RecordsRefusedError):
+                await self._call("PUT", zone, task="/rectify")
+            self._disordered.discard(zone)
 
     async def _call(
-        self, method: str, zone: str, *, query: dict[str, str] | None = None, body: dict[str, Any] | None = None
+        self,
+        method: str,
+        zone: str,
+        *,
+        task: str = "",
+        query: dict[str, str] | None = None,
+        body: dict[str, Any] | None = None,
     ) -> Any:
         if self._session is None:
             self._session = aiohttp.ClientSession(
@@ -125,8 +194,9 @@ class PowerDns:
                 timeout=aiohttp.ClientTimeout(total=_CALL_SECONDS, sock_connect=_CONNECT_SECONDS),
                 connector=aiohttp.TCPConnector(ssl=self._trust),
             )
+        place = f"{self._base}/{quote(zone)}{task}"
         try:
-            async with self._session.request(method, f"{self._base}/{quote(zone)}", params=query, json=body) as answer:
+            async with self._session.request(method, place, params=query, json=body) as answer:
                 text = await answer.text()
                 if answer.status >= 400:
                     raise self._refusal(zone, answer.status, text)
