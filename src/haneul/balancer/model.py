@@ -165,11 +165,15 @@ class MemberHealth:
 
 @dataclass(frozen=True)
 class Abilities:
-    """What a kind of balancer can do. Every one can spread connections by source."""
+    """What a kind of balancer can do. Every one can spread connections by source.
+
+    ``retries`` is whether another member gets a connection that one refuses which is not known to be down yet.
+    """
 
     protocols: frozenset[Protocol] = frozenset(Protocol)
     algorithms: frozenset[Algorithm] = frozenset(Algorithm)
     proxy_protocol: bool = True
+    retries: bool = True
 
 
 Frontends = Mapping[Listener, Present]

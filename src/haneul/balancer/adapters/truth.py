@@ -1,4 +1,4 @@
-"""What a balancer on this machine serves, as it is written down: one file, whole and at once, that all else follows from.
+"""What a balancer on this machine serves, as it is written down: one file, whole and at once; all else follows from it.
 
 Several clusters' controllers use one balancer, each a process of its own, so a lock in the folder is held by whoever
 reads what it is about to change.
