@@ -48,6 +48,17 @@ class MemberState(StrEnum):
     LEAVING = "leaving"
 
 
+class Part(StrEnum):
+    """Which part a balancer has among machines that share its addresses; ``ALONE`` where they are its own.
+
+    The one that is active decides who gets which address, and tells Services. The others serve what was told.
+    """
+
+    ALONE = "alone"
+    ACTIVE = "active"
+    STANDBY = "standby"
+
+
 class FrontendsChangedError(ConflictError):
     """The balancer does not have what a change was decided on; nothing of the batch was done."""
 

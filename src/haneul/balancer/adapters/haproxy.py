@@ -21,7 +21,6 @@ import os
 import signal
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from haneul.balancer.adapters.haproxy_configuration import (
@@ -34,6 +33,7 @@ from haneul.balancer.adapters.haproxy_configuration import (
 from haneul.balancer.adapters.haproxy_members import leaves, orders
 from haneul.balancer.adapters.haproxy_socket import ask, comma_table, field, order, table
 from haneul.balancer.adapters.listeners import refusal, trial
+from haneul.balancer.adapters.pid_files import lives
 from haneul.balancer.adapters.truth import Truth
 from haneul.balancer.changes import carried_out
 from haneul.balancer.model import (
@@ -70,12 +70,16 @@ class _Drawing:
 
 
 class HaproxyBalancer:
-    """One HAProxy. ``supervised`` says that somebody else starts it; else it is started here if it does not run."""
+    """One HAProxy. ``supervised`` says that somebody else starts it; else it is started here if it does not run.
 
-    def __init__(self, process: Process, *, clock: Clock, supervised: bool = False) -> None:
+    ``shared`` says that its addresses come and go, as another machine may have them.
+    """
+
+    def __init__(self, process: Process, *, clock: Clock, supervised: bool = False, shared: bool = False) -> None:
         self._process = process
         self._clock = clock
         self._supervised = supervised
+        self._shared = shared
         self._truth = Truth(process.folder)
         #: What was drawn last: with many frontends that is work.
         self._drawn: tuple[Frontends, _Drawing] | None = None
@@ -190,7 +194,7 @@ class HaproxyBalancer:
         for listener in sorted(listeners):
             if listener.protocol is not Protocol.TCP:
                 raise ListenerRefusedError(f"HAProxy cannot listen at {listener}", listener=listener)
-            while error := trial(listener):
+            while error := trial(listener, anywhere=self._shared):
                 if error.errno != errno.EADDRINUSE or not await self._is_young():
                     raise refusal(listener, error)
                 await self._clock.sleep(_PAUSE)
@@ -255,13 +259,8 @@ class HaproxyBalancer:
             await self._clock.sleep(_PAUSE)
 
     def _lives(self) -> bool:
-        """Say whether the process that was started here is there still, and not another one that has its number."""
-        try:
-            number = int((self._process.folder / "haproxy.pid").read_text())
-            command = Path(f"/proc/{number}/cmdline").read_bytes()
-        except (OSError, ValueError):
-            return False
-        return str(self._process.configuration).encode() in command.split(b"\0")
+        """Say whether the process that was started here is there still."""
+        return lives(self._process.folder / "haproxy.pid", self._process.configuration)
 
     async def _until_described(self, wanted: str) -> None:
         async def is_so() -> bool:

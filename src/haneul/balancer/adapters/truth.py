@@ -28,7 +28,7 @@ class Truth:
     """The file ``frontends.json`` in a balancer's folder, and the lock beside it."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self._file = folder / "frontends.json"
         self._turn = asyncio.Lock()
         #: What was read last: with many frontends that is work.
@@ -37,13 +37,13 @@ class Truth:
     @contextlib.asynccontextmanager
     async def locked(self) -> AsyncIterator[None]:
         """Keep all others off. Raises UnavailableError after a minute without it."""
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = AsyncFileLock(self._folder / "lock", timeout=_LOCK_SECONDS, poll_interval=_PAUSE, run_in_executor=False)
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = AsyncFileLock(self.folder / "lock", timeout=_LOCK_SECONDS, poll_interval=_PAUSE, run_in_executor=False)
         try:
             async with self._turn, lock:
                 yield
         except Timeout as error:
-            raise UnavailableError(f"{self._folder} is locked by another controller for too long") from error
+            raise UnavailableError(f"{self.folder} is locked by another controller for too long") from error
 
     def load(self) -> dict[Listener, Present]:
         """Return what is written down. Raises InvalidInputError if somebody else wrote it."""
