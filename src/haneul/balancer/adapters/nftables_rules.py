@@ -103,8 +103,8 @@ def piece(frontend: Frontend, members: Sequence[Member], kernel: Kernel) -> Piec
     listener = frontend.listener
     version = ip_address(listener.address).version
     able = [member for member in members if ip_address(member.address).version == version]
-    for member in members:
-        _port(member.port)
+    for number in (listener.port, *(member.port for member in members)):
+        _port(number)
     guard = tuple(_guard(listener, frontend.options))
     if kernel.mode is Mode.DNAT:
         return Piece(listener, (*guard, *_dnat(listener, able, frontend.options)))
