@@ -79,9 +79,10 @@ class Responder:
         listening.bind(("", port))
         self._servers.append(await asyncio.start_server(self._serve, sock=listening))
 
-    async def start_udp(self, port: int) -> None:
+    async def start_udp(self, port: int, address: str = "") -> None:
+        """Answer datagrams; from the address that is bound, as from any a datagram leaves with the machine's own."""
         bound = self.net.socket(self.name, socket.SOCK_DGRAM)
-        bound.bind(("", port))
+        bound.bind((address, port))
         _, made = await asyncio.get_running_loop().create_datagram_endpoint(lambda: _Datagrams(self), sock=bound)
         self._datagrams.append(made)
 

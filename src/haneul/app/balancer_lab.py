@@ -1,4 +1,4 @@
-"""What ``haneul bench balancer`` measures, on loopback: a real HAProxy, told by a controller what to do, and the kernel.
+"""What ``haneul bench balancer`` measures on loopback: a real HAProxy, told by a controller what to do, and the kernel.
 
 The cluster is one in memory: what its EndpointSlices say is what members do, as it is in a cluster when pods roll. So
 the way of a change is the real one, from the slice over the controller to HAProxy, but for the API's own time.

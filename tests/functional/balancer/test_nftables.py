@@ -7,12 +7,16 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
+from haneul.app.balancer_sharing import sharing_of
+from haneul.balancer.adapters.keepalived_configuration import file_names
 from haneul.balancer.adapters.nftables import NftablesBalancer
 from haneul.balancer.adapters.nftables_rules import Kernel, Mode
 from haneul.balancer.model import (
@@ -25,14 +29,18 @@ from haneul.balancer.model import (
     Member,
     MemberState,
     Options,
+    Part,
     Protocol,
 )
+from haneul.balancer.settings import read_settings
 from haneul.kernel.clock import SystemClock
 from haneul.kernel.errors import HostNotReadyError, UnavailableError
+from haneul.kernel.process import run
 from haneul.kernel.waiting import wait_for
 from tests.balancers import CHECK, short_folder
 from tests.namespaces import cable, entered, inside
 from tests.segment import Conversation, Datagrams, Responder, Segment, asked, segment
+from tests.support import HANEUL
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 or not shutil.which("nft") or not shutil.which("conntrack"),
@@ -132,7 +140,7 @@ async def direct() -> AsyncIterator[Ground]:
         for name, responder in ground.responders.items():
             ground.hold(name)
             await responder.start(80)
-            await responder.start_udp(53)
+            await responder.start_udp(53, ADDRESS)
         yield ground
 
 
@@ -324,6 +332,56 @@ async def test_the_kernel_says_what_it_cannot(direct: Ground) -> None:
     direct.net.set("lb", "ipv4/ip_forward", "0")
     with pytest.raises(HostNotReadyError, match="does not forward"):
         await NftablesBalancer(direct.folder / "d", Kernel(), clock=SystemClock()).prove()
+
+
+async def test_it_is_listed_and_checked_and_shared(dnat: Ground, tmp_path: Path) -> None:
+    await dnat.change(None, dnat.frontend("m1"))
+    share = {"device": "eth0", "address": dnat.net.addresses["lb"], "peers": [dnat.net.addresses["m3"]]}
+    document = {
+        "kind": "nftables",
+        "folder": str(dnat.folder / "b"),
+        "share": share,
+        "pools": [{"name": "public", "addresses": [f"{ADDRESS}-10.66.0.101"]}],
+    }
+    file = tmp_path / "balancer.yaml"
+    file.write_text(yaml.safe_dump(document))
+    done = await run([str(HANEUL), "balancer", "check", "shop/web", "--balancer", str(file), "-o", "json"], timeout=60)
+    [row] = json.loads(done.stdout)
+    assert (row["answer"], row["up"], row["members"]) == ("connects", 1, [str(dnat.member("m1"))])
+    # Nobody else is there to have the addresses, and the kernel has the rules.
+    dnat.net.ip("lb", "address", "delete", f"{ADDRESS}/32", "dev", "eth0")
+    shared = sharing_of(read_settings(file), SystemClock())
+    assert shared
+    assert shared.part is Part.STANDBY
+    changed = asyncio.Event()
+    running = asyncio.ensure_future(shared.run(changed.set))
+    _, *pid_files = file_names(dnat.folder / "b")
+    try:
+        async with asyncio.timeout(60):
+            await changed.wait()
+        assert shared.part is Part.ACTIVE
+        assert (await asked(dnat.net, "client", ADDRESS, 80))[0] == "m1"
+        # Without the rules the addresses go, though keepalived runs.
+        changed.clear()
+        await dnat.balancer.close()
+        await dnat.balancer.end()
+        async with asyncio.timeout(60):
+            await changed.wait()
+        assert str(shared.part) == Part.STANDBY
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        ended = [int(pid_file.read_text()) for pid_file in pid_files]
+        os.kill(ended[0], signal.SIGTERM)
+
+        async def gone() -> bool:
+            return not any(Path(f"/proc/{number}/cmdline").read_bytes() for number in ended if is_there(number))
+
+        await wait_for(gone, what="keepalived to end", timeout=30, clock=SystemClock())
+
+
+def is_there(number: int) -> bool:
+    return Path(f"/proc/{number}").exists()
 
 
 async def test_of_two_on_one_folder_one_asks_members_and_the_other_goes_on(dnat: Ground) -> None:

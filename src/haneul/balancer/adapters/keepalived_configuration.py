@@ -57,6 +57,8 @@ def _lines(sharing: Sharing) -> Iterator[str]:
     yield "global_defs {"
     yield "    vrrp_version 3"
     yield "    script_user root"
+    # What is late because the machine is busy would count as dead.
+    yield "    vrrp_priority -20"
     yield "}"
     yield "vrrp_script balancer {"
     yield f'    script "{command}"'
@@ -75,7 +77,6 @@ def _lines(sharing: Sharing) -> Iterator[str]:
     yield f"    advert_int {int(sharing.advert) / 100:.2f}"
     yield f"    unicast_src_ip {ip_address(sharing.own)}"
     yield from _block("unicast_peer", [str(ip_address(peer)) for peer in sharing.peers])
-    # Nobody who hears the network takes over an address by this: what they need is in the packets' way, not in them.
     yield from _block("virtual_ipaddress", [_place(first, sharing.device)])
     if others:
         yield from _block("virtual_ipaddress_excluded", [_place(other, sharing.device) for other in others])
