@@ -19,6 +19,9 @@ from haneul.app.balancer_sharing import sharing_of
 from haneul.balancer.adapters.keepalived_configuration import file_names
 from haneul.balancer.adapters.nftables import NftablesBalancer
 from haneul.balancer.adapters.nftables_rules import Kernel, Mode
+from haneul.balancer.controller import ClusterController
+from haneul.balancer.decisions import BALANCED
+from haneul.balancer.members import Targets
 from haneul.balancer.model import (
     Algorithm,
     Change,
@@ -30,17 +33,21 @@ from haneul.balancer.model import (
     MemberState,
     Options,
     Part,
+    Pool,
     Protocol,
 )
 from haneul.balancer.settings import read_settings
 from haneul.kernel.clock import SystemClock
 from haneul.kernel.errors import HostNotReadyError, UnavailableError
+from haneul.kernel.kube import NODES, SERVICES
 from haneul.kernel.process import run
 from haneul.kernel.waiting import wait_for
-from tests.balancers import CHECK, short_folder
+from tests.balancers import CHECK, Echo, answered, short_folder
+from tests.followed import FollowedCluster
 from tests.namespaces import cable, entered, inside
 from tests.segment import Conversation, Datagrams, Responder, Segment, asked, segment
 from tests.support import HANEUL
+from tests.unit.balancer.objects import node, port, service, site
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 or not shutil.which("nft") or not shutil.which("conntrack"),
@@ -158,6 +165,30 @@ async def test_tcp_and_udp_get_to_members_and_back(dnat: Ground) -> None:
         client.close()
     balancer = dnat.net.addresses["lb"]
     assert found == {("m1", balancer), ("m2", balancer)}
+
+
+async def test_datagrams_of_who_asked_before_and_asks_on_follow_the_listener(dnat: Ground) -> None:
+    client = Datagrams(dnat.net, "client", ADDRESS, 53)
+    assert await client.ask() == ("", "")
+    frontend = dnat.frontend("m1", listener=NAMES, port=5353)
+    await dnat.change(None, frontend)
+    assert (await client.ask())[0] == "m1"
+    await dnat.change(frontend, None)
+    assert await client.ask() == ("", "")
+    client.close()
+
+
+async def test_ipv6(dnat: Ground) -> None:
+    address = "fd00::100"
+    dnat.net.ip("lb", "address", "add", f"{address}/128", "dev", "lo", "nodad")
+    echoes = [Echo("one", host="::1"), Echo("two", host="::1")]
+    members = tuple(sorted([await echo.start() for echo in echoes]))
+    options = replace(CALM, sources=("fd00::/8", "10.0.0.0/8"))
+    await dnat.change(None, Frontend(Listener(address, Protocol.TCP, 80), "shop/web", options, members))
+    names = {await answered(address, 80) for _ in range(4)}
+    for echo in echoes:
+        await echo.end()
+    assert names == {"one", "two"}
 
 
 async def test_members_see_the_client_where_their_way_back_is_through_the_balancer(dnat: Ground) -> None:
@@ -378,6 +409,34 @@ async def test_it_is_listed_and_checked_and_shared(dnat: Ground, tmp_path: Path)
             return not any(Path(f"/proc/{number}/cmdline").read_bytes() for number in ended if is_there(number))
 
         await wait_for(gone, what="keepalived to end", timeout=30, clock=SystemClock())
+
+
+async def test_a_clusters_service_of_both_protocols_is_balanced(dnat: Ground) -> None:
+    cluster = FollowedCluster()
+    await cluster.with_namespaces()
+    ports = [port(80, name="web", node_port=8080), port(53, name="dns", protocol="UDP", node_port=5353)]
+    made = service("both", ports=ports)
+    del made["status"]
+    await cluster.create(SERVICES, made)
+    for name in ("m1", "m2"):
+        await cluster.create(NODES, node(name, dnat.net.addresses[name]))
+    where = site(Pool("public", ((ADDRESS, ADDRESS),)), targets=Targets.NODES, abilities=dnat.balancer.abilities)
+    controller = ClusterController(cluster, dnat.balancer, "first", where, clock=SystemClock())
+    working = asyncio.ensure_future(controller.run())
+
+    async def told() -> bool:
+        status = (await cluster.get(SERVICES, "both", "shop") or {}).get("status", {})
+        return any(entry["reason"] == BALANCED for entry in status.get("conditions", []))
+
+    try:
+        await wait_for(told, what="the Service to be balanced", timeout=60, clock=SystemClock())
+        assert await dnat.names(4) == {"m1", "m2"}
+        client = Datagrams(dnat.net, "client", ADDRESS, 53)
+        assert (await client.ask())[0] in ("m1", "m2")
+        client.close()
+    finally:
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
 
 
 def is_there(number: int) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 from haneul.balancer.adapters.health_verdicts import Standing, judged
@@ -20,32 +20,28 @@ _LONGEST_LINE: Final = 1024
 
 
 class HealthChecker:
-    """Asks targets, each at its own pace; what turned is waiting to be taken."""
+    """Asks targets, each at its own pace. ``news`` is set when one has turned."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._asking: dict[Target, asyncio.Task[None]] = {}
-        self._turned: dict[Target, bool] = {}
+        self._up: dict[Target, bool] = {}
         self.news = asyncio.Event()
+
+    @property
+    def verdicts(self) -> Mapping[Target, bool]:
+        """Return of each target whether it counts as well."""
+        return self._up
 
     def follow(self, targets: Collection[Target], down: Collection[Target]) -> None:
         """Ask these from now on, and no others. A new one counts as well, unless it is among those that were down."""
         for target in [one for one in self._asking if one not in targets]:
             self._asking.pop(target).cancel()
-            self._turned.pop(target, None)
+            del self._up[target]
         for target in targets:
             if target not in self._asking:
-                standing = Standing(up=target not in down)
-                self._asking[target] = asyncio.create_task(self._ask_on(target, standing))
-
-    def take(self) -> dict[Target, bool]:
-        """Return which targets have turned, to being well or not, since this was called last."""
-        turned, self._turned = self._turned, {}
-        return turned
-
-    def give_back(self, turned: dict[Target, bool]) -> None:
-        """Let what could not be acted on wait again, unless there are later news."""
-        self._turned = turned | self._turned
+                self._up[target] = target not in down
+                self._asking[target] = asyncio.create_task(self._ask_on(target, Standing(self._up[target])))
 
     async def end(self) -> None:
         """Ask nobody any more."""
@@ -57,7 +53,7 @@ class HealthChecker:
         while True:
             before, standing = standing, judged(standing, await is_well(target), target.check)
             if standing.up is not before.up:
-                self._turned[target] = standing.up
+                self._up[target] = standing.up
                 self.news.set()
             await self._clock.sleep(target.check.interval / 1000)
 

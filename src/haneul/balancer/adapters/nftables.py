@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 from haneul.balancer.adapters.health_checking import HealthChecker
 from haneul.balancer.adapters.listeners import refusal, trial
 from haneul.balancer.adapters.member_notes import Notebook, Notes, target_of, targets
-from haneul.balancer.adapters.nftables_flows import counted, cut
+from haneul.balancer.adapters.nftables_flows import counted, cut, forget_datagrams
 from haneul.balancer.adapters.nftables_rules import STAMP, Kernel, Mode, Piece, piece, stamps, transaction
 from haneul.balancer.adapters.truth import Truth
 from haneul.balancer.changes import carried_out
@@ -121,10 +121,12 @@ class NftablesBalancer:
                 self._truth.store(after)
             try:
                 await self._settle(after)
-            except UnavailableError:
+            except HaneulError:
                 self._truth.store(before)
                 self._notebook.store(noted)
                 raise
+        for listener in before.keys() ^ after.keys():
+            await forget_datagrams(listener, self._kernel)
         self._keep()
 
     async def tend(self) -> None:
@@ -209,20 +211,17 @@ class NftablesBalancer:
                 self._turn.acquire(blocking=False)
             except Timeout:
                 return
-        self._checker.follow(targets(self._truth.load()), self._notebook.load().down)
-        turned = self._checker.take()
+        noted = self._notebook.load()
+        self._checker.follow(targets(self._truth.load()), noted.down)
+        turned = {target: up for target, up in self._checker.verdicts.items() if up is (target in noted.down)}
         if not turned:
             return
-        try:
-            async with self._truth.locked():
-                present = self._truth.load()
-                notes = self._notebook.load().turned(turned).among(targets(present))
-                self._notebook.store(notes)
-                await self._settle(present)
-            await self._cut_down(present, [target for target in turned if target in notes.down])
-        except HaneulError:
-            self._checker.give_back(turned)
-            raise
+        async with self._truth.locked():
+            present = self._truth.load()
+            notes = self._notebook.load().turned(turned).among(targets(present))
+            self._notebook.store(notes)
+            await self._settle(present)
+        await self._cut_down(present, [target for target in turned if target in notes.down])
 
     async def _cut_down(self, present: Frontends, down: Sequence[object]) -> None:
         """End the connections of members that were found down: nobody would answer them."""

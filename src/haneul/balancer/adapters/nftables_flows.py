@@ -49,11 +49,21 @@ async def cut(listener: Listener, member: Member, kernel: Kernel) -> None:
     if kernel.mode is Mode.DIRECT:
         await _forget(listener, member.address, kernel)
         return
-    words = ["-f", "ipv6" if ":" in listener.address else "ipv4", "-p", listener.protocol.value.lower()]
-    words += ["--orig-dst", listener.address, "--orig-port-dst", str(listener.port)]
-    words += ["--reply-src", member.address, "--reply-port-src", str(member.port)]
+    words = [*_asked_for(listener), "--reply-src", member.address, "--reply-port-src", str(member.port)]
     # That there was none is an error to conntrack(8).
     await _call("conntrack", "-D", *words, check=False)
+
+
+async def forget_datagrams(listener: Listener, kernel: Kernel) -> None:
+    """Forget where clients' datagrams went before a listener came or left: they would go there as long as they come."""
+    if listener.protocol is Protocol.UDP and kernel.mode is Mode.DNAT:
+        await _call("conntrack", "-D", *_asked_for(listener), check=False)
+
+
+def _asked_for(listener: Listener) -> list[str]:
+    family = "ipv6" if ":" in listener.address else "ipv4"
+    words = ["-f", family, "-p", listener.protocol.value.lower()]
+    return [*words, "--orig-dst", listener.address, "--orig-port-dst", str(listener.port)]
 
 
 async def _forget(listener: Listener, address: str, kernel: Kernel) -> None:
