@@ -419,7 +419,9 @@ async def test_a_clusters_service_of_both_protocols_is_balanced(dnat: Ground) ->
     del made["status"]
     await cluster.create(SERVICES, made)
     for name in ("m1", "m2"):
-        await cluster.create(NODES, node(name, dnat.net.addresses[name]))
+        there = node(name, dnat.net.addresses[name])
+        await cluster.create(NODES, there)
+        await cluster.patch(NODES, name, {"status": there["status"]}, subresource="status")
     where = site(Pool("public", ((ADDRESS, ADDRESS),)), targets=Targets.NODES, abilities=dnat.balancer.abilities)
     controller = ClusterController(cluster, dnat.balancer, "first", where, clock=SystemClock())
     working = asyncio.ensure_future(controller.run())
