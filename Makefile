@@ -33,8 +33,8 @@ setup: system-packages $(VENV)/.python-packages ## install what is missing: Debi
 	@go version >/dev/null 2>&1 || { echo 'No Go works here: install Go $(GO_VERSION) or newer and try again.' >&2; exit 1; }
 
 # Nothing is asked of the package sources when nothing is missing. What is installed starts no service (Debian's
-# policy-rc.d), and the DNS servers and HAProxy none at the next start of the machine either: tests run their own. One
-# that was here before is left alone. Debian's PostgreSQL would make a database of its own besides.
+# policy-rc.d), and the DNS servers, HAProxy and keepalived none at the next start of the machine either: tests run their
+# own. One that was here before is left alone. Debian's PostgreSQL would make a database of its own besides.
 CLUSTERS := /etc/postgresql-common/createcluster.d
 system-packages:
 	@command -v dpkg-query >/dev/null || { echo 'Haneul sets itself up on Debian 12; here is no dpkg.' >&2; exit 1; }
@@ -62,6 +62,7 @@ system-packages:
 	        bind9) systemctl disable --quiet --now named.service;; \
 	        knot) systemctl disable --quiet --now knot.service;; \
 	        haproxy) systemctl disable --quiet --now haproxy.service;; \
+	        keepalived) systemctl disable --quiet --now keepalived.service;; \
 	        nginx) systemctl disable --quiet --now nginx.service;; \
 	        esac; \
 	    done; \

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -15,8 +16,11 @@ import pytest
 
 from haneul.balancer.adapters.haproxy import HaproxyBalancer
 from haneul.balancer.adapters.haproxy_configuration import Process
+from haneul.balancer.adapters.nftables import NftablesBalancer
+from haneul.balancer.adapters.nftables_rules import Kernel
 from haneul.balancer.model import HealthCheck, Member
 from haneul.kernel.clock import SystemClock
+from tests.namespaces import entered, namespace
 
 #: Quick, but with room for a machine that is busy.
 CHECK = HealthCheck(interval=200, timeout=2000, rise=1, fall=2)
@@ -51,6 +55,20 @@ async def haproxy(folder: Path) -> AsyncIterator[HaproxyBalancer]:
     finally:
         await balancer.close()
         await balancer.end()
+
+
+@contextlib.asynccontextmanager
+async def nftables(folder: Path, kernel: Kernel | None = None) -> AsyncIterator[NftablesBalancer]:
+    """Yield an adapter in a network namespace of its own, in which this thread is until the end of the block."""
+    missing = [program for program in ("nft", "conntrack") if shutil.which(program) is None]
+    if os.geteuid() != 0 or missing:
+        pytest.skip("network namespaces need root, and the kernel's balancer 'make system-packages'")
+    with namespace(f"hb-{secrets.token_hex(3)}") as place, entered(place):
+        balancer = NftablesBalancer(folder / "b", kernel or Kernel(), clock=SystemClock())
+        try:
+            yield balancer
+        finally:
+            await balancer.close()
 
 
 class Echo:

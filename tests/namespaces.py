@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+#: setns(2); Python has it from 3.12 on.
+_CLONE_NEWNET = 0x40000000
 
 
 def ip(*arguments: str) -> None:
@@ -23,6 +28,30 @@ def namespace(name: str) -> Iterator[Path]:
         yield Path("/run/netns") / name
     finally:
         ip("netns", "delete", name)
+
+
+@contextlib.contextmanager
+def entered(place: Path) -> Iterator[None]:
+    """Let this thread, and what it starts, be in a network namespace; sockets stay where they were opened."""
+    before = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    try:
+        _enter(place)
+        try:
+            yield
+        finally:
+            _enter(before)
+    finally:
+        os.close(before)
+
+
+def _enter(place: Path | int) -> None:
+    file = place if isinstance(place, int) else os.open(place, os.O_RDONLY)
+    try:
+        if ctypes.CDLL(None, use_errno=True).setns(file, _CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), "setns")
+    finally:
+        if file != place:
+            os.close(file)
 
 
 def cable(one: str, one_address: str, other: str, other_address: str, *, name: str) -> None:

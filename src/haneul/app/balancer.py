@@ -12,15 +12,16 @@ from typing import Any, Final
 
 import structlog
 
+from haneul.app.balancer_sharing import SharedAddresses, kernel_of, process_of, sharing_of
 from haneul.balancer.adapters.haproxy import HaproxyBalancer
-from haneul.balancer.adapters.haproxy_configuration import Process
+from haneul.balancer.adapters.nftables import NftablesBalancer
 from haneul.balancer.changes import plan
 from haneul.balancer.controller import ClusterController, Pace
 from haneul.balancer.decisions import Site
 from haneul.balancer.members import Ground, Targets
-from haneul.balancer.model import Listener, Member, MemberHealth, MemberState, Present, Protocol
+from haneul.balancer.model import Listener, Member, MemberHealth, MemberState, Part, Present, Protocol
 from haneul.balancer.ports import LoadBalancer
-from haneul.balancer.settings import BalancerSettings, read_settings
+from haneul.balancer.settings import HaproxySettings, NftablesSettings, read_settings
 from haneul.kernel.clock import SystemClock
 from haneul.kernel.ending import told_to_end, work_until
 from haneul.kernel.errors import InvalidInputError, NotFoundError
@@ -28,6 +29,7 @@ from haneul.kernel.kube_http import HttpKubeClient, access_from_kubeconfig
 
 _log = structlog.get_logger(__name__)
 _CONNECT_SECONDS: Final = 5.0
+_NOT_ASKED: Final = "not asked"
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,10 @@ async def serve_balancer(settings: ServeSettings) -> None:
         )
     told = told_to_end()
     async with opened(balancer_settings) as balancer, HttpKubeClient(access, user_agent="haneul-balancer") as client:
+        if isinstance(balancer, NftablesBalancer):
+            await balancer.prove()
         site = Site(pools, ground, balancer.abilities, settings.load_balancer_class)
+        share = sharing_of(balancer_settings, SystemClock())
         controller = ClusterController(
             client,
             balancer,
@@ -67,21 +72,35 @@ async def serve_balancer(settings: ServeSettings) -> None:
             site,
             clock=SystemClock(),
             pace=Pace(resync=settings.resync_seconds),
+            part=(lambda: share.part) if share else (lambda: Part.ALONE),
         )
         _log.info("serving", cluster=settings.cluster, balancer=balancer.name)
-        await work_until(told, controller.run())
+        await work_until(told, _run(controller, share))
     _log.info("ended", cluster=settings.cluster)
 
 
+async def _run(controller: ClusterController, share: SharedAddresses | None) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(controller.run())
+        if share:
+            group.create_task(share.run(controller.wake))
+
+
 @contextlib.asynccontextmanager
-async def opened(settings: BalancerSettings) -> AsyncIterator[LoadBalancer]:
+async def opened(settings: HaproxySettings | NftablesSettings) -> AsyncIterator[LoadBalancer]:
     """Yield the balancer that a file names."""
-    process = Process(settings.folder, settings.user, settings.max_connections, settings.keep_seconds)
-    balancer = HaproxyBalancer(process, clock=SystemClock(), supervised=settings.supervised)
+    balancer = _balancer(settings)
     try:
         yield balancer
     finally:
         await balancer.close()
+
+
+def _balancer(settings: HaproxySettings | NftablesSettings) -> LoadBalancer:
+    clock, shared = SystemClock(), settings.share is not None
+    if isinstance(settings, NftablesSettings):
+        return NftablesBalancer(settings.folder, kernel_of(settings), clock=clock, shared=shared)
+    return HaproxyBalancer(process_of(settings), clock=clock, supervised=settings.supervised, shared=shared)
 
 
 def networks(texts: Sequence[str]) -> tuple[IPv4Network | IPv6Network, ...]:
@@ -108,7 +127,12 @@ async def checked(file: Path, what: str) -> list[dict[str, Any]]:
 
     Raises NotFoundError if there is none.
     """
-    async with opened(read_settings(file)) as balancer:
+    settings = read_settings(file)
+    # Direct packets are sent on where they come in; this machine's own do not.
+    asks = not (isinstance(settings, NftablesSettings) and settings.mode == "direct")
+    async with opened(settings) as balancer:
+        if isinstance(balancer, NftablesBalancer):
+            await balancer.prove()
         present, health = await balancer.read(), await balancer.health()
     found = {
         listener: there
@@ -124,7 +148,7 @@ async def checked(file: Path, what: str) -> list[dict[str, Any]]:
                 str(member): {"state": one.state.value, "connections": one.connections}
                 for member, one in sorted(health.get(listener, {}).items())
             },
-            "answer": await _answer(listener),
+            "answer": await _answer(listener) if asks else _NOT_ASKED,
         }
         for listener, there in found.items()
     ]
@@ -151,7 +175,7 @@ async def withdrawn(file: Path, owner: str) -> int:
 async def _answer(listener: Listener) -> str:
     """Say whether a connection comes about; what it leads to is not looked at."""
     if listener.protocol is not Protocol.TCP:
-        return "not asked"
+        return _NOT_ASKED
     try:
         async with asyncio.timeout(_CONNECT_SECONDS):
             _, writer = await asyncio.open_connection(listener.address, listener.port)

@@ -1,4 +1,4 @@
-"""What ``haneul bench balancer`` measures: a real HAProxy, told what to do by a controller, on loopback.
+"""What ``haneul bench balancer`` measures on loopback: a real HAProxy, told by a controller what to do, and the kernel.
 
 The cluster is one in memory: what its EndpointSlices say is what members do, as it is in a cluster when pods roll. So
 the way of a change is the real one, from the slice over the controller to HAProxy, but for the API's own time.
@@ -21,11 +21,24 @@ from typing import Final
 
 from haneul.balancer.adapters.haproxy import HaproxyBalancer
 from haneul.balancer.adapters.haproxy_configuration import Process
+from haneul.balancer.adapters.nftables import NftablesBalancer
+from haneul.balancer.adapters.nftables_rules import Kernel
+from haneul.balancer.changes import plan as planned
 from haneul.balancer.controller import ClusterController
 from haneul.balancer.decisions import Site
 from haneul.balancer.members import Ground, Targets
-from haneul.balancer.model import Pool
-from haneul.bench.balancer_figures import CASES, DIRECT, THROUGH, BalancerFigures, BalancerPlan, Case, Change, Round
+from haneul.balancer.model import Frontend, Listener, Member, Pool, Protocol
+from haneul.bench.balancer_figures import (
+    CASES,
+    DIRECT,
+    KERNEL,
+    THROUGH,
+    BalancerFigures,
+    BalancerPlan,
+    Case,
+    Change,
+    Round,
+)
 from haneul.bench.balancer_load import BalancerLoad
 from haneul.bench.machine import machine_facts
 from haneul.bench.statistics import percentile
@@ -41,6 +54,8 @@ from haneul.kernel.waiting import wait_for
 _NAMESPACE: Final = "bench"
 _PORT: Final = 8080
 _ALL, _ONE = "all", "one"
+#: Of this machine's kernel, while it is measured.
+_TABLE: Final = "haneul_bench"
 _WAIT_SECONDS: Final = 60.0
 _LOAD_SECONDS: Final = 3600.0
 #: The member that is killed is, a little after the load began.
@@ -98,9 +113,13 @@ class _Member:
 class _Laboratory:
     """A cluster in memory, its controller, HAProxy, and members that come and go."""
 
-    def __init__(self, plan: BalancerPlan, cluster: MemoryKubeClient) -> None:
+    def __init__(
+        self, plan: BalancerPlan, cluster: MemoryKubeClient, kernel: tuple[NftablesBalancer, str] | None
+    ) -> None:
+        """``kernel`` is the kernel as a balancer, and the address that it is to have."""
         self._plan = plan
         self._cluster = cluster
+        self._kernel = kernel
         self._members: list[_Member] = []
         self._addresses: dict[str, str] = {}
 
@@ -149,11 +168,20 @@ class _Laboratory:
     async def compare(self, case: Case, figures: BalancerFigures) -> None:
         """Measure a round of both sides, of one and the same member."""
         sides = {THROUGH: (self._addresses[_ONE], _PORT), DIRECT: ("127.0.0.1", self._members[-1].port)}
+        if self._kernel is not None:
+            sides[KERNEL] = await self._through_kernel(*self._kernel)
         for side, (address, port) in sides.items():
             load = await _load(
                 address=address, port=port, clients=case.clients, fresh=case.fresh, seconds=self._plan.seconds
             )
             figures.add(case.name, side, Round.of(load.latencies, load.seconds, sum(load.failures.values())))
+
+    async def _through_kernel(self, balancer: NftablesBalancer, address: str) -> tuple[str, int]:
+        """Let the kernel give connections to the member that is measured, and return where it does."""
+        listener = Listener(address, Protocol.TCP, _PORT)
+        frontend = Frontend(listener, f"{_NAMESPACE}/{_ONE}", members=(Member("127.0.0.1", self._members[-1].port),))
+        await balancer.apply(_NAMESPACE, planned({listener: frontend}, await balancer.read(), _NAMESPACE))
+        return address, _PORT
 
     async def _through(self, requests: int) -> BalancerLoad:
         clients = self._plan.clients
@@ -207,7 +235,9 @@ async def _laboratory(plan: BalancerPlan) -> AsyncIterator[_Laboratory]:
             balancer.abilities,
         )
         controller = ClusterController(cluster, balancer, "bench", site, clock=SystemClock())
-        laboratory = _Laboratory(plan, cluster)
+        kernel = NftablesBalancer(Path(folder) / "k", Kernel(table=_TABLE), clock=SystemClock())
+        able = os.geteuid() == 0 and shutil.which("nft") is not None
+        laboratory = _Laboratory(plan, cluster, (kernel, f"{network}.10") if able else None)
         working = asyncio.ensure_future(controller.run())
         try:
             await laboratory.begin()
@@ -217,6 +247,9 @@ async def _laboratory(plan: BalancerPlan) -> AsyncIterator[_Laboratory]:
             await asyncio.gather(working, return_exceptions=True)
             await laboratory.end()
             await balancer.end()
+            await kernel.close()
+            if able:
+                await kernel.end()
 
 
 async def _load(

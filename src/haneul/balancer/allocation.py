@@ -4,6 +4,9 @@ In three rounds, in each the oldest Service first: what a Service has, it keeps;
 address; then the others get the lowest free one. What a Service has is what the balancer serves for it, and after that
 what its status says; the status is kept in the cluster, where its owner can write it, so it counts only inside the
 pools of their own project.
+
+Where machines share addresses, each with a memory of its own, what the status says comes first: it is what they have in
+common. On those that are not active it alone counts, and nothing is given that it does not say.
 """
 
 from __future__ import annotations
@@ -11,10 +14,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
+from functools import partial
 from ipaddress import ip_address
 from typing import NamedTuple
 
-from haneul.balancer.model import Pool
+from haneul.balancer.model import Part, Pool
 
 
 class Slot(NamedTuple):
@@ -110,15 +114,18 @@ class _Book:
         return next((address for address in rest if address not in self._foreign and address not in self._uses), "")
 
 
-def allocate(requests: Iterable[Request], pools: Sequence[Pool], foreign: Set[str]) -> dict[str, str | Refusal]:
-    """Return for each Service its address, or why it gets none.
+def allocate(
+    requests: Iterable[Request], pools: Sequence[Pool], foreign: Set[str], part: Part = Part.ALONE
+) -> dict[str, str | Refusal]:
+    """Return for each Service its address, or why it gets none; on standby, of those alone that get one.
 
     ``pools`` are those that it may have addresses of, ``foreign`` the addresses that are somebody else's.
     """
     book = _Book(pools, foreign)
     result: dict[str, str | Refusal] = {}
     waiting = sorted(requests, key=lambda request: (not request.served, request.created, request.service))
-    for round_ in (_kept, _asked_for, _any):
+    kept = partial(_kept, part=part)
+    for round_ in (kept,) if part is Part.STANDBY else (kept, _asked_for, _any):
         for request in waiting:
             found = round_(book, request)
             if isinstance(found, str):
@@ -129,9 +136,12 @@ def allocate(requests: Iterable[Request], pools: Sequence[Pool], foreign: Set[st
     return result
 
 
-def _kept(book: _Book, request: Request) -> str | None:
-    for standing in (request.served, request.said):
-        kept = standing and request.wanted in ("", standing) and book.fits(request, standing)
+def _kept(book: _Book, request: Request, part: Part) -> str | None:
+    memories = (request.served, request.said) if part is Part.ALONE else (request.said, request.served)
+    for standing in memories:
+        # Whether a Service moves that asks for another address is not for one on standby to say.
+        stays = part is Part.STANDBY or request.wanted in ("", standing)
+        kept = standing and stays and book.fits(request, standing)
         if kept and not book.in_the_way(request, standing):
             return standing
     return None

@@ -8,13 +8,15 @@ What it rests on:
 - It keeps no state of its own: a process that is killed at any moment begins anew with the cluster's objects and what
   the balancer has.
 - A Service has our finalizer before the balancer has anything of it, and until it has nothing of it any more.
+- Where machines share the balancer's addresses, each has a controller for the same cluster. The one of the machine that
+  is active tells Services; the others do as these were told, so that they serve the same when they are.
 - One controller is for one cluster, with its own connections and back-off, so that no other cluster waits for it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -32,7 +34,7 @@ from haneul.balancer.decisions import (
     refused,
     without,
 )
-from haneul.balancer.model import Frontends, FrontendsChangedError, ListenerRefusedError
+from haneul.balancer.model import Frontends, FrontendsChangedError, ListenerRefusedError, Part
 from haneul.balancer.objects import RESOURCES, Objects
 from haneul.balancer.ports import LoadBalancer
 from haneul.balancer.verdicts import CONDITION, FINALIZER, event_of, nothing_served, status_of
@@ -71,13 +73,16 @@ class ClusterController:
         *,
         clock: Clock,
         pace: Pace | None = None,
+        part: Callable[[], Part] = lambda: Part.ALONE,
     ) -> None:
+        """``part`` says which one the balancer has now; whoever knows of a change calls :meth:`wake`."""
         self._client = client
         self._balancer = balancer
         self._cluster = cluster
         self._site = site
         self._clock = clock
         self._pace = pace or Pace()
+        self._part = part
         self._objects = Objects()
         #: What Services are to be told; None is that they are not served any more.
         self._news = News[Verdict | None]()
@@ -96,6 +101,10 @@ class ClusterController:
         """Return whose mark the frontends bear, once the cluster was seen."""
         return self._following.owner
 
+    def wake(self) -> None:
+        """Look at everything again."""
+        self._following.wake()
+
     async def run(self) -> None:
         """Work until cancelled."""
         async with asyncio.TaskGroup() as group:
@@ -107,10 +116,12 @@ class ClusterController:
 
     async def _turn(self) -> None:
         """Bring the balancer to what the cluster's objects ask for, and note what Services are to be told."""
+        part = self._part()
         for attempt in range(_TRIES):
             present = await self._balancer.read()
-            decision = decide(self._objects.view(), present, self.owner, self._site)
-            decision = await self._marked(decision, present)
+            decision = decide(self._objects.view(), present, self.owner, self._site, part)
+            if part is not Part.STANDBY:
+                decision = await self._marked(decision, present)
             try:
                 decision = await self._applied(decision, present)
             except FrontendsChangedError:
@@ -118,7 +129,8 @@ class ClusterController:
                 if attempt == _TRIES - 1:
                     raise
             else:
-                self._note(decision)
+                if part is not Part.STANDBY:
+                    self._note(decision)
                 return
 
     async def _marked(self, decision: Decision, present: Frontends) -> Decision:
@@ -176,6 +188,8 @@ class ClusterController:
 
     def _hold_up(self, error: HaneulError) -> None:
         """Tell Services that have no address yet why; what the others are told stays, as they are served still."""
+        if self._part() is Part.STANDBY:
+            return
         verdict = Verdict(False, NOT_ACKNOWLEDGED, f"it is tried again: {error.detail}")
         self._news.add(
             {
@@ -194,7 +208,8 @@ class ClusterController:
 
     async def _write(self, place: Place, verdict: Verdict | None) -> None:
         service = self._objects.object(place)
-        if service is None:
+        # What was to be told before another machine became active is for that one to say.
+        if service is None or self._part() is Part.STANDBY:
             return
         if verdict is None:
             await self._release(place, service)

@@ -21,6 +21,7 @@ from haneul.balancer.model import (
     Frontends,
     Listener,
     Options,
+    Part,
     Pool,
     Protocol,
     ProxyProtocol,
@@ -106,7 +107,7 @@ def is_ours(service: Manifest, site: Site) -> bool:
     )
 
 
-def decide(view: View, present: Frontends, owner: str, site: Site) -> Decision:
+def decide(view: View, present: Frontends, owner: str, site: Site, part: Part = Part.ALONE) -> Decision:
     """Decide on all Services at once: one's address depends on the others'."""
     served: dict[str, list[Frontend]] = defaultdict(list)
     for there in present.values():
@@ -119,7 +120,7 @@ def decide(view: View, present: Frontends, owner: str, site: Site) -> Decision:
     ]
     foreign = {listener.address for listener, there in present.items() if there.owner != owner}
     able = [candidate for candidate in candidates if candidate.ports and (candidate.served or _is_right(candidate))]
-    addresses = allocate([_request(candidate) for candidate in able], site.pools, foreign)
+    addresses = allocate([_request(candidate) for candidate in able], site.pools, foreign, part)
     slices: dict[Place | None, list[Manifest]] = defaultdict(list)
     for piece in view.slices:
         slices[service_of(piece)].append(piece)

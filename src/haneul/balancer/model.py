@@ -48,6 +48,17 @@ class MemberState(StrEnum):
     LEAVING = "leaving"
 
 
+class Part(StrEnum):
+    """Which part a balancer has among machines that share its addresses; ``ALONE`` where they are its own.
+
+    The one that is active decides who gets which address, and tells Services. The others serve what was told.
+    """
+
+    ALONE = "alone"
+    ACTIVE = "active"
+    STANDBY = "standby"
+
+
 class FrontendsChangedError(ConflictError):
     """The balancer does not have what a change was decided on; nothing of the batch was done."""
 
@@ -165,11 +176,15 @@ class MemberHealth:
 
 @dataclass(frozen=True)
 class Abilities:
-    """What a kind of balancer can do. Every one can spread connections by source."""
+    """What a kind of balancer can do. Every one can spread connections by source.
+
+    ``retries`` is whether another member gets a connection that one refuses which is not known to be down yet.
+    """
 
     protocols: frozenset[Protocol] = frozenset(Protocol)
     algorithms: frozenset[Algorithm] = frozenset(Algorithm)
     proxy_protocol: bool = True
+    retries: bool = True
 
 
 Frontends = Mapping[Listener, Present]

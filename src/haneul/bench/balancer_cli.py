@@ -36,7 +36,8 @@ def add_balancer_command(app: typer.Typer, run: RunBalancer, clock: Clock) -> No
     ) -> None:
         """Measure the load balancer: requests that fail while members roll, and what the way through it costs.
 
-        It needs no platform: HAProxy and its members run as processes of this run, on addresses of loopback.
+        It needs no platform: HAProxy and its members run as processes of this run, on addresses of loopback. Where root
+        runs it, the kernel's balancer is measured beside it, in a table of its own that is gone afterwards.
 
         Examples:
 

@@ -8,8 +8,10 @@ from typing import Final
 
 from haneul.bench.statistics import median, percentile
 
-DIRECT: Final = "direct"
-THROUGH: Final = "through the balancer"
+DIRECT: Final = "past any balancer"
+THROUGH: Final = "through HAProxy"
+KERNEL: Final = "through the kernel (dnat)"
+SIDES: Final = (DIRECT, THROUGH, KERNEL)
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class BalancerPlan:
     @property
     def expected_seconds(self) -> float:
         """Return how long comparing takes: a hint for people."""
-        return self.rounds * len(CASES) * 2 * (self.seconds + 0.5)
+        return self.rounds * len(CASES) * len(SIDES) * (self.seconds + 0.5)
 
 
 @dataclass(frozen=True)

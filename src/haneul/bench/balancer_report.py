@@ -7,7 +7,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Final
 
-from haneul.bench.balancer_figures import CASES, DIRECT, THROUGH, BalancerFigures, Change
+from haneul.bench.balancer_figures import CASES, DIRECT, SIDES, BalancerFigures, Change
 from haneul.bench.report import Report, Table
 
 NAME: Final = "balancer"
@@ -60,22 +60,16 @@ def _change(name: str, what: Change, limit: int | None) -> tuple[str, ...]:
 def _costs(figures: BalancerFigures) -> Table:
     rows = []
     for case in CASES:
-        if case.name not in figures.rounds:
-            continue
-        cells = [case.name]
-        for what, unit in (("rate", "/s"), ("p50", " ms"), ("p99", " ms")):
-            for side in (DIRECT, THROUGH):
-                value = figures.middle(case.name, side, what)
-                cells.append(
-                    _NONE if value is None else f"{value:,.0f}{unit}" if unit == "/s" else f"{value:.2f}{unit}"
-                )
-        direct, through = (figures.middle(case.name, side, "p50") for side in (DIRECT, THROUGH))
-        cells.append(_NONE if direct is None or through is None else f"{through - direct:+.2f} ms")
-        rows.append(tuple(cells))
-    columns = (
-        "load",
-        *(f"{what} {side}" for what in ("answers", "p50", "p99") for side in ("direct", "through")),
-        "added at p50",
+        direct = figures.middle(case.name, DIRECT, "p50")
+        for side in SIDES:
+            rate, p50, p99 = (figures.middle(case.name, side, what) for what in ("rate", "p50", "p99"))
+            if rate is None or p50 is None or p99 is None:
+                continue
+            added = _NONE if direct is None or side == DIRECT else f"{p50 - direct:+.2f} ms"
+            rows.append((case.name, side, f"{rate:,.0f}/s", f"{p50:.2f} ms", f"{p99:.2f} ms", added))
+    columns = ("load", "way", "answers", "p50", "p99", "added at p50")
+    note = (
+        "Medians of the rounds, the ways taking turns. One member answers, the same for all. The kernel is measured "
+        "where root runs this; connection tracking is on for all ways then."
     )
-    note = "Medians of the rounds, the sides taking turns. One member answers, the same for both sides."
-    return Table("What the way through the balancer costs", columns, tuple(rows), note)
+    return Table("What the way through a balancer costs", columns, tuple(rows), note)

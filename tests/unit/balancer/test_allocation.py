@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from haneul.balancer.allocation import NO_POOL, NONE_LEFT, OUTSIDE, TAKEN, Refusal, Request, Slot, allocate
-from haneul.balancer.model import Pool, Protocol, parse_range
+from haneul.balancer.model import Part, Pool, Protocol, parse_range
 from tests.unit.balancer.objects import POOL, SIX
 
 HTTP, HTTPS, DNS = Slot(Protocol.TCP, 80), Slot(Protocol.TCP, 443), Slot(Protocol.UDP, 53)
@@ -54,6 +54,20 @@ def test_a_service_moves_when_it_asks_to() -> None:
     assert allocate([request("a", served="192.0.2.10", wanted="192.0.2.12")], [POOL], frozenset()) == {
         "a": "192.0.2.12"
     }
+
+
+def test_of_machines_that_share_addresses_each_follows_what_the_status_says() -> None:
+    requests = [
+        request("told", served="192.0.2.10", said="192.0.2.12"),
+        request("moves", said="192.0.2.13", wanted="192.0.2.11"),
+        request("untold", served="192.0.2.10"),
+        request("new"),
+    ]
+    active = allocate(requests, [POOL], frozenset(), Part.ACTIVE)
+    kept = {"told": "192.0.2.12", "untold": "192.0.2.10"}
+    assert active == {**kept, "moves": "192.0.2.11", "new": "192.0.2.13"}
+    # One on standby gives nothing and moves nobody: the active one has not said so yet.
+    assert allocate(requests, [POOL], frozenset(), Part.STANDBY) == {**kept, "moves": "192.0.2.13"}
 
 
 def test_addresses_that_cannot_be_given() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import pytest
@@ -22,6 +22,7 @@ from haneul.balancer.model import (
     ListenerRefusedError,
     Member,
     Options,
+    Part,
     Protocol,
 )
 from haneul.balancer.verdicts import CONDITION, FINALIZER
@@ -104,9 +105,15 @@ def balancer() -> Balancer:
 
 @contextlib.asynccontextmanager
 async def serving(
-    cluster: Cluster, balancer: Balancer, pace: Pace = PACE, where: Site | None = None
+    cluster: Cluster,
+    balancer: Balancer,
+    pace: Pace = PACE,
+    where: Site | None = None,
+    part: Callable[[], Part] = lambda: Part.ALONE,
 ) -> AsyncIterator[ClusterController]:
-    controller = ClusterController(cluster, balancer, "first", where or site(), clock=SystemClock(), pace=pace)
+    controller = ClusterController(
+        cluster, balancer, "first", where or site(), clock=SystemClock(), pace=pace, part=part
+    )
     task = asyncio.ensure_future(controller.run())
     try:
         yield controller
@@ -337,3 +344,48 @@ async def test_the_balancer_is_tended(cluster: Cluster, balancer: Balancer) -> N
             return balancer.tended > 2
 
         await until(often, "the balancer to be tended")
+
+
+async def test_machines_that_share_addresses_serve_the_same_and_one_tells(cluster: Cluster, balancer: Balancer) -> None:
+    parts = [Part.STANDBY, Part.STANDBY]
+    other = Balancer()
+    # The second one has a stranger at the address that the first one gives.
+    stranger = Frontend(Listener("192.0.2.11", Protocol.TCP, 80), "x/y")
+    await other.apply("another/cluster", [Change(None, stranger)])
+    async with (
+        serving(cluster, balancer, part=lambda: parts[0]) as first,
+        serving(cluster, other, part=lambda: parts[1]) as second,
+    ):
+        await cluster.make("web")
+        both = (balancer, other)
+
+        async def tended() -> bool:
+            return all(one.tended > 2 for one in both)
+
+        await until(tended, "both to be at work")
+        assert await balancer.frontends() == {}
+        assert not (await cluster.service()).get("status")
+        parts[0] = Part.ACTIVE
+        first.wake()
+        await told(cluster, BALANCED)
+        await serves(balancer, WEB)
+        await serves(other, WEB, stranger.listener)
+        # The other way round: what is served stays, what is new is what the other one says.
+        parts[:] = [Part.STANDBY, Part.ACTIVE]
+        first.wake()
+        second.wake()
+        await cluster.make("next")
+        await told(cluster, BALANCED, "next")
+        assert address_of(await cluster.service()) == WEB.address
+        next_one = Listener("192.0.2.12", Protocol.TCP, 80)
+        assert address_of(await cluster.service("next")) == next_one.address
+        await serves(other, WEB, next_one, stranger.listener)
+        await serves(balancer, WEB, next_one)
+        await cluster.delete(SERVICES, "next", "shop")
+        await serves(balancer, WEB)
+        await serves(other, WEB, stranger.listener)
+
+        async def gone() -> bool:
+            return not await cluster.service("next")
+
+        await until(gone, "the Service to be let go")

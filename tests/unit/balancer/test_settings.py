@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from haneul.balancer.settings import read_settings
+from haneul.balancer.settings import NftablesSettings, read_settings
 from haneul.kernel.errors import InvalidInputError
 
 POOLS: list[dict[str, Any]] = [
@@ -16,6 +16,10 @@ POOLS: list[dict[str, Any]] = [
     {"name": "inner", "addresses": ["10.9.0.1"]},
 ]
 GOOD: dict[str, Any] = {"kind": "haproxy", "folder": "/var/lib/haneul-balancer", "user": "haproxy", "pools": POOLS}
+
+
+KERNEL: dict[str, Any] = {"kind": "nftables", "folder": "/var/lib/haneul-balancer", "pools": POOLS}
+SHARE: dict[str, Any] = {"device": "eth0", "address": "10.0.0.2", "peers": ["10.0.0.3"]}
 
 
 def written(folder: Path, document: Any) -> Path:
@@ -59,6 +63,38 @@ def test_settings_that_cannot_be(tmp_path: Path, change: dict[str, Any], word: s
     with pytest.raises(InvalidInputError) as caught:
         read_settings(written(tmp_path, {**GOOD, **change}))
     assert word in caught.value.detail
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"mode": "tunnel"}, "mode"),
+        ({"mode": "direct"}, "cannot do without"),
+        ({"device": "eth0"}, "cannot do without"),
+        ({"mode": "direct", "device": 'eth0" accept'}, "device"),
+        ({"user": "haproxy"}, "user"),
+        ({"share": {**SHARE, "peers": []}}, "peers"),
+        ({"share": {**SHARE, "peers": ["10.0.0.2"]}}, "no peer of itself"),
+        ({"share": {**SHARE, "device": "a b"}}, "device"),
+        ({"share": {**SHARE, "address": "10.0.0.2\n}"}}, "address"),
+        ({"share": {**SHARE, "router": 256}}, "router"),
+        ({"share": {**SHARE, "advertMilliseconds": 5}}, "advert"),
+        ({"share": SHARE, "pools": [{"name": "a", "addresses": ["10.9.0.0/23"]}]}, "cannot be shared"),
+    ],
+)
+def test_settings_of_the_kernel_and_of_shares_that_cannot_be(tmp_path: Path, change: dict[str, Any], word: str) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        read_settings(written(tmp_path, {**KERNEL, **change}))
+    assert word in caught.value.detail
+
+
+def test_a_kernel_and_machines_that_share(tmp_path: Path) -> None:
+    settings = read_settings(written(tmp_path, {**KERNEL, "mode": "direct", "device": "eth1", "share": SHARE}))
+    assert isinstance(settings, NftablesSettings)
+    assert settings.share
+    assert (settings.share.router, settings.share.advert_milliseconds) == (51, 500)
+    assert settings.addresses()[:2] == ("192.0.2.0", "192.0.2.1")
+    assert len(settings.addresses()) == 16 + 11 + 1
 
 
 @pytest.mark.parametrize("text", ["", "- a list", "{", "kind: haproxy", "\x00"])

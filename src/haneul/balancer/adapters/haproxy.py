@@ -15,18 +15,13 @@ the same HAProxy.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import errno
 import os
 import signal
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
-
-from filelock import AsyncFileLock, Timeout
-from pydantic import TypeAdapter, ValidationError
 
 from haneul.balancer.adapters.haproxy_configuration import (
     Process,
@@ -35,9 +30,11 @@ from haneul.balancer.adapters.haproxy_configuration import (
     name_of,
     render,
 )
-from haneul.balancer.adapters.haproxy_listeners import refusal, trial
 from haneul.balancer.adapters.haproxy_members import leaves, orders
 from haneul.balancer.adapters.haproxy_socket import ask, comma_table, field, order, table
+from haneul.balancer.adapters.listeners import refusal, trial
+from haneul.balancer.adapters.pid_files import lives
+from haneul.balancer.adapters.truth import Truth
 from haneul.balancer.changes import carried_out
 from haneul.balancer.model import (
     Abilities,
@@ -48,7 +45,6 @@ from haneul.balancer.model import (
     Member,
     MemberHealth,
     MemberState,
-    Present,
     Protocol,
 )
 from haneul.kernel.clock import Clock
@@ -58,12 +54,11 @@ from haneul.kernel.process import run
 from haneul.kernel.waiting import wait_for
 
 _PROGRAM: Final = "haproxy"
-_CHECK_SECONDS, _START_SECONDS, _LOCK_SECONDS = 30.0, 30.0, 60.0
+_CHECK_SECONDS, _START_SECONDS = 30.0, 30.0
 #: A worker that was told to stop lets go of its listeners by when the next one is so old.
 _FREE_SECONDS: Final = 5
 _TRIES: Final = 10
 _PAUSE: Final = 0.05
-_TRUTH: Final = TypeAdapter(tuple[Present, ...])
 
 
 @dataclass(frozen=True)
@@ -75,16 +70,18 @@ class _Drawing:
 
 
 class HaproxyBalancer:
-    """One HAProxy. ``supervised`` says that somebody else starts it; else it is started here if it does not run."""
+    """One HAProxy. ``supervised`` says that somebody else starts it; else it is started here if it does not run.
 
-    def __init__(self, process: Process, *, clock: Clock, supervised: bool = False) -> None:
+    ``shared`` says that its addresses come and go, as another machine may have them.
+    """
+
+    def __init__(self, process: Process, *, clock: Clock, supervised: bool = False, shared: bool = False) -> None:
         self._process = process
         self._clock = clock
         self._supervised = supervised
-        self._truth = process.folder / "frontends.json"
-        self._turn = asyncio.Lock()
-        #: What was read last, and what was drawn last: with many frontends both are work.
-        self._read: tuple[bytes, dict[Listener, Present]] | None = None
+        self._shared = shared
+        self._truth = Truth(process.folder)
+        #: What was drawn last: with many frontends that is work.
         self._drawn: tuple[Frontends, _Drawing] | None = None
 
     @property
@@ -99,15 +96,15 @@ class HaproxyBalancer:
 
     async def read(self) -> Frontends:
         """Return what is served, after bringing about that it is."""
-        async with self._locked():
-            present = self._load()
+        async with self._truth.locked():
+            present = self._truth.load()
             await self._settle(present)
             return present
 
     async def apply(self, owner: str, changes: Sequence[Change]) -> None:
         """Check, write down, and bring about; what HAProxy could not listen for is written down as it was before."""
-        async with self._locked():
-            before = self._load()
+        async with self._truth.locked():
+            before = self._truth.load()
             after = carried_out(before, owner, changes)
             if after == before:
                 await self._settle(before)
@@ -131,15 +128,15 @@ class HaproxyBalancer:
 
     async def tend(self) -> None:
         """Take away the members that have left for good."""
-        async with self._locked():
-            present = self._load()
+        async with self._truth.locked():
+            present = self._truth.load()
             await self._settle(present)
             await self._end_due(present)
 
     async def health(self) -> Mapping[Listener, Mapping[Member, MemberHealth]]:
         """Ask for its statistics."""
-        async with self._locked():
-            present = self._load()
+        async with self._truth.locked():
+            present = self._truth.load()
             await self._settle(present)
             rows = comma_table(await ask(self._process.worker, "show stat -1 4 -1"))
         names = {name_of(listener): listener for listener in present}
@@ -170,38 +167,8 @@ class HaproxyBalancer:
 
         await wait_for(is_gone, what="HAProxy to end", timeout=_START_SECONDS, clock=self._clock)
 
-    @contextlib.asynccontextmanager
-    async def _locked(self) -> AsyncIterator[None]:
-        self._process.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = AsyncFileLock(
-            self._process.folder / "lock", timeout=_LOCK_SECONDS, poll_interval=_PAUSE, run_in_executor=False
-        )
-        try:
-            async with self._turn, lock:
-                yield
-        except Timeout as error:
-            raise UnavailableError(f"{self._process.folder} is locked by another controller for too long") from error
-
-    def _load(self) -> dict[Listener, Present]:
-        try:
-            text = self._truth.read_bytes()
-        except FileNotFoundError:
-            return {}
-        if self._read is not None and self._read[0] == text:
-            return self._read[1]
-        try:
-            present = {there.frontend.listener: there for there in _TRUTH.validate_json(text)}
-        except ValidationError as error:
-            raise InvalidInputError(
-                f"{self._truth} is not as it was written: {error.error_count()} errors",
-                hint="put it back from a copy, or take it away: what clusters ask for is written into it again",
-            ) from error
-        self._read = (text, present)
-        return present
-
     def _store(self, present: Frontends) -> None:
-        ordered = tuple(present[listener] for listener in sorted(present))
-        write_atomically(self._truth, _TRUTH.dump_json(ordered, indent=1), mode=0o600)
+        self._truth.store(present)
         self._write_configuration(present)
 
     def _write_configuration(self, present: Frontends) -> None:
@@ -227,7 +194,7 @@ class HaproxyBalancer:
         for listener in sorted(listeners):
             if listener.protocol is not Protocol.TCP:
                 raise ListenerRefusedError(f"HAProxy cannot listen at {listener}", listener=listener)
-            while error := trial(listener):
+            while error := trial(listener, anywhere=self._shared):
                 if error.errno != errno.EADDRINUSE or not await self._is_young():
                     raise refusal(listener, error)
                 await self._clock.sleep(_PAUSE)
@@ -292,13 +259,8 @@ class HaproxyBalancer:
             await self._clock.sleep(_PAUSE)
 
     def _lives(self) -> bool:
-        """Say whether the process that was started here is there still, and not another one that has its number."""
-        try:
-            number = int((self._process.folder / "haproxy.pid").read_text())
-            command = Path(f"/proc/{number}/cmdline").read_bytes()
-        except (OSError, ValueError):
-            return False
-        return str(self._process.configuration).encode() in command.split(b"\0")
+        """Say whether the process that was started here is there still."""
+        return lives(self._process.folder / "haproxy.pid", self._process.configuration)
 
     async def _until_described(self, wanted: str) -> None:
         async def is_so() -> bool:
