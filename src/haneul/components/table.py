@@ -253,6 +253,8 @@ COMPONENTS: Final[tuple[GoComponent, ...]] = (
         estimate=15,
         on_demand=True,
     ),
+    # Files alone: the definitions of the kinds that ingress serves besides Ingress, for clusters and tests.
+    GoComponent("gateway-api", "1.6.3", "sigs.k8s.io/gateway-api", "Apache-2.0", (), estimate=1, on_demand=True),
     GoComponent(
         "helm",
         "4.3.1",

@@ -1,4 +1,4 @@
-"""Keeps one cluster's Ingress objects served: watches, decides, tells the proxy and the objects.
+"""Keeps one cluster's Ingress objects and HTTPRoutes served: watches, decides, tells the proxy and the objects.
 
 What it rests on:
 
@@ -6,6 +6,7 @@ What it rests on:
   listed, and nothing goes because the API is away; what is served stays so while this is away, too.
 - Endpoints alone change without a reload. Reloads come at most once in a while, and only for routes that differ.
 - An object that the proxy does not take is found, left out and told; all others are served.
+- What is of the Gateway API comes and goes with the cluster's knowing of it; a cluster need not.
 - It keeps no state: whoever comes later begins with the cluster's objects and the proxy as it is.
 - One controller is for one cluster, with its own proxy, connections and back-off.
 """
@@ -21,19 +22,32 @@ import structlog
 
 from haneul.ingress.exclusions import culprits
 from haneul.ingress.model import Problem, Routes
-from haneul.ingress.observed import RESOURCES, Observed
+from haneul.ingress.observed import GATEWAY_RESOURCES, RESOURCES, Observed
+from haneul.ingress.options import Options
 from haneul.ingress.ports import Configuration, ConfigurationRefusedError, Hosts, Proxy
-from haneul.ingress.routes import Options, compile_routes, hosts_asked_for
+from haneul.ingress.routes import compile_routes, hosts_asked_for
+from haneul.ingress.statuses import State, resource_of_state, status_patch
 from haneul.ingress.table import Table, table_of
 from haneul.ingress.telling import counted_up, event_of, status_of
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import HaneulError, UnavailableError
-from haneul.kernel.kube import ENDPOINT_SLICES, EVENTS, INGRESSES, KubeApiError, KubeClient, Manifest, Resource
+from haneul.kernel.kube import (
+    ENDPOINT_SLICES,
+    EVENTS,
+    HTTP_ROUTES,
+    INGRESSES,
+    KubeApiError,
+    KubeClient,
+    Manifest,
+    Resource,
+)
 from haneul.kernel.kube_following import Following
 from haneul.kernel.kube_objects import Place, place_of
 
 _log = structlog.get_logger(__name__)
 _GONE: Final = frozenset({404, 409})
+#: What has paths, and is told what is wrong with them.
+_SERVED: Final = (INGRESSES, HTTP_ROUTES)
 
 Render = Callable[[Routes], Configuration]
 
@@ -51,7 +65,7 @@ class Pace:
 
 
 class ClusterController:
-    """One cluster's Ingress objects on one proxy."""
+    """One cluster's Ingress objects and HTTPRoutes on one proxy."""
 
     def __init__(
         self,
@@ -95,6 +109,7 @@ class ClusterController:
             done="served",
             clock=clock,
             backoff=(self._pace.first_backoff, self._pace.last_backoff),
+            optional=GATEWAY_RESOURCES,
         )
 
     async def run(self) -> None:
@@ -140,7 +155,7 @@ class ClusterController:
         if changed or self._configuration is None:
             await self._route()
             return
-        table = table_of(self._routes.upstreams, self._observed.peers)
+        table = table_of(self._routes, self._observed.peers)
         if due:
             await self._proxy.route(self._configuration, table)
         elif table != self._table:
@@ -184,7 +199,7 @@ class ClusterController:
             raise ConfigurationRefusedError(str(error)) from error
 
     async def _routed(self, routes: Routes, configuration: Configuration) -> Table:
-        table = table_of(routes.upstreams, self._observed.peers)
+        table = table_of(routes, self._observed.peers)
         await self._proxy.route(configuration, table)
         return table
 
@@ -204,8 +219,9 @@ class ClusterController:
         if why := await takes(frozenset()):
             raise UnavailableError(f"the proxy refuses even a configuration without any object: {why}")
         age = {
-            place_of(INGRESSES, found): found["metadata"].get("creationTimestamp") or ""
-            for found in self._observed.all(INGRESSES)
+            place_of(resource, found): found["metadata"].get("creationTimestamp") or ""
+            for resource in _SERVED
+            for found in self._observed.all(resource)
         }
         return await culprits(sorted(ours, key=lambda place: (age.get(place, ""), place)), takes)
 
@@ -220,17 +236,20 @@ class ClusterController:
                 if problem not in self._told:
                     await self._write_event(problem)
                     self._told.add(problem)
-            for place in sorted(routes.ours):
+            for place in sorted(place for place in routes.ours if place.kind == INGRESSES.kind):
                 await self._write_status(place, served=place in routes.served)
+            for state in routes.states:
+                await self._write_state(state)
         except UnavailableError:
             self._news.set()
             raise
 
     async def _write_event(self, problem: Problem) -> None:
-        ingress = self._observed.get(INGRESSES, problem.ingress.namespace, problem.ingress.name)
-        if ingress is None:
+        [resource] = [one for one in _SERVED if one.kind == problem.ingress.kind]
+        told = self._observed.get(resource, problem.ingress.namespace, problem.ingress.name)
+        if told is None:
             return
-        event = event_of(problem, ingress, self._clock.now())
+        event = event_of(problem, resource, told, self._clock.now())
         name, namespace = event["metadata"]["name"], event["metadata"]["namespace"]
         try:
             kept = await self._client.get(EVENTS, name, namespace)
@@ -244,11 +263,20 @@ class ClusterController:
     async def _write_status(self, place: Place, *, served: bool) -> None:
         ingress = self._observed.get(INGRESSES, place.namespace, place.name)
         wanted = status_of(ingress, self._addresses, served=served) if ingress else None
-        if wanted is None:
-            return
+        if wanted:
+            await self._patch_status(INGRESSES, place, {"status": wanted})
+
+    async def _write_state(self, state: State) -> None:
+        resource, place = resource_of_state(state), state.place
+        told = self._observed.get(resource, place.namespace, place.name)
+        wanted = status_patch(state, told, self._addresses, self._clock.now()) if told else None
+        if wanted:
+            await self._patch_status(resource, place, wanted)
+
+    async def _patch_status(self, resource: Resource, place: Place, wanted: Manifest) -> None:
         try:
-            await self._client.patch(INGRESSES, place.name, {"status": wanted}, place.namespace, subresource="status")
+            await self._client.patch(resource, place.name, wanted, place.namespace, subresource="status")
         except KubeApiError as error:
-            # It went meanwhile.
+            # It went or changed meanwhile; then it is heard of, and told again.
             if error.status not in _GONE:
-                _log.warning("status refused", cluster=self._cluster, ingress=str(place), detail=error.detail)
+                _log.warning("status refused", cluster=self._cluster, object=str(place), detail=error.detail)

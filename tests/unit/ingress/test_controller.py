@@ -14,9 +14,9 @@ from haneul.ingress.adapters.memory import MemoryProxy
 from haneul.ingress.annotations import PREFIX
 from haneul.ingress.controller import ClusterController, Pace
 from haneul.ingress.exclusions import culprits
+from haneul.ingress.options import Options
 from haneul.ingress.ports import Configuration
 from haneul.ingress.rendering import render_configuration
-from haneul.ingress.routes import Options
 from haneul.ingress.table import Table
 from haneul.kernel.clock import SystemClock
 from haneul.kernel.errors import UnavailableError
