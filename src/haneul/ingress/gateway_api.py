@@ -66,7 +66,10 @@ class GatewayApi:
             attachment
             for parent in self._parents
             for attachment in parent.attachments
-            if attachment.listener.ready and attachment.route.place not in options.excluded
+            # One that has nothing to serve takes no host away from others.
+            if attachment.listener.ready
+            and attachment.route.locations
+            and attachment.route.place not in options.excluded
         ]
 
     def wanted(self) -> dict[str, tuple[Age, Place]]:
@@ -144,7 +147,8 @@ class GatewayApi:
         locations = tuple(found[key] for key in sorted(found))
         certificates = (one.certificate(host) for one in chosen)
         certificate = next((one for one in certificates if one), None)
-        return Server(host, locations, certificate, tls=scheme is Scheme.HTTPS, schemes=frozenset((scheme,)), for_routes=True)
+        secure, schemes = scheme is Scheme.HTTPS, frozenset((scheme,))
+        return Server(host, locations, certificate, tls=secure, schemes=schemes, for_routes=True)
 
     def _problems(self, won: Sequence[_Won]) -> Iterator[Problem]:
         for parent in self._parents:

@@ -38,6 +38,14 @@ class UnsupportedError(ValueError):
     """A rule asks for what cannot be done."""
 
 
+class _UnresolvedError(ValueError):
+    """A backend is none; ``reason`` is the specification's."""
+
+    def __init__(self, reason: str, why: str) -> None:
+        super().__init__(why)
+        self.reason = reason
+
+
 @dataclass(frozen=True)
 class Route:
     """An HTTPRoute; ``hosts`` are those that it names, and none if it names none."""
@@ -122,37 +130,39 @@ class _Reader:
     def _shares(self, number: int, references: Sequence[Mapping[str, Any]]) -> tuple[Share, ...]:
         found = []
         for reference in references:
-            weight = reference.get("weight", 1)
+            backend = None
             if reference.get("filters"):
                 # Nobody gets what would not be as it was meant.
                 self._break(number, "filters of a backendRef are not supported; it answers 500")
-                found.append(Share(None, weight))
             else:
-                found.append(Share(self._backend(reference), weight))
+                try:
+                    backend = self._backend(reference)
+                except _UnresolvedError as error:
+                    if self.resolved.holds:
+                        told = str(error)
+                        self.resolved = Condition("ResolvedRefs", holds=False, reason=error.reason, message=told)
+                    self._tell(Reason.BACKEND_MISSING, str(error))
+            found.append(Share(backend, reference.get("weight", 1)))
         return tuple(share for share in found if share.weight > 0)
 
-    def _backend(self, reference: Mapping[str, Any]) -> Backend | None:
+    def _backend(self, reference: Mapping[str, Any]) -> Backend:
         namespace, name = reference.get("namespace") or self.place.namespace, reference.get("name", "")
         if (reference.get("group") or "", reference.get("kind") or SERVICES.kind) != ("", SERVICES.kind):
-            return self._unresolved("InvalidKind", f"{reference.get('kind')} {name}: only a Service can be a backend")
+            raise _UnresolvedError("InvalidKind", f"{reference.get('kind')} {name}: only a Service can be a backend")
         service = Place(SERVICES.kind, namespace, name)
         if not is_granted(self._observed, HTTP_ROUTES, self.place.namespace, service, SERVICES):
             why = f"Service {service}: no ReferenceGrant there lets this route use it"
-            return self._unresolved("RefNotPermitted", why)
+            raise _UnresolvedError("RefNotPermitted", why)
         found = self._observed.get(SERVICES, namespace, name)
         if found is None:
-            return self._unresolved("BackendNotFound", f"there is no Service {service}")
+            raise _UnresolvedError("BackendNotFound", f"there is no Service {service}")
         if (found.get("spec") or {}).get("type") == "ExternalName":
-            return self._unresolved("BackendNotFound", f"the Service {service} has no endpoints: it is an ExternalName")
+            why = f"the Service {service} has no endpoints: it is of type ExternalName"
+            raise _UnresolvedError("BackendNotFound", why)
         port = port_of(found, {"number": reference.get("port")})
         if port is None:
-            return self._unresolved("BackendNotFound", f"the Service {service} has no port {reference.get('port')}")
+            raise _UnresolvedError("BackendNotFound", f"the Service {service} has no port {reference.get('port')}")
         return Backend(namespace, name, port)
-
-    def _unresolved(self, reason: str, why: str) -> None:
-        if self.resolved.holds:
-            self.resolved = Condition("ResolvedRefs", holds=False, reason=reason, message=why)
-        self._tell(Reason.BACKEND_MISSING, why)
 
     def _break(self, number: int, why: str) -> None:
         self.broken.append(f"rule {number}: {why}")
