@@ -45,6 +45,44 @@ Endpoints get `X-Request-ID`, `X-Real-IP`, `X-Forwarded-For`, `-Host`, `-Port` a
 into those; only proxies in `trustedProxies` are believed. `X-Haneul-User`, `X-Haneul-Email`, `X-Haneul-Groups` and
 `X-Haneul-Projects` never come from a client, and no application sees the gate's session cookie.
 
+## HTTPRoutes
+
+Of the Gateway API (`gateway.networking.k8s.io/v1`), where a cluster has its definitions: GatewayClasses with
+`spec.controllerName: {CONTROLLER}`, their Gateways, HTTPRoutes and ReferenceGrants (`v1beta1`). A cluster that gets
+them later is served them then; one without is served its Ingress objects. [How to](../howto/serve-http-routes.md), [why
+it is so](../decisions/0039-routes-of-the-gateway-api.md).
+
+| question | here |
+| --- | --- |
+| listener | `HTTP`, or `HTTPS` with `certificateRefs` and mode `Terminate` |
+| its port | one of nginx's; 80 and 443 stand for whichever those are |
+| host with `*` | any number of labels, in listeners and routes; the more precise of the two is served |
+| `allowedRoutes` | `Same`, `All`, `Selector`; kind HTTPRoute |
+| two listeners of a Gateway with one protocol and host | neither is served (`Conflicted`) |
+| request for a host that two listeners have | for the more precise listener, never for the other's routes |
+| matches | path `Exact` and `PathPrefix`, `headers` and `queryParams` `Exact`, `method` |
+| which of several that match | see below |
+| `backendRefs` | Services, of other namespaces with a ReferenceGrant; `weight` |
+| backend that is none, rule without backends | 500 for its part of the requests |
+| backend without endpoints | 503 |
+| filters | `RequestHeaderModifier`, `ResponseHeaderModifier`, `RequestRedirect`, `URLRewrite` |
+| headers that frame a message or say who somebody is | cannot be changed |
+| other filters, filters of a backend | told; the rule, or the backend, answers an error |
+| matches with expressions | told; that match is left out |
+| `timeouts`, `retry`, `sessionPersistence` | told and left out |
+| body of a request | no limit, passed on as it comes |
+| host that an Ingress has too | the older one's alone; the other is told (`HostTaken`) |
+| host that Gateways of two namespaces have | the one's with the oldest route, unless `hostsAcrossNamespaces` |
+| without a reload | endpoints, backends, weights, changed headers |
+
+Of several that match a request, the first by these is taken: most precise host, exact path, longest prefix, method,
+most headers, most queries, oldest route, first rule. What has conditions that do not hold gives way to the next, also of a
+shorter path or of a wider host of the same listener.
+
+Statuses are those of the specification: GatewayClass `Accepted`; Gateway `Accepted`, `Programmed`, addresses; listeners
+`Accepted`, `Programmed`, `ResolvedRefs`, `Conflicted`, how many routes; routes, for each parent, `Accepted`,
+`ResolvedRefs` and `PartiallyInvalid`. Reasons besides its own are `HostTaken` and `HostRefused`.
+
 ## The file
 
 | field | what | if left out |
@@ -108,7 +146,7 @@ look-around, no options.
 
 ## Events
 
-What is wrong with an Ingress is an event on it (`kubectl describe ingress`):
+What is wrong with an Ingress or an HTTPRoute is an event on it (`kubectl describe ingress`):
 
 | reason | meaning |
 | --- | --- |

@@ -388,7 +388,7 @@ async def test_a_route_is_told_what_is_wrong_and_left_alone_when_its_gateway_goe
 
         async def forgotten() -> bool:
             found = await late.get(HTTP_ROUTES, "web", "shop") or {}
-            return found["status"]["parents"] == []
+            return bool(found["status"]["parents"] == [])
 
         await until(forgotten, "its status to be cleared")
         assert not proxy.has("r.example.com")
