@@ -76,8 +76,8 @@ it is so](../decisions/0039-routes-of-the-gateway-api.md).
 | without a reload | endpoints, backends, weights, changed headers |
 
 Of several that match a request, the first by these is taken: most precise host, exact path, longest prefix, method,
-most headers, most queries, oldest route, first rule. What has conditions that do not hold gives way to the next, also of a
-shorter path or of a wider host of the same listener.
+most headers, most queries, oldest route, first rule. What has conditions that do not hold gives way to the next, also
+of a shorter path or of a wider host of the same listener.
 
 Statuses are those of the specification: GatewayClass `Accepted`; Gateway `Accepted`, `Programmed`, addresses; listeners
 `Accepted`, `Programmed`, `ResolvedRefs`, `Conflicted`, how many routes; routes, for each parent, `Accepted`,
