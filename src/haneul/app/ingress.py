@@ -15,11 +15,14 @@ from typing import Any
 import structlog
 import yaml
 
+from haneul.ingress.adapters.acme_authority import AcmeAuthority, Binding, Issuing
 from haneul.ingress.adapters.allowed_hosts import AllowedHosts
+from haneul.ingress.adapters.certificate_folder import CertificateFolder
 from haneul.ingress.adapters.nginx.processes import NginxProcesses
 from haneul.ingress.adapters.nginx.proxy import LUA_FOLDER, NginxProxy
 from haneul.ingress.claims import CLASS_ANNOTATION, CONTROLLER
 from haneul.ingress.controller import ClusterController, Pace
+from haneul.ingress.issuing import Issuer
 from haneul.ingress.model import ANY_HOST, Backend, Certificate, Location, Routes, Scheme
 from haneul.ingress.observed import GATEWAY_RESOURCES, RESOURCES, Observed
 from haneul.ingress.options import Options
@@ -58,6 +61,7 @@ async def serve_ingress(file: Path) -> None:
             addresses=settings.addresses,
             clock=clock,
             pace=Pace(),
+            issuer=_issuer(settings, clock),
         )
         _log.info("serving", cluster=settings.cluster, folder=str(settings.folder))
         await work_until(told, controller.run())
@@ -160,7 +164,14 @@ async def _seen(settings: IngressSettings) -> Observed:
 
 async def _routes(settings: IngressSettings, observed: Observed) -> Routes:
     refused = await AllowedHosts(settings.hosts).refused(hosts_asked_for(observed))
-    return compile_routes(observed, replace(_options(settings), refused_hosts=refused), SystemClock().now())
+    store = _certificates(settings)
+    options = replace(
+        _options(settings),
+        refused_hosts=refused,
+        issued=store.certificates(),
+        unissued={host: refusals.why for host, refusals in store.refusals().items()},
+    )
+    return compile_routes(observed, options, SystemClock().now())
 
 
 def _read(files: Iterable[Path]) -> Observed:
@@ -233,7 +244,27 @@ def _options(settings: IngressSettings) -> Options:
             Scheme.HTTPS: _ports(443, settings.https) | ({settings.public_https_port} if settings.https else set()),
         },
         addresses=settings.addresses,
+        issuer=settings.acme is not None,
     )
+
+
+def _certificates(settings: IngressSettings) -> CertificateFolder:
+    return CertificateFolder(settings.folder / "acme")
+
+
+def _issuer(settings: IngressSettings, clock: SystemClock) -> Issuer | None:
+    acme = settings.acme
+    if acme is None:
+        return None
+    store, binding = _certificates(settings), None
+    if acme.external_account:
+        try:
+            key = acme.external_account.key_file.read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidInputError(f"{acme.external_account.key_file} cannot be read: {error}") from error
+        binding = Binding(acme.external_account.id, key)
+    issuing = Issuing(acme.directory, acme.contact, store.account_key(), acme.authorities, binding)
+    return Issuer(AcmeAuthority(issuing, clock), store, clock)
 
 
 def _ports(usual: int, listening: Iterable[str]) -> set[int]:

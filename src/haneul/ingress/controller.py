@@ -21,13 +21,14 @@ from typing import Final
 import structlog
 
 from haneul.ingress.exclusions import culprits
+from haneul.ingress.issuing import Issuer
 from haneul.ingress.model import Problem, Routes
 from haneul.ingress.observed import GATEWAY_RESOURCES, RESOURCES, Observed
 from haneul.ingress.options import Options
 from haneul.ingress.ports import Configuration, ConfigurationRefusedError, Hosts, Proxy
 from haneul.ingress.routes import compile_routes, hosts_asked_for
 from haneul.ingress.statuses import State, resource_of_state, status_patch
-from haneul.ingress.table import Table, table_of
+from haneul.ingress.table import CHALLENGES, Table, table_of
 from haneul.ingress.telling import counted_up, event_of, status_of
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import HaneulError, UnavailableError
@@ -79,6 +80,7 @@ class ClusterController:
         addresses: Sequence[str],
         clock: Clock,
         pace: Pace | None = None,
+        issuer: Issuer | None = None,
     ) -> None:
         """``addresses`` are where clients reach the proxy, for the objects' status."""
         self._client = client
@@ -90,6 +92,7 @@ class ClusterController:
         self._addresses = addresses
         self._clock = clock
         self._pace = pace or Pace()
+        self._issuer = issuer
         self._observed = Observed()
         #: Whether something besides endpoints changed, and whether the proxy has to be looked at.
         self._changed, self._due = True, True
@@ -119,6 +122,9 @@ class ClusterController:
             group.create_task(self._following.turns(self._turn, gather=self._gather, held_up=self._hold_up))
             group.create_task(self._following.again(self._remind, self._pace.look))
             group.create_task(self._following.again(self._tell, 0.0))
+            if self._issuer:
+                self._issuer.when_changed(self._certificates_changed)
+                group.create_task(self._issuer.run())
 
     def see(self, resource: Resource, manifest: Manifest) -> None:
         """Take note of an object as it is now."""
@@ -135,6 +141,10 @@ class ClusterController:
         self._observed.replace(resource, manifests, heard)
         self._excluded, self._closed = {}, {}
         self._changed = True
+
+    def _certificates_changed(self) -> None:
+        self._changed = True
+        self._following.wake()
 
     async def _gather(self) -> None:
         await self._clock.sleep(self._pace.gather)
@@ -155,7 +165,7 @@ class ClusterController:
         if changed or self._configuration is None:
             await self._route()
             return
-        table = table_of(self._routes, self._observed.peers)
+        table = self._table_of(self._routes)
         if due:
             await self._proxy.route(self._configuration, table)
         elif table != self._table:
@@ -166,6 +176,8 @@ class ClusterController:
     async def _route(self) -> None:
         refused = await self._hosts.refused(hosts_asked_for(self._observed))
         options = replace(self._options, refused_hosts=refused, excluded=self._excluded, closed=self._closed)
+        if self._issuer:
+            options = replace(options, issued=dict(self._issuer.issued), unissued=self._issuer.unissued)
         try:
             routes, configuration = self._made(options)
             table = await self._routed(routes, configuration)
@@ -199,9 +211,15 @@ class ClusterController:
             raise ConfigurationRefusedError(str(error)) from error
 
     async def _routed(self, routes: Routes, configuration: Configuration) -> Table:
-        table = table_of(routes, self._observed.peers)
+        table = self._table_of(routes)
         await self._proxy.route(configuration, table)
+        if self._issuer:
+            self._issuer.serves(routes.certified, table.entries.get(CHALLENGES, {}))
         return table
+
+    def _table_of(self, routes: Routes) -> Table:
+        table = table_of(routes, self._observed.peers)
+        return table.with_challenges(self._issuer.challenges) if self._issuer else table
 
     async def _culprits(self, options: Options) -> dict[Place, str]:
         """Return which objects the proxy does not take; whoever is not to be served at all is not among them."""

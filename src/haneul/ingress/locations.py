@@ -21,6 +21,8 @@ from haneul.ingress.model import Location, Match, Path, Server, Upstream
 from haneul.ingress.rules import Rule
 
 _CLOSED: Final = "closed: its {kind} is wrong, and has events that say how"
+#: Where an issuer asks who answers for a host (RFC 8555 section 8.3); nothing else is served there then.
+CHALLENGES: Final = "/.well-known/acme-challenge/"
 _CORS_ANSWERS: Final = (
     "Allow-Origin",
     "Allow-Credentials",
@@ -70,7 +72,12 @@ def location_nodes(server: Server, gate: Gate | None, https_port: int, parts: Ht
     exact = {location.path.text for location in server.locations if location.path.match is Match.EXACT}
     nodes: list[Node] = []
     helpers = Helpers(gate)
+    if server.challenged:
+        answer = Lua("content_by_lua_block", 'require("haneul").challenge()')
+        nodes.append(block("location", "^~", CHALLENGES, inside=[answer]))
     for spot in server.spots:
+        if server.challenged and f"{spot.path.text}/".startswith(CHALLENGES):
+            continue
         for words in _where(spot.path, exact, expressions=expressions):
             if spot.choice:
                 inside: list[Node] = [Lua("rewrite_by_lua_block", f'require("haneul").pick("{spot.choice}")')]

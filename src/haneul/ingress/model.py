@@ -29,6 +29,7 @@ class Reason(StrEnum):
     BACKEND_MISSING = "BackendMissing"
     CANARY_ALONE = "CanaryAlone"
     CERTIFICATE_BROKEN = "CertificateBroken"
+    CERTIFICATE_REFUSED = "CertificateRefused"
     CLOSED = "Closed"
     CONFIGURATION_REFUSED = "ConfigurationRefused"
     FIELD_REFUSED = "FieldRefused"
@@ -43,6 +44,7 @@ MEANINGS: Final = {
     Reason.BACKEND_MISSING: "there is no such Service or port, or it is of a kind that is not served",
     Reason.CANARY_ALONE: "a canary's path is no path of another Ingress, or that one has a canary already",
     Reason.CERTIFICATE_BROKEN: "a Secret is missing, has no certificate with its key, or one for another host or time",
+    Reason.CERTIFICATE_REFUSED: "the issuer gave no certificate for a host, or cannot; what it had before is served on",
     Reason.CLOSED: "what restricts access cannot be done as it is written; paths answer 503",
     Reason.CONFIGURATION_REFUSED: "nginx does not take what the object asks for; its paths are closed (503)",
     Reason.FIELD_REFUSED: "a field of an HTTPRoute is not supported; it or its rule is left out, or closed",
@@ -269,6 +271,8 @@ class Server:
     schemes: frozenset[Scheme] = BOTH
     #: Whether it is for HTTPRoutes: ``*`` is any number of labels then, and several locations may have one path.
     for_routes: bool = False
+    #: Whether an issuer may ask here who answers for the host.
+    challenged: bool = False
 
     @property
     def spots(self) -> tuple[Spot, ...]:
@@ -292,6 +296,11 @@ class Routes:
     ours: frozenset[Place] = frozenset()
     #: What objects of the Gateway API are told in their status.
     states: tuple[ClassState | GatewayState | RouteState, ...] = ()
+
+    @property
+    def certified(self) -> frozenset[str]:
+        """Return the hosts that are to get certificates from an issuer."""
+        return frozenset(server.host for server in self.servers if server.challenged)
 
     @property
     def upstreams(self) -> dict[str, Upstream]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from haneul.ingress.model import Scheme
+from haneul.ingress.model import Certificate, Scheme
 from haneul.kernel.kube_objects import Place
 
 
@@ -25,3 +25,7 @@ class Options:
     #: The ports that listeners of Gateways may have, and where clients reach the proxy.
     ports: Mapping[Scheme, Collection[int]] = field(default_factory=lambda: {Scheme.HTTP: (80,), Scheme.HTTPS: (443,)})
     addresses: tuple[str, ...] = ()
+    #: Whether there is an issuer of certificates; those that it gave, and why it gave none, by host.
+    issuer: bool = False
+    issued: Mapping[str, Certificate] = field(default_factory=dict)
+    unissued: Mapping[str, str] = field(default_factory=dict)

@@ -87,6 +87,8 @@ class _Compiler:
         #: Which hosts each Ingress has a path of.
         self._own: dict[Place, set[str]] = defaultdict(set)
         self._certificates: dict[str, Certificate | None] = {}
+        #: Hosts that are to get certificates from the issuer.
+        self._certified: set[str] = set()
         self._problems: list[Problem] = []
 
     def routes(self) -> Routes:
@@ -101,6 +103,7 @@ class _Compiler:
                 self._add_fallback(ingress)
                 if ingress.place not in self._options.closed:
                     self._add_certificates(ingress)
+                    self._add_issued(ingress)
         for ingress in served:
             if ingress.wishes.canary and ingress.place not in self._options.closed:
                 self._add_canary(ingress)
@@ -110,6 +113,7 @@ class _Compiler:
                 tuple(sorted(found.values(), key=lambda location: precedence(location.path))),
                 self._certificates.get(host),
                 tls=host in self._certificates,
+                challenged=host in self._certified,
             )
             for host, found in sorted(self._locations.items())
         )
@@ -278,6 +282,26 @@ class _Compiler:
                 if why:
                     self._tell(ingress.place, Reason.CERTIFICATE_BROKEN, f"Secret {entry['secretName']}: {why}")
                 self._certificates[host] = None if why else certificate
+
+    def _add_issued(self, ingress: _Ingress) -> None:
+        """Let hosts have certificates of the issuer where the Ingress wants that, and no Secret has one."""
+        if not ingress.wishes.certificate:
+            return
+        if not self._options.issuer:
+            why = "certificate: there is no issuer; whoever runs this has to name one"
+            self._tell(ingress.place, Reason.CERTIFICATE_REFUSED, why)
+            return
+        for host in sorted(host for host in self._own[ingress.place] if host != ANY_HOST):
+            if self._certificates.get(host) or not self._claims.may_certify(host, ingress.place):
+                continue
+            if host.startswith("*."):
+                self._tell(ingress.place, Reason.CERTIFICATE_REFUSED, f"{host}: the issuer gives none for '*'")
+                continue
+            self._certified.add(host)
+            if why := self._options.unissued.get(host, ""):
+                self._tell(ingress.place, Reason.CERTIFICATE_REFUSED, f"{host}: {why}")
+            if certificate := self._options.issued.get(host):
+                self._certificates[host] = certificate
 
     def _certificate(self, name: str, ingress: _Ingress) -> Certificate | None:
         if not name:

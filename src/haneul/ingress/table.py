@@ -13,7 +13,8 @@
   {"at": "@haneul_rule_0123456789abcdef0123", "method": "GET", "headers": [["x-is", "it"]], "queries": []}]}}
 ```
 
-An entry whose name begins with ``u`` is an upstream's, with ``r`` a rule's, with ``c`` one that chooses among rules.
+``challenges`` has what an issuer of certificates wants to find, by its tokens. An entry whose name begins with ``u`` is
+an upstream's, with ``r`` a rule's, with ``c`` and a digest one that chooses among rules.
 """
 
 from __future__ import annotations
@@ -21,10 +22,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from haneul.ingress.model import Affinity, Backend, Canary, Location, Peer, Routes, Upstream
 from haneul.ingress.rules import HeaderChanges, Redirect, Rule, Share
+
+#: The entry for an issuer; no upstream's, rule's or choice's name is like it.
+CHALLENGES: Final = "challenges"
 
 Peers = Callable[[Backend], tuple[Peer, ...]]
 
@@ -38,6 +42,10 @@ class Table:
     def text(self) -> str:
         """Return the table as JSON, the same for the same entries."""
         return json.dumps(self.entries, sort_keys=True, separators=(",", ":"))
+
+    def with_challenges(self, challenges: Mapping[str, str]) -> Table:
+        """Return this table with what an issuer wants to find, by its tokens."""
+        return Table({**self.entries, CHALLENGES: dict(challenges)}) if challenges else self
 
     def beside(self, other: Table) -> Table:
         """Return this table with those entries of another one that it does not have."""

@@ -255,6 +255,17 @@ function M.answer()
     end
 end
 
+-- Tell an issuer of certificates what it wants to find here.
+function M.challenge()
+    local token = ngx.var.uri:match("^/%.well%-known/acme%-challenge/([%w_-]+)$")
+    local text = token and (entries().challenges or {})[token]
+    if not text then
+        return ngx.exit(ngx.HTTP_NOT_FOUND)
+    end
+    ngx.header["Content-Type"] = "application/octet-stream"
+    ngx.print(text)
+end
+
 -- Send a client elsewhere.
 function M.redirect(name)
     local entry = entries()[name]
