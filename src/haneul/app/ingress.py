@@ -61,7 +61,7 @@ async def serve_ingress(file: Path) -> None:
             addresses=settings.addresses,
             clock=clock,
             pace=Pace(),
-            issuer=_issuer(settings, clock),
+            issuer=issuer_of(settings, clock),
         )
         _log.info("serving", cluster=settings.cluster, folder=str(settings.folder))
         await work_until(told, controller.run())
@@ -252,7 +252,8 @@ def _certificates(settings: IngressSettings) -> CertificateFolder:
     return CertificateFolder(settings.folder / "acme")
 
 
-def _issuer(settings: IngressSettings, clock: SystemClock) -> Issuer | None:
+def issuer_of(settings: IngressSettings, clock: SystemClock) -> Issuer | None:
+    """Return who supplies hosts with certificates, if somebody is named. Raises InvalidInputError."""
     acme = settings.acme
     if acme is None:
         return None
@@ -261,7 +262,9 @@ def _issuer(settings: IngressSettings, clock: SystemClock) -> Issuer | None:
         try:
             key = acme.external_account.key_file.read_text().strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise InvalidInputError(f"{acme.external_account.key_file} cannot be read: {error}") from error
+            raise InvalidInputError(
+                f"{acme.external_account.key_file} cannot be read: {error}", hint="'keyFile' has the issuer's key"
+            ) from error
         binding = Binding(acme.external_account.id, key)
     issuing = Issuing(acme.directory, acme.contact, store.account_key(), acme.authorities, binding)
     return Issuer(AcmeAuthority(issuing, clock), store, clock)

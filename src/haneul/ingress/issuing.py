@@ -16,7 +16,7 @@ import structlog
 from haneul.ingress.certificates import checked_certificate
 from haneul.ingress.model import Certificate
 from haneul.ingress.ports import Authority, Begun, CertificateRefusedError, CertificateStore
-from haneul.ingress.renewals import Refusals, next_host, refused
+from haneul.ingress.renewals import Refusals, next_host, refused, renewal
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import HaneulError
 
@@ -85,18 +85,25 @@ class Issuer:
                 await self._woken_within(pause)
 
     async def _supply(self, host: str) -> None:
+        before = self._refusals.get(host)
         try:
             certificate = await self._ordered(host)
             self._store.keep(host, certificate)
         except HaneulError as error:
             wait = error.wait if isinstance(error, CertificateRefusedError) else None
             why = error.detail[:_LONGEST_WHY]
-            self._refusals[host] = refused(self._refusals.get(host), host, why, wait, self._clock.now())
+            self._refusals[host] = refused(before, host, why, wait, self._clock.now())
             _log.warning("no certificate", host=host, detail=why, again=str(self._refusals[host].after))
         else:
             self._issued[host] = certificate
             self._refusals.pop(host, None)
             _log.info("certificate given", host=host)
+            if renewal(certificate, host) <= self._clock.now():
+                # Without a pause it would be asked for again at once, and again.
+                why = "what the issuer gave is due for renewal already; is this machine's clock right?"
+                self._refusals[host] = refused(before, host, why, None, self._clock.now())
+        now, wanted = self._clock.now(), self._news.wanted
+        self._refusals = {name: one for name, one in self._refusals.items() if name in wanted or one.after > now}
         self._store.remember(self._refusals)
         self._changed()
 

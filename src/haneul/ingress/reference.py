@@ -50,7 +50,7 @@ into those; only proxies in `trustedProxies` are believed. `X-Haneul-User`, `X-H
 Of the Gateway API (`gateway.networking.k8s.io/v1`), where a cluster has its definitions: GatewayClasses with
 `spec.controllerName: {CONTROLLER}`, their Gateways, HTTPRoutes and ReferenceGrants (`v1beta1`). A cluster that gets
 them later is served them then; one without is served its Ingress objects. [How to](../howto/serve-http-routes.md), [why
-it is so](../decisions/0039-routes-of-the-gateway-api.md).
+it is so](../decisions/0039-routes-of-the-gateway-api-and-acme.md).
 
 | question | here |
 | --- | --- |
@@ -96,6 +96,11 @@ Statuses are those of the specification: GatewayClass `Accepted`; Gateway `Accep
 | `hosts` | hosts that the cluster may serve; `*.example.com` is every name below | all |
 | `hostsAcrossNamespaces` | whether several namespaces may have paths of one host | `false` |
 | `gate.url` | the sign-on gate, as `http://ADDRESS:PORT` | nobody can sign on |
+| `acme.directory` | the issuer of certificates (RFC 8555), as `https://HOST/PATH` | no certificates are asked for |
+| `acme.termsOfServiceAgreed` | `true`: its terms are agreed to | |
+| `acme.contact` | addresses of mail for the issuer | none |
+| `acme.authorities` | PEM file with who signed the issuer's own server; relative to this file | the system's |
+| `acme.externalAccount` | `id` and `keyFile` of an account that the issuer wants to know of | none |
 | `trustedProxies` | balancers before nginx, as networks | none |
 | `proxyProtocol` | whether those speak the PROXY protocol | `false` |
 | `workers` | nginx's processes | 2 |
@@ -136,6 +141,22 @@ headers and cookies, `X-Original-Method`, `X-Original-URL`, `X-Original-URI` and
 `auth-signin`, browsers (GET or HEAD that accept `text/html`) are sent there at 401, with `rd`, where they wanted to go.
 The gate is asked at `/auth` with the names in `X-Haneul-Rule`, and at `/denied` what to answer whoever does not get in.
 Of a canary's annotations only `canary-…` count; all else is as the path's own Ingress says.
+
+## Certificates of an issuer
+
+Hosts of an Ingress with `certificate: acme` get one certificate each, by HTTP-01: the issuer asks port 80 of the host,
+so it has to reach nginx there. Below `/.well-known/acme-challenge/` nothing else is served at such a host. A certificate
+of a Secret in `spec.tls` goes first; hosts with `*` get none. [How to](../howto/certify-ingress-hosts.md).
+
+| question | here |
+| --- | --- |
+| until there is a certificate | plain HTTP is served, and not redirected unless `spec.tls` has the host |
+| renewed | after two thirds of its time, and up to a thirtieth more |
+| refused | told with what the issuer said; what there was is served on; no other host waits for it |
+| asked again | after a minute, then twice as long each time, up to 12 hours |
+| `Retry-After` | held to, up to 7 days, also by whoever starts later |
+| new certificate | a reload: connections go on, as with any change of routes |
+| kept | in `acme` in nginx's folder, for the owner alone: the account's key, certificates with keys, refusals |
 
 ## Expressions
 
