@@ -145,8 +145,8 @@ Of a canary's annotations only `canary-…` count; all else is as the path's own
 ## Certificates of an issuer
 
 Hosts of an Ingress with `certificate: acme` get one certificate each, by HTTP-01: the issuer asks port 80 of the host,
-so it has to reach nginx there. Below `/.well-known/acme-challenge/` nothing else is served at such a host. A certificate
-of a Secret in `spec.tls` goes first; hosts with `*` get none. [How to](../howto/certify-ingress-hosts.md).
+so it has to reach nginx there. Below `/.well-known/acme-challenge/` nothing else is served at such a host. A Secret in
+`spec.tls` goes first; hosts with `*` get none. [How to](../howto/certify-ingress-hosts.md).
 
 | question | here |
 | --- | --- |
