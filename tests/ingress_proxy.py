@@ -30,9 +30,10 @@ from haneul.ingress.adapters.nginx.proxy import LUA_FOLDER, NginxProxy
 from haneul.ingress.asking import Gate
 from haneul.ingress.model import Certificate, Routes
 from haneul.ingress.observed import Observed
+from haneul.ingress.options import Options
 from haneul.ingress.ports import Configuration
 from haneul.ingress.rendering import Site, render_configuration
-from haneul.ingress.routes import Options, compile_routes
+from haneul.ingress.routes import compile_routes
 from haneul.ingress.table import Table, table_of
 from haneul.kernel.clock import SystemClock
 from haneul.kernel.errors import UnavailableError
@@ -176,7 +177,7 @@ class Ground:
 
     def made(self) -> tuple[Configuration, Table]:
         self.routes = compile_routes(self.observed, self.options, datetime.now(UTC))
-        return render_configuration(self.routes, self.site), table_of(self.routes.upstreams, self.observed.peers)
+        return render_configuration(self.routes, self.site), table_of(self.routes, self.observed.peers)
 
     async def route(self) -> None:
         """Serve what is seen; where nginx cannot have its address at first, at another."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -13,22 +15,26 @@ from typing import Any
 import structlog
 import yaml
 
+from haneul.ingress.adapters.acme_authority import AcmeAuthority, Binding, Issuing
 from haneul.ingress.adapters.allowed_hosts import AllowedHosts
+from haneul.ingress.adapters.certificate_folder import CertificateFolder
 from haneul.ingress.adapters.nginx.processes import NginxProcesses
 from haneul.ingress.adapters.nginx.proxy import LUA_FOLDER, NginxProxy
 from haneul.ingress.claims import CLASS_ANNOTATION, CONTROLLER
 from haneul.ingress.controller import ClusterController, Pace
-from haneul.ingress.model import ANY_HOST, Certificate, Location, Routes
-from haneul.ingress.observed import RESOURCES, Observed
+from haneul.ingress.issuing import Issuer
+from haneul.ingress.model import ANY_HOST, Backend, Certificate, Location, Routes, Scheme
+from haneul.ingress.observed import GATEWAY_RESOURCES, RESOURCES, Observed
+from haneul.ingress.options import Options
 from haneul.ingress.ports import Configuration
 from haneul.ingress.rendering import Site, render_configuration
-from haneul.ingress.routes import Options, compile_routes, hosts_asked_for
+from haneul.ingress.routes import compile_routes, hosts_asked_for
 from haneul.ingress.settings import IngressSettings, read_settings
 from haneul.kernel.clock import SystemClock
 from haneul.kernel.ending import told_to_end, work_until
 from haneul.kernel.errors import InvalidInputError
 from haneul.kernel.files import write_atomically
-from haneul.kernel.kube import INGRESS_CLASSES, INGRESSES, Manifest
+from haneul.kernel.kube import INGRESS_CLASSES, INGRESSES, KubeApiError, Manifest
 from haneul.kernel.kube_http import HttpKubeClient, access_from_kubeconfig
 from haneul.kernel.pki import LeafProfile, issue_authority, issue_leaf
 
@@ -55,6 +61,7 @@ async def serve_ingress(file: Path) -> None:
             addresses=settings.addresses,
             clock=clock,
             pace=Pace(),
+            issuer=issuer_of(settings, clock),
         )
         _log.info("serving", cluster=settings.cluster, folder=str(settings.folder))
         await work_until(told, controller.run())
@@ -148,18 +155,23 @@ async def _seen(settings: IngressSettings) -> Observed:
     async with _client(settings) as client:
         for resource in RESOURCES:
             observed.replace(resource, await client.list(resource), set())
+        for resource in GATEWAY_RESOURCES:
+            # A cluster need not have them, and need not let them be read.
+            with contextlib.suppress(KubeApiError):
+                observed.replace(resource, await client.list(resource), set())
     return observed
 
 
 async def _routes(settings: IngressSettings, observed: Observed) -> Routes:
     refused = await AllowedHosts(settings.hosts).refused(hosts_asked_for(observed))
-    now = SystemClock().now()
-    options = _options(settings)
-    return compile_routes(
-        observed,
-        Options(options.gate, options.hosts_across_namespaces, refused_hosts=refused),
-        now,
+    store = _certificates(settings)
+    options = replace(
+        _options(settings),
+        refused_hosts=refused,
+        issued=store.certificates(),
+        unissued={host: refusals.why for host, refusals in store.refusals().items()},
     )
+    return compile_routes(observed, options, SystemClock().now())
 
 
 def _read(files: Iterable[Path]) -> Observed:
@@ -201,23 +213,67 @@ def _documents(file: Path) -> Iterable[Manifest]:
 
 
 def _row(host: str, location: Location, observed: Observed, *, secure: bool) -> dict[str, Any]:
-    upstream = location.upstream
+    upstream, backends = location.upstream, _backends(location)
     return {
         "host": host if host != ANY_HOST else "*",
         "path": location.path.text,
         "match": location.path.match.value,
         "tls": secure,
         "namespace": location.ingress.namespace,
+        "kind": location.ingress.kind,
         "ingress": location.ingress.name,
-        "backend": str(upstream.backend) if upstream else "",
-        "endpoints": len(observed.peers(upstream.backend)) if upstream else 0,
+        "backend": ", ".join(map(str, backends)),
+        "endpoints": sum(len(observed.peers(backend)) for backend in backends),
         "canary": str(upstream.canary.backend) if upstream and upstream.canary else "",
         "closed": location.closed,
     }
 
 
+def _backends(location: Location) -> list[Backend]:
+    if location.rule:
+        return [share.backend for share in location.rule.shares if share.backend]
+    return [location.upstream.backend] if location.upstream else []
+
+
 def _options(settings: IngressSettings) -> Options:
-    return Options(gate=settings.gate is not None, hosts_across_namespaces=settings.hosts_across_namespaces)
+    return Options(
+        gate=settings.gate is not None,
+        hosts_across_namespaces=settings.hosts_across_namespaces,
+        ports={
+            Scheme.HTTP: _ports(80, settings.http),
+            Scheme.HTTPS: _ports(443, settings.https) | ({settings.public_https_port} if settings.https else set()),
+        },
+        addresses=settings.addresses,
+        issuer=settings.acme is not None,
+    )
+
+
+def _certificates(settings: IngressSettings) -> CertificateFolder:
+    return CertificateFolder(settings.folder / "acme")
+
+
+def issuer_of(settings: IngressSettings, clock: SystemClock) -> Issuer | None:
+    """Return who supplies hosts with certificates, if somebody is named. Raises InvalidInputError."""
+    acme = settings.acme
+    if acme is None:
+        return None
+    store, binding = _certificates(settings), None
+    if acme.external_account:
+        try:
+            key = acme.external_account.key_file.read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidInputError(
+                f"{acme.external_account.key_file} cannot be read: {error}", hint="'keyFile' has the issuer's key"
+            ) from error
+        binding = Binding(acme.external_account.id, key)
+    issuing = Issuing(acme.directory, acme.contact, store.account_key(), acme.authorities, binding)
+    return Issuer(AcmeAuthority(issuing, clock), store, clock)
+
+
+def _ports(usual: int, listening: Iterable[str]) -> set[int]:
+    """Return the ports that listeners of Gateways may name: the usual one stands for whichever nginx has."""
+    own = {int(address.rpartition(":")[2]) for address in listening}
+    return own | {usual} if own else set()
 
 
 def _processes(settings: IngressSettings, folder: Path, clock: SystemClock) -> NginxProcesses:

@@ -21,6 +21,7 @@ _SERVED = [
     Column("HOST", lambda row: row["host"]),
     Column("PATH", lambda row: row["path"]),
     Column("MATCH", lambda row: row["match"], wide=True),
+    Column("KIND", lambda row: row["kind"], wide=True),
     Column("TLS", lambda row: "yes" if row["tls"] else "no"),
     Column("INGRESS", lambda row: f"{row['namespace']}/{row['ingress']}"),
     Column("BACKEND", lambda row: row["backend"] or "-"),

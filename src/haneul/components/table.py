@@ -263,6 +263,21 @@ COMPONENTS: Final[tuple[GoComponent, ...]] = (
         estimate=15,
         on_demand=True,
     ),
+    # Files alone: the definitions of the kinds that ingress serves besides Ingress, for clusters and tests.
+    GoComponent("gateway-api", "1.6.3", "sigs.k8s.io/gateway-api", "Apache-2.0", (), estimate=1, on_demand=True),
+    # The authority that tests get certificates from, and the DNS server that it asks.
+    GoComponent(
+        "pebble",
+        "2.10.3",
+        "github.com/letsencrypt/pebble/v2",
+        "MPL-2.0",
+        (
+            Program("pebble", "github.com/letsencrypt/pebble/v2/cmd/pebble"),
+            Program("pebble-challtestsrv", "github.com/letsencrypt/pebble/v2/cmd/pebble-challtestsrv"),
+        ),
+        estimate=20,
+        on_demand=True,
+    ),
     GoComponent(
         "helm",
         "4.3.1",

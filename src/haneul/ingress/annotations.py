@@ -158,6 +158,10 @@ class Wishes(BaseModel):
     cors_allow_credentials: _Flag = _field("flag", "whether cookies are sent along", default=True)
     cors_max_age: Annotated[int, _number(0, 86400)] = _field("0 to 86400", "seconds that this is remembered", 86400)
 
+    certificate: Annotated[str, _choice("acme")] = _field(
+        "`acme`", "its hosts get certificates from the issuer that whoever runs this has named", "", ours=True
+    )
+
     whitelist_source_range: _Networks = _field("networks", "only clients there get in", (), restricts=True)
     denylist_source_range: _Networks = _field("networks", "clients there do not", (), restricts=True)
     limit_rps: Annotated[int, _number(1, 1000000)] = _field(

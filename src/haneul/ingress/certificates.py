@@ -29,6 +29,15 @@ def read_certificate(secret: Manifest) -> Certificate:
     return Certificate(_pem(chain), written)
 
 
+def checked_certificate(chain: bytes, key: bytes, host: str) -> Certificate:
+    """Return a certificate that was given for a host, PEM, written anew. Raises ValueError."""
+    encoded = {"tls.crt": base64.b64encode(chain).decode(), "tls.key": base64.b64encode(key).decode()}
+    certificate = read_certificate({"data": encoded})
+    if why := uncovered(certificate, host):
+        raise ValueError(why)
+    return certificate
+
+
 def read_authority(secret: Manifest) -> bytes:
     """Return the authorities in a Secret's ``ca.crt``, written anew, PEM. Raises ValueError."""
     return _pem(_certificates(secret, "ca.crt"))

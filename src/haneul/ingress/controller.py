@@ -1,4 +1,4 @@
-"""Keeps one cluster's Ingress objects served: watches, decides, tells the proxy and the objects.
+"""Keeps one cluster's Ingress objects and HTTPRoutes served: watches, decides, tells the proxy and the objects.
 
 What it rests on:
 
@@ -6,6 +6,7 @@ What it rests on:
   listed, and nothing goes because the API is away; what is served stays so while this is away, too.
 - Endpoints alone change without a reload. Reloads come at most once in a while, and only for routes that differ.
 - An object that the proxy does not take is found, left out and told; all others are served.
+- What is of the Gateway API comes and goes with the cluster's knowing of it; a cluster need not.
 - It keeps no state: whoever comes later begins with the cluster's objects and the proxy as it is.
 - One controller is for one cluster, with its own proxy, connections and back-off.
 """
@@ -20,20 +21,34 @@ from typing import Final
 import structlog
 
 from haneul.ingress.exclusions import culprits
+from haneul.ingress.issuing import Issuer
 from haneul.ingress.model import Problem, Routes
-from haneul.ingress.observed import RESOURCES, Observed
+from haneul.ingress.observed import GATEWAY_RESOURCES, RESOURCES, Observed
+from haneul.ingress.options import Options
 from haneul.ingress.ports import Configuration, ConfigurationRefusedError, Hosts, Proxy
-from haneul.ingress.routes import Options, compile_routes, hosts_asked_for
-from haneul.ingress.table import Table, table_of
+from haneul.ingress.routes import compile_routes, hosts_asked_for
+from haneul.ingress.statuses import State, resource_of_state, status_patch
+from haneul.ingress.table import CHALLENGES, Table, table_of
 from haneul.ingress.telling import counted_up, event_of, status_of
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import HaneulError, UnavailableError
-from haneul.kernel.kube import ENDPOINT_SLICES, EVENTS, INGRESSES, KubeApiError, KubeClient, Manifest, Resource
+from haneul.kernel.kube import (
+    ENDPOINT_SLICES,
+    EVENTS,
+    HTTP_ROUTES,
+    INGRESSES,
+    KubeApiError,
+    KubeClient,
+    Manifest,
+    Resource,
+)
 from haneul.kernel.kube_following import Following
 from haneul.kernel.kube_objects import Place, place_of
 
 _log = structlog.get_logger(__name__)
 _GONE: Final = frozenset({404, 409})
+#: What has paths, and is told what is wrong with them.
+_SERVED: Final = (INGRESSES, HTTP_ROUTES)
 
 Render = Callable[[Routes], Configuration]
 
@@ -51,7 +66,7 @@ class Pace:
 
 
 class ClusterController:
-    """One cluster's Ingress objects on one proxy."""
+    """One cluster's Ingress objects and HTTPRoutes on one proxy."""
 
     def __init__(
         self,
@@ -65,6 +80,7 @@ class ClusterController:
         addresses: Sequence[str],
         clock: Clock,
         pace: Pace | None = None,
+        issuer: Issuer | None = None,
     ) -> None:
         """``addresses`` are where clients reach the proxy, for the objects' status."""
         self._client = client
@@ -76,6 +92,7 @@ class ClusterController:
         self._addresses = addresses
         self._clock = clock
         self._pace = pace or Pace()
+        self._issuer = issuer
         self._observed = Observed()
         #: Whether something besides endpoints changed, and whether the proxy has to be looked at.
         self._changed, self._due = True, True
@@ -95,6 +112,7 @@ class ClusterController:
             done="served",
             clock=clock,
             backoff=(self._pace.first_backoff, self._pace.last_backoff),
+            optional=GATEWAY_RESOURCES,
         )
 
     async def run(self) -> None:
@@ -104,6 +122,9 @@ class ClusterController:
             group.create_task(self._following.turns(self._turn, gather=self._gather, held_up=self._hold_up))
             group.create_task(self._following.again(self._remind, self._pace.look))
             group.create_task(self._following.again(self._tell, 0.0))
+            if self._issuer:
+                self._issuer.when_changed(self._certificates_changed)
+                group.create_task(self._issuer.run())
 
     def see(self, resource: Resource, manifest: Manifest) -> None:
         """Take note of an object as it is now."""
@@ -120,6 +141,10 @@ class ClusterController:
         self._observed.replace(resource, manifests, heard)
         self._excluded, self._closed = {}, {}
         self._changed = True
+
+    def _certificates_changed(self) -> None:
+        self._changed = True
+        self._following.wake()
 
     async def _gather(self) -> None:
         await self._clock.sleep(self._pace.gather)
@@ -140,7 +165,7 @@ class ClusterController:
         if changed or self._configuration is None:
             await self._route()
             return
-        table = table_of(self._routes.upstreams, self._observed.peers)
+        table = self._table_of(self._routes)
         if due:
             await self._proxy.route(self._configuration, table)
         elif table != self._table:
@@ -151,6 +176,8 @@ class ClusterController:
     async def _route(self) -> None:
         refused = await self._hosts.refused(hosts_asked_for(self._observed))
         options = replace(self._options, refused_hosts=refused, excluded=self._excluded, closed=self._closed)
+        if self._issuer:
+            options = replace(options, issued=dict(self._issuer.issued), unissued=self._issuer.unissued)
         try:
             routes, configuration = self._made(options)
             table = await self._routed(routes, configuration)
@@ -184,9 +211,15 @@ class ClusterController:
             raise ConfigurationRefusedError(str(error)) from error
 
     async def _routed(self, routes: Routes, configuration: Configuration) -> Table:
-        table = table_of(routes.upstreams, self._observed.peers)
+        table = self._table_of(routes)
         await self._proxy.route(configuration, table)
+        if self._issuer:
+            self._issuer.serves(routes.certified, table.entries.get(CHALLENGES, {}))
         return table
+
+    def _table_of(self, routes: Routes) -> Table:
+        table = table_of(routes, self._observed.peers)
+        return table.with_challenges(self._issuer.challenges) if self._issuer else table
 
     async def _culprits(self, options: Options) -> dict[Place, str]:
         """Return which objects the proxy does not take; whoever is not to be served at all is not among them."""
@@ -204,8 +237,9 @@ class ClusterController:
         if why := await takes(frozenset()):
             raise UnavailableError(f"the proxy refuses even a configuration without any object: {why}")
         age = {
-            place_of(INGRESSES, found): found["metadata"].get("creationTimestamp") or ""
-            for found in self._observed.all(INGRESSES)
+            place_of(resource, found): found["metadata"].get("creationTimestamp") or ""
+            for resource in _SERVED
+            for found in self._observed.all(resource)
         }
         return await culprits(sorted(ours, key=lambda place: (age.get(place, ""), place)), takes)
 
@@ -220,17 +254,20 @@ class ClusterController:
                 if problem not in self._told:
                     await self._write_event(problem)
                     self._told.add(problem)
-            for place in sorted(routes.ours):
+            for place in sorted(place for place in routes.ours if place.kind == INGRESSES.kind):
                 await self._write_status(place, served=place in routes.served)
+            for state in routes.states:
+                await self._write_state(state)
         except UnavailableError:
             self._news.set()
             raise
 
     async def _write_event(self, problem: Problem) -> None:
-        ingress = self._observed.get(INGRESSES, problem.ingress.namespace, problem.ingress.name)
-        if ingress is None:
+        [resource] = [one for one in _SERVED if one.kind == problem.ingress.kind]
+        told = self._observed.get(resource, problem.ingress.namespace, problem.ingress.name)
+        if told is None:
             return
-        event = event_of(problem, ingress, self._clock.now())
+        event = event_of(problem, resource, told, self._clock.now())
         name, namespace = event["metadata"]["name"], event["metadata"]["namespace"]
         try:
             kept = await self._client.get(EVENTS, name, namespace)
@@ -244,11 +281,20 @@ class ClusterController:
     async def _write_status(self, place: Place, *, served: bool) -> None:
         ingress = self._observed.get(INGRESSES, place.namespace, place.name)
         wanted = status_of(ingress, self._addresses, served=served) if ingress else None
-        if wanted is None:
-            return
+        if wanted:
+            await self._patch_status(INGRESSES, place, {"status": wanted})
+
+    async def _write_state(self, state: State) -> None:
+        resource, place = resource_of_state(state), state.place
+        told = self._observed.get(resource, place.namespace, place.name)
+        wanted = status_patch(state, told, self._addresses, self._clock.now()) if told else None
+        if wanted:
+            await self._patch_status(resource, place, wanted)
+
+    async def _patch_status(self, resource: Resource, place: Place, wanted: Manifest) -> None:
         try:
-            await self._client.patch(INGRESSES, place.name, {"status": wanted}, place.namespace, subresource="status")
+            await self._client.patch(resource, place.name, wanted, place.namespace, subresource="status")
         except KubeApiError as error:
-            # It went meanwhile.
+            # It went or changed meanwhile; then it is heard of, and told again.
             if error.status not in _GONE:
-                _log.warning("status refused", cluster=self._cluster, ingress=str(place), detail=error.detail)
+                _log.warning("status refused", cluster=self._cluster, object=str(place), detail=error.detail)

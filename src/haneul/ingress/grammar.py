@@ -37,6 +37,8 @@ _COOKIE_PATH: Final = re.compile(r"/[A-Za-z0-9/_.~-]{0,255}")
 _REFERENCE: Final = re.compile(r"[A-Za-z0-9/?:@!&()*+,;=._~%-]*")
 _URL: Final = re.compile(r"(https?)://([A-Za-z0-9.-]+)(?::([0-9]{1,5}))?(/[^#]*)?")
 _ORIGIN: Final = re.compile(r"(https?)://(\*\.)?([A-Za-z0-9.-]+)(?::([0-9]{1,5}))?")
+_FIELD_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,256}")
+_LONGEST_FIELD: Final = 4096
 _NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _MEMBER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+:/-]{0,127}")
 _WORDS: Final = re.compile(r"[A-Za-z0-9 ._,:@()-]{1,128}")
@@ -155,6 +157,28 @@ def parse_header_value(text: str) -> str:
     if not 0 < len(text) <= 256 or not all(" " <= character <= "~" for character in text) or set(text) & set("\"'\\$"):
         raise ValueError("it is printable text of at most 256 characters, without quotes, '\\' and '$'")
     return text
+
+
+def parse_field_name(text: str) -> str:
+    """Return the name of a header in small letters (RFC 9110 section 5.1)."""
+    if not _FIELD_NAME.fullmatch(text):
+        raise ValueError("it is the name of a header")
+    return text.lower()
+
+
+def parse_field_value(text: str) -> str:
+    """Return the value of a header or query: printable text of at most 4096 characters (RFC 9110 section 5.5)."""
+    if not 0 < len(text) <= _LONGEST_FIELD or not text.isprintable() or text != text.strip():
+        raise ValueError(f"it is printable text of at most {_LONGEST_FIELD} characters")
+    return text
+
+
+def parse_changed(text: str) -> str:
+    """Return the name of a header that a rule may change: none that frames a message or says who somebody is."""
+    name = parse_field_name(text)
+    if name in _FRAMING or name.startswith(("x-haneul-", "x-forwarded-")):
+        raise ValueError(f"{name} is not for others to change")
+    return name
 
 
 def parse_methods(text: str) -> tuple[str, ...]:

@@ -17,9 +17,12 @@ from haneul.ingress.annotations import Wishes
 from haneul.ingress.asking import GATE_HEADERS, Gate, Helpers, auth_nodes, taken
 from haneul.ingress.directives import Argument, Lua, Node, Pattern, Text, Word, block, joined, line
 from haneul.ingress.grammar import Network
-from haneul.ingress.model import Location, Match, Server, Upstream
+from haneul.ingress.model import Location, Match, Path, Server, Upstream
+from haneul.ingress.rules import Rule
 
-_CLOSED: Final = "closed: its Ingress is wrong, and has events that say how"
+_CLOSED: Final = "closed: its {kind} is wrong, and has events that say how"
+#: Where an issuer asks who answers for a host (RFC 8555 section 8.3); nothing else is served there then.
+CHALLENGES: Final = "/.well-known/acme-challenge/"
 _CORS_ANSWERS: Final = (
     "Allow-Origin",
     "Allow-Credentials",
@@ -69,18 +72,28 @@ def location_nodes(server: Server, gate: Gate | None, https_port: int, parts: Ht
     exact = {location.path.text for location in server.locations if location.path.match is Match.EXACT}
     nodes: list[Node] = []
     helpers = Helpers(gate)
-    for location in server.locations:
-        made = _Location(location, https_port, server.tls, parts, helpers)
-        for words in _where(location, exact, expressions=expressions):
-            nodes.append(block("location", *words, inside=made.nodes()))
+    if server.challenged:
+        answer = Lua("content_by_lua_block", 'require("haneul").challenge()')
+        nodes.append(block("location", "^~", CHALLENGES, inside=[answer]))
+    for spot in server.spots:
+        if server.challenged and f"{spot.path.text}/".startswith(CHALLENGES):
+            continue
+        for words in _where(spot.path, exact, expressions=expressions):
+            if spot.choice:
+                inside: list[Node] = [Lua("rewrite_by_lua_block", f'require("haneul").pick("{spot.choice}")')]
+            else:
+                inside = _Location(spot.locations[0], https_port, server.tls, parts, helpers).nodes()
+            nodes.append(block("location", *words, inside=inside))
+    for location in {one.name: one for spot in server.spots if spot.choice for one in spot.locations}.values():
+        inside = _Location(location, https_port, server.tls, parts, helpers).nodes()
+        nodes.append(block("location", f"@{location.name}", inside=inside))
     if not any(location.path.text == "/" and location.path.match is Match.PREFIX for location in server.locations):
         nodes.append(block("location", "/", inside=[line("return", 404, "no Ingress has this")]))
     return [*nodes, *helpers.nodes]
 
 
-def _where(location: Location, exact: set[str], *, expressions: bool) -> Iterator[Sequence[Argument | str]]:
+def _where(path: Path, exact: set[str], *, expressions: bool) -> Iterator[Sequence[Argument | str]]:
     """Yield how nginx finds a location."""
-    path = location.path
     match path.match:
         case Match.EXACT:
             yield "=", Pattern(path.text)
@@ -108,7 +121,9 @@ class _Location:
 
     def nodes(self) -> list[Node]:
         if self._location.closed:
-            return [line("return", 503, _CLOSED)]
+            return [line("return", 503, _CLOSED.format(kind=self._location.ingress.kind))]
+        if self._location.rule:
+            return list(self._ruled(self._location.rule))
         redirect = self._redirect()
         if redirect:
             return [*self._secure(), redirect]
@@ -120,6 +135,14 @@ class _Location:
             *auth_nodes(self._location.auth, self._helpers, self._parts.files),
             *self._proxying(self._location.upstream),
         ]
+
+    def _ruled(self, rule: Rule) -> Iterator[Node]:
+        """Yield what a rule of an HTTPRoute does; what it does exactly is in the table."""
+        yield Lua("header_filter_by_lua_block", 'require("haneul").answer()')
+        if rule.redirect:
+            yield Lua("content_by_lua_block", f'require("haneul").redirect("{rule.name}")')
+        else:
+            yield from self._proxying(rule)
 
     def _secure(self) -> Iterator[Node]:
         wishes = self._wishes
@@ -216,7 +239,7 @@ class _Location:
             expression = f"(?i)^{path.text}" if path.match is Match.EXPRESSION else "^"
             yield line("rewrite", Pattern(expression), joined(*parts), "break")
 
-    def _proxying(self, upstream: Upstream) -> Iterator[Node]:
+    def _proxying(self, upstream: Upstream | Rule) -> Iterator[Node]:
         wishes = self._wishes
         kind = "grpc" if upstream.protocol.startswith("GRPC") else "proxy"
         yield line("client_max_body_size", wishes.proxy_body_size)
@@ -255,7 +278,7 @@ class _Location:
                 yield node
         yield from (line(f"{kind}_set_header", Text(name), value) for name, value in other.items())
 
-    def _peer_tls(self, upstream: Upstream, kind: str) -> Iterator[Node]:
+    def _peer_tls(self, upstream: Upstream | Rule, kind: str) -> Iterator[Node]:
         if upstream.protocol not in ("HTTPS", "GRPCS"):
             return
         yield line(f"{kind}_ssl_server_name", "on")

@@ -6,6 +6,7 @@ Everything in here was parsed: texts are of one of the grammars, names are those
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
@@ -13,6 +14,8 @@ from typing import Final
 from haneul.ingress.annotations import Wishes
 from haneul.ingress.expressions import Expression
 from haneul.ingress.grammar import Url
+from haneul.ingress.rules import Conditions, Rule
+from haneul.ingress.states import ClassState, GatewayState, RouteState
 from haneul.kernel.kube_objects import Place
 
 #: The host of the server for requests that name no host of any Ingress.
@@ -26,8 +29,10 @@ class Reason(StrEnum):
     BACKEND_MISSING = "BackendMissing"
     CANARY_ALONE = "CanaryAlone"
     CERTIFICATE_BROKEN = "CertificateBroken"
+    CERTIFICATE_REFUSED = "CertificateRefused"
     CLOSED = "Closed"
     CONFIGURATION_REFUSED = "ConfigurationRefused"
+    FIELD_REFUSED = "FieldRefused"
     HOST_REFUSED = "HostRefused"
     HOST_TAKEN = "HostTaken"
     PATH_REFUSED = "PathRefused"
@@ -39,10 +44,12 @@ MEANINGS: Final = {
     Reason.BACKEND_MISSING: "there is no such Service or port, or it is of a kind that is not served",
     Reason.CANARY_ALONE: "a canary's path is no path of another Ingress, or that one has a canary already",
     Reason.CERTIFICATE_BROKEN: "a Secret is missing, has no certificate with its key, or one for another host or time",
+    Reason.CERTIFICATE_REFUSED: "the issuer gave no certificate for a host, or cannot; what it had before is served on",
     Reason.CLOSED: "what restricts access cannot be done as it is written; paths answer 503",
     Reason.CONFIGURATION_REFUSED: "nginx does not take what the object asks for; its paths are closed (503)",
+    Reason.FIELD_REFUSED: "a field of an HTTPRoute is not supported; it or its rule is left out, or closed",
     Reason.HOST_REFUSED: "the host is none, or this cluster may not serve it",
-    Reason.HOST_TAKEN: "the host belongs to an older Ingress of another namespace",
+    Reason.HOST_TAKEN: "the host belongs to an older object of another namespace, or of the other kind",
     Reason.PATH_REFUSED: "the path is none, or an expression that is not taken",
     Reason.PATH_TAKEN: "the path of the host belongs to an older Ingress",
 }
@@ -50,7 +57,7 @@ MEANINGS: Final = {
 
 @dataclass(frozen=True, order=True)
 class Problem:
-    """What is wrong with an Ingress, in words for whoever wrote it."""
+    """What is wrong with an Ingress or an HTTPRoute, in words for whoever wrote it."""
 
     ingress: Place
     reason: Reason
@@ -144,6 +151,12 @@ class Path:
     text: str
     expression: Expression | None = None
 
+    def covers(self, other: Path) -> bool:
+        """Say whether whatever is at another path is at this one too; of expressions nobody knows."""
+        if self.match is not Match.PREFIX or other.match is Match.EXPRESSION:
+            return self == other
+        return self.text in ("/", other.text) or other.text.startswith(f"{self.text}/")
+
 
 @dataclass(frozen=True)
 class PeopleAuth:
@@ -187,6 +200,7 @@ class Location:
     """A path of a host and what is done there. ``closed`` says why nobody gets in; then nothing else counts."""
 
     path: Path
+    #: The Ingress or HTTPRoute that it is of.
     ingress: Place
     wishes: Wishes
     upstream: Upstream | None = None
@@ -194,6 +208,16 @@ class Location:
     closed: str = ""
     #: The Ingress whose canary takes a part of the requests.
     canary_of: Place | None = None
+    #: Of an HTTPRoute: what requests have to have besides the path, and what is done with them.
+    conditions: Conditions = field(default_factory=Conditions)
+    rule: Rule | None = None
+
+    @property
+    def name(self) -> str:
+        """Return what tells it from other locations of its host that have a rule."""
+        rule = self.rule.name if self.rule else ""
+        said = repr((self.path, self.ingress, self.conditions, self.closed, rule))
+        return f"haneul_rule_{hashlib.sha256(said.encode()).hexdigest()[:20]}"
 
 
 @dataclass(frozen=True)
@@ -209,6 +233,32 @@ class Certificate:
         return hashlib.sha256(self.chain + b"\0" + self.key).hexdigest()[:32]
 
 
+class Scheme(StrEnum):
+    """By what clients reach a server."""
+
+    HTTP = "http"
+    HTTPS = "https"
+
+
+BOTH: Final = frozenset(Scheme)
+
+
+@dataclass(frozen=True)
+class Spot:
+    """A path as a proxy compares it, and the locations that requests there are for, in the order of precedence."""
+
+    path: Path
+    locations: tuple[Location, ...]
+
+    @property
+    def choice(self) -> str:
+        """Return the name of what chooses among the locations; empty if nothing has to."""
+        if not self.locations[0].conditions.any:
+            return ""
+        said = repr([(location.name, location.conditions) for location in self.locations])
+        return f"c{hashlib.sha256(said.encode()).hexdigest()[:20]}"
+
+
 @dataclass(frozen=True)
 class Server:
     """A host with its locations, in the order of precedence."""
@@ -218,6 +268,22 @@ class Server:
     certificate: Certificate | None = None
     #: Whether somebody asked for TLS there, with a certificate of its own or without.
     tls: bool = False
+    schemes: frozenset[Scheme] = BOTH
+    #: Whether it is for HTTPRoutes: ``*`` is any number of labels then, and several locations may have one path.
+    for_routes: bool = False
+    #: Whether an issuer may ask here who answers for the host.
+    challenged: bool = False
+
+    @property
+    def spots(self) -> tuple[Spot, ...]:
+        """Return all paths; whoever has a path without conditions leaves nothing of it to those that come later."""
+        if not self.for_routes:
+            return tuple(Spot(location.path, (location,)) for location in self.locations)
+        paths = dict.fromkeys(location.path for location in self.locations)
+        return tuple(
+            Spot(path, _until_any(location for location in self.locations if location.path.covers(path)))
+            for path in paths
+        )
 
 
 @dataclass(frozen=True)
@@ -228,6 +294,13 @@ class Routes:
     problems: tuple[Problem, ...] = ()
     served: frozenset[Place] = frozenset()
     ours: frozenset[Place] = frozenset()
+    #: What objects of the Gateway API are told in their status.
+    states: tuple[ClassState | GatewayState | RouteState, ...] = ()
+
+    @property
+    def certified(self) -> frozenset[str]:
+        """Return the hosts that are to get certificates from an issuer."""
+        return frozenset(server.host for server in self.servers if server.challenged)
 
     @property
     def upstreams(self) -> dict[str, Upstream]:
@@ -238,3 +311,24 @@ class Routes:
                 auth = location.auth.upstream if isinstance(location.auth, AskedAuth) else None
                 found.update({one.name: one for one in (location.upstream, auth) if one})
         return found
+
+    @property
+    def rules(self) -> dict[str, Rule]:
+        """Return every rule by its name."""
+        every = (location.rule for server in self.servers for location in server.locations if not location.closed)
+        return {rule.name: rule for rule in every if rule}
+
+    @property
+    def choices(self) -> dict[str, tuple[Location, ...]]:
+        """Return, by its name, whatever has to be chosen among."""
+        return {spot.choice: spot.locations for server in self.servers for spot in server.spots if spot.choice}
+
+
+def _until_any(locations: Iterable[Location]) -> tuple[Location, ...]:
+    """Return locations up to the first that takes every request."""
+    found = []
+    for location in locations:
+        found.append(location)
+        if not location.conditions.any:
+            break
+    return tuple(found)

@@ -10,8 +10,13 @@ from haneul.ingress.endpoints import peers
 from haneul.ingress.model import Backend, Peer
 from haneul.kernel.kube import (
     ENDPOINT_SLICES,
+    GATEWAY_CLASSES,
+    GATEWAYS,
+    HTTP_ROUTES,
     INGRESS_CLASSES,
     INGRESSES,
+    NAMESPACES,
+    REFERENCE_GRANTS,
     SECRETS,
     SERVICES,
     Manifest,
@@ -21,12 +26,14 @@ from haneul.kernel.kube_objects import Place, listed, place_of, service_of
 
 #: The kinds of objects that matter.
 RESOURCES: Final = (INGRESS_CLASSES, INGRESSES, SERVICES, ENDPOINT_SLICES, SECRETS)
+#: Those of the Gateway API, which a cluster need not have; namespaces matter for their labels alone.
+GATEWAY_RESOURCES: Final = (GATEWAY_CLASSES, GATEWAYS, HTTP_ROUTES, REFERENCE_GRANTS, NAMESPACES)
 #: Of a Secret, what an Ingress can use; others are not kept in memory.
 _USED: Final = frozenset({"tls.crt", "tls.key", "ca.crt", "auth"})
 
 
 class Observed:
-    """One cluster's Ingress objects, and what they refer to."""
+    """One cluster's Ingress objects and HTTPRoutes, and what they refer to."""
 
     def __init__(self) -> None:
         self._objects: dict[str, dict[Place, Manifest]] = defaultdict(dict)

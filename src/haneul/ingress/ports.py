@@ -1,13 +1,15 @@
-"""What ingress needs of a proxy, and of whoever knows whose hosts are whose."""
+"""What ingress needs of a proxy, of whoever knows whose hosts are whose, and of whoever gives certificates."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
+from haneul.ingress.model import Certificate
+from haneul.ingress.renewals import Refusals
 from haneul.ingress.table import Table
-from haneul.kernel.errors import InvalidInputError
+from haneul.kernel.errors import InvalidInputError, UnavailableError
 
 
 class ConfigurationRefusedError(InvalidInputError):
@@ -51,4 +53,55 @@ class Hosts(Protocol):
 
     async def refused(self, hosts: Sequence[str]) -> Mapping[str, str]:
         """Return, of these hosts, those that this cluster may not serve, and why; ``*.`` stands for one label."""
+        ...
+
+
+class CertificateRefusedError(UnavailableError):
+    """An authority does not give a certificate; ``wait`` is how many seconds it wants to be left alone."""
+
+    code = "ingress-certificate-refused"
+    title = "No certificate could be had"
+
+    def __init__(self, detail: str, *, wait: float | None = None) -> None:
+        super().__init__(detail)
+        self.wait = wait
+
+
+@dataclass(frozen=True)
+class Begun:
+    """An order that an authority has taken: which text it wants to find by each token, and what only it knows."""
+
+    challenges: Mapping[str, str]
+    order: Any = field(repr=False)
+
+
+class Authority(Protocol):
+    """Who gives certificates to whoever answers for a host (RFC 8555)."""
+
+    async def begin(self, host: str) -> Begun:
+        """Order a certificate; raises CertificateRefusedError."""
+        ...
+
+    async def finish(self, begun: Begun) -> tuple[bytes, bytes]:
+        """Let the authority look, and return chain and key, PEM; raises CertificateRefusedError."""
+        ...
+
+
+class CertificateStore(Protocol):
+    """Where certificates stay that were given, and what was refused; one controller at a time uses it."""
+
+    def certificates(self) -> dict[str, Certificate]:
+        """Return every host's certificate."""
+        ...
+
+    def keep(self, host: str, certificate: Certificate) -> None:
+        """Keep the certificate of a host, in place of the one before."""
+        ...
+
+    def refusals(self) -> dict[str, Refusals]:
+        """Return what was refused."""
+        ...
+
+    def remember(self, refusals: Mapping[str, Refusals]) -> None:
+        """Keep what was refused, in place of what was known."""
         ...

@@ -45,6 +45,44 @@ Endpoints get `X-Request-ID`, `X-Real-IP`, `X-Forwarded-For`, `-Host`, `-Port` a
 into those; only proxies in `trustedProxies` are believed. `X-Haneul-User`, `X-Haneul-Email`, `X-Haneul-Groups` and
 `X-Haneul-Projects` never come from a client, and no application sees the gate's session cookie.
 
+## HTTPRoutes
+
+Of the Gateway API (`gateway.networking.k8s.io/v1`), where a cluster has its definitions: GatewayClasses with
+`spec.controllerName: {CONTROLLER}`, their Gateways, HTTPRoutes and ReferenceGrants (`v1beta1`). A cluster that gets
+them later is served them then; one without is served its Ingress objects. [How to](../howto/serve-http-routes.md), [why
+it is so](../decisions/0039-routes-of-the-gateway-api-and-acme.md).
+
+| question | here |
+| --- | --- |
+| listener | `HTTP`, or `HTTPS` with `certificateRefs` and mode `Terminate` |
+| its port | one of nginx's; 80 and 443 stand for whichever those are |
+| host with `*` | any number of labels, in listeners and routes; the more precise of the two is served |
+| `allowedRoutes` | `Same`, `All`, `Selector`; kind HTTPRoute |
+| two listeners of a Gateway with one protocol and host | neither is served (`Conflicted`) |
+| request for a host that two listeners have | for the more precise listener, never for the other's routes |
+| matches | path `Exact` and `PathPrefix`, `headers` and `queryParams` `Exact`, `method` |
+| which of several that match | see below |
+| `backendRefs` | Services, of other namespaces with a ReferenceGrant; `weight` |
+| backend that is none, rule without backends | 500 for its part of the requests |
+| backend without endpoints | 503 |
+| filters | `RequestHeaderModifier`, `ResponseHeaderModifier`, `RequestRedirect`, `URLRewrite` |
+| headers that frame a message or say who somebody is | cannot be changed |
+| other filters, filters of a backend | told; the rule, or the backend, answers an error |
+| matches with expressions | told; that match is left out |
+| `timeouts`, `retry`, `sessionPersistence` | told and left out |
+| body of a request | no limit, passed on as it comes |
+| host that an Ingress has too | the older one's alone; the other is told (`HostTaken`) |
+| host that Gateways of two namespaces have | the one's with the oldest route, unless `hostsAcrossNamespaces` |
+| without a reload | endpoints, backends, weights, changed headers |
+
+Of several that match a request, the first by these is taken: most precise host, exact path, longest prefix, method,
+most headers, most queries, oldest route, first rule. What has conditions that do not hold gives way to the next, also
+of a shorter path or of a wider host of the same listener.
+
+Statuses are those of the specification: GatewayClass `Accepted`; Gateway `Accepted`, `Programmed`, addresses; listeners
+`Accepted`, `Programmed`, `ResolvedRefs`, `Conflicted`, how many routes; routes, for each parent, `Accepted`,
+`ResolvedRefs` and `PartiallyInvalid`. Reasons besides its own are `HostTaken` and `HostRefused`.
+
 ## The file
 
 | field | what | if left out |
@@ -58,6 +96,11 @@ into those; only proxies in `trustedProxies` are believed. `X-Haneul-User`, `X-H
 | `hosts` | hosts that the cluster may serve; `*.example.com` is every name below | all |
 | `hostsAcrossNamespaces` | whether several namespaces may have paths of one host | `false` |
 | `gate.url` | the sign-on gate, as `http://ADDRESS:PORT` | nobody can sign on |
+| `acme.directory` | the issuer of certificates (RFC 8555), as `https://HOST/PATH` | no certificates are asked for |
+| `acme.termsOfServiceAgreed` | `true`: its terms are agreed to | |
+| `acme.contact` | addresses of mail for the issuer | none |
+| `acme.authorities` | PEM file with who signed the issuer's own server; relative to this file | the system's |
+| `acme.externalAccount` | `id` and `keyFile` of an account that the issuer wants to know of | none |
 | `trustedProxies` | balancers before nginx, as networks | none |
 | `proxyProtocol` | whether those speak the PROXY protocol | `false` |
 | `workers` | nginx's processes | 2 |
@@ -99,6 +142,22 @@ headers and cookies, `X-Original-Method`, `X-Original-URL`, `X-Original-URI` and
 The gate is asked at `/auth` with the names in `X-Haneul-Rule`, and at `/denied` what to answer whoever does not get in.
 Of a canary's annotations only `canary-…` count; all else is as the path's own Ingress says.
 
+## Certificates of an issuer
+
+Hosts of an Ingress with `certificate: acme` get one certificate each, by HTTP-01: the issuer asks port 80 of the host,
+so it has to reach nginx there. Below `/.well-known/acme-challenge/` nothing else is served at such a host. A Secret in
+`spec.tls` goes first; hosts with `*` get none. [How to](../howto/certify-ingress-hosts.md).
+
+| question | here |
+| --- | --- |
+| until there is a certificate | plain HTTP is served, and not redirected unless `spec.tls` has the host |
+| renewed | after two thirds of its time, and up to a thirtieth more |
+| refused | told with what the issuer said; what there was is served on; no other host waits for it |
+| asked again | after a minute, then twice as long each time, up to 12 hours |
+| `Retry-After` | held to, up to 7 days, also by whoever starts later |
+| new certificate | a reload: connections go on, as with any change of routes |
+| kept | in `acme` in nginx's folder, for the owner alone: the account's key, certificates with keys, refusals |
+
 ## Expressions
 
 A part of PCRE: characters, `.`, classes, `\\d \\w \\s` and their opposites, groups, `|`, `^`, `$`, repetitions.
@@ -108,7 +167,7 @@ look-around, no options.
 
 ## Events
 
-What is wrong with an Ingress is an event on it (`kubectl describe ingress`):
+What is wrong with an Ingress or an HTTPRoute is an event on it (`kubectl describe ingress`):
 
 | reason | meaning |
 | --- | --- |

@@ -18,7 +18,7 @@ from haneul.ingress.asking import GATE, Gate, cookie_maps
 from haneul.ingress.directives import Lua, Node, Pattern, Text, Word, block, line, render
 from haneul.ingress.grammar import Network
 from haneul.ingress.locations import HttpParts, location_nodes, request_headers
-from haneul.ingress.model import ANY_HOST, Certificate, Routes, Server, Upstream
+from haneul.ingress.model import ANY_HOST, BOTH, Certificate, Routes, Scheme, Server
 from haneul.ingress.ports import Configuration
 
 _CIPHERS: Final = ":".join(
@@ -61,15 +61,15 @@ def render_configuration(routes: Routes, site: Site) -> Configuration:
     parts = HttpParts()
     files = _certificate_files(site.certificate)
     servers: list[Node] = []
-    hosts = {server.host: server for server in routes.servers}
-    for host in sorted({ANY_HOST, *hosts}):
-        server = hosts.get(host, Server(host, ()))
+    hosts = {server.host for server in routes.servers}
+    for server in sorted([*routes.servers, *_nobodys(routes)], key=_order):
         certificate = server.certificate or site.certificate
         files |= _certificate_files(certificate)
         servers.append(_server(server, site, certificate, parts))
     files |= parts.files
     gate = [_gate(site.gate)] if site.gate else []
-    upstreams = [_upstream(one) for _, one in sorted(routes.upstreams.items())]
+    redirects = {name for name, rule in routes.rules.items() if rule.redirect}
+    upstreams = [_upstream(name) for name in sorted({*routes.upstreams, *routes.rules} - redirects)]
     served = [*_http(site, len(hosts)), *parts.nodes, *gate, *upstreams, *servers]
     generation = hashlib.sha256(render([*_main(site), *served]).encode()).hexdigest()[:32]
     text = render([*_main(site), block("http", inside=[*served, _control(site.folder, generation)])])
@@ -190,31 +190,49 @@ def _gate(gate: Gate) -> Node:
     return block("upstream", GATE, inside=inside)
 
 
-def _upstream(upstream: Upstream) -> Node:
+def _nobodys(routes: Routes) -> Iterator[Server]:
+    """Yield the server for hosts that nobody has, by the schemes by which nobody has any host."""
+    open_to = BOTH.difference(*(server.schemes for server in routes.servers if server.host == ANY_HOST))
+    if open_to:
+        yield Server(ANY_HOST, (), schemes=open_to)
+
+
+def _order(server: Server) -> tuple[bool, int, str, list[str]]:
+    """Return what servers are sorted by: nginx takes the first of several expressions, so longer ones go first."""
+    wildcard = server.host.startswith("*.")
+    return wildcard, -len(server.host) if wildcard else 0, server.host, sorted(server.schemes)
+
+
+def _upstream(name: str) -> Node:
     """Return a group whose members are chosen in Lua; nginx wants one all the same, and it is no address."""
     choice: list[Node] = [line("server", "0.0.0.1"), Lua("balancer_by_lua_block", 'require("haneul").balance()')]
     kept = [line("keepalive", 64), line("keepalive_timeout", "60s")]
-    return block("upstream", upstream.name, inside=[*choice, *kept])
+    return block("upstream", name, inside=[*choice, *kept])
 
 
 def _server(server: Server, site: Site, certificate: Certificate, parts: HttpParts) -> Node:
     first = ["default_server"] if server.host == ANY_HOST else []
     protocol = ["proxy_protocol"] if site.proxy_protocol else []
-    inside: list[Node] = [line("listen", Text(address), *first, *protocol) for address in site.http]
-    inside += [line("listen", Text(address), *first, "ssl", "http2", *protocol) for address in site.https]
-    inside.append(line("server_name", _server_name(server.host)))
+    inside: list[Node] = []
+    if Scheme.HTTP in server.schemes:
+        inside += [line("listen", Text(address), *first, *protocol) for address in site.http]
+    if Scheme.HTTPS in server.schemes:
+        inside += [line("listen", Text(address), *first, "ssl", "http2", *protocol) for address in site.https]
+    inside.append(line("server_name", _server_name(server)))
     inside.append(line("ssl_certificate", f"private/{certificate.digest}.crt"))
     inside.append(line("ssl_certificate_key", f"private/{certificate.digest}.key"))
     inside += location_nodes(server, site.gate, site.https_port, parts)
     return block("server", inside=inside)
 
 
-def _server_name(host: str) -> Word | Text | Pattern:
+def _server_name(server: Server) -> Word | Text | Pattern:
+    host = server.host
     if host == ANY_HOST:
         return Word("_")
     if host.startswith("*."):
-        # A wildcard is one label (Kubernetes documentation "Ingress", "Hostname wildcards"); nginx' own is any number.
-        return Pattern(rf"~^[^.]+\.{re.escape(host[2:])}$")
+        # A wildcard is one label (Kubernetes documentation "Ingress", "Hostname wildcards"), and any number for routes
+        # (Gateway API, "Hostname"). nginx' own would go before all expressions.
+        return Pattern(rf"~^{'.+' if server.for_routes else '[^.]+'}\.{re.escape(host[2:])}$")
     return Text(host)
 
 

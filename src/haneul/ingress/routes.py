@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from haneul.ingress.access import AccessRefusedError, auth_of, tls_of
 from haneul.ingress.annotations import Wishes, read_annotations
 from haneul.ingress.certificates import out_of_time, read_certificate, uncovered
-from haneul.ingress.claims import Claims, ours
+from haneul.ingress.claims import Age, Claims, age, ours
 from haneul.ingress.endpoints import port_of
+from haneul.ingress.gateway_api import GatewayApi, route_hosts_asked_for
 from haneul.ingress.grammar import parse_host
 from haneul.ingress.model import (
     ANY_HOST,
@@ -34,24 +35,10 @@ from haneul.ingress.model import (
     Upstream,
 )
 from haneul.ingress.observed import Observed
+from haneul.ingress.options import Options
 from haneul.ingress.paths import parse_rule_path, precedence
 from haneul.kernel.kube import INGRESS_CLASSES, INGRESSES, SECRETS, SERVICES, Manifest
 from haneul.kernel.kube_objects import Place, place_of
-
-
-@dataclass(frozen=True)
-class Options:
-    """What routes depend on besides objects."""
-
-    #: Whether there is a gate that people sign on at.
-    gate: bool = False
-    hosts_across_namespaces: bool = False
-    #: Hosts that this cluster may not serve, and why.
-    refused_hosts: Mapping[str, str] = field(default_factory=dict)
-    #: Ingress objects that the proxy does not take, and what it says.
-    excluded: Mapping[Place, str] = field(default_factory=dict)
-    #: Those of them whose paths it does take: they are closed, or another object would serve what they guard.
-    closed: Mapping[Place, str] = field(default_factory=dict)
 
 
 def compile_routes(observed: Observed, options: Options, now: datetime) -> Routes:
@@ -60,8 +47,8 @@ def compile_routes(observed: Observed, options: Options, now: datetime) -> Route
 
 
 def hosts_asked_for(observed: Observed) -> list[str]:
-    """Return every host that one of our Ingress objects names, sorted."""
-    found = set()
+    """Return every host that one of our Ingress objects or a route names, sorted."""
+    found = set(route_hosts_asked_for(observed))
     for manifest in ours(observed.all(INGRESSES), observed.all(INGRESS_CLASSES)):
         wishes, _ = read_annotations(manifest["metadata"].get("annotations") or {})
         named = [rule.get("host") or "" for rule in _rules(manifest)]
@@ -81,6 +68,10 @@ class _Ingress:
     closed: str
 
     @property
+    def born(self) -> Age:
+        return age(self.manifest)
+
+    @property
     def spec(self) -> dict[str, Any]:
         return self.manifest.get("spec") or {}
 
@@ -90,11 +81,14 @@ class _Compiler:
         self._observed = observed
         self._options = options
         self._now = now
-        self._claims = Claims(across_namespaces=options.hosts_across_namespaces)
+        self._gateway_api = GatewayApi(observed, options)
+        self._claims = Claims(across_namespaces=options.hosts_across_namespaces, routes=self._gateway_api.wanted())
         self._locations: dict[str, dict[Path, Location]] = defaultdict(dict)
         #: Which hosts each Ingress has a path of.
         self._own: dict[Place, set[str]] = defaultdict(set)
         self._certificates: dict[str, Certificate | None] = {}
+        #: Hosts that are to get certificates from the issuer.
+        self._certified: set[str] = set()
         self._problems: list[Problem] = []
 
     def routes(self) -> Routes:
@@ -109,6 +103,7 @@ class _Compiler:
                 self._add_fallback(ingress)
                 if ingress.place not in self._options.closed:
                     self._add_certificates(ingress)
+                    self._add_issued(ingress)
         for ingress in served:
             if ingress.wishes.canary and ingress.place not in self._options.closed:
                 self._add_canary(ingress)
@@ -118,16 +113,19 @@ class _Compiler:
                 tuple(sorted(found.values(), key=lambda location: precedence(location.path))),
                 self._certificates.get(host),
                 tls=host in self._certificates,
+                challenged=host in self._certified,
             )
             for host, found in sorted(self._locations.items())
         )
         locations = [location for server in servers for location in server.locations]
         routed = {one for location in locations for one in (location.ingress, location.canary_of) if one}
+        by_routes = self._gateway_api.serve(self._claims.hosts())
         return Routes(
-            servers,
-            tuple(sorted(set(self._problems))),
-            served=frozenset(routed),
-            ours=frozenset(ingress.place for ingress in read),
+            (*servers, *by_routes.servers),
+            tuple(sorted({*self._problems, *by_routes.problems})),
+            served=by_routes.served | routed,
+            ours=by_routes.ours | {ingress.place for ingress in read},
+            states=by_routes.states,
         )
 
     def _read(self, manifest: Manifest) -> _Ingress:
@@ -179,8 +177,9 @@ class _Compiler:
         if why := self._options.refused_hosts.get(host):
             self._tell(ingress.place, Reason.HOST_REFUSED, f"{host}: {why}")
             return False
-        if owner := self._claims.host(host, ingress.place):
-            self._tell(ingress.place, Reason.HOST_TAKEN, f"{host} belongs to Ingress {owner}, which is older")
+        if owner := self._claims.host(host, ingress.place, ingress.born):
+            why = f"{host or 'any host'} belongs to {owner.kind} {owner}, which is older"
+            self._tell(ingress.place, Reason.HOST_TAKEN, why)
             return False
         return True
 
@@ -283,6 +282,26 @@ class _Compiler:
                 if why:
                     self._tell(ingress.place, Reason.CERTIFICATE_BROKEN, f"Secret {entry['secretName']}: {why}")
                 self._certificates[host] = None if why else certificate
+
+    def _add_issued(self, ingress: _Ingress) -> None:
+        """Let hosts have certificates of the issuer where the Ingress wants that, and no Secret has one."""
+        if not ingress.wishes.certificate:
+            return
+        if not self._options.issuer:
+            why = "certificate: there is no issuer; whoever runs this has to name one"
+            self._tell(ingress.place, Reason.CERTIFICATE_REFUSED, why)
+            return
+        for host in sorted(host for host in self._own[ingress.place] if host != ANY_HOST):
+            if self._certificates.get(host) or not self._claims.may_certify(host, ingress.place):
+                continue
+            if host.startswith("*."):
+                self._tell(ingress.place, Reason.CERTIFICATE_REFUSED, f"{host}: the issuer gives none for '*'")
+                continue
+            self._certified.add(host)
+            if why := self._options.unissued.get(host, ""):
+                self._tell(ingress.place, Reason.CERTIFICATE_REFUSED, f"{host}: {why}")
+            if certificate := self._options.issued.get(host):
+                self._certificates[host] = certificate
 
     def _certificate(self, name: str, ingress: _Ingress) -> Certificate | None:
         if not name:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -30,6 +30,7 @@ from haneul.kernel.errors import InvalidInputError
 
 _HINT: Final = "docs/reference/ingress.md has every field"
 _NAME: Final = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
+_MAIL: Final = re.compile(r"[A-Za-z0-9._+-]{1,64}@[A-Za-z0-9.-]{1,253}")
 _FILE: Final = re.compile(r"[A-Za-z0-9_./-]{1,200}")
 
 
@@ -62,6 +63,41 @@ class GateSettings(_Part):
         return Gate(f"{self.url.host}:{self.url.port or 80}")
 
 
+class ExternalAccountSettings(_Part):
+    """An account elsewhere that the issuer's account belongs to."""
+
+    id: str = Field(min_length=1, max_length=200)
+    #: Has the key, Base64 as the issuer hands it out.
+    key_file: Path
+
+
+class IssuerSettings(_Part):
+    """Who gives certificates to hosts, by RFC 8555."""
+
+    directory: str
+    #: Addresses of mail by which the issuer reaches whoever runs this.
+    contact: tuple[str, ...] = ()
+    #: Whoever runs this agrees to what the issuer wants.
+    terms_of_service_agreed: Literal[True]
+    #: Authorities of the issuer's own server, PEM; the system's if left out.
+    authorities: Path | None = None
+    external_account: ExternalAccountSettings | None = None
+
+    @field_validator("directory")
+    @classmethod
+    def _directory(cls, text: str) -> str:
+        if parse_url(text).scheme != "https":
+            raise ValueError("it is https://HOST/PATH: an account is signed up there")
+        return text
+
+    @field_validator("contact")
+    @classmethod
+    def _contact(cls, addresses: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(_MAIL.fullmatch(address) for address in addresses):
+            raise ValueError("they are addresses of mail")
+        return addresses
+
+
 class IngressSettings(_Part):
     """One cluster's ingress."""
 
@@ -80,6 +116,7 @@ class IngressSettings(_Part):
     #: Whether several namespaces may have paths of the same host.
     hosts_across_namespaces: bool = False
     gate: GateSettings | None = None
+    acme: IssuerSettings | None = None
     trusted_proxies: tuple[Network, ...] = ()
     proxy_protocol: bool = False
     workers: int = Field(2, ge=1, le=256)
@@ -123,6 +160,8 @@ class IngressSettings(_Part):
     def _whole(self) -> IngressSettings:
         if not self.http and not self.https:
             raise ValueError("neither 'http' nor 'https' has an address")
+        if self.acme and not self.http:
+            raise ValueError("with 'acme', 'http' has an address: the issuer asks there")
         if self.proxy_protocol and not self.trusted_proxies:
             raise ValueError("with 'proxyProtocol', 'trustedProxies' has to say whose word counts")
         return self
@@ -141,11 +180,20 @@ def read_settings(file: Path) -> IngressSettings:
     for name in ("kubeconfig", "folder"):
         if isinstance(document.get(name), str):
             document[name] = str(file.parent.absolute() / document[name])
+    _place_files(document.get("acme"), file.parent.absolute())
     try:
         return IngressSettings.model_validate(document)
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}" for entry in error.errors())
         raise InvalidInputError(f"{file}: {wrong}", hint=_HINT) from error
+
+
+def _place_files(acme: Any, folder: Path) -> None:
+    """Let names of files of the issuer be relative to a folder."""
+    if isinstance(acme, dict):
+        for part, name in ((acme, "authorities"), (acme.get("externalAccount"), "keyFile")):
+            if isinstance(part, dict) and isinstance(part.get(name), str):
+                part[name] = str(folder / part[name])
 
 
 def _document(file: Path) -> dict[str, Any]:

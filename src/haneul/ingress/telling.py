@@ -1,4 +1,4 @@
-"""What an Ingress is told: events for what is wrong, and in its status where it is served. Pure.
+"""What objects are told: events for what is wrong, and in an Ingress's status where it is served. Pure.
 
 The API has no conditions for an Ingress, so what is wrong is an event on it (``kubectl describe ingress``). An event's
 name is a digest of what it says, so that whoever comes later counts on instead of saying everything again.
@@ -13,15 +13,15 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from haneul.ingress.model import Problem
-from haneul.kernel.kube import EVENTS, INGRESSES, Manifest
+from haneul.kernel.kube import EVENTS, Manifest, Resource
 
 _REPORTER: Final = "haneul.dev/ingress"
 _LONGEST_NOTE: Final = 1000
 
 
-def event_of(problem: Problem, ingress: Manifest, now: datetime) -> Manifest:
-    """Return the event that tells an Ingress of a problem (Kubernetes API reference "Event", events.k8s.io/v1)."""
-    metadata = ingress["metadata"]
+def event_of(problem: Problem, resource: Resource, manifest: Manifest, now: datetime) -> Manifest:
+    """Return the event that tells an object of a problem (Kubernetes API reference "Event", events.k8s.io/v1)."""
+    metadata = manifest["metadata"]
     said = "\0".join((metadata.get("uid", ""), problem.reason, problem.message))
     return {
         "apiVersion": EVENTS.api_version,
@@ -36,8 +36,8 @@ def event_of(problem: Problem, ingress: Manifest, now: datetime) -> Manifest:
         "action": "Serve",
         "note": problem.message[:_LONGEST_NOTE],
         "regarding": {
-            "apiVersion": INGRESSES.api_version,
-            "kind": INGRESSES.kind,
+            "apiVersion": resource.api_version,
+            "kind": resource.kind,
             "name": metadata["name"],
             "namespace": metadata["namespace"],
             "uid": metadata.get("uid", ""),

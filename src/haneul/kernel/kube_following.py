@@ -6,6 +6,8 @@ What it rests on:
   answer: only an object that the API says is deleted, or leaves out of a whole list, is forgotten.
 - What was heard is acted on only after the API was seen to be the same cluster's still.
 - An error ends nothing: whatever failed is tried again, ever more slowly.
+- Kinds of objects that a cluster need not have (custom resources) are followed from when it has them. Where it does not
+  know such a kind, there are no objects of it; where it does not let them be read, what was seen of them stays.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import structlog
 
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import ConflictError, HaneulError, UnavailableError
-from haneul.kernel.kube import NAMESPACES, KubeClient, Manifest, Resource
+from haneul.kernel.kube import NAMESPACES, KubeApiError, KubeClient, Manifest, Resource
 from haneul.kernel.kube_objects import Place, place_of
 from haneul.kernel.tasks import in_own_task
 
@@ -28,6 +30,8 @@ T = TypeVar("T")
 _log = structlog.get_logger(__name__)
 #: Its id is the cluster's: every cluster has this namespace from its first moment until its end.
 _IDENTITY: Final = "kube-system"
+#: What the API answers for kinds that it does not have, and for those that somebody may not read.
+_UNKNOWN, _FORBIDDEN = 404, 403
 
 
 class Sight(Protocol):
@@ -59,11 +63,16 @@ class Following:
         done: str,
         clock: Clock,
         backoff: tuple[float, float],
+        optional: Sequence[Resource] = (),
     ) -> None:
-        """``done`` is a word for what is done with what is seen; ``backoff`` the first and last pause, in seconds."""
+        """``done`` is a word for what is done with what is seen; ``backoff`` the first and last pause, in seconds.
+
+        ``optional`` are more resources, which the cluster need not have.
+        """
         self._client = client
         self._cluster = cluster
-        self._resources = resources
+        self._resources = (*resources, *optional)
+        self._optional = frozenset(optional)
         self._sight = sight
         self._done = done
         self._clock = clock
@@ -151,11 +160,23 @@ class Following:
         """List everything, and take it for what there is; whatever fails here changes nothing."""
         await self._identify()
         self._heard = set()
-        lists = [(resource, await self._client.list(resource)) for resource in self._resources]
+        lists = [(resource, await self._listing(resource)) for resource in self._resources]
         for resource, manifests in lists:
-            self._sight.replace(resource, manifests, self._heard)
+            if manifests is not None:
+                self._sight.replace(resource, manifests, self._heard)
         self._wake.set()
         self._listed.set()
+
+    async def _listing(self, resource: Resource) -> list[Manifest] | None:
+        """Return all objects of a kind; None if the cluster does not let one that is optional be read."""
+        try:
+            return await self._client.list(resource)
+        except KubeApiError as error:
+            if resource in self._optional and error.status == _UNKNOWN:
+                return []
+            if resource in self._optional and error.status == _FORBIDDEN:
+                return None
+            raise
 
     async def _identify(self) -> None:
         """Find out which cluster this is, and that it is still the same one."""

@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 
 from haneul.kernel.kube import Manifest
 from tests.ingress_proxy import Application, ground
+from tests.unit.ingress.gateway_objects import gateway, gateway_class
 from tests.unit.ingress.objects import ingress
+from tests.unit.ingress.test_gateway_api import hostile_route
 from tests.unit.ingress.test_rendering import hostile_ingress
 
-MANY = st.lists(hostile_ingress(), min_size=20, max_size=20)
+MANY = st.lists(st.one_of(hostile_ingress(), hostile_route()), min_size=20, max_size=20)
 
 
 @settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
@@ -23,7 +25,7 @@ def test_nginx_takes_what_was_parsed(objects: list[Manifest]) -> None:
             for number, evil in enumerate(objects):
                 evil["metadata"]["name"] = f"evil-{number}"
                 made.see(evil)
-            made.see(ingress("web"))
+            made.see(ingress("web"), gateway_class(), gateway())
             made.point("web", Application("none", port=9))
             configuration, _ = made.made()
             await made.proxy.check(configuration)

@@ -7,6 +7,7 @@ import json
 import shutil
 import signal
 import socket
+import subprocess
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -21,12 +22,37 @@ from haneul.app.main import command_tree
 from haneul.ingress.adapters.nginx.processes import NginxProcesses
 from haneul.kernel.clock import SystemClock
 from haneul.kernel.errors import ConflictError
-from haneul.kernel.kube import EVENTS, INGRESSES, NAMESPACES, KubeClient, Manifest, resource_of
+from haneul.kernel.kube import (
+    CUSTOM_RESOURCE_DEFINITIONS,
+    EVENTS,
+    GATEWAY_CLASSES,
+    GATEWAYS,
+    HTTP_ROUTES,
+    INGRESSES,
+    NAMESPACES,
+    KubeApiError,
+    KubeClient,
+    Manifest,
+    resource_of,
+)
 from haneul.kernel.waiting import wait_for
 from tests.functional import kubernetes
 from tests.ingress_proxy import PATIENCE, USER, Application, free_address, program
 from tests.support import HANEUL
+from tests.unit.ingress.gateway_objects import (
+    backend,
+    gateway,
+    gateway_class,
+    http_route,
+    listener,
+    match,
+    prefix,
+    redirect,
+    rule,
+)
 from tests.unit.ingress.objects import HOST, endpoint, ingress, ingress_class, path, service, slice_of
+
+PROJECT = Path(__file__).parents[3]
 
 
 def own_address() -> str:
@@ -90,7 +116,9 @@ class Cluster:
         try:
             async with (
                 aiohttp.ClientSession(connector=connector, timeout=timeout) as session,
-                session.get(f"http://{self.address}:{self.port}{path}", headers={"Host": host}) as answer,
+                session.get(
+                    f"http://{self.address}:{self.port}{path}", headers={"Host": host}, allow_redirects=False
+                ) as answer,
             ):
                 return str((await answer.json())["app"]) if answer.status == 200 else str(answer.status)
         except aiohttp.ClientConnectionError as error:
@@ -197,6 +225,115 @@ async def the_controller_is_killed(cluster: Cluster, client: KubeClient, address
     await cluster.serve()
     await cluster.answers("two")
     assert await cluster.nginx.master() == master
+
+
+def definitions() -> list[Manifest]:
+    """Return the definitions of the Gateway API's kinds, of the release that ``components/gateway-api`` pins."""
+    listed = subprocess.run(
+        ["go", "mod", "download", "-json", "sigs.k8s.io/gateway-api"],
+        cwd=PROJECT / "components" / "gateway-api",
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=PATIENCE,
+    )
+    if listed.returncode:
+        pytest.skip(f"the Gateway API's module cannot be had: {listed.stderr}")
+    folder = Path(json.loads(listed.stdout)["Dir"]) / "config" / "crd" / "standard"
+    names = ("gatewayclasses", "gateways", "httproutes", "referencegrants")
+    return [yaml.safe_load((folder / f"gateway.networking.k8s.io_{name}.yaml").read_text()) for name in names]
+
+
+async def test_routes_are_served_from_when_the_cluster_knows_their_kinds(cluster: Cluster) -> None:
+    address = own_address()
+    async with Application("one").running(address) as one, kubernetes.connected(cluster.api) as client:
+        try:
+            await make(client, {"apiVersion": "v1", "kind": NAMESPACES.kind, "metadata": {"name": "shop"}})
+            await make(client, ingress_class(), service(), slice_of("web", endpoint(address), port=one.port))
+            await make(client, ingress("web"))
+            await cluster.serve()
+            await cluster.answers("one")
+            for definition in definitions():
+                await client.apply(CUSTOM_RESOURCE_DEFINITIONS, definition)
+            await routes_come(cluster, client)
+            await they_are_told(cluster, client)
+            await they_go(cluster, client)
+        finally:
+            if cluster.process:
+                await cluster.end(signal.SIGKILL)
+            await cluster.nginx.end()
+
+
+async def routes_come(cluster: Cluster, client: KubeClient) -> None:
+    route = http_route(
+        "web",
+        rule(match("/api", headers={"X-Is": "it"}), to=["web", backend("none", weight=0)]),
+        rule(match("/old"), to=[], filters=[redirect(path=prefix("/new"), statusCode=301)]),
+        hosts=["routes.example.com"],
+    )
+    objects = [gateway_class(), gateway("web", listener("http", "*.example.com"), listener("odd", port=81)), route]
+
+    async def taken() -> bool:
+        try:
+            await make(client, *objects)
+        except KubeApiError as error:
+            # The API server takes a moment to know what it was just told.
+            assert error.status == 404, error.detail
+            return False
+        return True
+
+    await cluster.until(taken, "the objects to be taken")
+
+    async def served() -> bool:
+        return await cluster.app("/old/x", host="routes.example.com") == "301"
+
+    await cluster.until(served, "the route to be served")
+    assert await cluster.app("/api", host="routes.example.com") == "404"
+    assert await cluster.app() == "one"
+
+
+async def they_are_told(cluster: Cluster, client: KubeClient) -> None:
+    async def told() -> bool:
+        found = await client.get(HTTP_ROUTES, "web", "shop") or {}
+        parents = found.get("status", {}).get("parents") or [{}]
+        said = {one["type"]: (one["status"], one["reason"]) for one in parents[0].get("conditions", [])}
+        return said == {"Accepted": ("True", "Accepted"), "ResolvedRefs": ("False", "BackendNotFound")}
+
+    await cluster.until(told, "the route to be told")
+
+    async def programmed() -> bool:
+        found = await client.get(GATEWAYS, "web", "shop") or {}
+        status = found.get("status", {})
+        listeners = {
+            one["name"]: (one["attachedRoutes"], *(entry["status"] for entry in one["conditions"]))
+            for one in status.get("listeners", [])
+        }
+        return bool(
+            status.get("addresses") == [{"type": "IPAddress", "value": "192.0.2.10"}]
+            and listeners
+            == {"http": (1, "True", "True", "True", "False"), "odd": (0, "False", "False", "True", "False")}
+        )
+
+    await cluster.until(programmed, "the Gateway to be told")
+    found = await client.get(GATEWAY_CLASSES, "haneul") or {}
+    [condition] = found["status"]["conditions"]
+    assert (condition["type"], condition["status"]) == ("Accepted", "True")
+    done = await run("list", "--config", str(cluster.config), "-o", "json")
+    assert done.exit_code == 0, repr(done.exception)
+    rows = {(row["kind"], row["path"]) for row in json.loads(done.stdout)}
+    assert rows == {("Ingress", "/"), ("HTTPRoute", "/api"), ("HTTPRoute", "/old")}
+
+
+async def they_go(cluster: Cluster, client: KubeClient) -> None:
+    await client.delete(GATEWAYS, "web", "shop")
+
+    async def forgotten() -> bool:
+        found = await client.get(HTTP_ROUTES, "web", "shop") or {}
+        return bool(found.get("status", {}).get("parents") == [])
+
+    await cluster.until(forgotten, "the route's status to be cleared")
+    assert await cluster.app("/old/x", host="routes.example.com") == "404"
+    assert await cluster.app() == "one"
 
 
 async def test_manifests_are_checked_before_they_are_applied(cluster: Cluster) -> None:

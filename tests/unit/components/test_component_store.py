@@ -55,7 +55,7 @@ def test_in_an_empty_cache_everything_that_the_platform_needs_is_missing_in_buil
 
 def test_what_only_benchmarks_and_tests_need_is_built_when_it_is_named_and_is_in_no_image() -> None:
     on_demand = {row.name for row in COMPONENTS if row.on_demand}
-    assert on_demand == {"distribution", "coredns", "crane", "oras", "regctl", "helm"}
+    assert on_demand == {"coredns", "crane", "distribution", "gateway-api", "helm", "oras", "pebble", "regctl"}
     assert select(["distribution", "oras"]) == ({"distribution", "oras"}, set())
     assert not on_demand & {component_of(program).name for row in IMAGES for program in row.programs}
 

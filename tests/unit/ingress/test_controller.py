@@ -14,25 +14,31 @@ from haneul.ingress.adapters.memory import MemoryProxy
 from haneul.ingress.annotations import PREFIX
 from haneul.ingress.controller import ClusterController, Pace
 from haneul.ingress.exclusions import culprits
+from haneul.ingress.observed import GATEWAY_RESOURCES
+from haneul.ingress.options import Options
 from haneul.ingress.ports import Configuration
 from haneul.ingress.rendering import render_configuration
-from haneul.ingress.routes import Options
 from haneul.ingress.table import Table
 from haneul.kernel.clock import SystemClock
 from haneul.kernel.errors import UnavailableError
 from haneul.kernel.kube import (
     ENDPOINT_SLICES,
     EVENTS,
+    GATEWAYS,
+    HTTP_ROUTES,
     INGRESS_CLASSES,
     INGRESSES,
     NAMESPACES,
     SERVICES,
+    KubeApiError,
     KubeClient,
     Manifest,
+    Resource,
     resource_of,
 )
 from haneul.kernel.kube_objects import Place
 from tests.followed import FollowedCluster, until
+from tests.unit.ingress.gateway_objects import gateway, gateway_class, http_route, rule
 from tests.unit.ingress.objects import HOST, endpoint, ingress, ingress_class, path, service, slice_of
 from tests.unit.ingress.test_rendering import SITE
 
@@ -301,3 +307,102 @@ async def test_hosts_of_a_list() -> None:
     asked = ["shop.example.com", "a.web.example.com", "a.b.web.example.com", "*.web.example.com", "web.example.com"]
     assert set(await hosts.refused([*asked, "xweb.example.com"])) == {"web.example.com", "xweb.example.com"}
     assert await AllowedHosts([]).refused(asked) == {}
+
+
+class LateCluster(Cluster):
+    """A cluster that knows the Gateway API only from a moment on, or does not let it be read."""
+
+    refusal = 404
+
+    async def list(
+        self, resource: Resource, namespace: str = "", *, labels: str = "", fields: str = ""
+    ) -> list[Manifest]:
+        if self.refusal and resource in GATEWAY_RESOURCES:
+            raise KubeApiError(f"no {resource.plural}", status=self.refusal, reason="")
+        return await super().list(resource, namespace, labels=labels, fields=fields)
+
+
+@pytest.fixture
+async def late() -> LateCluster:
+    made = LateCluster()
+    await made.with_namespaces()
+    await made.put(ingress_class(), service(), slice_of("web", endpoint("10.0.0.1")))
+    return made
+
+
+def conditions(found: Manifest | None) -> dict[str, str]:
+    parents = (found or {}).get("status", {}).get("parents") or [{}]
+    return {one["type"]: one["status"] for one in parents[0].get("conditions", [])}
+
+
+async def test_a_cluster_without_the_gateway_api_is_served_and_so_is_what_comes_of_it(late: LateCluster) -> None:
+    proxy = Proxy()
+    await late.put(fresh(ingress("web")))
+    async with serving(late, proxy, pace=Pace(0.0, 0.0, 0.01, 3600.0, 0.01, 0.02)):
+        await until(lambda: proxy.has(HOST), "the Ingress to be served")
+        late.refusal = 0
+        await late.put(gateway_class(), fresh(gateway()), fresh(http_route(hosts=["r.example.com"])))
+        await until(lambda: proxy.has("r.example.com"), "the route to be served")
+
+        async def told() -> bool:
+            return conditions(await late.get(HTTP_ROUTES, "web", "shop")) == {
+                "Accepted": "True",
+                "ResolvedRefs": "True",
+            }
+
+        await until(told, "the route to be told")
+
+        async def programmed() -> bool:
+            found = await late.get(GATEWAYS, "web", "shop") or {}
+            return [one["status"] for one in found.get("status", {}).get("conditions", [])] == ["True", "True"]
+
+        await until(programmed, "the Gateway to be told")
+        late.refusal = 403
+        await late.looked_at_again()
+        assert proxy.has("r.example.com")
+        late.refusal = 404
+        await until(lambda: not proxy.has("r.example.com"), "it to go with the definitions")
+        assert proxy.has(HOST)
+
+
+async def test_a_route_is_told_what_is_wrong_and_left_alone_when_its_gateway_goes(late: LateCluster) -> None:
+    late.refusal = 0
+    proxy = Proxy()
+    route = http_route("web", rule(to=["web", "none"]), hosts=["r.example.com"])
+    await late.put(gateway_class(), fresh(gateway()), fresh(route))
+    async with serving(late, proxy):
+
+        async def told() -> bool:
+            found = await late.get(HTTP_ROUTES, "web", "shop")
+            return conditions(found) == {"Accepted": "True", "ResolvedRefs": "False"}
+
+        await until(told, "the route to be told")
+
+        async def has_event() -> bool:
+            return await events(late) == [("BackendMissing", "web")]
+
+        await until(has_event, "the event")
+        [event] = await late.list(EVENTS)
+        assert event["regarding"]["kind"] == "HTTPRoute"
+        await late.delete(GATEWAYS, "web", "shop")
+
+        async def forgotten() -> bool:
+            found = await late.get(HTTP_ROUTES, "web", "shop") or {}
+            return bool(found["status"]["parents"] == [])
+
+        await until(forgotten, "its status to be cleared")
+        assert not proxy.has("r.example.com")
+
+
+async def test_a_route_that_the_proxy_does_not_take_is_found_and_told(late: LateCluster) -> None:
+    late.refusal = 0
+    proxy = Proxy(refuses="bad.example.com")
+    good, bad = http_route("good", hosts=["good.example.com"]), http_route("bad", hosts=["bad.example.com"])
+    await late.put(gateway_class(), fresh(gateway()), fresh(good), fresh(bad))
+    async with serving(late, proxy):
+        await until(lambda: proxy.has("good.example.com"), "the good one to be served")
+
+        async def told() -> bool:
+            return await events(late) == [("ConfigurationRefused", "bad")]
+
+        await until(told, "the bad one to be told")

@@ -14,9 +14,10 @@ from haneul.ingress.annotations import OTHER_PREFIX, PREFIX, Wishes
 from haneul.ingress.asking import Gate
 from haneul.ingress.directives import Pattern, Text, Word, block, joined, line, render
 from haneul.ingress.model import Certificate
+from haneul.ingress.options import Options
 from haneul.ingress.ports import Configuration
 from haneul.ingress.rendering import Site, render_configuration
-from haneul.ingress.routes import Options, compile_routes
+from haneul.ingress.routes import compile_routes
 from haneul.kernel.kube import Manifest
 from tests import golden
 from tests.unit.ingress import nginx_text

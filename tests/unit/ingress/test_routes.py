@@ -11,7 +11,8 @@ from haneul.ingress.annotations import PREFIX
 from haneul.ingress.endpoints import peers
 from haneul.ingress.model import AskedAuth, Backend, Match, PasswordAuth, Peer, PeopleAuth, Reason, Routes
 from haneul.ingress.observed import Observed
-from haneul.ingress.routes import Options, compile_routes, hosts_asked_for
+from haneul.ingress.options import Options
+from haneul.ingress.routes import compile_routes, hosts_asked_for
 from haneul.ingress.table import table_of
 from haneul.kernel.kube import ENDPOINT_SLICES, INGRESSES, Manifest
 from haneul.kernel.kube_objects import Place
@@ -262,7 +263,7 @@ def test_a_canary_joins_the_same_path() -> None:
     assert location.upstream.canary
     assert location.upstream.canary.backend == Backend("shop", "next", "http")
     assert len(routes.served) == 2
-    [entry] = table_of(routes.upstreams, seen.peers).entries.values()
+    [entry] = table_of(routes, seen.peers).entries.values()
     assert entry["canary"] == {"peers": [["10.0.0.9", 8080]], "weight": 20, "total": 100}
     alone = compiled(ingress("next", annotations=annotated(canary="true")))
     assert (alone.servers, problems(alone)) == ((), {"next": [Reason.CANARY_ALONE]})

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
+from haneul.app.ingress import issuer_of
 from haneul.ingress.settings import IngressSettings, read_settings
+from haneul.kernel.clock import SystemClock
 from haneul.kernel.errors import InvalidInputError
 
 
@@ -41,9 +43,35 @@ def test_everything_is_a_value(tmp_path: Path) -> None:
     assert (settings.hosts, settings.public_https_port) == (("*.shop.example.com",), 8443)
 
 
+ACME = {"directory": "https://acme.example.com/dir", "termsOfServiceAgreed": True}
+
+
+def test_an_issuer_is_named_with_files_beside_the_file(tmp_path: Path) -> None:
+    account = {"id": "ours", "keyFile": "key"}
+    more = {"contact": ["ops@example.com"], "authorities": "ca.pem", "externalAccount": account}
+    settings = read(tmp_path, acme={**ACME, **more})
+    assert settings.acme
+    assert settings.acme.authorities == tmp_path / "ca.pem"
+    assert settings.acme.external_account
+    assert settings.acme.external_account.key_file == tmp_path / "key"
+    with pytest.raises(InvalidInputError, match="key cannot be read"):
+        issuer_of(settings, SystemClock())
+    (tmp_path / "key").write_text("zWND\n")
+    assert issuer_of(settings, SystemClock())
+    assert (tmp_path / "nginx" / "acme" / "account.key").stat().st_mode & 0o077 == 0
+    assert issuer_of(read(tmp_path), SystemClock()) is None
+
+
 @pytest.mark.parametrize(
     "document",
     [
+        {"acme": {**ACME, "directory": "http://acme.example.com/dir"}},
+        {"acme": {**ACME, "termsOfServiceAgreed": False}},
+        {"acme": {"directory": ACME["directory"]}},
+        {"acme": {**ACME, "contact": ["nobody"]}},
+        {"acme": {**ACME, "externalAccount": {"id": "ours"}}},
+        {"acme": ACME, "http": []},
+        {"acme": "https://acme.example.com/dir"},
         {"http": ["80"]},
         {"http": ["0.0.0.0:99999"]},
         {"http": ["::1:80"]},

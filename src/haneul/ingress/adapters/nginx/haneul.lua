@@ -132,11 +132,169 @@ local function refuse()
     return ngx.exit(ngx.HTTP_SERVICE_UNAVAILABLE)
 end
 
+local function as_text(value)
+    if type(value) == "table" then
+        return table.concat(value, ", ")
+    end
+    return value == true and "" or value
+end
+
+-- Whether all of some names and values are among the given; of a query that comes twice the first counts.
+local function are_given(wanted, given, text)
+    for _, pair in ipairs(wanted) do
+        local value = given[pair[1]]
+        if value == nil or text(value) ~= pair[2] then
+            return false
+        end
+    end
+    return true
+end
+
+local function first_text(value)
+    return as_text(type(value) == "table" and value[1] or value)
+end
+
+-- Choose among the rules of a path: the first one whose conditions a request meets.
+function M.pick(name)
+    local entry = entries()[name]
+    if not entry then
+        return refuse()
+    end
+    local method = ngx.req.get_method()
+    local headers, queries = ngx.req.get_headers(0), ngx.req.get_uri_args(0)
+    for _, choice in ipairs(entry.choices) do
+        if (choice.method == "" or choice.method == method)
+            and are_given(choice.headers, headers, as_text)
+            and are_given(choice.queries, queries, first_text) then
+            return ngx.exec(choice.at)
+        end
+    end
+    return ngx.exit(ngx.HTTP_NOT_FOUND)
+end
+
+-- What a path becomes: another one, or one with another prefix.
+local function changed(change, path)
+    if not change.of then
+        return change.to
+    end
+    local new = change.to .. path:sub(#change.of + 1)
+    return new ~= "" and new or "/"
+end
+
+local function added(there, value)
+    if there == nil then
+        return value
+    end
+    local values = type(there) == "table" and { unpack(there) } or { there }
+    values[#values + 1] = value
+    return values
+end
+
+-- Change headers, with whatever reads, writes and takes away one.
+local function change_headers(changes, read, write, clear)
+    for _, pair in ipairs(changes.set) do
+        write(pair[1], pair[2])
+    end
+    for _, pair in ipairs(changes.add) do
+        write(pair[1], added(read(pair[1]), pair[2]))
+    end
+    for _, name in ipairs(changes.remove) do
+        clear(name)
+    end
+end
+
+local function read_header(name)
+    return ngx.req.get_headers(0)[name]
+end
+
+-- The part of a rule's requests that this one is of; each part has its weight.
+local function share_of(shares)
+    local total = 0
+    for _, share in ipairs(shares) do
+        total = total + share.weight
+    end
+    local draw = total > 0 and math.random(total) or 0
+    for number, share in ipairs(shares) do
+        draw = draw - share.weight
+        if draw <= 0 then
+            return share, number
+        end
+    end
+end
+
+-- Decide which backend a request goes to by a rule, and change it as the rule says.
+local function obey(entry, name)
+    ngx.ctx.haneul_rule = entry
+    local share, number = share_of(entry.shares)
+    if not share or share.missing then
+        return ngx.exit(ngx.HTTP_INTERNAL_SERVER_ERROR)
+    end
+    if #share.peers == 0 then
+        return refuse()
+    end
+    if entry.path then
+        ngx.req.set_uri(changed(entry.path, ngx.var.uri), false, true)
+    end
+    change_headers(entry.request, read_header, ngx.req.set_header, ngx.req.clear_header)
+    ngx.ctx.haneul = { peers = share.peers, turn = name .. " " .. number, tried = {} }
+end
+
+local function read_answered(name)
+    return ngx.header[name]
+end
+
+local function write_answered(name, value)
+    ngx.header[name] = value
+end
+
+-- Change the headers of an answer as the rule says that the request went by.
+function M.answer()
+    local entry = ngx.ctx.haneul_rule
+    if entry then
+        change_headers(entry.answer, read_answered, write_answered, write_answered)
+    end
+end
+
+-- Tell an issuer of certificates what it wants to find here.
+function M.challenge()
+    local token = ngx.var.uri:match("^/%.well%-known/acme%-challenge/([%w_-]+)$")
+    local text = token and (entries().challenges or {})[token]
+    if not text then
+        return ngx.exit(ngx.HTTP_NOT_FOUND)
+    end
+    ngx.header["Content-Type"] = "application/octet-stream"
+    ngx.print(text)
+end
+
+-- Send a client elsewhere.
+function M.redirect(name)
+    local entry = entries()[name]
+    if not entry or not entry.redirect then
+        return refuse()
+    end
+    ngx.ctx.haneul_rule = entry
+    local wanted = entry.redirect
+    local scheme = wanted.scheme or ngx.var.haneul_scheme
+    local port = wanted.port
+    if (wanted.port_of and wanted.port_of ~= scheme) or port == (scheme == "https" and 443 or 80) then
+        port = nil
+    end
+    local path = ngx.var.request_uri
+    if wanted.path then
+        path = ngx.escape_uri(changed(wanted.path, ngx.var.uri), 0) .. ngx.var.is_args .. (ngx.var.args or "")
+    end
+    local host = (wanted.host or ngx.var.host) .. (port and ":" .. port or "")
+    return ngx.redirect(scheme .. "://" .. host .. path, wanted.status)
+end
+
 -- Decide where a request goes, before it is sent: to which group of peers, by which session.
 function M.choose(name)
     local entry = entries()[name]
     if not entry then
         return refuse()
+    end
+    if entry.shares then
+        return obey(entry, name)
     end
     local chosen = { peers = entry.peers, turn = name, tried = {} }
     local draw = function(total)

@@ -1,0 +1,215 @@
+"""The port ``Authority`` by RFC 8555, with certbot's own library: HTTP-01, one account, perhaps bound to another one.
+
+The library blocks, so each of its steps is in a thread, and waits are here; whoever is told to end does so after one
+answer at most. Every request has a timeout, every order a deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, TypeVar, cast
+
+import josepy
+import requests
+from acme import challenges, client, crypto_util, errors, messages
+from cryptography.hazmat.primitives import serialization
+from josepy.jwa import ES256
+from josepy.jwk import JWKEC
+
+from haneul.ingress.ports import Begun, CertificateRefusedError
+from haneul.ingress.renewals import parse_retry_after
+from haneul.kernel.clock import Clock
+from haneul.kernel.pki import new_private_key, private_key_pem
+
+T = TypeVar("T")
+
+_REQUEST_SECONDS: Final = 30
+#: Seconds of one look at an order, and of all together.
+_LOOK_SECONDS, _ORDER_SECONDS = 5.0, 180.0
+_AGENT: Final = "haneul-ingress"
+_FAILURES: Final = (
+    errors.Error,
+    messages.Error,
+    josepy.errors.Error,
+    requests.exceptions.RequestException,
+    ValueError,
+    KeyError,
+)
+
+
+@dataclass(frozen=True)
+class Binding:
+    """An account elsewhere that the authority's account belongs to (RFC 8555 section 7.3.4)."""
+
+    identifier: str
+    #: Base64 with the alphabet for addresses, as authorities hand it out.
+    key: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Issuing:
+    """How an authority is reached, and as whom."""
+
+    directory: str
+    contact: tuple[str, ...]
+    #: The account's key, PEM.
+    account_key: bytes = field(repr=False)
+    #: Whose certificates the authority's server has, if it is none that the system trusts.
+    trust: Path | None = None
+    binding: Binding | None = None
+
+
+@dataclass
+class _Order:
+    client: _Client
+    order: messages.OrderResource
+    answers: list[tuple[messages.ChallengeBody, challenges.ChallengeResponse]]
+    key: bytes
+
+
+class AcmeAuthority:
+    """One account at one authority."""
+
+    def __init__(self, issuing: Issuing, clock: Clock, *, deadline: float = _ORDER_SECONDS) -> None:
+        """``deadline`` is how many seconds an order may take."""
+        self._issuing = issuing
+        self._clock = clock
+        self._deadline = deadline
+
+    async def begin(self, host: str) -> Begun:
+        """Order a certificate."""
+        made = _Client(self._issuing, self._clock)
+        order = await made.call(lambda: _ordered(made, host))
+        tokens = {}
+        for body, response in order.answers:
+            tokens[str(body.chall.encode("token"))] = str(response.key_authorization)
+        return Begun(tokens, order)
+
+    async def finish(self, begun: Begun) -> tuple[bytes, bytes]:
+        """Let the authority look, and return chain and key."""
+        begun_order: _Order = begun.order
+        made, order = begun_order.client, begun_order.order
+        for body, response in begun_order.answers:
+            await made.call(partial(made.acme.answer_challenge, body, response))
+        end = self._clock.monotonic() + self._deadline
+        valid = await self._until(end, made, lambda deadline: made.acme.poll_authorizations(order, deadline))
+        await made.call(lambda: _finalized(made, valid))
+        ready = await self._until(end, made, lambda deadline: made.acme.poll_finalization(valid, deadline))
+        return str(ready.fullchain_pem).encode(), begun_order.key
+
+    async def _until(self, end: float, made: _Client, look: Callable[[datetime], T]) -> T:
+        while self._clock.monotonic() < end:
+            # The library's deadlines are the machine's local time.
+            deadline = datetime.now() + timedelta(seconds=_LOOK_SECONDS)
+            try:
+                return await made.call(partial(look, deadline))
+            except _NotYetError:
+                continue
+        raise CertificateRefusedError("the issuer did not decide in time")
+
+
+class _NotYetError(Exception):
+    """Nothing was decided within one look."""
+
+
+class _Client:
+    """One order's connections, and what the authority answered last."""
+
+    def __init__(self, issuing: Issuing, clock: Clock) -> None:
+        self._issuing = issuing
+        self._clock = clock
+        self._answer: requests.Response | None = None
+        key = serialization.load_pem_private_key(issuing.account_key, None)
+        self.key = JWKEC(key=cast("Any", key))
+        verify = cast("Any", str(issuing.trust) if issuing.trust else True)
+        net = client.ClientNetwork(self.key, alg=ES256, verify_ssl=verify, user_agent=_AGENT, timeout=_REQUEST_SECONDS)
+        net.session.hooks["response"].append(self._heard)
+        self._net = net
+        self._acme: client.ClientV2 | None = None
+
+    @property
+    def acme(self) -> client.ClientV2:
+        """Return the library's client, with the account."""
+        if self._acme is None:
+            directory = client.ClientV2.get_directory(self._issuing.directory, self._net)
+            self._acme = client.ClientV2(directory, self._net)
+            self._sign_up(self._acme)
+        return self._acme
+
+    async def call(self, step: Callable[[], T]) -> T:
+        """Do a step in a thread; raises CertificateRefusedError, and _NotYetError where it took too long."""
+        try:
+            return await asyncio.to_thread(step)
+        except errors.TimeoutError as error:
+            raise _NotYetError from error
+        except _FAILURES as error:
+            raise CertificateRefusedError(_said(error), wait=self._wait()) from error
+
+    def _sign_up(self, acme: client.ClientV2) -> None:
+        """Have the account that the key is of, a new one the first time."""
+        wanted: dict[str, Any] = {"terms_of_service_agreed": True}
+        if self._issuing.contact:
+            wanted["contact"] = tuple(f"mailto:{address}" for address in self._issuing.contact)
+        if binding := self._issuing.binding:
+            wanted["external_account_binding"] = messages.ExternalAccountBinding.from_data(
+                self.key.public_key(), binding.identifier, binding.key, acme.directory
+            )
+        registration = messages.NewRegistration(**wanted)
+        try:
+            acme.new_account(registration)
+        except errors.ConflictError as error:
+            known = messages.RegistrationResource(uri=error.location, body=messages.Registration())
+            acme.net.account = known
+
+    def _heard(self, answer: requests.Response, *_: Any, **__: Any) -> None:
+        self._answer = answer
+
+    def _wait(self) -> float | None:
+        """Return how long the authority wants to be left alone, if it refused something just now."""
+        if self._answer is None or self._answer.ok:
+            return None
+        return parse_retry_after(self._answer.headers.get("Retry-After"), self._clock.now())
+
+
+def _ordered(made: _Client, host: str) -> _Order:
+    key = private_key_pem(new_private_key())
+    order = made.acme.new_order(crypto_util.make_csr(key, [host]))
+    answers = []
+    for authorization in order.authorizations:
+        if authorization.body.status == messages.STATUS_VALID:
+            continue
+        offered = [body for body in authorization.body.challenges if isinstance(body.chall, challenges.HTTP01)]
+        if not offered:
+            raise ValueError("the issuer offers no HTTP-01")
+        answers.append((offered[0], offered[0].chall.response(made.key)))
+    return _Order(made, order, answers, key)
+
+
+def _finalized(made: _Client, order: messages.OrderResource) -> None:
+    try:
+        made.acme.begin_finalization(order)
+    except messages.Error as error:
+        # It is asked again when the order is ready (RFC 8555 section 7.4).
+        if error.code != "orderNotReady":
+            raise
+
+
+def _said(error: Exception) -> str:
+    """Return what an authority says, in one line."""
+    if isinstance(error, errors.ValidationError):
+        found = [body.error for one in error.failed_authzrs for body in one.body.challenges if body.error]
+        return "; ".join(map(_problem, found)) or "the issuer could not find what it looked for"
+    if isinstance(error, errors.IssuanceError):
+        return _problem(error.error)
+    if isinstance(error, messages.Error):
+        return _problem(error)
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def _problem(problem: messages.Error) -> str:
+    return " ".join(f"{problem.code or problem.typ}: {problem.detail or problem.title or ''}".split())

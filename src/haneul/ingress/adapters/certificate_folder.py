@@ -1,0 +1,95 @@
+"""The port ``CertificateStore`` in a folder that only its owner may enter.
+
+```
+FOLDER/account.key              the account's key, PEM
+FOLDER/certificates/HOST.json   chain and key, PEM
+FOLDER/refusals.json            how often each host was refused, until when, and why
+```
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from haneul.ingress.model import Certificate
+from haneul.ingress.renewals import Refusals
+from haneul.kernel.errors import UnavailableError
+from haneul.kernel.files import write_atomically
+from haneul.kernel.pki import new_private_key, private_key_pem
+
+_log = structlog.get_logger(__name__)
+
+
+class CertificateFolder:
+    """Files that are replaced whole; one that cannot be read is as if it were not there."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._certificates = folder / "certificates"
+
+    def account_key(self) -> bytes:
+        """Return the account's key, PEM; the first time it is made."""
+        self._prepare()
+        file = self._folder / "account.key"
+        if not file.exists():
+            write_atomically(file, private_key_pem(new_private_key()), mode=0o600)
+        return file.read_bytes()
+
+    def certificates(self) -> dict[str, Certificate]:
+        """Return every host's certificate."""
+        found = {}
+        for file in sorted(self._certificates.glob("*.json")):
+            document = _read(file)
+            if isinstance(document.get("chain"), str) and isinstance(document.get("key"), str):
+                found[file.stem] = Certificate(document["chain"].encode(), document["key"].encode())
+        return found
+
+    def keep(self, host: str, certificate: Certificate) -> None:
+        """Keep the certificate of a host."""
+        document = {"chain": certificate.chain.decode(), "key": certificate.key.decode()}
+        self._write(self._certificates / f"{host}.json", document)
+
+    def refusals(self) -> dict[str, Refusals]:
+        """Return what was refused."""
+        found = {}
+        for host, entry in _read(self._folder / "refusals.json").items():
+            try:
+                found[host] = Refusals(int(entry["count"]), datetime.fromisoformat(entry["after"]), str(entry["why"]))
+            except (KeyError, TypeError, ValueError):
+                _log.warning("a refusal cannot be read", host=host)
+        return found
+
+    def remember(self, refusals: Mapping[str, Refusals]) -> None:
+        """Keep what was refused."""
+        entries = {host: {**asdict(entry), "after": entry.after.isoformat()} for host, entry in refusals.items()}
+        self._write(self._folder / "refusals.json", entries)
+
+    def _prepare(self) -> None:
+        for folder in (self._folder, self._certificates):
+            folder.mkdir(parents=True, exist_ok=True)
+            folder.chmod(0o700)
+
+    def _write(self, file: Path, document: Mapping[str, Any]) -> None:
+        try:
+            self._prepare()
+            write_atomically(file, json.dumps(document, sort_keys=True, indent=1), mode=0o600)
+        except OSError as error:
+            raise UnavailableError(f"{file} cannot be written: {error.strerror}") from error
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(file.read_text())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        _log.warning("a file cannot be read; it is as if it were not there", file=str(file), detail=str(error))
+        return {}
+    return document if isinstance(document, dict) else {}

@@ -1,0 +1,140 @@
+"""Keeps hosts supplied with certificates: one order after the other, each with its own end and its own back-off.
+
+An order that is refused is a refusal for its host alone; what the host had before is served on. What was given is kept
+before it is served, and what was refused too, so that whoever comes later does not ask at once again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from haneul.ingress.certificates import checked_certificate
+from haneul.ingress.model import Certificate
+from haneul.ingress.ports import Authority, Begun, CertificateRefusedError, CertificateStore
+from haneul.ingress.renewals import Refusals, next_host, refused, renewal
+from haneul.kernel.clock import Clock
+from haneul.kernel.errors import HaneulError
+
+_log = structlog.get_logger(__name__)
+#: Seconds that the proxy has to show what an authority wants to find.
+_PATIENCE: Final = 120.0
+_LONGEST_WHY: Final = 500
+
+
+@dataclass
+class _News:
+    """What happened to the proxy and the wishes since the last look."""
+
+    wanted: frozenset[str] = frozenset()
+    shown: frozenset[str] = frozenset()
+
+
+class Issuer:
+    """The certificates of one controller's hosts."""
+
+    def __init__(self, authority: Authority, store: CertificateStore, clock: Clock) -> None:
+        self._authority = authority
+        self._store = store
+        self._clock = clock
+        self._news = _News()
+        self._woken = asyncio.Event()
+        self._issued: dict[str, Certificate] = store.certificates()
+        self._refusals: dict[str, Refusals] = store.refusals()
+        self._challenges: dict[str, str] = {}
+        self._changed: Callable[[], None] = lambda: None
+
+    @property
+    def issued(self) -> Mapping[str, Certificate]:
+        """Return the certificates that were given, by host."""
+        return self._issued
+
+    @property
+    def unissued(self) -> Mapping[str, str]:
+        """Return why the last order of a host was refused."""
+        return {host: refusals.why for host, refusals in self._refusals.items()}
+
+    @property
+    def challenges(self) -> Mapping[str, str]:
+        """Return what has to be shown now, by its tokens."""
+        return self._challenges
+
+    def when_changed(self, changed: Callable[[], None]) -> None:
+        """Have something called after each change of what is to be served or told."""
+        self._changed = changed
+
+    def serves(self, hosts: Collection[str], shown: Collection[str]) -> None:
+        """Take note of the hosts that are served and want certificates, and of the tokens that are shown."""
+        news = _News(frozenset(hosts), frozenset(shown))
+        if news != self._news:
+            self._news = news
+            self._woken.set()
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        while True:
+            self._woken.clear()
+            host, pause = next_host(self._news.wanted, self._issued, self._refusals, self._clock.now())
+            if host is not None:
+                await self._supply(host)
+            else:
+                await self._woken_within(pause)
+
+    async def _supply(self, host: str) -> None:
+        before = self._refusals.get(host)
+        try:
+            certificate = await self._ordered(host)
+            self._store.keep(host, certificate)
+        except HaneulError as error:
+            wait = error.wait if isinstance(error, CertificateRefusedError) else None
+            why = error.detail[:_LONGEST_WHY]
+            self._refusals[host] = refused(before, host, why, wait, self._clock.now())
+            _log.warning("no certificate", host=host, detail=why, again=str(self._refusals[host].after))
+        else:
+            self._issued[host] = certificate
+            self._refusals.pop(host, None)
+            _log.info("certificate given", host=host)
+            if renewal(certificate, host) <= self._clock.now():
+                # Without a pause it would be asked for again at once, and again.
+                why = "what the issuer gave is due for renewal already; is this machine's clock right?"
+                self._refusals[host] = refused(before, host, why, None, self._clock.now())
+        now, wanted = self._clock.now(), self._news.wanted
+        self._refusals = {name: one for name, one in self._refusals.items() if name in wanted or one.after > now}
+        self._store.remember(self._refusals)
+        self._changed()
+
+    async def _ordered(self, host: str) -> Certificate:
+        begun = await self._authority.begin(host)
+        try:
+            await self._show(begun)
+            chain, key = await self._authority.finish(begun)
+        finally:
+            self._challenges = {}
+        try:
+            return checked_certificate(chain, key, host)
+        except ValueError as error:
+            raise CertificateRefusedError(f"what the issuer gave is no certificate for this: {error}") from error
+
+    async def _show(self, begun: Begun) -> None:
+        """Wait until the proxy shows what the authority wants to find."""
+        if not begun.challenges:
+            return
+        self._challenges = dict(begun.challenges)
+        self._changed()
+        deadline = self._clock.monotonic() + _PATIENCE
+        while not self._news.shown >= begun.challenges.keys():
+            if self._clock.monotonic() >= deadline:
+                raise CertificateRefusedError("the proxy did not show in time what the issuer wants to find")
+            self._woken.clear()
+            await self._woken_within(deadline - self._clock.monotonic())
+
+    async def _woken_within(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._woken.wait()
+        except TimeoutError:
+            return
