@@ -18,6 +18,7 @@ from haneul.ingress.asking import GATE_HEADERS, Gate, Helpers, auth_nodes, taken
 from haneul.ingress.directives import Argument, Lua, Node, Pattern, Text, Word, block, joined, line
 from haneul.ingress.grammar import Network
 from haneul.ingress.model import Location, Match, Server, Upstream
+from haneul.ingress.watching import watching_nodes
 
 _CLOSED: Final = "closed: its Ingress is wrong, and has events that say how"
 _CORS_ANSWERS: Final = (
@@ -34,6 +35,8 @@ _CORS_ANSWERS: Final = (
 class HttpParts:
     """What locations need outside servers, each once, and files."""
 
+    #: Whether ModSecurity looks at requests.
+    watched: bool = False
     nodes: list[Node] = field(default_factory=list)
     files: dict[str, bytes] = field(default_factory=dict)
     _names: set[str] = field(default_factory=set)
@@ -107,6 +110,10 @@ class _Location:
         self._helpers = helpers
 
     def nodes(self) -> list[Node]:
+        watching = watching_nodes(self._location) if self._parts.watched else ()
+        return [*watching, *self._answering()]
+
+    def _answering(self) -> list[Node]:
         if self._location.closed:
             return [line("return", 503, _CLOSED)]
         redirect = self._redirect()
