@@ -116,6 +116,8 @@ class _Masking:
     def __init__(self, masks: Masks) -> None:
         self._masks = masks
         self._taken: set[str] = set()
+        #: Whether there was a body in which nobody knows what is secret.
+        self._closed_body = False
 
     def record(self, record: Record) -> Record:
         request = self._side(record.request)
@@ -183,8 +185,12 @@ class _Masking:
         """Return a URL, absolute or not, with masked parameters, also behind its '#', and without a password."""
         place, hash_mark, fragment = value.partition("#")
         path, mark, query = place.partition("?")
-        path = re.sub(r"//([^/@?#]*)@", lambda found: f"//{self._take(found[1])}@", path)
+        path = re.sub(r"//([^/@?#]*)@", lambda found: f"//{self._login(found[1])}@", path)
         return path + mark + self._pairs(query) + hash_mark + self._pairs(fragment)
+
+    def _login(self, value: str) -> str:
+        user, colon, password = value.partition(":")
+        return self._take(user) + colon + self._take(password)
 
     def _pairs(self, text: str) -> str:
         made = []
@@ -205,6 +211,7 @@ class _Masking:
             except (ValueError, RecursionError):
                 pass
         self._take(body)
+        self._closed_body = True
         return f"{MASK} {len(body)} characters of {media or 'no type'}"
 
     def _json(self, value: Any, depth: int) -> Any:
@@ -240,7 +247,8 @@ class _Masking:
             or ("HEADERS" in place and _bare(name) in _HEADERS)
             for place, name in looked
         )
-        if not secret and not (self._taken and _WHOLES.search(said)):
+        unknown = self._closed_body and not looked
+        if not secret and not unknown and not (self._taken and _WHOLES.search(said)):
             return dict(message)
         return {name: value if name in _RULES_OWN else _deep(value, lambda _: MASK) for name, value in message.items()}
 

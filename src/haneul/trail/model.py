@@ -148,6 +148,8 @@ def parse_record(text: bytes, *, ended: float, ingresses: Mapping[str, str]) -> 
         request, response = _fields(found.pop("request", _Pairs())), _fields(found.pop("response", _Pairs()))
         messages = [_message(entry) for entry in found.pop("messages", [])]
         producer = _plain(found.pop("producer", _Pairs()))
+        rest = {_RENAMED.get(name, name): _plain(value) for name, value in found.items()}
+        sides = _request(request), _response(response)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UnreadableError(f"it is no transaction of ModSecurity: {error}") from error
     started = datetime.fromtimestamp(mark.started, UTC)
@@ -158,7 +160,7 @@ def parse_record(text: bytes, *, ended: float, ingresses: Mapping[str, str]) -> 
         "ingress": ingresses.get(mark.ingress, ""),
         "started": started.isoformat(timespec="milliseconds"),
         "seconds": seconds,
-        **{_RENAMED.get(name, name): _plain(value) for name, value in found.items()},
+        **rest,
     }
     timing = {
         "started": started.isoformat(timespec="milliseconds"),
@@ -166,7 +168,7 @@ def parse_record(text: bytes, *, ended: float, ingresses: Mapping[str, str]) -> 
         "seconds": seconds,
     }
     audit_data = {"messages": messages, "producer": producer, "timing": timing}
-    return Record(transaction, _request(request), _response(response), audit_data)
+    return Record(transaction, *sides, audit_data)
 
 
 class _Pairs(list[tuple[str, Any]]):

@@ -58,6 +58,15 @@ class Question:
     limit: int = 100
 
 
+def status_range(text: str) -> tuple[int, int]:
+    """Return the first and the last status that ``404`` or ``5xx`` means. Raises ValueError."""
+    if len(text) == 3 and text[0] in "12345" and text[1:].lower() == "xx":
+        return int(text[0]) * 100, int(text[0]) * 100 + 99
+    if len(text) == 3 and text.isascii() and text.isdigit():
+        return int(text), int(text)
+    raise ValueError(f"{text!r} is no status such as 404 or 5xx")
+
+
 @dataclass(frozen=True)
 class Hit:
     """Where a record lies that answers a question."""

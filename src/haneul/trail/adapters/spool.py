@@ -95,6 +95,10 @@ class Spool:
             file.unlink(missing_ok=True)
         return Taken(tuple(written), lost=lost)
 
+    def names(self) -> Iterator[str]:
+        """Yield the names of files that are there."""
+        return (name for name, _ in self._files())
+
     @property
     def _mode(self) -> int:
         return _SHUT if self._shut and os.geteuid() == 0 else 0o500 if self._shut else _WRITE

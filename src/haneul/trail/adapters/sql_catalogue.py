@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from haneul.trail.chunks import ChunkName, Index
-from haneul.trail.ports import Hit, Question
+from haneul.trail.ports import Hit, Question, status_range
 
 _VERSION: Final = 1
 _SCHEMA: Final = """
@@ -169,15 +169,6 @@ def _terms(question: Question) -> Iterator[_Term]:
         yield _Term("path", one, begin, begin + "\U0010ffff")
     elif question.path:
         yield _Term("path", "path = (SELECT id FROM path WHERE name = ?)", _text(question.path))
-
-
-def status_range(text: str) -> tuple[int, int]:
-    """Return the first and the last status that ``404`` or ``5xx`` means. Raises ValueError."""
-    if len(text) == 3 and text[0] in "12345" and text[1:].lower() == "xx":
-        return int(text[0]) * 100, int(text[0]) * 100 + 99
-    if len(text) == 3 and text.isascii() and text.isdigit():
-        return int(text), int(text)
-    raise ValueError(f"{text!r} is no status such as 404 or 5xx")
 
 
 def _count(connection: sqlite3.Connection, question: Question, term: _Term) -> int:
