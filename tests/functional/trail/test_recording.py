@@ -2,73 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import AsyncIterator
-from dataclasses import replace
+import shutil
 from pathlib import Path
 
 import pytest
 
-from haneul.app.trail import Policies, catalogue_of, recording, store_of, write_rules
 from haneul.kernel.clock import SystemClock
-from haneul.trail.adapters.memory_folder import unmount_memory
-from haneul.trail.model import Record, record_of_line
-from haneul.trail.ports import Question
-from haneul.trail.recorder import Recorder
-from haneul.trail.searching import search
-from haneul.trail.settings import TrailSettings
-from tests.ingress_proxy import USER, Application, Ground, ground, until
-from tests.unit.ingress.objects import ingress
-
-MODULE = Path("/usr/lib/nginx/modules/ngx_http_modsecurity_module.so")
-CLUSTER = "shop"
-SQL = "/?id=1%27%20OR%201=1--%20-"
-#: ModSecurity's numbers of rules that see SQL in a parameter, and of the one that would refuse the request.
-SEES_SQL, WOULD_REFUSE = "942100", "949110"
-
-
-class Watched:
-    """A nginx whose requests are recorded."""
-
-    def __init__(self, here: Ground, recorder: Recorder, policies: Policies, settings: TrailSettings) -> None:
-        self.ground = here
-        self.recorder = recorder
-        self.policies = policies
-        self.settings = settings
-
-    def records(self) -> list[Record]:
-        return [record_of_line(line) for line in self.recorder.lines(0)]
-
-    async def seen(self, count: int) -> list[Record]:
-        async def there() -> bool:
-            return len(self.records()) >= count
-
-        await until(there, f"{count} records")
-        return self.records()
-
-
-@contextlib.asynccontextmanager
-async def watched(folder: Path, **settings: object) -> AsyncIterator[Watched]:
-    """Yield a nginx with one application and an Ingress for it."""
-    if not MODULE.exists():
-        pytest.skip("nginx with ModSecurity is not here: 'make system-packages'")
-    told = TrailSettings.model_validate({"store": folder / "store", "keep": "all", "flush_seconds": 0.1, **settings})
-    async with ground() as here, Application("web").running() as web:
-        here.processes.prepare()
-        here.site = replace(here.site, audit_rules=str(write_rules(told, here.folder)))
-        here.see(ingress())
-        here.point("web", web)
-        policies = Policies(told.policy)
-        try:
-            clock = SystemClock()
-            async with recording(told, here.folder, policies, cluster=CLUSTER, user=USER, clock=clock) as recorder:
-                await here.route()
-                policies.heed(here.routes)
-                yield Watched(here, recorder, policies, told)
-        finally:
-            await here.processes.end()
-            await unmount_memory(here.folder / "spool")
+from haneul.trail.adapters.memory_folder import mount_memory
+from haneul.trail.adapters.spool import Spool
+from tests.functional.trail.watching import SEES_SQL, SQL, WOULD_REFUSE, looked_at, watched
+from tests.ingress_proxy import USER
+from tests.unit.ingress.objects import ingress, path
 
 
 async def test_an_attack_passes_and_its_record_has_four_parts(tmp_path: Path) -> None:
@@ -101,10 +46,10 @@ async def test_secrets_are_neither_in_the_ring_nor_in_the_store_nor_in_logs(tmp_
         await site.ground.ask(f"/?password={secret}", headers=headers)
         await site.ground.ask("/", method="POST", data={"password": secret, "q": "<script>alert(1)</script>"})
         await site.ground.ask("/", method="POST", json={"token": secret, "q": "1' OR 1=1--"})
-        records = await site.seen(3)
-        assert not [record for record in records if secret.encode() in record.line()]
-        found = await search(store_of(site.settings), catalogue_of(site.ground.folder), question())
-        assert all(secret.encode() not in record.line() for record in found)
+        kept = await site.kept(3)
+        assert all(record.rules for record in kept[:2])
+        for record in [*site.records(), *kept]:
+            assert secret.encode() not in record.line()
         assert secret not in site.ground.log()
 
 
@@ -120,16 +65,61 @@ async def test_what_was_kept_is_found(tmp_path: Path) -> None:
     async with watched(tmp_path) as site:
         for number in range(5):
             await site.ground.ask(f"/item/{number}", headers={"X-Request-ID": f"request-{number:04}"})
-        await site.seen(5)
-        store, catalogue = store_of(site.settings), catalogue_of(site.ground.folder)
-
-        async def all_there() -> bool:
-            return len(await search(store, catalogue, question())) == 5
-
-        await until(all_there, "five records in the store")
-        (found,) = await search(store, catalogue, replace(question(), request_id="request-0003"))
+        await site.kept(5)
+        (found,) = await site.search(request_id="request-0003")
         assert found.path == "/item/3"
 
 
-def question() -> Question:
-    return Question(CLUSTER, 0, 1 << 50)
+async def test_what_an_ingress_wants_is_kept_without_a_reload(tmp_path: Path) -> None:
+    async with watched(tmp_path, keep="nothing") as site:
+        generation = await site.ground.processes.generation()
+        await site.ground.ask("/not-kept")
+        await site.seen(1)
+        site.ground.see(ingress(annotations={"haneul.dev/audit": "all"}))
+        configuration, _ = site.ground.made()
+        assert configuration.generation == generation
+        site.policies.heed(site.ground.routes)
+        await site.ground.ask("/kept")
+        assert [record.path for record in await site.kept(1)] == ["/kept"]
+
+
+async def test_off_and_streams_are_not_looked_at(tmp_path: Path) -> None:
+    async with watched(tmp_path) as site:
+        annotations = {"off": {"audit": "off"}, "stream": {"proxy-request-buffering": "off"}}
+        for name, one in annotations.items():
+            prefixed = {f"haneul.dev/{key}": value for key, value in one.items()}
+            site.ground.see(ingress(name, path(f"/{name}"), annotations=prefixed))
+        await site.ground.route()
+        for place in ("/off", "/stream", "/seen"):
+            assert (await site.ground.ask(place)).status == 200
+        assert [record.path for record in await site.seen(1)] == ["/seen"]
+
+
+async def test_errors_of_nginx_itself_have_records(tmp_path: Path) -> None:
+    async with watched(tmp_path, keep="errors") as site:
+        site.ground.point("web")
+        await site.ground.repoint()
+        assert (await site.ground.ask("/")).status == 503
+        assert [record.status for record in await site.kept(1)] == [503]
+
+
+async def test_nginx_serves_on_when_nobody_reads(tmp_path: Path) -> None:
+    """The folder fills up, and later there is none that is open: neither makes a request wait or fail."""
+    room = 1 << 16
+    async with looked_at(tmp_path) as (here, _):
+        folder = here.folder / "spool"
+        if not await mount_memory(folder, room):
+            pytest.skip("nothing can be mounted here")
+        spool = Spool(folder, user=USER, room=1 << 30, clock=SystemClock())
+        spool.prepare()
+        await here.route()
+        for _ in range(60):
+            assert (await here.ask("/?filler=" + "x" * 3000)).status == 200
+        assert 0 < sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) <= room
+        # The minutes that were open are over.
+        for day in folder.iterdir():
+            shutil.rmtree(day)
+        for _ in range(20):
+            assert (await here.ask(SQL)).status == 200
+        assert not [file for file in folder.rglob("*") if file.is_file()]
+        assert "ModSecurity" not in here.log().replace("ModSecurity-nginx", "")

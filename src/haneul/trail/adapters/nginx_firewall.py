@@ -152,7 +152,7 @@ http {{
     client_max_body_size 64m;
     large_client_header_buffers 8 64k;
     underscores_in_headers on;
-    modsecurity_rules_file private/rules.conf;
+    modsecurity_rules_file {folder}/private/rules.conf;
     server {{
         listen unix:{folder}/private/replay.sock;
         location / {{
