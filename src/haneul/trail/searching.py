@@ -40,7 +40,7 @@ async def catch_up(objects: Objects, catalogue: Catalogue, cluster: str) -> int:
         keys = missing[begin : begin + _AT_ONCE]
         for key, content in zip(keys, await asyncio.gather(*map(objects.get, keys)), strict=True):
             if content is not None:
-                await asyncio.to_thread(lambda key=key, content=content: catalogue.add(names[key], read_index(content)))
+                await asyncio.to_thread(catalogue.add, names[key], read_index(content))
     return len(missing)
 
 

@@ -120,7 +120,7 @@ async def test_rules_that_are_none_are_refused(tmp_path: Path) -> None:
         (tmp_path / "proposed.conf").write_text("SecRuleRemoveEverything\n")
         result = await commands(tmp_path, site).result("replay", str(tmp_path / "proposed.conf"))
         assert isinstance(result.exception, RulesRefusedError)
-        assert "SecRuleRemoveEverything" in result.exception.detail
+        assert "Rules error" in result.exception.detail
 
 
 async def test_a_controller_that_does_not_run_is_said_and_what_was_kept_is_found_all_the_same(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from tests.unit.ingress.objects import ingress
 
 MODULE = Path("/usr/lib/nginx/modules/ngx_http_modsecurity_module.so")
 CLUSTER = "shop"
-SQL = "/?id=1%27%20OR%201=1--%20-"
+SQL = "/?id=1'%20OR%201=1--%20-"
 #: ModSecurity's numbers of rules that see SQL in a parameter, and of the one that would refuse the request.
 SEES_SQL, WOULD_REFUSE = "942100", "949110"
 
