@@ -6,6 +6,7 @@ Nothing leaves in any other way than masked: reading, masking and the ring are o
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -27,6 +28,8 @@ _log = structlog.get_logger(__name__)
 #: Records between two looks at whether something else is to be done.
 _TURN: Final = 200
 _LOOK: Final = 0.2
+#: Seconds that a store has to say what was used of the day before reading begins without it.
+_FIRST_ANSWER: Final = 10.0
 _TEND: Final = 1.0
 _REMOVE: Final = 3600.0
 _BACKOFF: Final = (1.0, 60.0)
@@ -97,6 +100,9 @@ class Recorder:
 
     async def run(self) -> None:
         """Work until cancelled."""
+        # What is read before is not kept; what was not read yet waits in its folder for a while.
+        with contextlib.suppress(HaneulError, TimeoutError):
+            await asyncio.wait_for(self.learn(), _FIRST_ANSWER)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._reading())
             group.create_task(self._writing())

@@ -216,12 +216,13 @@ async def the_controller_stands_still(cluster: Cluster) -> None:
     cluster.process.send_signal(signal.SIGSTOP)
     for number in range(20):
         assert await cluster.app(f"/still/{number}") == "two"
+    assert await cluster.app("/none") == "503"
     cluster.process.send_signal(signal.SIGCONT)
 
     async def remembered() -> bool:
         done = await logs("ingress", "first", "--config", str(cluster.config), "-o", "json")
         paths = {record["request"]["uri"] for record in json.loads(done.stdout)} if done.exit_code == 0 else set()
-        return {f"/still/{number}" for number in range(20)} <= paths
+        return {"/none", *(f"/still/{number}" for number in range(20))} <= paths
 
     await cluster.until(remembered, "requests to be remembered")
 

@@ -78,11 +78,11 @@ async def test_the_days_budget_holds_across_restarts(tmp_path: Path) -> None:
         trail.begin()
         await trail.recorder.learn()
         await trail.record(*(numbered(100 * begun + number) for number in range(20)))
-        trail.clock.advance(60)
+        trail.pass_by(60)
     names = [name for key in await trail.objects.keys(f"{CLUSTER}/") if (name := parse_key(key))]
     assert size - 2000 < sum(name.size for name in names) <= size
     assert trail.recorder.figures.over_budget == 20
-    trail.clock.advance(86400)
+    trail.pass_by(86400)
     await trail.record(numbered(900))
     assert (await found(trail))[0].path == "/item/900"
 
@@ -151,7 +151,7 @@ async def test_old_records_go_from_store_and_catalogue(tmp_path: Path) -> None:
     trail = Trail(tmp_path)
     await trail.recorder.learn()
     await trail.record(numbered(1))
-    trail.clock.advance(timedelta(days=3).total_seconds())
+    trail.pass_by(timedelta(days=3).total_seconds())
     await trail.record(numbered(2))
     assert await trail.keeper.remove_before(trail.clock.now(), 2) == 1
     assert [record.path for record in await found(trail)] == ["/item/2"]
@@ -168,7 +168,7 @@ async def test_what_cannot_be_read_is_counted_and_stops_nothing(tmp_path: Path) 
 
 
 async def test_it_works_by_itself_until_it_is_ended(tmp_path: Path) -> None:
-    trail = Trail(tmp_path)
+    trail = Trail(tmp_path, clock=SystemClock())
     working = asyncio.ensure_future(trail.recorder.run())
     try:
         trail.source.hand(numbered(1))
@@ -176,7 +176,7 @@ async def test_it_works_by_itself_until_it_is_ended(tmp_path: Path) -> None:
         async def kept() -> bool:
             return bool(await found(trail))
 
-        await wait_for(kept, what="a record in the store", timeout=60.0, clock=SystemClock(), interval=0.01)
+        await wait_for(kept, what="a record in the store", timeout=120.0, clock=SystemClock(), interval=0.01)
     finally:
         working.cancel()
         await asyncio.gather(working, return_exceptions=True)

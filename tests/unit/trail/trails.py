@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from haneul.kernel.clock import VirtualClock
+from haneul.kernel.clock import Clock, VirtualClock
 from haneul.trail.adapters.object_store import objects_in_memory
 from haneul.trail.adapters.sql_catalogue import SqlCatalogue
 from haneul.trail.budget import Budget, Limits
@@ -75,14 +75,15 @@ class FailingObjects:
 class Trail:
     """One cluster's."""
 
-    def __init__(self, folder: Path, *, policy: str = "all", limits: Limits | None = None, ring: int = 1 << 20) -> None:
-        self.clock = VirtualClock(NOW)
+    def __init__(
+        self, folder: Path, *, policy: str = "all", limits: Limits | None = None, clock: Clock | None = None
+    ) -> None:
+        self.clock = clock or VirtualClock(NOW)
         self.source = HandedSource()
         self.objects = FailingObjects(objects_in_memory())
         self.catalogue = SqlCatalogue(folder / "catalogue.db")
         self.policy = policy
         self.limits = limits or Limits(1 << 30, 1 << 30)
-        self.ring = ring
         self.begin()
 
     def begin(self) -> None:
@@ -91,14 +92,20 @@ class Trail:
         policy_of: Callable[[str], Policy] = lambda _: parse_policy(self.policy)  # noqa: E731
         self.recorder = Recorder(
             self.source,
-            Ring(self.ring),
+            Ring(1 << 20),
             self.keeper,
             Budget(self.limits, self.clock.now()),
             Masks(),
             policy_of=policy_of,
             ingresses=INGRESSES,
             clock=self.clock,
+            flush_seconds=0.05,
         )
+
+    def pass_by(self, seconds: float) -> None:
+        """Let time pass, of a clock that a test moves."""
+        assert isinstance(self.clock, VirtualClock)
+        self.clock.advance(seconds)
 
     async def record(self, *contents: bytes) -> None:
         """Let it take in transactions, and write what is kept."""

@@ -31,11 +31,13 @@ CREATE TABLE entry (started INTEGER, chunk INTEGER, block INTEGER, line INTEGER,
 CREATE INDEX entry_status ON entry (status);
 CREATE INDEX entry_client ON entry (client);
 CREATE INDEX entry_request ON entry (request);
-CREATE INDEX entry_host ON entry (host);
+CREATE INDEX entry_host ON entry (host, started, status, path, client);
 CREATE INDEX entry_path ON entry (path);
 """
-#: Up to so many entries are looked at one by one and sorted; where more have it, time's own order is faster.
+#: Up to so many entries are looked at one by one and sorted.
 _FEW: Final = 20_000
+#: Entries are not counted further than to so many.
+_MANY: Final = 500_000
 
 
 class SqlCatalogue:
@@ -106,10 +108,7 @@ class SqlCatalogue:
         """Return what answers, the newest first."""
         with self._open() as connection:
             terms = list(_terms(question))
-            best = min((_count(connection, question, term) for term in terms), default=_FEW + 1)
-            chosen = ""
-            if best <= _FEW:
-                chosen = next(term.column for term in terms if _count(connection, question, term) == best)
+            chosen = _chosen(connection, question, terms)
             where = ["started BETWEEN ? AND ?"]
             values: list[Any] = [question.since, question.until]
             for term in terms:
@@ -147,10 +146,13 @@ class SqlCatalogue:
 
 
 class _Term:
-    """One condition: its text, its values, and the column whose index finds it."""
+    """One condition: its text, its values, and the column whose index finds it.
 
-    def __init__(self, column: str, text: str, *values: Any) -> None:
-        self.column, self.text, self.values = column, text, values
+    That index is in the order of time where the condition is of ``one`` value.
+    """
+
+    def __init__(self, column: str, text: str, *values: Any, one: bool = True) -> None:
+        self.column, self.text, self.values, self.one = column, text, values, one
 
 
 def _terms(question: Question) -> Iterator[_Term]:
@@ -160,24 +162,40 @@ def _terms(question: Question) -> Iterator[_Term]:
         yield _Term("client", "client = ?", _number(question.client))
     if question.status:
         first, last = status_range(question.status)
-        yield _Term("status", "status BETWEEN ? AND ?", first, last)
+        if first == last:
+            yield _Term("status", "status = ?", first)
+        else:
+            yield _Term("status", "status BETWEEN ? AND ?", first, last, one=False)
     if question.host:
         yield _Term("host", "host = (SELECT id FROM host WHERE name = ?)", _text(question.host))
     if question.path.endswith("*"):
         begin = _text(question.path[:-1])
         one = "path IN (SELECT id FROM path WHERE name >= ? AND name < ?)"
-        yield _Term("path", one, begin, begin + "\U0010ffff")
+        yield _Term("path", one, begin, begin + "\U0010ffff", one=False)
     elif question.path:
         yield _Term("path", "path = (SELECT id FROM path WHERE name = ?)", _text(question.path))
 
 
-def _count(connection: sqlite3.Connection, question: Question, term: _Term) -> int:
-    """Return how many entries have it, or one more than :data:`_FEW`."""
+def _chosen(connection: sqlite3.Connection, question: Question, terms: Sequence[_Term]) -> str:
+    """Return the column whose index is used: that of the rarest condition; none where time's own order is better."""
+    best, chosen = _MANY, ""
+    for term in terms:
+        count = _count(connection, question, term, min(best, _MANY if term.one else _FEW))
+        if count < best and (term.one or count < _FEW):
+            best, chosen = count, term.column
+    if not chosen and any(term.one and term.column == "host" for term in terms):
+        # Its index has what other conditions ask for, too.
+        return "host"
+    return chosen
+
+
+def _count(connection: sqlite3.Connection, question: Question, term: _Term, most: int) -> int:
+    """Return how many entries have it, but no more than ``most``."""
     sql = (
         f"SELECT count(*) FROM (SELECT 1 FROM entry INDEXED BY entry_{term.column} "  # noqa: S608 - as above
         f"WHERE {term.text} AND started BETWEEN ? AND ? LIMIT ?)"
     )
-    found = connection.execute(sql, [*term.values, question.since, question.until, _FEW + 1]).fetchone()
+    found = connection.execute(sql, [*term.values, question.since, question.until, most]).fetchone()
     return int(found[0])
 
 
