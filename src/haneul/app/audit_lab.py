@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -303,18 +304,18 @@ _MESSAGE: Final = {
 async def _search(plan: AuditPlan, figures: AuditFigures, place: Path) -> None:
     settings = TrailSettings(store=place / "store")
     store, catalogue = store_of(settings), catalogue_of(place)
-    everything = {"since": 0, "until": 1 << 50}
-    (newest,) = await search(store, catalogue, Question(_CLUSTER, **everything, limit=1))
+    everything = Question(_CLUSTER, 0, 1 << 50)
+    (newest,) = await search(store, catalogue, replace(everything, limit=1))
     middle = newest.started - 1000
     questions = {
-        "one request id": Question(_CLUSTER, **everything, request_id=newest.request_id),
-        "one client": Question(_CLUSTER, **everything, client=newest.client),
-        "one host, answers of 5xx": Question(_CLUSTER, **everything, host=newest.host, status="5xx"),
-        "one path": Question(_CLUSTER, **everything, path=newest.path),
-        "paths that begin so, one client": Question(_CLUSTER, **everything, path="/api/v1/*", client=newest.client),
+        "one request id": replace(everything, request_id=newest.request_id),
+        "one client": replace(everything, client=newest.client),
+        "one host, answers of 5xx": replace(everything, host=newest.host, status="5xx"),
+        "one path": replace(everything, path=newest.path),
+        "paths that begin so, one client": replace(everything, path="/api/v1/*", client=newest.client),
         "a second of one host": Question(_CLUSTER, middle, newest.started, host=newest.host),
-        "the newest of all": Question(_CLUSTER, **everything),
-        "what is common, and nowhere together": Question(_CLUSTER, **everything, host=_NO_CARTS, path="/cart/*"),
+        "the newest of all": everything,
+        "what is common, and nowhere together": replace(everything, host=_NO_CARTS, path="/cart/*"),
     }
     for name, question in questions.items():
         seconds, found = [], 0

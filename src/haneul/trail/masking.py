@@ -79,7 +79,12 @@ _WHOLES: Final = re.compile(
 )
 #: A shorter secret is not searched for elsewhere: too much would be that by chance.
 _SHORTEST: Final = 4
+_SHORTEST_TOKEN: Final = 10
+_SHORTEST_CARD: Final = 13
+#: Names whose verdict is remembered; clients may invent any number of them.
+_MOST_NAMES: Final = 10_000
 _MOST_INSIDE: Final = 64
+_LONGEST_NAME: Final = 100
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,7 @@ class Masks:
     open_names: tuple[str, ...] = ()
     _names: frozenset[str] = field(init=False, repr=False)
     _open: frozenset[str] = field(init=False, repr=False)
+    _verdicts: dict[str, bool] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_names", frozenset(map(_bare, self.names)))
@@ -99,7 +105,14 @@ class Masks:
 
     def names_secret(self, name: str) -> bool:
         """Say whether the value of a field with this name is secret."""
-        bare = _bare(unquote_plus(name))
+        known = self._verdicts.get(name)
+        if known is None:
+            known = self._judged(_bare(unquote_plus(name)))
+            if len(self._verdicts) < _MOST_NAMES and len(name) < _LONGEST_NAME:
+                self._verdicts[name] = known
+        return known
+
+    def _judged(self, bare: str) -> bool:
         if bare in self._open:
             return False
         return bare in self._names or bare in _EXACT or any(word in bare for word in _TELLING)
@@ -260,11 +273,17 @@ class _Masking:
         return MASK
 
     def _shapes(self, text: str) -> str:
-        text = _PRIVATE_KEY.sub(MASK, text)
-        text = _BEARER.sub(rf"\1\2{MASK}", text)
-        text = _JWT.sub(MASK, text)
-        text = _DIGITS.sub(lambda found: MASK if _is_card(found[0]) else found[0], text)
-        text = _EMAIL.sub(MASK, text)
+        # Looking for a few characters first is many times faster, and nearly every text has none of them.
+        if "-----BEGIN" in text:
+            text = _PRIVATE_KEY.sub(MASK, text)
+        if len(text) > _SHORTEST_TOKEN:
+            text = _BEARER.sub(rf"\1\2{MASK}", text)
+        if "eyJ" in text:
+            text = _JWT.sub(MASK, text)
+        if len(text) >= _SHORTEST_CARD:
+            text = _DIGITS.sub(lambda found: MASK if _is_card(found[0]) else found[0], text)
+        if "@" in text or "%40" in text:
+            text = _EMAIL.sub(MASK, text)
         for expression in self._masks.expressions:
             text = expression.sub(MASK, text)
         return text

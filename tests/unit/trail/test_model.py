@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 
 import pytest
@@ -81,12 +82,10 @@ def test_what_is_no_transaction_is_refused(text: bytes) -> None:
 
 @given(st.binary(max_size=300))
 def test_nothing_that_is_written_breaks_reading(text: bytes) -> None:
-    for read in (lambda: parse_record(text, ended=STARTED, ingresses={}), lambda: record_of_line(text)):
-        try:
-            made = read()
-        except UnreadableError:
-            continue
-        assert isinstance(made, Record)
+    with contextlib.suppress(UnreadableError):
+        assert isinstance(parse_record(text, ended=STARTED, ingresses={}), Record)
+    with contextlib.suppress(UnreadableError):
+        assert isinstance(record_of_line(text), Record)
 
 
 def test_a_line_becomes_the_same_record() -> None:

@@ -65,8 +65,9 @@ class Spool:
             self._open(minute)
         for folder in self._minutes():
             if not self._is_young(folder, now):
-                shutil.rmtree(folder, ignore_errors=True)
-                with contextlib.suppress(OSError), _writable(folder.parent.parent):
+                with _writable(folder.parent):
+                    shutil.rmtree(folder, ignore_errors=True)
+                with contextlib.suppress(OSError), _writable(self._folder):
                     folder.parent.rmdir()
             elif os.geteuid() == 0 or folder.stat().st_mode & 0o777 != self._mode:
                 folder.chmod(self._mode)
@@ -92,7 +93,8 @@ class Spool:
                 continue
             else:
                 lost += 1
-            file.unlink(missing_ok=True)
+            with _writable(file.parent):
+                file.unlink(missing_ok=True)
         return Taken(tuple(written), lost=lost)
 
     def names(self) -> Iterator[str]:
@@ -139,11 +141,12 @@ class Spool:
 @contextlib.contextmanager
 def _writable(folder: Path) -> Iterator[None]:
     """Let the owner write for a moment; root needs no leave."""
-    if os.geteuid() == 0:
+    before = folder.stat().st_mode & 0o777
+    if os.geteuid() == 0 or before & 0o200:
         yield
         return
     folder.chmod(0o700)
     try:
         yield
     finally:
-        folder.chmod(0o500)
+        folder.chmod(before)
