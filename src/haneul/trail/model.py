@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from haneul.kernel.errors import HaneulError
+
 #: Bytes of one record as ModSecurity writes it; a larger one is no record.
 LARGEST: Final = 4 << 20
 _RENAMED: Final = {
@@ -30,8 +32,13 @@ _RENAMED: Final = {
 _MOST_INSIDE: Final = 64
 
 
-class UnreadableError(ValueError):
+class UnreadableError(HaneulError):
     """What was written is no record, or not a whole one."""
+
+    code = "trail-unreadable"
+    title = "That is no audit record"
+    http_status = 422
+    exit_code = 2
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Final
 
-from haneul.trail.chunks import parse_key, read_block, read_index
-from haneul.trail.model import Record, record_of_line
+import structlog
+
+from haneul.trail.chunks import ChunkName, parse_key, read_block, read_index
+from haneul.trail.model import Record, UnreadableError, record_of_line
 from haneul.trail.ports import Catalogue, Hit, Objects, Question
 
-_AT_ONCE = 8
+_log = structlog.get_logger(__name__)
+_AT_ONCE: Final = 8
 
 
 async def search(objects: Objects, catalogue: Catalogue, question: Question) -> list[Record]:
@@ -40,8 +44,16 @@ async def catch_up(objects: Objects, catalogue: Catalogue, cluster: str) -> int:
         keys = missing[begin : begin + _AT_ONCE]
         for key, content in zip(keys, await asyncio.gather(*map(objects.get, keys)), strict=True):
             if content is not None:
-                await asyncio.to_thread(catalogue.add, names[key], read_index(content))
+                await _add(catalogue, names[key], content)
     return len(missing)
+
+
+async def _add(catalogue: Catalogue, name: ChunkName, content: bytes) -> None:
+    """Take in an index; one that is broken hides its own chunk only."""
+    try:
+        await asyncio.to_thread(lambda: catalogue.add(name, read_index(content)))
+    except UnreadableError as error:
+        _log.warning("an index cannot be read; its records are not found", index=name.index, detail=error.detail)
 
 
 async def _lines(objects: Objects, hits: Sequence[Hit]) -> list[bytes]:
@@ -51,7 +63,11 @@ async def _lines(objects: Objects, hits: Sequence[Hit]) -> list[bytes]:
     async def read(place: tuple[str, int, int]) -> list[bytes]:
         async with turns:
             content = await objects.get_range(*place)
-        return await asyncio.to_thread(read_block, content) if content is not None else []
+        try:
+            return await asyncio.to_thread(read_block, content) if content is not None else []
+        except UnreadableError as error:
+            _log.warning("records cannot be read", chunk=place[0], detail=error.detail)
+            return []
 
     places = list(dict.fromkeys((hit.chunk, hit.offset, hit.length) for hit in hits))
     blocks = dict(zip(places, await asyncio.gather(*map(read, places)), strict=True))

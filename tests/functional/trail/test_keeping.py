@@ -71,6 +71,19 @@ async def test_another_machine_finds_it_without_the_catalogue_of_the_first(tmp_p
     assert await catch_up(trail.objects, elsewhere, CLUSTER) == 0
 
 
+async def test_a_broken_chunk_hides_its_own_records_only(tmp_path: Path) -> None:
+    trail = Trail(tmp_path)
+    await trail.recorder.learn()
+    for number in range(4):
+        await trail.record(numbered(number))
+    names = {name.first: name for key in await trail.objects.keys(f"{CLUSTER}/") if (name := parse_key(key))}
+    first, second, *_ = [names[moment] for moment in sorted(names)]
+    await trail.objects.put(first.index, b"broken")
+    await trail.objects.put(second.content, b"broken" * 1000)
+    elsewhere = SqlCatalogue(tmp_path / "elsewhere" / "catalogue.db")
+    assert [record.path for record in await search(trail.objects, elsewhere, ALL)] == ["/item/3", "/item/2"]
+
+
 async def test_the_days_budget_holds_across_restarts(tmp_path: Path) -> None:
     size = 30_000
     trail = Trail(tmp_path, limits=Limits(1 << 30, size, reserved=0))
