@@ -211,6 +211,8 @@ def _components() -> typer.Typer:
 
 
 def _bench() -> typer.Typer:
+    from haneul.bench.audit_cli import add_audit_command  # noqa: PLC0415
+    from haneul.bench.audit_figures import AuditFigures, AuditPlan  # noqa: PLC0415
     from haneul.bench.balancer_cli import add_balancer_command  # noqa: PLC0415
     from haneul.bench.balancer_figures import BalancerFigures, BalancerPlan  # noqa: PLC0415
     from haneul.bench.cli import Outcome, bench_app  # noqa: PLC0415
@@ -270,10 +272,16 @@ def _bench() -> typer.Typer:
 
         await run_network_bench(plan, figures, machine)
 
+    async def run_audit(plan: AuditPlan, figures: AuditFigures, machine: dict[str, str], data: Path | None) -> None:
+        from haneul.app.audit_lab import run_audit_bench  # noqa: PLC0415
+
+        await run_audit_bench(plan, figures, machine, data)
+
     app = bench_app(run_dkos, run_registries, SystemClock())
     add_balancer_command(app, run_balancer, SystemClock())
     add_dns_command(app, run_names, SystemClock())
     add_network_command(app, run_network, SystemClock())
     add_chaos_command(app, run_chaos, SystemClock())
     add_auth_command(app, run_sign_on, SystemClock())
+    add_audit_command(app, run_audit, SystemClock())
     return app

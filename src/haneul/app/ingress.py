@@ -8,13 +8,13 @@ import tempfile
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import structlog
 import yaml
 
+from haneul.app.trail import Policies, end_recording, recording, write_rules
 from haneul.ingress.adapters.acme_authority import AcmeAuthority, Binding, Issuing
 from haneul.ingress.adapters.allowed_hosts import AllowedHosts
 from haneul.ingress.adapters.certificate_folder import CertificateFolder
@@ -37,6 +37,7 @@ from haneul.kernel.files import write_atomically
 from haneul.kernel.kube import INGRESS_CLASSES, INGRESSES, KubeApiError, Manifest
 from haneul.kernel.kube_http import HttpKubeClient, access_from_kubeconfig
 from haneul.kernel.pki import LeafProfile, issue_authority, issue_leaf
+from haneul.trail.settings import read_trail_settings
 
 _log = structlog.get_logger(__name__)
 _TEN_YEARS = timedelta(days=3650)
@@ -50,12 +51,26 @@ async def serve_ingress(file: Path) -> None:
     processes = _processes(settings, settings.folder, clock)
     processes.prepare()
     site = site_of(settings, settings.folder, own_certificate(settings.folder, clock.now()))
-    async with _client(settings) as client:
+    trail = read_trail_settings(settings.audit) if settings.audit else None
+    policies = Policies(trail.policy) if trail else None
+
+    def render(routes: Routes) -> Configuration:
+        if policies:
+            policies.heed(routes)
+        return render_configuration(routes, site)
+
+    async with contextlib.AsyncExitStack() as stack:
+        client = await stack.enter_async_context(_client(settings))
+        if trail and policies:
+            recorder = recording(
+                trail, settings.folder, policies, cluster=settings.cluster, user=_user(settings), clock=clock
+            )
+            await stack.enter_async_context(recorder)
         controller = ClusterController(
             client,
             NginxProxy(settings.folder, processes),
             AllowedHosts(settings.hosts),
-            partial(render_configuration, site=site),
+            render,
             cluster=settings.cluster,
             options=_options(settings),
             addresses=settings.addresses,
@@ -71,7 +86,9 @@ async def serve_ingress(file: Path) -> None:
 async def stop_nginx(file: Path) -> bool:
     """Let a cluster's nginx end after its requests; return False if none ran."""
     settings = read_settings(file)
-    return await _processes(settings, settings.folder, SystemClock()).end()
+    ended = await _processes(settings, settings.folder, SystemClock()).end()
+    await end_recording(settings.folder)
+    return ended
 
 
 async def listed(file: Path) -> list[dict[str, Any]]:
@@ -109,7 +126,8 @@ async def checked(file: Path, manifests: Iterable[Path]) -> list[dict[str, Any]]
 
 
 def site_of(settings: IngressSettings, folder: Path, certificate: Certificate) -> Site:
-    """Return where nginx listens, and what it has."""
+    """Return where nginx listens, and what it has. Raises InvalidInputError if the audit trail's file is wrong."""
+    rules = write_rules(read_trail_settings(settings.audit), folder) if settings.audit else None
     return Site(
         settings.http,
         settings.https,
@@ -125,6 +143,7 @@ def site_of(settings: IngressSettings, folder: Path, certificate: Certificate) -
         gate=settings.gate.gate if settings.gate else None,
         drain=settings.drain_seconds,
         access_log=settings.access_log,
+        audit_rules=str(rules) if rules else "",
     )
 
 

@@ -17,6 +17,7 @@ from haneul.app.d2hub_commands import d2hub_app
 from haneul.app.dns_commands import dns_app
 from haneul.app.host_commands import add_host_commands, check_platform
 from haneul.app.ingress_commands import ingress_app
+from haneul.app.logs_commands import logs_app
 from haneul.app.serve import serve_app, version
 from haneul.cli import people, sign_on
 from haneul.cli.audit import audit_app
@@ -81,6 +82,7 @@ def command_tree() -> typer.Typer:
     app.add_typer(dns_app, name="dns")
     app.add_typer(balancer_app, name="balancer")
     app.add_typer(ingress_app, name="ingress")
+    app.add_typer(logs_app, name="logs")
     app.add_typer(auth_app, name="auth")
     app.add_typer(serve_app, name="serve", hidden=True)
     return app

@@ -98,6 +98,10 @@ class Wishes(BaseModel):
     auth_people: _Members = _field("names", "or these people", (), restricts=True, ours=True)
     auth_emails: _Members = _field("names", "or people with these addresses", (), restricts=True, ours=True)
 
+    audit: Annotated[str, BeforeValidator(grammar.parse_audit)] = _field(
+        "[words](audit-trail.md#what-is-kept)", "which requests the audit trail keeps", "", ours=True
+    )
+
     auth_type: Annotated[str, _choice("basic")] = _field("`basic`", "asks for name and password", "", restricts=True)
     auth_secret: _Secret = _field(
         "name of a Secret", "whose `auth` has lines of `htpasswd`, hashed; of the same namespace", "", restricts=True

@@ -57,6 +57,9 @@ _FRAMING: Final = frozenset(
         "x-real-ip",
     }
 )
+_AUDIT_ALONE: Final = ("all", "nothing", "off")
+_AUDIT_WORD: Final = re.compile(r"errors|matched|slow=[0-9]{1,6}(?:ms|s)")
+_AUDIT_SAMPLE: Final = re.compile(r"sample=([0-9]{1,3}(?:\.[0-9]{1,2})?)%")
 _ESCAPED: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
@@ -79,6 +82,22 @@ def parse_number(text: str, least: int, most: int) -> int:
     if not _NUMBER.fullmatch(text) or not least <= int(text) <= most:
         raise ValueError(f"it is a whole number from {least} to {most}")
     return int(text)
+
+
+def parse_audit(text: str) -> str:
+    """Return which requests the audit trail keeps, without blanks: words that :mod:`haneul.trail.policy` reads."""
+    words = [word.strip() for word in text.split(",")]
+    alone = len(words) == 1 and words[0] in _AUDIT_ALONE
+    if len(set(words)) != len(words) or not (alone or all(map(_is_kept, words))):
+        raise ValueError(
+            "it is 'errors', 'slow=2s', 'matched' and 'sample=1%', each once, or 'all', 'nothing' or 'off' alone"
+        )
+    return ",".join(words)
+
+
+def _is_kept(word: str) -> bool:
+    sample = _AUDIT_SAMPLE.fullmatch(word)
+    return bool(_AUDIT_WORD.fullmatch(word)) or (sample is not None and 0 < float(sample[1]) <= 100)
 
 
 def parse_seconds(text: str) -> int:

@@ -19,6 +19,7 @@ from haneul.ingress.directives import Argument, Lua, Node, Pattern, Text, Word, 
 from haneul.ingress.grammar import Network
 from haneul.ingress.model import Location, Match, Path, Server, Upstream
 from haneul.ingress.rules import Rule
+from haneul.ingress.watching import watching_nodes
 
 _CLOSED: Final = "closed: its {kind} is wrong, and has events that say how"
 #: Where an issuer asks who answers for a host (RFC 8555 section 8.3); nothing else is served there then.
@@ -37,6 +38,8 @@ _CORS_ANSWERS: Final = (
 class HttpParts:
     """What locations need outside servers, each once, and files."""
 
+    #: Whether ModSecurity looks at requests.
+    watched: bool = False
     nodes: list[Node] = field(default_factory=list)
     files: dict[str, bytes] = field(default_factory=dict)
     _names: set[str] = field(default_factory=set)
@@ -120,6 +123,10 @@ class _Location:
         self._helpers = helpers
 
     def nodes(self) -> list[Node]:
+        watching = watching_nodes(self._location) if self._parts.watched else ()
+        return [*watching, *self._answering()]
+
+    def _answering(self) -> list[Node]:
         if self._location.closed:
             return [line("return", 503, _CLOSED.format(kind=self._location.ingress.kind))]
         if self._location.rule:

@@ -106,6 +106,7 @@ Statuses are those of the specification: GatewayClass `Accepted`; Gateway `Accep
 | `workers` | nginx's processes | 2 |
 | `user` | whom they run as, if root starts nginx | `www-data` |
 | `accessLog` | file for one JSON object a request; relative to `folder` | no log |
+| `audit` | file of the [audit trail](audit-trail.md); relative to this file | none |
 | `drainSeconds` | for how long connections go on after routes changed | 600 |
 | `program`, `modules` | nginx, and its modules | Debian's |
 

@@ -53,12 +53,14 @@ class Site:
     #: Seconds that connections have to end when routes change.
     drain: int = 600
     access_log: str = ""
+    #: ModSecurity's configuration; without it nginx looks at no request.
+    audit_rules: str = ""
     error_log: str = "error.log"
 
 
 def render_configuration(routes: Routes, site: Site) -> Configuration:
     """Return what nginx serves these routes with."""
-    parts = HttpParts()
+    parts = HttpParts(watched=bool(site.audit_rules))
     files = _certificate_files(site.certificate)
     servers: list[Node] = []
     hosts = {server.host for server in routes.servers}
@@ -79,6 +81,8 @@ def render_configuration(routes: Routes, site: Site) -> Configuration:
 def _main(site: Site) -> Iterator[Node]:
     yield line("load_module", Text(f"{site.modules}/ndk_http_module.so"))
     yield line("load_module", Text(f"{site.modules}/ngx_http_lua_module.so"))
+    if site.audit_rules:
+        yield line("load_module", Text(f"{site.modules}/ngx_http_modsecurity_module.so"))
     if site.user:
         yield line("user", Text(site.user))
     yield line("worker_processes", site.workers)
@@ -111,6 +115,8 @@ def _http(site: Site, hosts: int) -> Iterator[Node]:
     yield line("proxy_headers_hash_bucket_size", 256)
     yield line("limit_req_status", 429)
     yield line("limit_conn_status", 429)
+    if site.audit_rules:
+        yield line("modsecurity_rules_file", Text(site.audit_rules))
     yield from _tls()
     yield from _clients(site)
     if site.access_log:

@@ -123,6 +123,8 @@ class IngressSettings(_Part):
     #: Whom workers run as if root starts them.
     user: str = "www-data"
     access_log: str = ""
+    #: The file that says what of requests is kept; without it, nothing is.
+    audit: Path | None = None
     drain_seconds: int = Field(600, ge=1, le=86400)
     program: Path = Path("/usr/sbin/nginx")
     modules: Path = Path("/usr/lib/nginx/modules")
@@ -177,7 +179,7 @@ class IngressSettings(_Part):
 def read_settings(file: Path) -> IngressSettings:
     """Read the file; paths in it are relative to its folder. Raises InvalidInputError."""
     document = _document(file)
-    for name in ("kubeconfig", "folder"):
+    for name in ("kubeconfig", "folder", "audit"):
         if isinstance(document.get(name), str):
             document[name] = str(file.parent.absolute() / document[name])
     _place_files(document.get("acme"), file.parent.absolute())

@@ -36,6 +36,7 @@ from haneul.kernel.kube import (
     resource_of,
 )
 from haneul.kernel.waiting import wait_for
+from haneul.trail.adapters.memory_folder import unmount_memory
 from tests.functional import kubernetes
 from tests.ingress_proxy import PATIENCE, USER, Application, free_address, program
 from tests.support import HANEUL
@@ -88,8 +89,10 @@ class Cluster:
                 "hosts": ["*.example.com"],
                 "user": "www-data",
                 "program": program(),
+                "audit": "audit.yaml",
             },
         )
+        self.file("audit.yaml", {"store": "records", "keep": "errors"})
         self.nginx = NginxProcesses(folder / "nginx", program=program(), user=USER, clock=SystemClock())
         self.process: asyncio.subprocess.Process | None = None
 
@@ -164,6 +167,10 @@ async def run(*arguments: str) -> Result:
     return await asyncio.to_thread(CliRunner().invoke, command_tree(), ["ingress", *arguments])
 
 
+async def logs(*arguments: str) -> Result:
+    return await asyncio.to_thread(CliRunner().invoke, command_tree(), ["logs", *arguments])
+
+
 async def test_a_cluster_is_served_whatever_happens(cluster: Cluster) -> None:
     address = own_address()
     async with Application("one").running(address) as one, Application("two").running(address) as two:
@@ -172,15 +179,19 @@ async def test_a_cluster_is_served_whatever_happens(cluster: Cluster) -> None:
                 await objects_are_served(cluster, client, address, one)
                 await it_is_listed_and_checked(cluster)
                 await the_controller_is_killed(cluster, client, address, two)
+            await the_controller_stands_still(cluster)
             assert await cluster.app() == "two"
             assert await cluster.end() == 0
             assert await cluster.app() == "two"
+            await errors_were_kept(cluster)
             assert (await run("stop", "--config", str(cluster.config))).exit_code == 0
             assert await cluster.nginx.master() is None
+            assert not (cluster.folder / "nginx" / "spool").is_mount()
         finally:
             if cluster.process:
                 await cluster.end(signal.SIGKILL)
             await cluster.nginx.end()
+            await unmount_memory(cluster.folder / "nginx" / "spool")
 
 
 async def objects_are_served(cluster: Cluster, client: KubeClient, address: str, app: Application) -> None:
@@ -334,6 +345,31 @@ async def they_go(cluster: Cluster, client: KubeClient) -> None:
     await cluster.until(forgotten, "the route's status to be cleared")
     assert await cluster.app("/old/x", host="routes.example.com") == "404"
     assert await cluster.app() == "one"
+
+
+async def the_controller_stands_still(cluster: Cluster) -> None:
+    """nginx waits for nobody who reads what was seen; whoever reads on later has it all the same."""
+    assert cluster.process
+    cluster.process.send_signal(signal.SIGSTOP)
+    for number in range(20):
+        assert await cluster.app(f"/still/{number}") == "two"
+    assert await cluster.app("/none") == "503"
+    cluster.process.send_signal(signal.SIGCONT)
+
+    async def remembered() -> bool:
+        done = await logs("ingress", "first", "--config", str(cluster.config), "-o", "json")
+        paths = {record["request"]["uri"] for record in json.loads(done.stdout)} if done.exit_code == 0 else set()
+        return {"/none", *(f"/still/{number}" for number in range(20))} <= paths
+
+    await cluster.until(remembered, "requests to be remembered")
+
+
+async def errors_were_kept(cluster: Cluster) -> None:
+    done = await logs("search", "first", "--config", str(cluster.config), "-o", "json")
+    assert done.exit_code == 0, repr(done.exception)
+    assert {(record["request"]["uri"], record["response"]["status"]) for record in json.loads(done.stdout)} == {
+        ("/none", 503)
+    }
 
 
 async def test_manifests_are_checked_before_they_are_applied(cluster: Cluster) -> None:

@@ -25,11 +25,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import obstore
 from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
-from obstore.store import S3Store
 
 from haneul.d2hub.adapters.content_keys import new_content_key
 from haneul.d2hub.adapters.file_uploads import FileUploads
@@ -38,10 +37,8 @@ from haneul.d2hub.adapters.object_settings import ObjectSettings
 from haneul.d2hub.digests import parse_digest
 from haneul.d2hub.errors import BlobStoreAwayError, StorageFullError
 from haneul.d2hub.model import RemoteContent, StoredBlob
+from haneul.kernel.buckets import open_bucket
 from haneul.kernel.errors import ConflictError, HaneulError
-
-if TYPE_CHECKING:
-    from obstore.store import ClientConfig, RetryConfig
 
 _PREFIX: Final = "blobs"
 _OWNER: Final = "d2hub-owner"
@@ -53,11 +50,6 @@ _MOST_PARTS: Final = 5_000
 _PARTS_AT_ONCE: Final = 4
 #: Keys of one request to remove or list; S3 takes 1,000.
 _BATCH: Final = 500
-_RETRY: Final[RetryConfig] = {
-    "max_retries": 5,
-    "retry_timeout": timedelta(seconds=30),
-    "backoff": {"init_backoff": timedelta(milliseconds=300), "max_backoff": timedelta(seconds=2), "base": 2},
-}
 #: What stores say when they have no room: Swift, S3's quotas, and others.
 _FULL: Final = ("status code: 507", "InsufficientStorage", "QuotaExceeded", "EntityTooLarge", "XMinioStorageFull")
 
@@ -69,21 +61,7 @@ class ObjectBlobs:
         self._uploads = FileUploads(folder)
         self._bucket = settings.bucket
         self._redirects, self._link_life = redirects, timedelta(seconds=settings.link_seconds)
-        client: ClientConfig = {"connect_timeout": "3s", "read_timeout": "20s", "timeout": "120s"}
-        if settings.endpoint.startswith("http://"):
-            client["allow_http"] = True
-        if settings.authority is not None:
-            client["root_certificate"] = settings.authority.read_bytes()
-        self._store = S3Store(
-            settings.bucket,
-            endpoint=settings.endpoint,
-            region=settings.region,
-            access_key_id=settings.access_key_id,
-            secret_access_key=settings.secret_access_key.get_secret_value(),
-            virtual_hosted_style_request=False,
-            client_options=client,
-            retry_config=_RETRY,
-        )
+        self._store = open_bucket(settings)
 
     def close(self) -> None:
         """Let threads end."""

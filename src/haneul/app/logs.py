@@ -1,0 +1,92 @@
+"""``haneul logs`` put together: which cluster's trail, where it answers, and where what was kept lies."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from haneul.app.trail import catalogue_of, read_exclusions, socket_of, store_of
+from haneul.ingress.settings import IngressSettings, read_settings
+from haneul.kernel.clock import SystemClock
+from haneul.kernel.errors import InvalidInputError
+from haneul.trail.adapters.nginx_firewall import NginxFirewall
+from haneul.trail.asking import ControllerTrail
+from haneul.trail.model import Record, UnreadableError, record_of_line
+from haneul.trail.ports import Question
+from haneul.trail.replaying import Replay, replay
+from haneul.trail.searching import search
+from haneul.trail.settings import TrailSettings, read_trail_settings
+
+#: Where files of clusters are looked for.
+CONFIGURATIONS = Path("/etc/haneul/ingress")
+
+
+class ClusterLogs:
+    """One cluster's trail, on the machine of its nginx."""
+
+    def __init__(self, settings: IngressSettings, trail: TrailSettings) -> None:
+        self._settings = settings
+        self._trail = trail
+        self.controller = ControllerTrail(socket_of(settings.folder))
+
+    async def search(self, question: Question) -> list[Record]:
+        """Return what was kept and answers. Raises TrailStoreAwayError."""
+        self._settings.folder.mkdir(parents=True, exist_ok=True)
+        return await search(store_of(self._trail), catalogue_of(self._settings.folder), question)
+
+    async def save(self, file: Path, since: int) -> int:
+        """Write the ring's records into a file, compressed if its name ends with ``.gz``; return how many."""
+        count = 0
+        opened = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(opened, "wb") as raw, gzip.open(raw, "wb") if file.suffix == ".gz" else raw as out:
+            async for line in self.controller.lines(since):
+                out.write(line)
+                count += 1
+        return count
+
+    async def replay(self, records: Sequence[Record], proposed: Path) -> Replay:
+        """Send records once more, with the site's rules and with proposed ones besides. Raises RulesRefusedError."""
+        firewall = NginxFirewall(
+            program=str(self._settings.program),
+            modules=str(self._settings.modules),
+            user=self._settings.user if os.geteuid() == 0 else "",
+            clock=SystemClock(),
+        )
+        before = read_exclusions(self._trail.exclusions)
+        return await replay(firewall, records, before, f"{before.rstrip()}\n{read_exclusions(proposed)}")
+
+
+def logs_of(cluster: str, config: Path | None) -> ClusterLogs:
+    """Return a cluster's trail. Raises InvalidInputError."""
+    settings = read_settings(config or CONFIGURATIONS / f"{cluster}.yaml")
+    if settings.cluster != cluster:
+        raise InvalidInputError(f"the file is of the cluster {settings.cluster!r}", hint="--config names another")
+    if settings.audit is None:
+        raise InvalidInputError(f"{cluster} has no audit trail", hint="'audit' in its file names what it keeps")
+    return ClusterLogs(settings, read_trail_settings(settings.audit))
+
+
+def read_records(file: Path) -> list[Record]:
+    """Return the records in a file of lines, also a compressed one. Raises InvalidInputError."""
+    try:
+        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as lines:
+            return [record_of_line(line) for line in lines]
+    except (OSError, EOFError) as error:
+        raise InvalidInputError(f"{file} cannot be read: {error}") from error
+    except UnreadableError as error:
+        raise InvalidInputError(f"{file} has a line that is no record", hint="'haneul logs' writes some") from error
+
+
+def moment_before(span: timedelta) -> int:
+    """Return when so long ago was, in milliseconds since 1970."""
+    return max(0, round((datetime.now(UTC) - span).timestamp() * 1000))
+
+
+def plain(text: Any) -> str:
+    """Return what a client wrote as a terminal may have it: no control characters."""
+    return "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in str(text))

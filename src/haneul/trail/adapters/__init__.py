@@ -1,0 +1,1 @@
+"""Folders, object stores, catalogues and nginx: what the trail reaches outside of itself."""

@@ -1,0 +1,152 @@
+"""The folder into which ModSecurity writes each transaction as a file of its own, and which never fills a disk.
+
+```
+SPOOL/20261127/20261127-2130/20261127-213002-NAME     NAME is the transaction's (haneul.trail.model.Mark)
+```
+
+ModSecurity names folders by the minute in which a request began, in local time, and would make them itself; but workers
+may not write into SPOOL or a day. So they write only where whoever reads has made the minute: this one and the next. If
+the reader is dead or stopped, the open minutes pass, and from then on nothing is written. nginx never waits for the
+reader: it makes a file or it does not, without a lock, a pipe or a connection. Where the reader lives but does not keep
+up, it closes the minutes above ``room`` and opens them again at the half. Where SPOOL is a file system of its own in
+memory (:mod:`haneul.trail.adapters.memory_folder`), its size is a bound besides, whatever happens.
+
+A minute's folder is left for an hour, for requests that take long; longer ones leave no record.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import shutil
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+from haneul.kernel.clock import Clock
+from haneul.trail.model import LARGEST
+from haneul.trail.ports import Taken, Written
+
+_ENTER: Final = 0o711
+_WRITE: Final = 0o700
+_SHUT: Final = 0
+_HOUR: Final = timedelta(hours=1)
+#: A file is written at once; one that is not whole after so many seconds never will be.
+_PATIENCE: Final = 5.0
+
+
+class Spool:
+    """``user`` is whom nginx's workers run as, empty if as the caller; ``room`` is in bytes."""
+
+    def __init__(self, folder: Path, *, user: str, room: int, clock: Clock) -> None:
+        self._folder = folder
+        self._user = user
+        self._room = room
+        self._clock = clock
+        self._shut = False
+
+    def prepare(self) -> None:
+        """Make the folder, and open it for now."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder.chmod(_ENTER if os.geteuid() == 0 else 0o500)
+        self.tend()
+
+    def tend(self) -> None:
+        """Open this minute and the next, or shut all if there is no room; remove what nobody writes into any more."""
+        used = sum(size for _, size in self._files())
+        if used > self._room:
+            self._shut = True
+        elif used <= self._room // 2:
+            self._shut = False
+        now = self._clock.now().astimezone()
+        for minute in (now, now + timedelta(minutes=1)):
+            self._open(minute)
+        for folder in self._minutes():
+            if not self._is_young(folder, now):
+                with _writable(folder.parent):
+                    shutil.rmtree(folder, ignore_errors=True)
+                with contextlib.suppress(OSError), _writable(self._folder):
+                    folder.parent.rmdir()
+            elif os.geteuid() == 0 or folder.stat().st_mode & 0o777 != self._mode:
+                folder.chmod(self._mode)
+
+    def take(self, most: int) -> Taken:
+        """Read and remove what was written, the oldest first."""
+        written: list[Written] = []
+        lost = 0
+        now = self._clock.now().timestamp()
+        for name, size in sorted(self._files()):
+            if len(written) == most:
+                return Taken(tuple(written), more=True, lost=lost)
+            file = Path(name)
+            try:
+                ended = file.stat().st_mtime
+                content = file.read_bytes() if size <= LARGEST else b""
+            except OSError:
+                lost += 1
+                continue
+            if content.rstrip().endswith(b"}"):
+                written.append(Written(content, ended))
+            elif size <= LARGEST and now - ended < _PATIENCE:
+                continue
+            else:
+                lost += 1
+            with _writable(file.parent):
+                file.unlink(missing_ok=True)
+        return Taken(tuple(written), lost=lost)
+
+    def names(self) -> Iterator[str]:
+        """Yield the names of files that are there."""
+        return (name for name, _ in self._files())
+
+    @property
+    def _mode(self) -> int:
+        return _SHUT if self._shut and os.geteuid() == 0 else 0o500 if self._shut else _WRITE
+
+    def _open(self, moment: datetime) -> None:
+        day = self._folder / f"{moment:%Y%m%d}"
+        minute = day / f"{moment:%Y%m%d-%H%M}"
+        if minute.exists():
+            return
+        with _writable(self._folder):
+            day.mkdir(exist_ok=True)
+        day.chmod(_ENTER if os.geteuid() == 0 else 0o500)
+        with _writable(day):
+            minute.mkdir(mode=_WRITE, exist_ok=True)
+        if self._user:
+            entry = pwd.getpwnam(self._user)
+            os.chown(minute, entry.pw_uid, entry.pw_gid)
+
+    def _minutes(self) -> list[Path]:
+        return [minute for day in self._folder.iterdir() if day.is_dir() for minute in day.iterdir() if minute.is_dir()]
+
+    def _files(self) -> Iterator[tuple[str, int]]:
+        for minute in self._minutes():
+            with contextlib.suppress(FileNotFoundError), os.scandir(minute) as entries:
+                for entry in entries:
+                    with contextlib.suppress(FileNotFoundError):
+                        yield entry.path, entry.stat(follow_symlinks=False).st_size
+
+    @staticmethod
+    def _is_young(folder: Path, now: datetime) -> bool:
+        try:
+            made = datetime.strptime(folder.name, "%Y%m%d-%H%M").replace(tzinfo=now.tzinfo)
+        except ValueError:
+            return False
+        return made > now - _HOUR
+
+
+@contextlib.contextmanager
+def _writable(folder: Path) -> Iterator[None]:
+    """Let the owner write for a moment; root needs no leave."""
+    before = folder.stat().st_mode & 0o777
+    if os.geteuid() == 0 or before & 0o200:
+        yield
+        return
+    folder.chmod(0o700)
+    try:
+        yield
+    finally:
+        folder.chmod(before)

@@ -1,0 +1,102 @@
+"""The folder of ModSecurity's files: who may write when, how much, and what of it is read."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from haneul.kernel.clock import VirtualClock
+from haneul.trail.adapters.memory_folder import mount_memory, unmount_memory
+from haneul.trail.adapters.spool import Spool
+
+START = datetime(2026, 11, 27, 21, 30, 40, tzinfo=UTC)
+
+
+def opened(folder: Path, clock: VirtualClock, *, room: int = 1 << 20) -> Spool:
+    spool = Spool(folder / "spool", user="", room=room, clock=clock)
+    spool.prepare()
+    return spool
+
+
+def minute(folder: Path, moment: datetime) -> Path:
+    local = moment.astimezone()
+    return folder / "spool" / f"{local:%Y%m%d}" / f"{local:%Y%m%d-%H%M}"
+
+
+def test_what_was_written_is_taken_once_the_oldest_first(tmp_path: Path) -> None:
+    clock = VirtualClock(START)
+    spool = opened(tmp_path, clock)
+    for name in ("c", "a", "b"):
+        (minute(tmp_path, START) / name).write_text(f'{{"{name}": 1}}')
+    (minute(tmp_path, START + timedelta(minutes=1)) / "0").write_text("{}\n")
+    taken = spool.take(3)
+    assert [one.content for one in taken.written] == [b'{"a": 1}', b'{"b": 1}', b'{"c": 1}']
+    assert taken.more
+    assert [one.content for one in spool.take(3).written] == [b"{}\n"]
+    assert not spool.take(3).written
+
+
+def test_a_file_that_is_not_whole_is_waited_for_and_then_counted(tmp_path: Path) -> None:
+    clock = VirtualClock(datetime.now(UTC))
+    spool = opened(tmp_path, clock)
+    file = minute(tmp_path, clock.now()) / "a"
+    file.write_text('{"a"')
+    assert spool.take(9).lost == 0
+    assert file.exists()
+    clock.advance(30)
+    assert spool.take(9).lost == 1
+    assert not file.exists()
+
+
+def test_only_this_minute_and_the_next_are_open(tmp_path: Path) -> None:
+    clock = VirtualClock(START)
+    spool = opened(tmp_path, clock)
+    assert minute(tmp_path, START).is_dir()
+    assert minute(tmp_path, START + timedelta(minutes=1)).is_dir()
+    assert not minute(tmp_path, START + timedelta(minutes=2)).exists()
+    clock.advance(60)
+    spool.tend()
+    assert minute(tmp_path, START + timedelta(minutes=2)).is_dir()
+    # Requests that began then may still end.
+    assert minute(tmp_path, START).is_dir()
+    clock.advance(3700)
+    spool.tend()
+    assert not minute(tmp_path, START).exists()
+
+
+def test_it_is_shut_while_there_is_too_much_and_opened_at_the_half(tmp_path: Path) -> None:
+    clock = VirtualClock(START)
+    spool = opened(tmp_path, clock, room=1000)
+    folder = minute(tmp_path, START)
+    for name in "abcd":
+        (folder / name).write_text("{" + "x" * 298 + "}")
+    spool.tend()
+    assert not folder.stat().st_mode & 0o222
+    if os.geteuid() == 0:
+        assert not folder.stat().st_mode & 0o777
+    assert len(spool.take(2).written) == 2
+    spool.tend()
+    assert not folder.stat().st_mode & 0o222
+    assert len(spool.take(9).written) == 2
+    spool.tend()
+    assert folder.stat().st_mode & 0o700 == 0o700
+
+
+async def test_a_folder_in_memory_has_its_size(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root mounts")
+    folder = tmp_path / "memory"
+    if not await mount_memory(folder, 1 << 20):
+        pytest.skip("nothing can be mounted here")
+    try:
+        assert await mount_memory(folder, 1 << 20)
+        with pytest.raises(OSError, match="No space"), (folder / "a").open("wb") as file:
+            for _ in range(3):
+                file.write(b"x" * (1 << 20))
+    finally:
+        await unmount_memory(folder)
+    assert not folder.is_mount()
+    await unmount_memory(folder)
