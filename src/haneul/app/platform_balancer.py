@@ -22,7 +22,7 @@ from haneul.app.balancer import opened
 from haneul.balancer.adapters.haproxy import HaproxyBalancer
 from haneul.balancer.adapters.haproxy_configuration import Process
 from haneul.balancer.adapters.kept import KeptBalancer
-from haneul.balancer.keeper import BalancerKeeper, Bounds
+from haneul.balancer.keeper import NO_MACHINES, BalancerKeeper, Bounds
 from haneul.balancer.model import parse_range
 from haneul.balancer.settings import BalancerSettings, PoolSettings, read_settings
 from haneul.host.services import HostService, ServiceManager, made_from
@@ -191,7 +191,7 @@ async def serve_keeper(file: Path, socket: Path, closed: Sequence[str]) -> None:
     await public_addresses.ensure(networks)
     pools = tuple(pool.pool() for pool in settings.pools)
     async with opened(settings) as balancer:
-        bounds = Bounds(pools, tuple(ip_network(network) for network in (*closed, *networks)))
+        bounds = Bounds(pools, (*NO_MACHINES, *(ip_network(network) for network in (*closed, *networks))))
         keeper = BalancerKeeper(balancer, bounds, clock=SystemClock())
         group = GROUP if os.geteuid() == 0 else os.getegid()
         await work_until(told, keeper.run(socket, group=group))

@@ -12,15 +12,14 @@ import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Final
 
 import structlog
-from pydantic import ValidationError
 
 from haneul.balancer.messages import LONGEST, Asked, Said, wrong_of
-from haneul.balancer.model import Change, Pool
+from haneul.balancer.model import Change, Pool, canonical, is_port
 from haneul.balancer.ports import LoadBalancer
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import HaneulError, InvalidInputError
@@ -29,6 +28,14 @@ from haneul.kernel.tasks import in_own_task
 _log = structlog.get_logger(__name__)
 _TEND_SECONDS: Final = 1.0
 _BACKLOG: Final = 512
+#: Where no machine of a cluster is: its own in all spellings, links, groups (RFC 6890, RFC 4291).
+NO_MACHINES: Final = tuple(
+    ip_network(text)
+    for text in (
+        *("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4"),
+        *("::/127", "::ffff:0:0/96", "fe80::/10", "ff00::/8"),
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -39,16 +46,15 @@ class Bounds:
     closed: tuple[IPv4Network | IPv6Network, ...] = ()
 
     def check(self, changes: Sequence[Change]) -> None:
-        """Raise InvalidInputError if something is to come that may not."""
+        """Raise InvalidInputError if something is to come that may not, ValueError if it is none at all."""
         for frontend in (change.after for change in changes if change.after is not None):
-            if not any(frontend.listener.address in pool for pool in self.pools):
-                raise InvalidInputError(f"{frontend.listener} is in no pool")
+            listener = frontend.listener
+            if not any(_checked(listener.address, listener.port) in pool for pool in self.pools):
+                raise InvalidInputError(f"{listener} is in no pool")
             for member in frontend.members:
-                one = ip_address(member.address)
-                if one.is_loopback or one.is_link_local or one.is_multicast or one.is_unspecified:
-                    raise InvalidInputError(f"{member} is no member of a cluster")
+                one = _checked(member.address, member.port)
                 if any(one.version == network.version and one in network for network in self.closed):
-                    raise InvalidInputError(f"{member} is the balancer's own machine's")
+                    raise InvalidInputError(f"{member} is no machine of a cluster")
 
 
 class BalancerKeeper:
@@ -63,8 +69,8 @@ class BalancerKeeper:
         """Do what a line asks for, and return the line to answer with."""
         try:
             said = await self._do(Asked.model_validate_json(line))
-        except ValidationError as error:
-            said = Said(wrong=wrong_of(InvalidInputError(f"not understood: {error.error_count()} errors")))
+        except ValueError as error:
+            said = Said(wrong=wrong_of(InvalidInputError(f"it cannot be: {error}")))
         except HaneulError as error:
             said = Said(wrong=wrong_of(error))
         return said.model_dump_json(exclude_defaults=True).encode() + b"\n"
@@ -118,3 +124,10 @@ class BalancerKeeper:
             writer.close()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
+
+
+def _checked(address: str, port: int) -> IPv4Address | IPv6Address:
+    """Return an address whose text is its one spelling, by which addresses are compared. Raises ValueError."""
+    if canonical(address) != address or not is_port(port):
+        raise ValueError(f"{address!r} {port} is no place to connect to")
+    return ip_address(address)

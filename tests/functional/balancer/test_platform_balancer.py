@@ -165,7 +165,7 @@ async def test_who_asks_gets_no_address_outside_the_pools_and_leads_nobody_to_th
     echo = Echo("loopback")
     member = await echo.start()
     try:
-        with pytest.raises(InvalidInputError, match="no member"):
+        with pytest.raises(InvalidInputError, match="no machine"):
             wanted = running.frontend()
             await running.asked.apply(OWNER, [Change(None, Frontend(wanted.listener, "shop/web", members=(member,)))])
     finally:
