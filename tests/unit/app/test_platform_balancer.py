@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from haneul.app.reserved import reserved_ranges
 from haneul.balancer.settings import BalancerSettings, PoolSettings, read_settings
 from haneul.kernel.errors import InvalidInputError
 from haneul.management.settings import ManagementSettings
+from tests.balancers import short_folder
 
 LAN = ("192.0.2.0/24", "eth0")
 
@@ -28,24 +30,29 @@ def with_pools(*addresses: str, folder: str = "/var/lib/haneul/balancer") -> Bal
     return BalancerSettings(kind="haproxy", folder=Path(folder), supervised=True, pools=tuple(pools))
 
 
-def test_the_first_range_that_fits_is_written_down_and_then_kept(tmp_path: Path) -> None:
-    state = Path("/s") if len(str(tmp_path)) > 60 else tmp_path
+@pytest.fixture
+def state() -> Iterator[Path]:
+    with short_folder() as folder:
+        yield folder
+
+
+def test_the_first_range_that_fits_is_written_down_and_then_kept(state: Path) -> None:
     first = settings_of(state, [LAN])
     assert networks_of(first) == ("172.30.0.0/24",)
-    file = tmp_path / "balancer.yaml"
+    file = state / "balancer.yaml"
     file.write_text(text_of(first))
     assert read_settings(file) == first
+    # Also where the host came into that network later: `up` says so then.
+    assert settings_of(state, [("172.30.0.0/16", "tun0")]) == first
     assert file.read_text().startswith("#")
 
 
-def test_what_a_person_wrote_counts_with_all_that_it_says(tmp_path: Path) -> None:
-    files = BalancerFiles(tmp_path, tmp_path)
+def test_what_a_person_wrote_counts_with_all_that_it_says(state: Path) -> None:
+    files = BalancerFiles(state, state)
     pool = PoolSettings(name="web", addresses=("192.0.2.64-192.0.2.67", "203.0.113.9"), projects=("shop",))
-    if len(str(files.folder)) > 70:
-        pytest.skip("the folder of this test has too long a name for sockets")
     wanted = BalancerSettings(kind="haproxy", folder=files.folder, supervised=True, keep_seconds=60, pools=(pool,))
     files.settings.write_text(text_of(wanted))
-    assert settings_of(tmp_path, [LAN]) == wanted
+    assert settings_of(state, [LAN]) == wanted
     assert networks_of(wanted) == ("192.0.2.64/30", "203.0.113.9/32")
 
 
