@@ -111,7 +111,7 @@ async def _network_remains(site: Site) -> list[str]:
         *await remains.find_filters(site),
         *await remains.find_routing_rules(site),
         *await packet_rules.find(await asyncio.to_thread(site.chain_prefixes)),
-        *(f"local route of {network}" for network in await public_addresses.find()),
+        *await public_addresses.remains(),
     ]
 
 

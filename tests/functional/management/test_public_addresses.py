@@ -7,7 +7,10 @@ import sys
 
 import pytest
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="needs root and unshare")
+pytestmark = pytest.mark.skipif(
+    os.geteuid() != 0 or not shutil.which("unshare") or not shutil.which("nft"),
+    reason="needs root, unshare and nft",
+)
 
 PROGRAM = """
 import asyncio
@@ -26,9 +29,22 @@ async def main():
         listening.listen()
         with socket.create_connection(listening.getsockname(), timeout=10) as client:
             print(client.getpeername()[0])
+    # Who listens at all addresses is not reached at these.
+    with socket.socket() as everywhere:
+        everywhere.bind(("0.0.0.0", 0))
+        everywhere.listen()
+        port = everywhere.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+            print(client.getpeername()[0])
+        try:
+            socket.create_connection(("198.51.100.78", port), timeout=1).close()
+            print("reached")
+        except TimeoutError:
+            print("not reached")
+    print(await public_addresses.remains())
     for _ in range(2):
         await public_addresses.remove()
-    print(await public_addresses.find())
+    print(await public_addresses.find(), await public_addresses.remains())
 
 asyncio.run(main())
 """
@@ -44,10 +60,12 @@ def test_ranges_are_this_host_s_until_they_are_removed_and_nobody_else_s_routes_
         check=False,
     )
     assert completed.returncode == 0, completed.stderr
-    first, second, reached, last, *routes = completed.stdout.splitlines()
+    first, second, reached, usual, guarded, left, last, *routes = completed.stdout.splitlines()
     assert first == "['198.51.100.0/24', '203.0.113.7/32']"
     assert second == "['198.51.100.0/24']"
     assert reached == "198.51.100.77"
-    assert last == "[]"
+    assert (usual, guarded) == ("127.0.0.1", "not reached")
+    assert left == "['local route of 198.51.100.0/24', 'nft table ip haneul_balancer']"
+    assert last == "[] []"
     assert any("192.0.2.0/28" in route for route in routes)
     assert not any("198.51.100" in route for route in routes)
