@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from haneul.kernel.errors import HostNotReadyError
-from haneul.management.public_addresses import CANDIDATES, check, default_range
+from haneul.management.public_addresses import CANDIDATES, check, default_range, guard
 from haneul.management.settings import ManagementSettings
 
 LAN = ("192.0.2.0/24", "eth0")
@@ -48,3 +48,9 @@ def test_what_is_somebody_else_s_is_refused(network: str, whose: str) -> None:
 
 def test_a_part_of_a_network_that_the_host_is_in_may_be_given_out() -> None:
     check(settings("192.0.2.64/28"))
+
+
+def test_the_guard_lets_through_what_listens_at_the_very_address_and_drops_the_rest_last() -> None:
+    rules = [line.strip() for line in guard(["172.30.0.0/24", "192.0.2.64/28"]).splitlines() if "daddr" in line]
+    there = "ip daddr { 172.30.0.0/24, 192.0.2.64/28 }"
+    assert rules == [f"{there} socket wildcard 0 accept", f"{there} icmp type echo-request accept", f"{there} drop"]
