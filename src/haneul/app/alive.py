@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Final
 
 from aiohttp import web
 
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import HaneulError
 from haneul.kernel.waiting import wait_for
+
+#: Prometheus' text exposition format.
+METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
 async def until_readable(ready: Callable[[], Awaitable[object]], *, what: str, clock: Clock) -> None:
@@ -38,11 +42,11 @@ async def alive(port: int) -> AsyncIterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def telling(port: int, text: Callable[[], str], media_type: str) -> AsyncIterator[int]:
+async def telling(port: int, text: Callable[[], str]) -> AsyncIterator[int]:
     """Keep a port open, which probes connect to, and answer ``GET /metrics`` at it; yield which port that is."""
 
     async def answer(_: web.Request) -> web.Response:
-        return web.Response(body=text().encode(), headers={"Content-Type": media_type})
+        return web.Response(body=text().encode(), headers={"Content-Type": METRICS_TYPE})
 
     application = web.Application()
     application.router.add_get("/metrics", answer)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from haneul.app.bench_commands import bench_commands
+from haneul.app.rights import need_root
 from haneul.cli.check import Results, show_report
 from haneul.cli.output import Column, Format, say, show
 from haneul.kernel.errors import HostNotReadyError
@@ -29,12 +28,7 @@ def add_host_commands(app: typer.Typer) -> None:
     app.command()(doctor)
     app.command()(demo)
     app.add_typer(_components(), name="components")
-    app.add_typer(_bench(), name="bench")
-
-
-def _need_root() -> None:
-    if os.geteuid() != 0:
-        raise HostNotReadyError("this command changes the host, which only root may", hint="run it with sudo")
+    app.add_typer(bench_commands(), name="bench")
 
 
 def up() -> None:
@@ -44,7 +38,7 @@ def up() -> None:
 
         haneul up
     """
-    _need_root()
+    need_root()
     from haneul.app.installation import this_host  # noqa: PLC0415
     from haneul.cli.progress import TerminalProgress  # noqa: PLC0415
 
@@ -69,7 +63,7 @@ def down(
 
         haneul down --purge
     """
-    _need_root()
+    need_root()
     from haneul.app.installation import this_host  # noqa: PLC0415
     from haneul.cli.progress import TerminalProgress  # noqa: PLC0415
 
@@ -92,7 +86,7 @@ def renew() -> None:
 
         haneul renew
     """
-    _need_root()
+    need_root()
     from haneul.app.installation import this_host  # noqa: PLC0415
 
     async def run() -> None:
@@ -109,7 +103,7 @@ def status(output: Output = Format.TABLE) -> None:
 
         haneul status
     """
-    _need_root()
+    need_root()
     from haneul.app.examination import expiry_rows  # noqa: PLC0415
     from haneul.app.installation import this_host  # noqa: PLC0415
     from haneul.kernel.clock import SystemClock  # noqa: PLC0415
@@ -174,7 +168,7 @@ def check_platform(results: Results = None, output: Output = Format.TABLE) -> No
 
         haneul check platform --only fail --only warn -o wide
     """
-    _need_root()
+    need_root()
     from haneul.app.installation import this_host  # noqa: PLC0415
     from haneul.app.platform_check import check_management  # noqa: PLC0415
 
@@ -191,7 +185,7 @@ def demo() -> None:
 
         haneul demo
     """
-    _need_root()
+    need_root()
     from haneul.app.demo import run_demo  # noqa: PLC0415
 
     asyncio.run(run_demo())
@@ -208,80 +202,3 @@ def _components() -> typer.Typer:
         return component_store()
 
     return components_app(store, TerminalProgress)
-
-
-def _bench() -> typer.Typer:
-    from haneul.bench.audit_cli import add_audit_command  # noqa: PLC0415
-    from haneul.bench.audit_figures import AuditFigures, AuditPlan  # noqa: PLC0415
-    from haneul.bench.balancer_cli import add_balancer_command  # noqa: PLC0415
-    from haneul.bench.balancer_figures import BalancerFigures, BalancerPlan  # noqa: PLC0415
-    from haneul.bench.cli import Outcome, bench_app  # noqa: PLC0415
-    from haneul.bench.dkos import BenchPlan  # noqa: PLC0415
-    from haneul.bench.dns import NamesFigures, NamesPlan  # noqa: PLC0415
-    from haneul.bench.dns_cli import add_dns_command  # noqa: PLC0415
-    from haneul.bench.network_cli import add_network_command  # noqa: PLC0415
-    from haneul.bench.network_figures import NetworkFigures, NetworkPlan  # noqa: PLC0415
-    from haneul.bench.registry_figures import RegistryFigures, RegistryPlan  # noqa: PLC0415
-    from haneul.bench.sign_on_cli import add_auth_command  # noqa: PLC0415
-    from haneul.bench.sign_on_figures import SignOnFigures, SignOnPlan  # noqa: PLC0415
-    from haneul.chaos import outcome as chaos  # noqa: PLC0415
-    from haneul.chaos.cli import add_chaos_command  # noqa: PLC0415
-    from haneul.chaos.plan import Round  # noqa: PLC0415
-    from haneul.kernel.clock import SystemClock  # noqa: PLC0415
-
-    async def run_dkos(plan: BenchPlan, peer: bool, outcome: Outcome) -> None:
-        _need_root()
-        from haneul.app.bench_lab import run_dkos_bench  # noqa: PLC0415
-
-        await run_dkos_bench(plan, peer, outcome)
-
-    async def run_registries(
-        plan: RegistryPlan, peer: bool, figures: RegistryFigures, machine: dict[str, str], folder: Path | None
-    ) -> None:
-        from haneul.app.registry_lab import run_registry_bench  # noqa: PLC0415
-
-        await run_registry_bench(plan, peer, figures, machine, folder)
-
-    async def run_chaos(plan: Sequence[Round], beside_others: bool, outcome: chaos.Outcome) -> None:
-        _need_root()
-        from haneul.app.chaos_suite import run_chaos_suite  # noqa: PLC0415
-
-        await run_chaos_suite(plan, beside_others, outcome)
-
-    async def run_balancer(plan: BalancerPlan, figures: BalancerFigures, machine: dict[str, str]) -> None:
-        from haneul.app.balancer_lab import run_balancer_bench  # noqa: PLC0415
-
-        await run_balancer_bench(plan, figures, machine)
-
-    async def run_sign_on(plan: SignOnPlan, figures: SignOnFigures, machine: dict[str, str]) -> None:
-        from haneul.app.sign_on_lab import run_sign_on_bench  # noqa: PLC0415
-
-        await run_sign_on_bench(plan, figures, machine)
-
-    async def run_names(
-        plan: NamesPlan, project: str, cluster: str, peer: bool, figures: NamesFigures, machine: dict[str, str]
-    ) -> None:
-        _need_root()
-        from haneul.app.dns_lab import run_names_bench  # noqa: PLC0415
-
-        await run_names_bench(plan, project, cluster, peer, figures, machine)
-
-    async def run_network(plan: NetworkPlan, figures: NetworkFigures, machine: dict[str, str]) -> None:
-        _need_root()
-        from haneul.app.network_lab import run_network_bench  # noqa: PLC0415
-
-        await run_network_bench(plan, figures, machine)
-
-    async def run_audit(plan: AuditPlan, figures: AuditFigures, machine: dict[str, str], data: Path | None) -> None:
-        from haneul.app.audit_lab import run_audit_bench  # noqa: PLC0415
-
-        await run_audit_bench(plan, figures, machine, data)
-
-    app = bench_app(run_dkos, run_registries, SystemClock())
-    add_balancer_command(app, run_balancer, SystemClock())
-    add_dns_command(app, run_names, SystemClock())
-    add_network_command(app, run_network, SystemClock())
-    add_chaos_command(app, run_chaos, SystemClock())
-    add_auth_command(app, run_sign_on, SystemClock())
-    add_audit_command(app, run_audit, SystemClock())
-    return app

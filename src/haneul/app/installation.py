@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from haneul.app.platform import API_PORT, Platform
+from haneul.app.platform_balancer import PlatformBalancer, networks_of, settings_of
 from haneul.cli.context import Context, Contexts
 from haneul.components.store import ComponentStore
 from haneul.host import facts
@@ -53,6 +54,7 @@ class Installation:
     store: ComponentStore
     lifecycle: Lifecycle
     platform: Platform
+    balancer: PlatformBalancer
 
     async def up(self, progress: Progress) -> None:
         """Build what is missing, bring everything up, and sign root in.
@@ -62,6 +64,9 @@ class Installation:
         await self._refuse_foreign_ports()
         await self.store.build([], progress)
         await self.lifecycle.up(progress)
+        # After what clusters run without: they come back also where it cannot start.
+        with progress.stage("start the load balancer", expected_seconds=2):
+            await self.balancer.start()
         await self.platform.up(progress)
         await self.services.ensure(renewal_service())
         self.sign_root_in()
@@ -134,6 +139,7 @@ async def this_host() -> Installation:
     ranges = ranges_of(ManagementSettings.state, networks)
     address = await facts.primary_address()
     told = nameservers(resolvers.read_text()) if resolvers.exists() else ()
+    balancer = settings_of(ManagementSettings.state, networks)
     settings = ManagementSettings(
         address=address,
         host_name=facts.host_name(),
@@ -144,6 +150,7 @@ async def this_host() -> Installation:
         systemd=facts.systemd(),
         zone=zone_of(ManagementSettings.state),
         resolvers=resolvers_of(ManagementSettings.state, told, address=address),
+        balancer_networks=networks_of(balancer),
     )
     services: ServiceManager = (
         Systemd()
@@ -153,5 +160,10 @@ async def this_host() -> Installation:
     store = component_store()
     lifecycle = Lifecycle(settings, artifacts=store, services=services, clock=clock)
     return Installation(
-        settings, services, store, lifecycle, Platform(settings, lifecycle=lifecycle, store=store, clock=clock)
+        settings,
+        services,
+        store,
+        lifecycle,
+        Platform(settings, balancer, lifecycle=lifecycle, store=store, clock=clock),
+        PlatformBalancer(settings, balancer, services=services, clock=clock),
     )

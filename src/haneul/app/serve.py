@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from functools import partial
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -18,6 +19,7 @@ _DATABASE = "sqlite+aiosqlite:////data/haneul.db"
 _DEFINITIONS = Path("/opt/haneul/cilium/usr/share/cilium/crds")
 _REPLAY = Path("/usr/bin/etcd-replay")
 _NAMES_KEY = Path("/etc/haneul/names/key")
+_BALANCER, _KEEPER = Path("/etc/haneul/balancer/balancer.yaml"), Path("/run/balancer/keeper.sock")
 _KEY_FILE, _PROVIDER = Path("/data/issuer.key"), Path("/data/provider.yaml")
 
 
@@ -67,11 +69,13 @@ def operator(
     from haneul.components.table import image_reference  # noqa: PLC0415
     from haneul.dkos.authentication import IssuerTrust  # noqa: PLC0415
     from haneul.dkos.naming import Naming  # noqa: PLC0415
+    from haneul.dkos.readers import BALANCER, NAMES  # noqa: PLC0415
     from haneul.kernel.kube_http import access_from_kubeconfig, access_in_cluster  # noqa: PLC0415
 
     configure_logs()
     trust = IssuerTrust(issuer, issuer_authority.read_text()) if issuer and issuer_authority else None
     access = access_from_kubeconfig(kubeconfig) if kubeconfig else access_in_cluster()
+    naming = Naming(zone, dns_address) if zone and dns_address else None
     settings = OperatorSettings(
         access=access,
         images=cluster_images(),
@@ -84,7 +88,8 @@ def operator(
         backups=backups,
         platform_image=platform_image or image_reference("platform"),
         gateway=None if gateway is None else GatewaySettings(gateway, tuple(guarded or ())),
-        naming=Naming(zone, dns_address) if zone and dns_address else None,
+        naming=naming,
+        readers=(*((NAMES,) if naming is not None else ()), BALANCER),
     )
     asyncio.run(Operator(settings).run())
 
@@ -148,13 +153,58 @@ def names(
     alive_port: Annotated[int, typer.Option(help="Port that is open while it works.")] = 8080,
 ) -> None:
     """Publish the names of every cluster."""
-    from haneul.app.name_worker import run_worker  # noqa: PLC0415
+    from haneul.app.name_worker import NameWork  # noqa: PLC0415
+    from haneul.app.record_worker import run_worker  # noqa: PLC0415
+    from haneul.dkos.readers import NAMES  # noqa: PLC0415
     from haneul.dns.adapters.powerdns import PowerDns, PowerDnsAccess  # noqa: PLC0415
+    from haneul.dns.metrics import Metrics  # noqa: PLC0415
+    from haneul.kernel.clock import SystemClock  # noqa: PLC0415
     from haneul.kernel.kube_http import access_in_cluster  # noqa: PLC0415
 
     configure_logs()
+    metrics = Metrics(SystemClock().monotonic)
     provider = PowerDns(PowerDnsAccess(server, key_file.read_text().strip(), tuple(zone)))
-    asyncio.run(run_worker(access_in_cluster(), provider, port=alive_port))
+
+    async def publish() -> None:
+        try:
+            work = partial(NameWork, provider, metrics)
+            await run_worker(access_in_cluster(), NAMES, work, port=alive_port, metrics=metrics)
+        finally:
+            await provider.close()
+
+    asyncio.run(publish())
+
+
+@serve_app.command()
+def balancer(
+    balancer: Annotated[Path, typer.Option("--balancer", help="File with the pools.")] = _BALANCER,
+    socket: Annotated[Path, typer.Option(help="Where the balancer's keeper is asked.")] = _KEEPER,
+    alive_port: Annotated[int, typer.Option(help="Port that is open while it works.")] = 8080,
+) -> None:
+    """Balance the Services of every cluster."""
+    from haneul.app.balancer_worker import BalancerWork  # noqa: PLC0415
+    from haneul.app.record_worker import run_worker  # noqa: PLC0415
+    from haneul.balancer.adapters.kept import KeptBalancer  # noqa: PLC0415
+    from haneul.balancer.settings import read_settings  # noqa: PLC0415
+    from haneul.dkos.readers import BALANCER  # noqa: PLC0415
+    from haneul.kernel.kube_http import access_in_cluster  # noqa: PLC0415
+
+    configure_logs()
+    work = partial(BalancerWork, KeptBalancer(socket), read_settings(balancer).pools_of)
+    asyncio.run(run_worker(access_in_cluster(), BALANCER, work, port=alive_port))
+
+
+@serve_app.command()
+def balancer_keeper(
+    balancer: Annotated[Path, typer.Option("--balancer", help="File of the balancer and its pools.")],
+    socket: Annotated[Path, typer.Option(help="Where to be asked.")],
+    closed: Annotated[list[str], typer.Option(help="Network that no member may be in; may be repeated.")],
+) -> None:
+    """Keep this host's load balancer."""
+    from haneul.app.platform_balancer import serve_keeper  # noqa: PLC0415
+
+    configure_logs()
+    asyncio.run(serve_keeper(balancer, socket, closed))
 
 
 @serve_app.command()

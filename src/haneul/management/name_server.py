@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import ipaddress
 import os
 import pwd
@@ -30,7 +29,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from haneul.host.services import HostService, ServiceManager
+from haneul.host.services import HostService, ServiceManager, made_from
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import HostNotReadyError, InvalidInputError
 from haneul.kernel.files import read_private, write_atomically
@@ -224,11 +223,11 @@ def keeper_services(settings: ManagementSettings, *, key: str) -> tuple[HostServ
     argv = (str(_KEEPER), f"--config-dir={NameFiles(settings.state).keeper}")
     zones = " ".join(settings.zones)
     return (
-        HostService("dns-zones", argv, (_made_from(keeper_configuration(settings, key=key) + zones),)),
+        HostService("dns-zones", argv, (made_from(keeper_configuration(settings, key=key) + zones),)),
         HostService(
             f"dns-zones-{_SECOND}",
             (*argv, f"--config-name={_SECOND}"),
-            (_made_from(second_keeper_configuration(settings) + zones),),
+            (made_from(second_keeper_configuration(settings) + zones),),
         ),
     )
 
@@ -236,11 +235,8 @@ def keeper_services(settings: ManagementSettings, *, key: str) -> tuple[HostServ
 def recursor_services(settings: ManagementSettings) -> tuple[HostService, HostService]:
     """Return what is asked as host services, which differ in nothing but their names."""
     argv = (str(_RECURSOR), f"--config-dir={NameFiles(settings.state).recursor}")
-    made_from = _made_from(recursor_configuration(settings))
-    return (
-        HostService("dns", argv, (made_from,)),
-        HostService(f"dns-{_SECOND}", (*argv, f"--config-name={_SECOND}"), (made_from,)),
-    )
+    made = (made_from(recursor_configuration(settings)),)
+    return (HostService("dns", argv, made), HostService(f"dns-{_SECOND}", (*argv, f"--config-name={_SECOND}"), made))
 
 
 class NameServer:
@@ -369,8 +365,3 @@ async def _listens(address: str, port: int) -> bool:
     with contextlib.suppress(OSError):
         await writer.wait_closed()
     return True
-
-
-def _made_from(configuration: str) -> tuple[str, str]:
-    """Return a variable that makes a changed configuration a changed service: it is restarted to read it."""
-    return "HANEUL_CONFIGURATION", hashlib.sha256(configuration.encode()).hexdigest()[:16]

@@ -34,6 +34,8 @@ class ManagementSettings:
     second_zones_port: int = 5301
     zones_api_port: int = 8081
     resolvers: tuple[str, ...] = ()
+    # Networks of the addresses that Services get from the platform's load balancer.
+    balancer_networks: tuple[str, ...] = ()
 
     @property
     def admin_kubeconfig(self) -> Path:

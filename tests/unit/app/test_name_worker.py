@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
-from haneul.app.name_worker import NameWorker, owner_of
-from haneul.dkos.name_record import NameRecord, Standing
+from haneul.app.name_worker import NameWork
+from haneul.app.record_worker import RecordWorker
+from haneul.dkos.cluster_record import ClusterRecord, Standing
 from haneul.dns.adapters.memory import MemoryDns
 from haneul.dns.controller import Pace
+from haneul.dns.metrics import Metrics
 from haneul.dns.model import Acknowledgement, Change, Key
 from haneul.kernel.clock import SystemClock
 from haneul.kernel.errors import UnavailableError
@@ -26,9 +28,9 @@ ZONE = "k8s.example."
 PACE = Pace(gather=0.0, first_backoff=0.001, last_backoff=0.01)
 
 
-def record(name: str, standing: Standing = Standing.FOLLOWED) -> NameRecord:
+def record(name: str, standing: Standing = Standing.FOLLOWED) -> ClusterRecord:
     access = KubeAccess(f"https://{name}", b"ca", b"crt", b"key") if standing is Standing.FOLLOWED else None
-    return NameRecord(f"uid-of-{name}", "shop", name, f"{name}.shop.k8s.example", standing, access)
+    return ClusterRecord(f"uid-of-{name}", "shop", name, f"{name}.shop.k8s.example", standing, access)
 
 
 class Dns(MemoryDns):
@@ -56,7 +58,10 @@ class Ground:
         self.clusters: dict[str, MemoryKubeClient] = {}
         self.ended: list[str] = []
         self.connections = 0
-        self.worker = NameWorker(self.dns, self, connect=self.connect, clock=SystemClock(), pace=PACE)
+        clock = SystemClock()
+        self.metrics = Metrics(clock.monotonic)
+        work = NameWork(self.dns, self.metrics, self.connect, clock, pace=PACE)
+        self.worker = RecordWorker(work, self, clock=clock, metrics=self.metrics)
 
     async def forget(self, uid: str) -> None:
         self.ended.append(uid)
@@ -118,7 +123,7 @@ async def test_a_deleted_cluster_takes_its_names_along_and_no_other_s(ground: Gr
         return ground.ended == ["uid-of-first"]
 
     await until(ended, "the record to be ended")
-    assert all(owner.startswith(f"{owner_of(record('second'))}/") for owner in await ground.owners())
+    assert all(owner.startswith(f"{record('second').owner}/") for owner in await ground.owners())
     assert await ground.address("second") == ("10.3.0.1",)
 
 
@@ -150,7 +155,7 @@ async def test_the_same_record_again_disturbs_nothing_and_a_forgotten_one_ends(g
 async def test_trouble_with_one_cluster_is_no_other_s(ground: Ground) -> None:
     await ground.worker.know(record("broken"))
     await ground.cluster("refused")
-    ground.dns.refused = owner_of(record("refused"))
+    ground.dns.refused = record("refused").owner
     await ground.worker.know(record("refused"))
     await ground.cluster("first")
     await ground.worker.know(record("first"))
@@ -167,7 +172,7 @@ async def test_a_withdrawal_that_is_held_up_is_gone_on_with(ground: Ground) -> N
     await ground.cluster("first")
     await ground.worker.know(record("first"))
     await published(ground, "first", "10.3.0.1")
-    ground.dns.refused = owner_of(record("first"))
+    ground.dns.refused = record("first").owner
     await ground.worker.know(record("first", Standing.DELETED))
     await asyncio.sleep(0)
     assert ground.ended == []
@@ -205,12 +210,12 @@ async def test_figures_are_told_of_clusters_that_are_known(ground: Ground) -> No
     await ground.cluster("first")
     await ground.worker.know(record("first"))
     await published(ground, "first", "10.3.0.1")
-    labels = f'cluster="{owner_of(record("first"))}"'
+    labels = f'cluster="{record("first").owner}"'
 
     async def told() -> bool:
-        return f"haneul_dns_pending_names{{{labels}}} 0" in ground.worker.metrics.text()
+        return f"haneul_dns_pending_names{{{labels}}} 0" in ground.metrics.text()
 
     await until(told, "nothing to be pending")
-    assert f"haneul_dns_record_sets_written_total{{{labels}}} 0" not in ground.worker.metrics.text()
+    assert f"haneul_dns_record_sets_written_total{{{labels}}} 0" not in ground.metrics.text()
     await ground.worker.forget("uid-of-first")
-    assert labels not in ground.worker.metrics.text()
+    assert labels not in ground.metrics.text()

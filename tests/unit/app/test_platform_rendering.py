@@ -27,6 +27,7 @@ def rendered(*, names_key: str | None = None) -> list[Manifest]:
         certificate=certificate,
         authority="-----BEGIN CERTIFICATE-----\n",
         names_key=names_key,
+        balancer="pools: []\n",
     )
 
 
