@@ -145,7 +145,11 @@ async def is_given(made: Ground, root: Path, session: aiohttp.ClientSession, app
         await until(has_one, "the host to have a certificate that clients trust")
         app.released.set()
         assert await slow.content.read() == b"ended"
-    assert (await made.ask("/", host=HOST)).status == 308
+
+    async def redirected() -> bool:
+        return (await made.ask("/", host=HOST)).status == 308
+
+    await until(redirected, "plain HTTP to be redirected")
 
 
 async def is_told(cluster: FollowedCluster) -> None:
