@@ -187,8 +187,8 @@ class Ground:
             except UnavailableError:
                 if await self.processes.master() or "Address already in use" not in self.log():
                     raise
-                gate = self.site.gate
-                self.site = replace(self._placed(self.site.certificate), gate=gate)
+                before = self.site
+                self.site = replace(self._placed(before.certificate), gate=before.gate, drain=before.drain)
             else:
                 return
         raise AssertionError(self.log())

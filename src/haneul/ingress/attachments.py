@@ -100,3 +100,10 @@ def covers(wide: str, host: str) -> bool:
 def precision(host: str) -> tuple[bool, int]:
     """Return what hosts are sorted by that cover the same one, the most precise last."""
     return (bool(host) and not host.startswith("*."), len(host))
+
+
+def covering(host: str) -> list[str]:
+    """Return every host that covers one, the most precise first, itself among them."""
+    labels = host.removeprefix("*.").split(".")
+    wider = [f"*.{'.'.join(labels[number:])}" for number in range(1, len(labels))]
+    return list(dict.fromkeys([host, *wider, ANY_HOST]))

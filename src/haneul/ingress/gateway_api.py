@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from haneul.ingress.attachments import Attachment, Parent, covers, parents_of, precision
+from haneul.ingress.attachments import Attachment, Parent, covering, covers, parents_of, precision
 from haneul.ingress.claims import CONTROLLER, Age
 from haneul.ingress.gateways import listeners_of, read_gateways
 from haneul.ingress.grammar import parse_host
@@ -90,9 +90,10 @@ class GatewayApi:
                     owners.setdefault(host, attachment.listener.gateway)
         won = [self._won(attachment, taken, owners) for attachment in self._attached]
         servers = tuple(
-            self._server(host, scheme, owners[host].namespace, won)
+            self._server(host, scheme, owners[host].namespace, by_host)
             for scheme in Scheme
-            for host in sorted({host for one in won if one.attachment.listener.scheme is scheme for host in one.hosts})
+            for by_host in (_by_host(won, scheme),)
+            for host in sorted(by_host)
         )
         routed = {location.ingress for server in servers for location in server.locations}
         return Served(
@@ -118,7 +119,7 @@ class GatewayApi:
     def _shares(self, one: str, other: str) -> bool:
         return one == other or self._options.hosts_across_namespaces
 
-    def _server(self, host: str, scheme: Scheme, owner: str, won: Sequence[_Won]) -> Server:
+    def _server(self, host: str, scheme: Scheme, owner: str, by_host: Mapping[str, Sequence[_Won]]) -> Server:
         listeners = [
             one
             for one in listeners_of(self._gateways)
@@ -130,20 +131,18 @@ class GatewayApi:
         best = max((one.host for one in listeners), key=precision)
         chosen = [one for one in listeners if one.host == best]
         found: dict[tuple[object, ...], Location] = {}
-        for one in won:
-            covering = [have for have in one.hosts if covers(have, host)]
-            if one.attachment.listener not in chosen or not covering:
-                continue
-            exact, length = max(map(precision, covering))
-            for number, location in enumerate(one.attachment.route.locations):
-                key = (
-                    (not exact, -length),
-                    precedence(location.path),
-                    location.conditions.precedence,
-                    one.attachment.route.born,
-                    number,
-                )
-                found.setdefault(key, _at(location, one.attachment))
+        seen: set[object] = set()
+        # The most precise host first: of a route that has several, that one counts.
+        for rank, wide in enumerate(covering(host)):
+            for one in by_host.get(wide, ()):
+                if one.attachment.listener not in chosen:
+                    continue
+                for number, location in enumerate(one.attachment.route.locations):
+                    route = one.attachment.route
+                    key = (precedence(location.path), location.conditions.precedence, route.born, number)
+                    if (key, route.place) not in seen:
+                        seen.add((key, route.place))
+                        found[rank, *key] = _at(location, one.attachment)
         locations = tuple(found[key] for key in sorted(found))
         certificates = (one.certificate(host) for one in chosen)
         certificate = next((one for one in certificates if one), None)
@@ -200,6 +199,16 @@ class GatewayApi:
             reason, message = next(why for one in won for why in one.lost.values())
             return Condition("Accepted", holds=False, reason=reason.value, message=message)
         return parent.accepted
+
+
+def _by_host(won: Sequence[_Won], scheme: Scheme) -> dict[str, list[_Won]]:
+    """Return who has each host, the oldest first."""
+    found: dict[str, list[_Won]] = {}
+    for one in won:
+        if one.attachment.listener.scheme is scheme:
+            for host in one.hosts:
+                found.setdefault(host, []).append(one)
+    return found
 
 
 def route_hosts_asked_for(observed: Observed) -> Iterator[str]:

@@ -104,7 +104,11 @@ class Issuer:
                 self._refusals[host] = refused(before, host, why, None, self._clock.now())
         now, wanted = self._clock.now(), self._news.wanted
         self._refusals = {name: one for name, one in self._refusals.items() if name in wanted or one.after > now}
-        self._store.remember(self._refusals)
+        try:
+            self._store.remember(self._refusals)
+        except HaneulError as error:
+            # It holds for as long as this runs.
+            _log.warning("refusals cannot be kept", detail=error.detail)
         self._changed()
 
     async def _ordered(self, host: str) -> Certificate:

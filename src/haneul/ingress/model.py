@@ -9,6 +9,9 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
+from itertools import chain
+from operator import itemgetter
 from typing import Final
 
 from haneul.ingress.annotations import Wishes
@@ -151,11 +154,14 @@ class Path:
     text: str
     expression: Expression | None = None
 
-    def covers(self, other: Path) -> bool:
-        """Say whether whatever is at another path is at this one too; of expressions nobody knows."""
-        if self.match is not Match.PREFIX or other.match is Match.EXPRESSION:
-            return self == other
-        return self.text in ("/", other.text) or other.text.startswith(f"{self.text}/")
+    @property
+    def covering(self) -> tuple[Path, ...]:
+        """Return every path at which all is that is at this one, itself too; of expressions nobody knows more."""
+        if self.match is Match.EXPRESSION:
+            return (self,)
+        elements = self.text.split("/")
+        above = ["/".join(elements[:number]) or "/" for number in range(len(elements), 0, -1)]
+        return tuple(dict.fromkeys((self, *(Path(Match.PREFIX, text) for text in above))))
 
 
 @dataclass(frozen=True)
@@ -274,15 +280,18 @@ class Server:
     #: Whether an issuer may ask here who answers for the host.
     challenged: bool = False
 
-    @property
+    @cached_property
     def spots(self) -> tuple[Spot, ...]:
         """Return all paths; whoever has a path without conditions leaves nothing of it to those that come later."""
         if not self.for_routes:
             return tuple(Spot(location.path, (location,)) for location in self.locations)
-        paths = dict.fromkeys(location.path for location in self.locations)
+        there: dict[Path, list[tuple[int, Location]]] = {}
+        for number, location in enumerate(self.locations):
+            there.setdefault(location.path, []).append((number, location))
+        found = {path: chain.from_iterable(there.get(wide, ()) for wide in path.covering) for path in there}
         return tuple(
-            Spot(path, _until_any(location for location in self.locations if location.path.covers(path)))
-            for path in paths
+            Spot(path, _until_any(location for _, location in sorted(some, key=itemgetter(0))))
+            for path, some in found.items()
         )
 
 

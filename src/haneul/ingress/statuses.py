@@ -16,6 +16,8 @@ from haneul.ingress.states import ClassState, Condition, GatewayState, ListenerS
 from haneul.kernel.kube import GATEWAY_CLASSES, GATEWAYS, HTTP_ROUTES, Manifest, Resource
 
 _LONGEST_MESSAGE: Final = 1000
+#: As many as a Gateway's status may have.
+_MOST_ADDRESSES: Final = 16
 
 State = ClassState | GatewayState | RouteState
 
@@ -40,7 +42,7 @@ def status_patch(state: State, manifest: Manifest, addresses: Sequence[str], now
             wanted: dict[str, Any] = {"conditions": writer.conditions(conditions, standing.get("conditions"))}
         case GatewayState(_, conditions, listeners):
             wanted = {
-                "addresses": [_address(address) for address in addresses],
+                "addresses": [_address(address) for address in addresses[:_MOST_ADDRESSES]],
                 "conditions": writer.conditions(conditions, standing.get("conditions")),
                 "listeners": writer.listeners(listeners, standing.get("listeners") or []),
             }

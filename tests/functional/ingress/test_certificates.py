@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -98,6 +99,8 @@ async def test_hosts_get_certificates_and_one_that_is_refused_breaks_nobody(tmp_
     await cluster.with_namespaces()
     store = CertificateFolder(tmp_path / "acme")
     async with ground() as made, Application("web").running() as app:
+        # What is open when routes change may go on for as long as this takes.
+        made.site = replace(made.site, drain=3600)
         await made.route()
         piece = slice_of("web", {"addresses": [LOOPBACK], "conditions": {"ready": True}}, port=app.port)
         await put(cluster, ingress_class(), service(), piece)
@@ -142,7 +145,11 @@ async def is_given(made: Ground, root: Path, session: aiohttp.ClientSession, app
         await until(has_one, "the host to have a certificate that clients trust")
         app.released.set()
         assert await slow.content.read() == b"ended"
-    assert (await made.ask("/", host=HOST)).status == 308
+
+    async def redirected() -> bool:
+        return (await made.ask("/", host=HOST)).status == 308
+
+    await until(redirected, "plain HTTP to be redirected")
 
 
 async def is_told(cluster: FollowedCluster) -> None:
@@ -178,6 +185,26 @@ async def test_an_account_may_have_to_be_bound_to_another(tmp_path: Path) -> Non
         for binding in (None, Binding("theirs", key)):
             with pytest.raises(CertificateRefusedError):
                 await AcmeAuthority(issuing(authority, other, binding), SystemClock()).begin(HOST)
+
+
+@pytest.mark.parametrize("answer", ["{}", "[]", "null", '{"newNonce": 1, "newAccount": "x"}', "<html>"])
+async def test_whatever_is_no_authority_is_a_refusal(tmp_path: Path, answer: str) -> None:
+    async def anything(_: web.Request) -> web.Response:
+        return web.Response(text=answer, content_type="application/json")
+
+    application = web.Application()
+    application.router.add_route("*", "/{rest:.*}", anything)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, LOOPBACK, 0).start()
+        place = f"http://{LOOPBACK}:{runner.addresses[0][1]}/dir"
+        key = CertificateFolder(tmp_path).account_key()
+        for made in (Issuing(place, (), key), Issuing(place, (), b"no key")):
+            with pytest.raises(CertificateRefusedError):
+                await AcmeAuthority(made, SystemClock()).begin(HOST)
+    finally:
+        await runner.cleanup()
 
 
 @pytest.mark.parametrize(("said", "least", "most"), [("3600", 3600, 3600), ("date", 7000, 7300), ("", None, None)])

@@ -7,6 +7,7 @@ import json
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
@@ -39,6 +40,7 @@ from haneul.kernel.waiting import wait_for
 from haneul.trail.adapters.memory_folder import unmount_memory
 from tests.functional import kubernetes
 from tests.ingress_proxy import PATIENCE, USER, Application, free_address, program
+from tests.pebble import pebble
 from tests.support import HANEUL
 from tests.unit.ingress.gateway_objects import (
     backend,
@@ -370,6 +372,41 @@ async def errors_were_kept(cluster: Cluster) -> None:
     assert {(record["request"]["uri"], record["response"]["status"]) for record in json.loads(done.stdout)} == {
         ("/none", 503)
     }
+async def test_an_issuer_of_the_file_certifies_hosts(cluster: Cluster) -> None:
+    address = own_address()
+    folder = cluster.folder / "pebble"
+    folder.mkdir()
+    async with (
+        pebble(folder, address=cluster.address, http_port=cluster.port) as authority,
+        Application("one").running(address) as one,
+        kubernetes.connected(cluster.api) as client,
+    ):
+        acme = {"directory": authority.directory, "termsOfServiceAgreed": True, "authorities": str(authority.trust)}
+        cluster.file("first.yaml", {**yaml.safe_load(cluster.config.read_text()), "acme": acme})
+        (folder / "root.pem").write_bytes(await authority.root())
+        context = ssl.create_default_context(cafile=str(folder / "root.pem"))
+        try:
+            await make(client, {"apiVersion": "v1", "kind": NAMESPACES.kind, "metadata": {"name": "shop"}})
+            await make(client, ingress_class(), service(), slice_of("web", endpoint(address), port=one.port))
+            await make(client, ingress("web", annotations={"haneul.dev/certificate": "acme"}))
+            await cluster.serve()
+
+            async def trusted() -> bool:
+                try:
+                    _, writer = await asyncio.open_connection(
+                        cluster.address, cluster.port + 1, ssl=context, server_hostname=HOST
+                    )
+                except (ssl.SSLError, ConnectionError):
+                    return False
+                writer.close()
+                return True
+
+            await cluster.until(trusted, "the host to have a certificate that clients trust")
+            await cluster.answers("308")
+        finally:
+            if cluster.process:
+                await cluster.end(signal.SIGKILL)
+            await cluster.nginx.end()
 
 
 async def test_manifests_are_checked_before_they_are_applied(cluster: Cluster) -> None:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from haneul.ingress.attachments import common, covers
-from haneul.ingress.model import Certificate, Reason, Routes, Scheme, Server
+from haneul.ingress.attachments import common, covering, covers, precision
+from haneul.ingress.model import Certificate, Match, Path, Reason, Routes, Scheme, Server
 from haneul.ingress.observed import Observed
 from haneul.ingress.options import Options
 from haneul.ingress.rendering import render_configuration
@@ -160,6 +160,20 @@ def test_of_two_hosts_the_more_precise_one_is_served(one: str, other: str, both:
     if both is not None:
         assert covers(one, both)
         assert covers(other, both)
+
+
+@pytest.mark.parametrize(
+    ("host", "wider"),
+    [
+        ("a.b.example.com", ["a.b.example.com", "*.b.example.com", "*.example.com", "*.com", ""]),
+        ("*.example.com", ["*.example.com", "*.com", ""]),
+        ("", [""]),
+    ],
+)
+def test_a_host_is_covered_by_wider_ones_the_most_precise_first(host: str, wider: list[str]) -> None:
+    assert covering(host) == wider
+    assert all(covers(one, host) for one in wider)
+    assert sorted(wider, key=precision, reverse=True) == wider
 
 
 def test_a_route_has_only_hosts_that_its_listener_has_too() -> None:
@@ -381,6 +395,20 @@ def test_of_several_matches_the_most_precise_goes_first() -> None:
         (True, 0, 0),
         (True, 0, 0),
     ]
+
+
+@pytest.mark.parametrize(
+    ("path", "covering"),
+    [
+        (Path(Match.EXACT, "/a/b"), ["Exact /a/b", "Prefix /a/b", "Prefix /a", "Prefix /"]),
+        (Path(Match.EXACT, "/a/"), ["Exact /a/", "Prefix /a/", "Prefix /a", "Prefix /"]),
+        (Path(Match.PREFIX, "/a/b"), ["Prefix /a/b", "Prefix /a", "Prefix /"]),
+        (Path(Match.PREFIX, "/"), ["Prefix /"]),
+        (Path(Match.EXPRESSION, "/a"), ["Expression /a"]),
+    ],
+)
+def test_a_path_is_covered_by_those_above_it(path: Path, covering: list[str]) -> None:
+    assert [f"{one.match} {one.text}" for one in path.covering] == covering
 
 
 def test_a_path_leads_on_to_those_above_it_until_one_takes_everything() -> None:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -197,12 +198,12 @@ def test_files_are_for_their_owner_alone_and_broken_ones_are_not_there(tmp_path:
     assert store.refusals() == {}
 
 
-def compiled(*manifests: Manifest, **options: object) -> Routes:
+def compiled(*manifests: Manifest, **options: Any) -> Routes:
     made = {"issuer": True, **options}
-    return compile_routes(observed(*manifests), Options(**made), NOW)  # type: ignore[arg-type]
+    return compile_routes(observed(*manifests), Options(**made), NOW)
 
 
-def certified(name: str = "web", host: str = HOST, **more: object) -> Manifest:
+def certified(name: str = "web", host: str = HOST, **more: Any) -> Manifest:
     return ingress(name, path("/"), host=host, annotations={f"{PREFIX}certificate": "acme"}, **more)
 
 

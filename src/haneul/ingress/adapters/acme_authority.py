@@ -37,8 +37,11 @@ _FAILURES: Final = (
     messages.Error,
     josepy.errors.Error,
     requests.exceptions.RequestException,
+    # What an answer that is none makes of the library.
     ValueError,
     KeyError,
+    TypeError,
+    AttributeError,
 )
 
 
@@ -83,7 +86,10 @@ class AcmeAuthority:
 
     async def begin(self, host: str) -> Begun:
         """Order a certificate."""
-        made = _Client(self._issuing, self._clock)
+        try:
+            made = _Client(self._issuing, self._clock)
+        except (ValueError, TypeError) as error:
+            raise CertificateRefusedError(f"the account's key cannot be read: {error}") from error
         order = await made.call(lambda: _ordered(made, host))
         tokens = {}
         for body, response in order.answers:
