@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 import structlog
@@ -83,4 +84,5 @@ def _alive(settings: HaproxySettings | NftablesSettings) -> tuple[str, ...]:
     if isinstance(settings, NftablesSettings):
         place = kernel_of(settings).place.split()
         return (shutil.which("nft") or "/usr/sbin/nft", "list", "chain", *place, STAMP)
-    return (sys.executable, "-I", "-S", haproxy_alive.__file__, str(process_of(settings).worker))
+    # An environment's own name for it may lie where keepalived trusts nothing; the file needs none of its packages.
+    return (str(Path(sys.executable).resolve()), "-I", "-S", haproxy_alive.__file__, str(process_of(settings).worker))

@@ -10,6 +10,7 @@ import shutil
 import signal
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from haneul.app.balancer_sharing import sharing_of
 from haneul.balancer.adapters.keepalived_configuration import file_names
 from haneul.balancer.adapters.nftables import NftablesBalancer
 from haneul.balancer.adapters.nftables_rules import Kernel, Mode
+from haneul.balancer.adapters.truth import Truth
 from haneul.balancer.controller import ClusterController
 from haneul.balancer.decisions import BALANCED
 from haneul.balancer.members import Targets
@@ -300,6 +302,46 @@ async def test_what_begins_anew_changes_nothing_and_knows_everything(ground: Gro
     assert [await one.ask() for one in kept] == first
 
 
+class KilledError(Exception):
+    """Ends whoever raises it, as SIGKILL does: nobody puts anything back."""
+
+
+class KilledBeforeTheKernel(NftablesBalancer):
+    async def _settle(self, present: object) -> None:
+        raise KilledError
+
+
+class ForgetfulTruth(Truth):
+    def store(self, present: object) -> None:
+        raise KilledError
+
+
+async def test_whoever_is_killed_is_gone_on_from(ground: Ground) -> None:
+    options = replace(CALM, drain=0)
+    before, after = ground.frontend("m1", port=80, options=options), ground.frontend("m2", port=80, options=options)
+    await ground.change(None, before)
+    client = await ground.converse()
+    assert (await client.ask())[0] == "m1"
+    killed = ground.again()
+    killed._truth = ForgetfulTruth(ground.folder / "b")
+    with pytest.raises(KilledError):
+        await killed.apply(OWNER, [Change(before, after)])
+    # Nothing was written down but that it would leave, so it does not.
+    await ground.balancer.tend()
+    assert (await client.ask())[0] == "m1"
+    assert await ground.names(2) == {"m1"}
+    with pytest.raises(KilledError):
+        await KilledBeforeTheKernel(ground.folder / "b", ground.kernel, clock=SystemClock()).apply(
+            OWNER, [Change(before, after)]
+        )
+    # It was written down, so it is so, for whoever comes next.
+    assert await ground.names(2) == {"m1"}
+    await ground.balancer.read()
+    assert await ground.names(2) == {"m2"}
+    await ground.until_states(WEB, {"m2": MemberState.UP}, 80)
+    assert (await client.ask())[0] == ""
+
+
 async def test_rules_that_somebody_took_away_come_back_and_others_stay(ground: Ground) -> None:
     await ground.change(None, ground.frontend("m1", port=80))
     assert inside(ground.net.places["lb"], "nft", "flush ruleset; add table ip company").returncode == 0
@@ -383,14 +425,16 @@ async def test_it_is_listed_and_checked_and_shared(dnat: Ground, tmp_path: Path)
     dnat.net.ip("lb", "address", "delete", f"{ADDRESS}/32", "dev", "eth0")
     shared = sharing_of(read_settings(file), SystemClock())
     assert shared
-    assert shared.part is Part.STANDBY
+    # By a call, as it is another one later on.
+    part = partial(getattr, shared, "part")
+    assert part() is Part.STANDBY
     changed = asyncio.Event()
     running = asyncio.ensure_future(shared.run(changed.set))
     _, *pid_files = file_names(dnat.folder / "b")
     try:
         async with asyncio.timeout(60):
             await changed.wait()
-        assert shared.part is Part.ACTIVE
+        assert part() is Part.ACTIVE
         assert (await asked(dnat.net, "client", ADDRESS, 80))[0] == "m1"
         # Without the rules the addresses go, though keepalived runs.
         changed.clear()
@@ -398,7 +442,7 @@ async def test_it_is_listed_and_checked_and_shared(dnat: Ground, tmp_path: Path)
         await dnat.balancer.end()
         async with asyncio.timeout(60):
             await changed.wait()
-        assert str(shared.part) == Part.STANDBY
+        assert part() is Part.STANDBY
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)

@@ -57,6 +57,8 @@ def _lines(sharing: Sharing) -> Iterator[str]:
     yield "global_defs {"
     yield "    vrrp_version 3"
     yield "    script_user root"
+    # What somebody other than root could have written is not run.
+    yield "    enable_script_security"
     # What is late because the machine is busy would count as dead.
     yield "    vrrp_priority -20"
     yield "}"
@@ -76,6 +78,8 @@ def _lines(sharing: Sharing) -> Iterator[str]:
     yield f"    priority {int(sharing.priority)}"
     yield f"    advert_int {int(sharing.advert) / 100:.2f}"
     yield f"    unicast_src_ip {ip_address(sharing.own)}"
+    # Whoever else sends such packets here says nothing.
+    yield "    check_unicast_src"
     yield from _block("unicast_peer", [str(ip_address(peer)) for peer in sharing.peers])
     yield from _block("virtual_ipaddress", [_place(first, sharing.device)])
     if others:

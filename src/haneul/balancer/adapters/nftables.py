@@ -50,6 +50,8 @@ from haneul.kernel.process import run
 _log = structlog.get_logger(__name__)
 _SECONDS: Final = 30.0
 _PAUSE: Final = 1.0
+#: What nft(8) says of a table or chain that is not there.
+_MISSING: Final = "No such file or directory"
 _SAMPLE: Final = Frontend(Listener("192.0.2.1", Protocol.TCP, 1), "a/b", members=(Member("192.0.2.2", 1),))
 
 
@@ -115,7 +117,7 @@ class NftablesBalancer:
             notes = noted.after(before, after, self._clock.now().timestamp())
             self._draw(after, notes)
             self._check_listeners([listener for listener in after if listener not in before])
-            # In this order: who is noted as leaving and is a member still is not leaving.
+            # In this order, so that nobody leaves who is not noted: what they have would never be ended.
             self._notebook.store(notes)
             if after != before:
                 self._truth.store(after)
@@ -136,7 +138,12 @@ class NftablesBalancer:
             present = self._truth.load()
             await self._settle(present)
             notes = self._notebook.load()
-            leaving = [one for one in notes.leaving if one.listener in present]
+            # Whoever was killed after noting who leaves, and before writing it down, has let nobody leave.
+            leaving = [
+                one
+                for one in notes.leaving
+                if one.listener in present and one.member not in present[one.listener].frontend.members
+            ]
             if not leaving:
                 return
             found = await counted({one.listener for one in leaving}, {one.member for one in leaving}, self._kernel)
@@ -268,11 +275,12 @@ class NftablesBalancer:
 
     async def _standing(self) -> dict[str, str]:
         """Return what the kernel's table says of itself; nothing if it is not there."""
-        done = await run(
-            ["nft", "-j", "list", "chain", *self._kernel.place.split(), STAMP], timeout=_SECONDS, check=False
-        )
-        if done.status:
+        command = ["nft", "-j", "list", "chain", *self._kernel.place.split(), STAMP]
+        done = await run(command, timeout=_SECONDS, check=False, env={"LC_ALL": "C"})
+        if done.status and _MISSING in done.stderr:
             return {}
+        if done.status:
+            raise UnavailableError(f"the kernel does not tell its rules: {done.stderr.strip()}")
         rules = [entry["rule"] for entry in json.loads(done.stdout)["nftables"] if "rule" in entry]
         words = [str(rule.get("comment", "")).partition(" ") for rule in rules]
         return {name: digest for name, _, digest in words}
