@@ -13,11 +13,15 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
+import structlog
+
 from haneul.kernel.clock import Clock
+from haneul.kernel.errors import UnavailableError
 from haneul.trail.chunks import Chunk, ChunkName, make_chunk, parse_key, read_index
 from haneul.trail.model import Record
 from haneul.trail.ports import Catalogue, Objects
 
+_log = structlog.get_logger(__name__)
 CHUNK: Final = 8 << 20
 _MOST_WAITING: Final = 4
 
@@ -74,7 +78,11 @@ class Keeper:
         chunk = await asyncio.to_thread(self._made, lines, kind, now)
         await self._objects.put(chunk.name.content, chunk.content)
         await self._objects.put(chunk.name.index, chunk.index)
-        await asyncio.to_thread(lambda: self._catalogue.add(chunk.name, read_index(chunk.index)))
+        try:
+            await asyncio.to_thread(lambda: self._catalogue.add(chunk.name, read_index(chunk.index)))
+        except UnavailableError as error:
+            # It is in the store, and whoever searches takes it in.
+            _log.warning("records are kept, but not in the catalogue yet", detail=error.detail)
         return chunk.name
 
     async def spent(self, now: datetime) -> tuple[int, int]:

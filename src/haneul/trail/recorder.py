@@ -168,26 +168,34 @@ class Recorder:
             if not self._ring.state().frozen:
                 self._ring.freeze()
             records = size = chunks = left_out = 0
-            lines: Lines = []
-            gathered = 0
-            for line in self._ring.newest_first(since):
-                with self._lock:
-                    taken = self._budget.take_collected(len(line), now=self._clock.now())
-                if not taken:
-                    left_out += 1
-                    continue
-                lines.append((record_of_line(line), line))
-                gathered += len(line)
-                if gathered >= CHUNK:
+            newest = self._ring.newest_first(since)
+            while True:
+                lines, gathered, refused, more = await asyncio.to_thread(self._gathered, newest)
+                left_out += refused
+                if lines:
                     await self._write_collected(lines, gathered)
                     records, size, chunks = records + len(lines), size + gathered, chunks + 1
-                    lines, gathered = [], 0
-            if lines:
-                await self._write_collected(lines, gathered)
-                records, size, chunks = records + len(lines), size + gathered, chunks + 1
+                if not more:
+                    break
             if not left_out:
                 self._ring.thaw()
             return Collected(records, size, chunks, left_out)
+
+    def _gathered(self, newest: Iterator[bytes]) -> tuple[Lines, int, int, bool]:
+        """Return records for one chunk, their bytes, how many had no room, and whether there may be more."""
+        lines: Lines = []
+        gathered = refused = 0
+        for line in newest:
+            with self._lock:
+                taken = self._budget.take_collected(len(line), now=self._clock.now())
+            if not taken:
+                refused += 1
+                continue
+            lines.append((record_of_line(line), line))
+            gathered += len(line)
+            if gathered >= CHUNK:
+                return lines, gathered, refused, True
+        return lines, gathered, refused, False
 
     async def _write_collected(self, lines: Lines, size: int) -> None:
         try:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from haneul.kernel.clock import SystemClock
-from haneul.kernel.errors import ConflictError
+from haneul.kernel.errors import ConflictError, UnavailableError
 from haneul.kernel.waiting import wait_for
 from haneul.trail.adapters.sql_catalogue import SqlCatalogue
 from haneul.trail.budget import Limits
@@ -82,6 +82,23 @@ async def test_a_broken_chunk_hides_its_own_records_only(tmp_path: Path) -> None
     await trail.objects.put(second.content, b"broken" * 1000)
     elsewhere = SqlCatalogue(tmp_path / "elsewhere" / "catalogue.db")
     assert [record.path for record in await search(trail.objects, elsewhere, ALL)] == ["/item/3", "/item/2"]
+
+
+async def test_a_broken_catalogue_loses_nothing(tmp_path: Path) -> None:
+    trail = Trail(tmp_path)
+    await trail.recorder.learn()
+    await trail.record(numbered(1))
+    for file in tmp_path.glob("catalogue.db*"):
+        file.unlink()
+    (tmp_path / "catalogue.db").write_text("this is no database" * 100)
+    await trail.record(numbered(2))
+    with pytest.raises(UnavailableError) as caught:
+        await found(trail)
+    assert "remove it" in caught.value.hint
+    (tmp_path / "catalogue.db").unlink()
+    anew = SqlCatalogue(tmp_path / "catalogue.db")
+    assert [record.path for record in await search(trail.objects, anew, ALL)] == ["/item/2", "/item/1"]
+    assert len(await trail.objects.keys(f"{CLUSTER}/")) == 4
 
 
 async def test_the_days_budget_holds_across_restarts(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from haneul.kernel.errors import UnavailableError
 from haneul.trail.chunks import ChunkName, Index
 from haneul.trail.ports import Hit, Question, status_range
 
@@ -45,7 +46,6 @@ class SqlCatalogue:
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        file.parent.mkdir(parents=True, exist_ok=True)
         with self._open() as connection:
             version = connection.execute("PRAGMA user_version").fetchone()[0]
         if version not in (0, _VERSION):
@@ -126,12 +126,19 @@ class SqlCatalogue:
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        self._file.touch(0o600)
-        with contextlib.closing(sqlite3.connect(self._file, timeout=30.0, isolation_level=None)) as connection:
-            connection.execute("PRAGMA journal_mode=WAL")
-            # It can be made anew, so a crash of the machine may cost the last entries.
-            connection.execute("PRAGMA synchronous=NORMAL")
-            yield connection
+        try:
+            self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._file.touch(0o600)
+            with contextlib.closing(sqlite3.connect(self._file, timeout=30.0, isolation_level=None)) as connection:
+                connection.execute("PRAGMA journal_mode=WAL")
+                # It can be made anew, so a crash of the machine may cost the last entries.
+                connection.execute("PRAGMA synchronous=NORMAL")
+                yield connection
+        except (sqlite3.Error, OSError) as error:
+            raise UnavailableError(
+                f"the catalogue {self._file} cannot be used: {error}",
+                hint="its owner alone may; if it is broken, remove it, and the next search makes it anew",
+            ) from error
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
