@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from haneul.kernel.errors import ConflictError, InvalidInputError
 from haneul.kernel.names import parse_label
@@ -39,9 +39,8 @@ class RecordsRefusedError(InvalidInputError):
     title = "The DNS server refuses records"
 
 
-@dataclass(frozen=True, order=True)
-class Key:
-    """What a record set is told by."""
+class Key(NamedTuple):
+    """What a record set is told by; every look for one hashes it, so it is a tuple."""
 
     name: str
     type: str

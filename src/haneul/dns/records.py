@@ -19,8 +19,8 @@ single odd object must not keep a whole cluster's names away.
 from __future__ import annotations
 
 import ipaddress
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from haneul.dns.model import AAAA, CNAME, PTR, SRV, TXT, A, ClusterDomain, Key, RecordSet, absolute, reverse_name
@@ -66,12 +66,15 @@ def pod_records(pod: Manifest, domain: ClusterDomain) -> list[RecordSet]:
 
 def merged(sets: Iterable[RecordSet]) -> dict[Key, RecordSet]:
     """Return the sets by key, the values of equal keys together: an address may be of several services' endpoints."""
-    values: dict[Key, set[str]] = defaultdict(set)
-    ttls: dict[Key, int] = {}
+    same: dict[Key, list[RecordSet]] = {}
     for records in sets:
-        values[records.key].update(records.values)
-        ttls[records.key] = min(records.ttl, ttls.get(records.key, records.ttl))
-    return {key: RecordSet(key.name, key.type, ttls[key], tuple(sorted(values[key]))) for key in values}
+        same.setdefault(records.key, []).append(records)
+    return {key: found[0] if len(found) == 1 else _together(found) for key, found in same.items()}
+
+
+def _together(sets: list[RecordSet]) -> RecordSet:
+    values = {value for records in sets for value in records.values}
+    return replace(sets[0], ttl=min(records.ttl for records in sets), values=tuple(sorted(values)))
 
 
 def _external_name_records(name: str, target: str, ttl: int) -> list[RecordSet]:
