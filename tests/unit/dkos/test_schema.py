@@ -46,7 +46,8 @@ def schemas(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def problems(schema: dict[str, Any], value: Any, path: str = "") -> list[str]:
     """Return where ``value`` is not as the structural schema says."""
     if value is None:
-        return [] if schema.get("nullable") else [f"{path} is null"]
+        # Kubernetes holds null against an enumeration too.
+        return [] if schema.get("nullable") and "enum" not in schema else [f"{path} is null"]
     kind = schema["type"]
     if not isinstance(value, _KINDS[kind]) or (isinstance(value, bool) and kind != "boolean"):
         return [f"{path} is no {kind}"]
