@@ -101,6 +101,9 @@ def structural(schema: dict[str, Any]) -> dict[str, Any]:
             return {name: convert(entry) for name, entry in value.items()}
         if key in ("items", "additionalProperties") and isinstance(value, dict):
             return convert(value)
+        if key == "default" and isinstance(value, dict):
+            # A word that may be left out is still none of the words if it is null.
+            return {name: entry for name, entry in value.items() if entry is not None}
         return value
 
     return dict(_exclusive_bounds(_without_false(convert(schema))))
