@@ -372,6 +372,8 @@ async def errors_were_kept(cluster: Cluster) -> None:
     assert {(record["request"]["uri"], record["response"]["status"]) for record in json.loads(done.stdout)} == {
         ("/none", 503)
     }
+
+
 async def test_an_issuer_of_the_file_certifies_hosts(cluster: Cluster) -> None:
     address = own_address()
     folder = cluster.folder / "pebble"
