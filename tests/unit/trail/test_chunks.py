@@ -45,7 +45,11 @@ def test_other_keys_are_none_of_ours(key: str) -> None:
     assert parse_key(key) is None
 
 
-@pytest.mark.parametrize("content", [b"", b"x", gzip.compress(b"[]"), gzip.compress(b"{}")[:-3]])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"x", gzip.compress(b"[]"), gzip.compress(b"{}")[:-3]],
+    ids=["nothing", "not compressed", "no index", "cut off"],
+)
 def test_what_is_no_index_is_refused(content: bytes) -> None:
     with pytest.raises(UnreadableError):
         read_index(content)
