@@ -12,7 +12,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from haneul.app.main import command_tree
+from haneul.app.logs_commands import logs_app
 from haneul.kernel.errors import ConflictError, InvalidInputError, UnavailableError
 from haneul.trail.adapters.nginx_firewall import RulesRefusedError
 from tests.functional.trail.watching import CLUSTER, SEES_SQL, SQL, WOULD_REFUSE, Watched, watched
@@ -28,8 +28,8 @@ class Commands:
         (folder / "audit.yaml").write_text(yaml.safe_dump({"store": "store", **audit}))
 
     async def result(self, command: str, *arguments: str) -> Result:
-        words = ["logs", command, CLUSTER, *arguments, "--config", str(self.config)]
-        return await asyncio.to_thread(CliRunner().invoke, command_tree(), words)
+        words = [command, CLUSTER, *arguments, "--config", str(self.config)]
+        return await asyncio.to_thread(CliRunner().invoke, logs_app, words)
 
     async def told(self, command: str, *arguments: str) -> Any:
         result = await self.result(command, *arguments, "-o", "json")
