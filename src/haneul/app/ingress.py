@@ -187,7 +187,7 @@ async def _routes(settings: IngressSettings, observed: Observed) -> Routes:
     options = replace(
         _options(settings),
         refused_hosts=refused,
-        issued=store.certificates(),
+        by_acme=store.certificates(),
         unissued={host: refusals.why for host, refusals in store.refusals().items()},
     )
     return compile_routes(observed, options, SystemClock().now())

@@ -177,7 +177,7 @@ class ClusterController:
         refused = await self._hosts.refused(hosts_asked_for(self._observed))
         options = replace(self._options, refused_hosts=refused, excluded=self._excluded, closed=self._closed)
         if self._issuer:
-            options = replace(options, issued=dict(self._issuer.issued), unissued=self._issuer.unissued)
+            options = replace(options, by_acme=dict(self._issuer.issued), unissued=self._issuer.unissued)
         try:
             routes, configuration = self._made(options)
             table = await self._routed(routes, configuration)

@@ -27,5 +27,5 @@ class Options:
     addresses: tuple[str, ...] = ()
     #: Whether there is an issuer of certificates; those that it gave, and why it gave none, by host.
     issuer: bool = False
-    issued: Mapping[str, Certificate] = field(default_factory=dict)
+    by_acme: Mapping[str, Certificate] = field(default_factory=dict)
     unissued: Mapping[str, str] = field(default_factory=dict)

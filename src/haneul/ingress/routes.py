@@ -300,7 +300,7 @@ class _Compiler:
             self._certified.add(host)
             if why := self._options.unissued.get(host, ""):
                 self._tell(ingress.place, Reason.CERTIFICATE_REFUSED, f"{host}: {why}")
-            if certificate := self._options.issued.get(host):
+            if certificate := self._options.by_acme.get(host):
                 self._certificates[host] = certificate
 
     def _certificate(self, name: str, ingress: _Ingress) -> Certificate | None:

@@ -101,10 +101,13 @@ async def test_hosts_get_certificates_and_one_that_is_refused_breaks_nobody(tmp_
     async with ground() as made, Application("web").running() as app:
         # What is open when routes change may go on for as long as this takes.
         made.site = replace(made.site, drain=3600)
-        await made.route()
         piece = slice_of("web", {"addresses": [LOOPBACK], "conditions": {"ready": True}}, port=app.port)
-        await put(cluster, ingress_class(), service(), piece)
-        await put(cluster, certified("bad", BLOCKED), certified("web", HOST), certified("wild", "*.example.com"))
+        hosts = [certified("bad", BLOCKED), certified("web", HOST), certified("wild", "*.example.com")]
+        # nginx serves the hosts from the start: workers of before a reload would know nothing of challenges.
+        made.see(service(), piece, *hosts)
+        made.options = replace(made.options, issuer=True)
+        await made.route()
+        await put(cluster, ingress_class(), service(), piece, *hosts)
         async with pebble(tmp_path, address=made.address, http_port=made.http) as authority:
             root = tmp_path / "root.pem"
             root.write_bytes(await authority.root())

@@ -345,7 +345,11 @@ async def they_go(cluster: Cluster, client: KubeClient) -> None:
         return bool(found.get("status", {}).get("parents") == [])
 
     await cluster.until(forgotten, "the route's status to be cleared")
-    assert await cluster.app("/old/x", host="routes.example.com") == "404"
+
+    async def closed() -> bool:
+        return await cluster.app("/old/x", host="routes.example.com") == "404"
+
+    await cluster.until(closed, "the route to go")
     assert await cluster.app() == "one"
 
 

@@ -215,14 +215,14 @@ def test_hosts_that_want_a_certificate_are_challenged_and_have_what_was_given() 
     assert (web.tls, web.certificate) == (False, None)
     assert routes.problems == ()
     made = given(HOST)
-    [web] = [one for one in compiled(certified(), issued={HOST: made}).servers if one.host == HOST]
+    [web] = [one for one in compiled(certified(), by_acme={HOST: made}).servers if one.host == HOST]
     assert (web.tls, web.certificate) == (True, made)
 
 
 def test_a_certificate_in_a_secret_goes_first() -> None:
     pair = certificate(HOST, now=NOW)
     wanted = certified(tls=[{"hosts": [HOST], "secretName": "c"}])
-    routes = compiled(wanted, tls_secret("c", pair), issued={HOST: given(HOST)})
+    routes = compiled(wanted, tls_secret("c", pair), by_acme={HOST: given(HOST)})
     assert routes.certified == frozenset()
     [web] = routes.servers
     assert web.certificate
