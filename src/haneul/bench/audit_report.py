@@ -57,9 +57,9 @@ def _kept(figures: AuditFigures) -> Table:
             (
                 f"{kept.requests:,}",
                 f"{kept.kept:,}",
-                f"{kept.seen_bytes / _MIB:.2f} MiB",
-                f"{kept.kept_bytes / _MIB:.2f} MiB",
-                f"{kept.stored_bytes / _MIB:.2f} MiB",
+                f"{kept.seen_bytes / 1024:,.1f} KiB",
+                f"{kept.kept_bytes / 1024:,.1f} KiB",
+                f"{kept.stored_bytes / 1024:,.1f} KiB",
                 f"{100 * kept.stored_bytes / max(kept.seen_bytes, 1):.2f} %",
             )
         ]
