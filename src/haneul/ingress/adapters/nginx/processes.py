@@ -33,6 +33,8 @@ from haneul.kernel.waiting import wait_for
 _CHECK_SECONDS: Final = 300.0
 #: A socket's path may be this long (unix(7)), its end left aside.
 _LONGEST_SOCKET: Final = 107
+#: The title of a worker that takes connections (nginx's ``ngx_setproctitle``).
+_WORKING: Final = "nginx: worker process"
 _FOLDERS: Final = {"private": 0o700, "passwords": 0o755, "authorities": 0o755, "temporary": 0o755}
 
 
@@ -139,10 +141,25 @@ class NginxProcesses:
         await self._serves(generation)
 
     async def reload(self, master: int, generation: str) -> None:
-        """Let nginx read its configuration anew, and wait until new connections meet it. Raises UnavailableError."""
+        """Let nginx read its configuration anew, and wait until new connections meet it alone. Raises UnavailableError.
+
+        Workers of before take connections beside new ones for a moment, longer on a busy machine.
+        """
+        before = accepting(master)
         with contextlib.suppress(ProcessLookupError):
             os.kill(master, signal.SIGHUP)
         await self._serves(generation)
+
+        async def alone() -> bool:
+            return not before & accepting(master)
+
+        await wait_for(
+            alone,
+            what="nginx's workers of before to take no more connections",
+            timeout=self._patience,
+            clock=self._clock,
+            interval=0.02,
+        )
 
     async def end(self) -> bool:
         """Let nginx end after its requests; return False if there was none. Raises DeadlineExceededError."""
@@ -195,6 +212,23 @@ class NginxProcesses:
         # A connection that is kept would end at a worker of the configuration before.
         connector = aiohttp.UnixConnector(path=str(self._socket), force_close=True)
         return aiohttp.ClientSession(connector=connector, timeout=self._answer)
+
+
+def accepting(master: int) -> frozenset[int]:
+    """Return the numbers of a master's workers that take connections; those that end have another title."""
+    try:
+        children = Path(f"/proc/{master}/task/{master}/children").read_text().split()
+    except (FileNotFoundError, ProcessLookupError):
+        return frozenset()
+    return frozenset(number for number in map(int, children) if _title(number) == _WORKING)
+
+
+def _title(number: int) -> str:
+    try:
+        said = Path(f"/proc/{number}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+    return said.decode(errors="replace").rstrip("\0 ")
 
 
 def is_running(number: int) -> bool:
