@@ -34,6 +34,7 @@ from haneul.dkos.authentication import IssuerTrust
 from haneul.dkos.backup.record import NAMESPACE as BACKUP_NAMESPACE
 from haneul.dkos.backup.record import RECORD_LABELS, catalogue_from
 from haneul.dkos.backup.recording import BackupRecords
+from haneul.dkos.cluster_records import ClusterRecords
 from haneul.dkos.control_plane import CLUSTER_LABEL, Images
 from haneul.dkos.controller import ClusterController
 from haneul.dkos.door import Door, Wakers, watch_requests
@@ -42,8 +43,8 @@ from haneul.dkos.event_recorder import EventRecorder
 from haneul.dkos.events import teardown_failed
 from haneul.dkos.masters import EXAMINATION, Masters
 from haneul.dkos.model import CLUSTERS, BackupStatus, Cluster, NodeProviderName, cluster_from_resource
-from haneul.dkos.name_records import NameRecords
 from haneul.dkos.naming import Naming
+from haneul.dkos.readers import Reader
 from haneul.dkos.restore_jobs import RestoreSettings
 from haneul.dkos.teardown import tear_down
 from haneul.dkos.tenant_objects import CILIUM_RESOURCES
@@ -88,6 +89,8 @@ class OperatorSettings:
     gateway: GatewaySettings | None = None
     #: Where clusters have their names, if somebody publishes them.
     naming: Naming | None = None
+    #: Who works for clusters outside of them.
+    readers: tuple[Reader, ...] = ()
 
 
 class Operator:
@@ -104,8 +107,7 @@ class Operator:
         self._controllers: dict[str, ClusterController] = {}
         self._specs = KubeClusters(self._management, clock=self._clock)
         self._records = BackupRecords(self._management, clock=self._clock)
-        naming = settings.naming
-        self._names = None if naming is None else NameRecords(self._management, naming, clock=self._clock)
+        self._readers = ClusterRecords(self._management, settings.readers, naming=settings.naming, clock=self._clock)
         self._backups: dict[str, BackupStatus] = {}
         self._wakers = Wakers()
         # Sleeping clusters that somebody asks for.
@@ -253,7 +255,7 @@ class Operator:
             records=self._records,
             restore=RestoreSettings(settings.platform_image, settings.data, settings.backups),
             backup=self._backups.get,
-            names=self._names,
+            readers=self._readers,
         )
         self._controllers[uid] = controller
         if uid in self._requested:
@@ -267,8 +269,7 @@ class Operator:
     async def _tear_down(self, cluster: Cluster) -> None:
         async with self._lock(cluster.uid):
             try:
-                if self._names is not None:
-                    await self._names.end(cluster)
+                await self._readers.end(cluster)
                 # Machines that cannot be reached do not hold the cluster's end up; they are put back once they can be.
                 await self._ssh_nodes.release(cluster, seconds=_RELEASE_SECONDS)
                 await tear_down(

@@ -25,9 +25,8 @@ from haneul.dkos.adapters.sandbox_policy import node_pod_policy, runtime_class
 from haneul.dkos.backup.record import NAMESPACE as BACKUP_NAMESPACE
 from haneul.dkos.backup.record import WORKER_NAME as BACKUP_NAME
 from haneul.dkos.door import WAKER_NAME, WAKER_NAMESPACE
-from haneul.dkos.isolation import backup_policies, names_policies, waker_policies
-from haneul.dkos.name_record import NAMESPACE as NAMES_NAMESPACE
-from haneul.dkos.name_record import WORKER_NAME as NAMES_NAME
+from haneul.dkos.isolation import backup_policies, reader_policies, waker_policies
+from haneul.dkos.readers import NAMES, Reader
 from haneul.dkos.schema import custom_resource_definition, machine_resource_definition
 from haneul.firewall.schema import custom_resource_definition as approvals_definition
 from haneul.firewall.schema import writer_policy
@@ -149,7 +148,7 @@ class Platform:
                     ("haneul-api", NAMESPACE),
                     (WAKER_NAME, WAKER_NAMESPACE),
                     (BACKUP_NAME, BACKUP_NAMESPACE),
-                    (NAMES_NAME, NAMES_NAMESPACE),
+                    (NAMES.name, NAMES.name),
                 ):
                     stage.note(name)
                     await self._wait_for(client, name, namespace)
@@ -185,7 +184,7 @@ class Platform:
                     *await client.list(DEPLOYMENTS, NAMESPACE),
                     *await client.list(DEPLOYMENTS, WAKER_NAMESPACE),
                     *await client.list(DEPLOYMENTS, BACKUP_NAMESPACE),
-                    *await client.list(DEPLOYMENTS, NAMES_NAMESPACE),
+                    *await client.list(DEPLOYMENTS, NAMES.name),
                 ]
         except (HaneulError, FileNotFoundError):
             return []
@@ -329,7 +328,7 @@ def platform_manifests(
         _waker(image, build),
         *_backup_surroundings(),
         _backup(settings, image, build),
-        *_names_surroundings(settings),
+        *_reader_surroundings(NAMES, host_port=settings.zones_api_port),
         *([] if names_key is None else [_names_key(names_key)]),
         _names(settings, image, build),
         _operator(settings, image, build),
@@ -594,19 +593,19 @@ def _backup(settings: ManagementSettings, image: str, build: str) -> Manifest:
     return deployment
 
 
-def _names_surroundings(settings: ManagementSettings) -> list[Manifest]:
-    """Return the own namespace, account and bounds of names' controllers.
+def _reader_surroundings(reader: Reader, *, host_port: int | None = None) -> list[Manifest]:
+    """Return the own namespace, account and bounds of who works for clusters outside of them.
 
-    They read the records there and the key of the DNS server's API, and delete the record of a cluster that is gone.
+    It reads the records and what else lies there, and deletes the record of a cluster that is gone.
     """
     labels = {**_LABELS, "pod-security.kubernetes.io/enforce": "restricted"}
-    metadata = {"name": NAMES_NAME, "namespace": NAMES_NAMESPACE, "labels": _LABELS}
+    metadata = {"name": reader.name, "namespace": reader.name, "labels": _LABELS}
     rules = [rule("", ["secrets"], [*READ, "delete"])]
     return [
-        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMES_NAMESPACE, "labels": labels}},
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": reader.name, "labels": labels}},
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata},
-        *rights_in_namespace("records", NAMES_NAMESPACE, rules, account(NAMES_NAME, NAMES_NAMESPACE), _LABELS),
-        *names_policies(_LABELS, port=settings.zones_api_port),
+        *rights_in_namespace("records", reader.name, rules, account(reader.name, reader.name), _LABELS),
+        *reader_policies(reader, _LABELS, host_port=host_port),
     ]
 
 
@@ -614,7 +613,7 @@ def _names_key(key: str) -> Manifest:
     return {
         "apiVersion": "v1",
         "kind": "Secret",
-        "metadata": {"name": "zones-api", "namespace": NAMES_NAMESPACE, "labels": _LABELS},
+        "metadata": {"name": "zones-api", "namespace": NAMES.name, "labels": _LABELS},
         "type": "Opaque",
         "data": {"key": base64.b64encode(key.encode()).decode()},
     }
@@ -636,7 +635,7 @@ def _names(settings: ManagementSettings, image: str, build: str) -> Manifest:
         {"name": "key", "secret": {"secretName": "zones-api", "defaultMode": 0o440}},
         {"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": "8Mi"}},
     ]
-    deployment = _deployment(NAMES_NAME, container, volumes, build, namespace=NAMES_NAMESPACE)
+    deployment = _deployment(NAMES.name, container, volumes, build, namespace=NAMES.name)
     # The way to the API of the DNS server, which takes a key in the clear, does not leave its host.
     deployment["spec"]["template"]["spec"]["nodeSelector"] = {"kubernetes.io/hostname": settings.host_name}
     return deployment

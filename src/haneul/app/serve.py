@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from functools import partial
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -67,11 +68,13 @@ def operator(
     from haneul.components.table import image_reference  # noqa: PLC0415
     from haneul.dkos.authentication import IssuerTrust  # noqa: PLC0415
     from haneul.dkos.naming import Naming  # noqa: PLC0415
+    from haneul.dkos.readers import NAMES  # noqa: PLC0415
     from haneul.kernel.kube_http import access_from_kubeconfig, access_in_cluster  # noqa: PLC0415
 
     configure_logs()
     trust = IssuerTrust(issuer, issuer_authority.read_text()) if issuer and issuer_authority else None
     access = access_from_kubeconfig(kubeconfig) if kubeconfig else access_in_cluster()
+    naming = Naming(zone, dns_address) if zone and dns_address else None
     settings = OperatorSettings(
         access=access,
         images=cluster_images(),
@@ -84,7 +87,8 @@ def operator(
         backups=backups,
         platform_image=platform_image or image_reference("platform"),
         gateway=None if gateway is None else GatewaySettings(gateway, tuple(guarded or ())),
-        naming=Naming(zone, dns_address) if zone and dns_address else None,
+        naming=naming,
+        readers=(NAMES,) if naming is not None else (),
     )
     asyncio.run(Operator(settings).run())
 
@@ -148,13 +152,22 @@ def names(
     alive_port: Annotated[int, typer.Option(help="Port that is open while it works.")] = 8080,
 ) -> None:
     """Publish the names of every cluster."""
-    from haneul.app.name_worker import run_worker  # noqa: PLC0415
+    from haneul.app.name_worker import NameWork  # noqa: PLC0415
+    from haneul.app.record_worker import run_worker  # noqa: PLC0415
+    from haneul.dkos.readers import NAMES  # noqa: PLC0415
     from haneul.dns.adapters.powerdns import PowerDns, PowerDnsAccess  # noqa: PLC0415
     from haneul.kernel.kube_http import access_in_cluster  # noqa: PLC0415
 
     configure_logs()
     provider = PowerDns(PowerDnsAccess(server, key_file.read_text().strip(), tuple(zone)))
-    asyncio.run(run_worker(access_in_cluster(), provider, port=alive_port))
+
+    async def work() -> None:
+        try:
+            await run_worker(access_in_cluster(), NAMES, partial(NameWork, provider), port=alive_port)
+        finally:
+            await provider.close()
+
+    asyncio.run(work())
 
 
 @serve_app.command()

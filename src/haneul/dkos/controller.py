@@ -21,6 +21,7 @@ import structlog
 from haneul.dkos import tenant_objects
 from haneul.dkos.backup.recording import BackupRecords
 from haneul.dkos.changing import Changing, NodeChanger
+from haneul.dkos.cluster_records import ClusterRecords
 from haneul.dkos.control_plane import labels
 from haneul.dkos.credentials import decode, node_kubeconfig, operator_access, secret_manifest
 from haneul.dkos.door import Door
@@ -44,7 +45,6 @@ from haneul.dkos.model import (
     cluster_from_resource,
     project_namespace,
 )
-from haneul.dkos.name_records import NameRecords
 from haneul.dkos.node_files import node_files
 from haneul.dkos.node_plan import NodePlan, node_statuses, plan_nodes, what_matters
 from haneul.dkos.pace import IDLE, Pace, is_settled
@@ -104,19 +104,19 @@ class ClusterController:
         records: BackupRecords,
         restore: RestoreSettings,
         backup: Callable[[str], BackupStatus | None] = lambda _: None,
-        names: NameRecords | None = None,
+        readers: ClusterRecords,
     ) -> None:
         """``cilium_definitions`` are what Cilium's operator would define: one after the other, a second each.
 
-        ``backup`` says how the backup of the cluster with a uid stands. Without ``names``, nobody publishes any.
+        ``backup`` says how the backup of the cluster with a uid stands. ``readers`` tells those who work for the
+        cluster outside of it.
         """
         self._management = management
         self._masters = masters
         self._providers = providers
         self._sleeping = Sleeping(management, masters=masters, providers=providers, door=door, specs=specs, tell=tell)
         self._records = records
-        self._names = names
-        self._naming = None if names is None else names.naming
+        self._readers = readers
         self._backup = backup
         self._restoring = Restoring(
             management, masters=masters, providers=providers, records=records, settings=restore, tell=tell
@@ -229,6 +229,7 @@ class ClusterController:
         provided = await self._observe(cluster)
         if serves and await self._make_machines(cluster, announced, provided):
             provided = await self._observe(cluster)
+        await self._readers.locate(cluster, provided)
         # Before its door is open, the waker would hold this connection too, and the look with it.
         api_answers, message = await self._reach_tenant(cluster, made, now) if is_open else (False, "")
         tenant = self._tenant if api_answers else None
@@ -241,8 +242,7 @@ class ClusterController:
             change = await self._changer.look(tenant, cluster, announced, provided, nodes, barred)
             # Last, as no node waits for it.
             await self._records.follow(cluster, made)
-            if self._names is not None:
-                await self._names.follow(cluster, made)
+            await self._readers.follow(cluster, made, provided)
         rotation = await self._rotation.look(
             cluster,
             made,
@@ -339,8 +339,7 @@ class ClusterController:
         self._masters.forget()
         self._sleeping.forget()
         self._records.forget(self._uid)
-        if self._names is not None:
-            self._names.forget(self._uid)
+        self._readers.forget(self._uid)
         self._base_done.clear()
         self._base_applied = ()
         self._tokens_kept, self._tokens_until = {}, 0.0
@@ -350,6 +349,7 @@ class ClusterController:
         """Bring a restore one step further; what was known of the cluster's API is of the state before."""
         self._turns.done(cluster.uid)
         status = await self._restoring.look(cluster, now)
+        await self._readers.locate(cluster, await self._observe(cluster))
         if status.restore.state in (RestoreState.PREPARED, RestoreState.PLACED):
             await self._disconnect()
             self._forget()
@@ -361,9 +361,8 @@ class ClusterController:
         """Bring the cluster one step closer to sleep, or leave it asleep."""
         self._turns.done(cluster.uid)
         news = self._news
-        if self._names is not None:
-            # Before its API ends: who asks for it then wakes it.
-            await self._names.rest(cluster)
+        # Before its API ends: who asks for it then wakes it.
+        await self._readers.rest(cluster)
 
         async def reach(made: MadeMasters) -> KubeClient | None:
             answers, _ = await self._reach_tenant(cluster, made, now)
@@ -434,7 +433,7 @@ class ClusterController:
                 name: NodeAnnouncement(
                     name,
                     pool,
-                    node_files(cluster, pool, name, pause_image=self._pause_image, naming=self._naming),
+                    node_files(cluster, pool, name, pause_image=self._pause_image, naming=self._readers.naming),
                     node_kubeconfig(_server(made, pool), tokens[name]),
                     authority,
                     made.nodes_version,
@@ -576,7 +575,7 @@ class ClusterController:
             return
         cilium = cluster.spec.network.plugin is NetworkPlugin.CILIUM
         async with asyncio.TaskGroup() as group:
-            for manifest in tenant_objects.base_objects(cluster, made.endpoints, self._naming):
+            for manifest in tenant_objects.base_objects(cluster, made.endpoints, self._readers.readers):
                 group.create_task(apply(manifest))
             for manifest in self._cilium_definitions if cilium else ():
                 group.create_task(apply(manifest))

@@ -17,8 +17,8 @@ from haneul.dkos.control_plane import CLUSTER_LABEL, ROLE_LABEL, labels
 from haneul.dkos.door import NODE_PORTS, WAKER_NAMESPACE
 from haneul.dkos.etcd_slots import CLIENT_PORT, GATEWAY_PORT, PEER_PORT
 from haneul.dkos.model import Cluster
-from haneul.dkos.name_record import NAMESPACE as NAMES_NAMESPACE
 from haneul.dkos.naming import DNS_PORT, Naming
+from haneul.dkos.readers import Reader
 from haneul.kernel.kube import Manifest
 
 #: The only one besides a cluster's own API server that reaches its etcd.
@@ -178,23 +178,26 @@ def backup_policies(marks: Mapping[str, str]) -> list[Manifest]:
     ]
 
 
-def names_policies(marks: Mapping[str, str], *, port: int) -> list[Manifest]:
-    """Return the policies of the namespace of names' controllers, which bear ``marks`` as labels.
+def reader_policies(reader: Reader, marks: Mapping[str, str], *, host_port: int | None = None) -> list[Manifest]:
+    """Return the policies of a reader's namespace, which bear ``marks`` as labels.
 
-    Nobody comes to it. It reaches the API servers of clusters, the management cluster's, and the port of the hosts at
-    which the DNS server takes changes.
+    Nobody comes to it. It reaches the API servers of clusters, the management cluster's, and ``host_port`` of the
+    hosts if its work is done there.
     """
     any_apiserver = {
         "namespaceSelector": {"matchExpressions": [{"key": CLUSTER_LABEL, "operator": "Exists"}]},
         "podSelector": {"matchLabels": {ROLE_LABEL: "kube-apiserver"}},
     }
-    metadata = {"namespace": NAMES_NAMESPACE, "labels": dict(marks)}
-    changes = {"toEntities": ["host", "remote-node"], "toPorts": [{"ports": [{"port": str(port), "protocol": "TCP"}]}]}
+    metadata = {"namespace": reader.name, "labels": dict(marks)}
+    hosts: list[Any] = [{"toEntities": ["kube-apiserver"]}]
+    if host_port is not None:
+        ports = [{"port": str(host_port), "protocol": "TCP"}]
+        hosts.append({"toEntities": ["host", "remote-node"], "toPorts": [{"ports": ports}]})
     return [
         {
             "apiVersion": "networking.k8s.io/v1",
             "kind": "NetworkPolicy",
-            "metadata": {"name": "names", **metadata},
+            "metadata": {"name": reader.role, **metadata},
             "spec": {
                 "podSelector": {},
                 "policyTypes": ["Ingress", "Egress"],
@@ -205,8 +208,8 @@ def names_policies(marks: Mapping[str, str], *, port: int) -> list[Manifest]:
         {
             "apiVersion": "cilium.io/v2",
             "kind": "CiliumNetworkPolicy",
-            "metadata": {"name": "names-hosts", **metadata},
-            "spec": {"endpointSelector": {}, "egress": [{"toEntities": ["kube-apiserver"]}, changes]},
+            "metadata": {"name": f"{reader.role}-hosts", **metadata},
+            "spec": {"endpointSelector": {}, "egress": hosts},
         },
     ]
 

@@ -8,8 +8,6 @@ from typing import Final
 from haneul.dkos.model import Cluster
 
 DNS_PORT: Final = 53
-#: Whom the controllers of names are to a cluster's API: they read what has names, and note what was published.
-PUBLISHERS: Final = "haneul:names"
 
 
 @dataclass(frozen=True)

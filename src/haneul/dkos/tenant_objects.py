@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Final
 
 from haneul.dkos.credentials import Endpoints
 from haneul.dkos.model import Cluster, NetworkPlugin
-from haneul.dkos.naming import PUBLISHERS, Naming
+from haneul.dkos.readers import Reader
 from haneul.kernel.cilium_rights import agent_rules, operator_rules
 from haneul.kernel.kube import Manifest
 from haneul.kernel.kube_manifests import READ, cluster_role, cluster_role_binding, group, rule
@@ -31,8 +32,8 @@ CILIUM_RESOURCES: Final = (
 _LABELS: Final = {"app.kubernetes.io/managed-by": "haneul"}
 
 
-def base_objects(cluster: Cluster, endpoints: Endpoints, naming: Naming | None = None) -> list[Manifest]:
-    """Return the objects of every cluster; with a ``naming``, what lets its names be published."""
+def base_objects(cluster: Cluster, endpoints: Endpoints, readers: Iterable[Reader] = ()) -> list[Manifest]:
+    """Return the objects of every cluster; of each of ``readers``, the rights."""
     bindings = [
         _binding("node-bootstrap", "system:node-bootstrapper", BOOTSTRAP_GROUP),
         _binding("node-proxy", "system:node-proxier", "system:nodes"),
@@ -54,21 +55,15 @@ def base_objects(cluster: Cluster, endpoints: Endpoints, naming: Naming | None =
             _binding("cilium-operator", "haneul:cilium-operator", "haneul:cilium-operators"),
         ]
     announced = [] if cluster.spec.announces_itself else [kubernetes_endpoint(cluster, endpoints)]
-    return [*bindings, *network, *announced, *(_publishing() if naming is not None else [])]
-
-
-def _publishing() -> list[Manifest]:
-    """Return the rights of who publishes the cluster's names: it reads what has names, and gives Services receipts.
-
-    The cluster is told by the id of one namespace (:mod:`haneul.dns.controller`).
-    """
-    rules = [
-        rule("", ["services", "pods"], READ),
-        rule("discovery.k8s.io", ["endpointslices"], READ),
-        rule("", ["services/status"], ["patch"]),
-        rule("", ["namespaces"], ["get"], names=["kube-system"]),
+    rights = [
+        manifest
+        for reader in readers
+        for manifest in (
+            _role(reader.role, list(reader.rules)),
+            _binding(reader.role, f"haneul:{reader.role}", reader.user),
+        )
     ]
-    return [_role("names", rules), _binding("names", "haneul:names", PUBLISHERS)]
+    return [*bindings, *network, *announced, *rights]
 
 
 def kubernetes_endpoint(cluster: Cluster, endpoints: Endpoints) -> Manifest:

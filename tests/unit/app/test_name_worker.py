@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from haneul.app.name_worker import NameWorker, owner_of
-from haneul.dkos.name_record import NameRecord, Standing
+from haneul.app.name_worker import NameWork
+from haneul.app.record_worker import RecordWorker
+from haneul.dkos.cluster_record import ClusterRecord, Standing
 from haneul.dns.adapters.memory import MemoryDns
 from haneul.dns.controller import Pace
 from haneul.dns.model import Acknowledgement, Change, Key
@@ -26,9 +27,9 @@ ZONE = "k8s.example."
 PACE = Pace(gather=0.0, first_backoff=0.001, last_backoff=0.01)
 
 
-def record(name: str, standing: Standing = Standing.FOLLOWED) -> NameRecord:
+def record(name: str, standing: Standing = Standing.FOLLOWED) -> ClusterRecord:
     access = KubeAccess(f"https://{name}", b"ca", b"crt", b"key") if standing is Standing.FOLLOWED else None
-    return NameRecord(f"uid-of-{name}", "shop", name, f"{name}.shop.k8s.example", standing, access)
+    return ClusterRecord(f"uid-of-{name}", "shop", name, f"{name}.shop.k8s.example", standing, access)
 
 
 class Dns(MemoryDns):
@@ -50,7 +51,8 @@ class Ground:
         self.clusters: dict[str, MemoryKubeClient] = {}
         self.ended: list[str] = []
         self.connections = 0
-        self.worker = NameWorker(self.dns, self, connect=self.connect, clock=SystemClock(), pace=PACE)
+        clock = SystemClock()
+        self.worker = RecordWorker(NameWork(self.dns, self.connect, clock, pace=PACE), self, clock=clock)
 
     async def forget(self, uid: str) -> None:
         self.ended.append(uid)
@@ -112,7 +114,7 @@ async def test_a_deleted_cluster_takes_its_names_along_and_no_other_s(ground: Gr
         return ground.ended == ["uid-of-first"]
 
     await until(ended, "the record to be ended")
-    assert all(owner.startswith(f"{owner_of(record('second'))}/") for owner in await ground.owners())
+    assert all(owner.startswith(f"{record('second').owner}/") for owner in await ground.owners())
     assert await ground.address("second") == ("10.3.0.1",)
 
 
@@ -144,7 +146,7 @@ async def test_the_same_record_again_disturbs_nothing_and_a_forgotten_one_ends(g
 async def test_trouble_with_one_cluster_is_no_other_s(ground: Ground) -> None:
     await ground.worker.know(record("broken"))
     await ground.cluster("refused")
-    ground.dns.refused = owner_of(record("refused"))
+    ground.dns.refused = record("refused").owner
     await ground.worker.know(record("refused"))
     await ground.cluster("first")
     await ground.worker.know(record("first"))
@@ -161,7 +163,7 @@ async def test_a_withdrawal_that_is_held_up_is_gone_on_with(ground: Ground) -> N
     await ground.cluster("first")
     await ground.worker.know(record("first"))
     await published(ground, "first", "10.3.0.1")
-    ground.dns.refused = owner_of(record("first"))
+    ground.dns.refused = record("first").owner
     await ground.worker.know(record("first", Standing.DELETED))
     await asyncio.sleep(0)
     assert ground.ended == []

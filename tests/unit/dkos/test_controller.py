@@ -30,6 +30,7 @@ from haneul.dkos.adapters.memory_etcd import MemoryEtcd
 from haneul.dkos.adapters.memory_nodes import MemoryNodes
 from haneul.dkos.backup.record import NAMESPACE as BACKUP_NAMESPACE
 from haneul.dkos.backup.recording import BackupRecords
+from haneul.dkos.cluster_records import ClusterRecords
 from haneul.dkos.control_plane import Images, labels
 from haneul.dkos.controller import ClusterController, new_bootstrap_token
 from haneul.dkos.credentials import decode
@@ -52,11 +53,10 @@ from haneul.dkos.model import (
     cluster_from_resource,
     project_namespace,
 )
-from haneul.dkos.name_record import NAMESPACE as NAMES_NAMESPACE
-from haneul.dkos.name_records import NameRecords
 from haneul.dkos.naming import Naming
 from haneul.dkos.node_changes import DRAIN_LIFE
 from haneul.dkos.ports import NodeAnnouncement
+from haneul.dkos.readers import Reader
 from haneul.dkos.restore_jobs import RestoreSettings, restore_job
 from haneul.dkos.rotation import Step
 from haneul.dkos.states import waits_on
@@ -216,6 +216,7 @@ class World:
     examinations: MemoryLooks = field(default_factory=MemoryLooks)
     backups: dict[str, BackupStatus] = field(default_factory=dict)
     naming: Naming | None = None
+    readers: tuple[Reader, ...] = ()
 
     def __post_init__(self) -> None:
         self.management = MemoryKubeClient(clock=self.clock)
@@ -231,7 +232,7 @@ class World:
             "haneul-system",
             WAKER_NAMESPACE,
             BACKUP_NAMESPACE,
-            NAMES_NAMESPACE,
+            *(reader.name for reader in self.readers),
         ):
             await self.management.apply(NAMESPACES, {"metadata": {"name": name}})
         await self.management.apply(NODES, {"metadata": {"name": "host-a"}})
@@ -286,7 +287,7 @@ class World:
             records=BackupRecords(management, clock=self.clock),
             restore=RestoreSettings("haneul.local/platform:v1", "/data", "/backups"),
             backup=self.backups.get,
-            names=None if self.naming is None else NameRecords(management, self.naming, clock=self.clock),
+            readers=ClusterRecords(management, self.readers, naming=self.naming, clock=self.clock),
         )
         try:
             yield controller

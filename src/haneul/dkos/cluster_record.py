@@ -1,8 +1,8 @@
-"""What names' controllers know of a cluster: a Secret in their own namespace, made and kept by the operator. Pure.
+"""What a reader knows of a cluster: a Secret in the reader's own namespace, made and kept by the operator. Pure.
 
-It holds exactly what publishing this cluster's names takes: the domain, where its API is, and a client certificate that
-may read what has names. The controllers read no other Secret of the platform. When the cluster is deleted, the Secret
-stays, without the certificate, until its records are withdrawn.
+It holds exactly what its work takes: the cluster's domain, where its API is, and a client certificate that may what the
+reader may. No reader reads another Secret of the platform. When the cluster is deleted, the Secret stays, without the
+certificate, until all that was made for the cluster outside of it is withdrawn.
 """
 
 from __future__ import annotations
@@ -11,19 +11,14 @@ import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
 
 from haneul.dkos.control_plane import CLUSTER_LABEL, ROLE_LABEL
+from haneul.dkos.readers import Reader
 from haneul.kernel.kube import KubeAccess, Manifest
-
-NAMESPACE: Final = "haneul-dns"
-WORKER_NAME: Final = "haneul-dns"
-_ROLE: Final = "names"
-RECORD_LABELS: Final = f"{ROLE_LABEL}={_ROLE}"
 
 
 class Standing(StrEnum):
-    """What is done for a cluster: its names are followed, stay as they are while it sleeps, or are withdrawn."""
+    """What is done for a cluster: it is followed, all stays as it is while it sleeps, or all is withdrawn."""
 
     FOLLOWED = "followed"
     ASLEEP = "asleep"
@@ -31,8 +26,12 @@ class Standing(StrEnum):
 
 
 @dataclass(frozen=True)
-class NameRecord:
-    """A cluster as names' controllers know it; ``domain`` has no dot at its end, ``networks`` are its own ranges."""
+class ClusterRecord:
+    """A cluster as a reader knows it.
+
+    ``domain`` has no dot at its end, and is empty where nobody publishes names. ``networks`` are the cluster's own
+    ranges; ``nodes`` the addresses of its machines that run, sorted, for readers of such.
+    """
 
     uid: str
     project: str
@@ -41,15 +40,16 @@ class NameRecord:
     standing: Standing
     access: KubeAccess | None = None
     networks: tuple[str, ...] = ()
+    nodes: tuple[str, ...] = ()
+
+    @property
+    def owner(self) -> str:
+        """Return the beginning of the cluster's mark on what is made for it outside; its own id follows."""
+        return f"{self.project}/{self.name}/{self.uid}"
 
 
-def record_name(uid: str) -> str:
-    """Return the name of a cluster's Secret in the controllers' namespace."""
-    return f"names-{uid}"
-
-
-def secret_of(record: NameRecord) -> Manifest:
-    """Return a record as a Secret."""
+def secret_of(record: ClusterRecord, reader: Reader) -> Manifest:
+    """Return a record as a Secret for a reader."""
     data = {
         "uid": record.uid.encode(),
         "project": record.project.encode(),
@@ -57,6 +57,7 @@ def secret_of(record: NameRecord) -> Manifest:
         "domain": record.domain.encode(),
         "standing": record.standing.encode(),
         "networks": ",".join(record.networks).encode(),
+        "nodes": ",".join(record.nodes).encode(),
     }
     if record.access is not None:
         data |= {
@@ -65,31 +66,36 @@ def secret_of(record: NameRecord) -> Manifest:
             "client.crt": record.access.client_certificate,
             "client.key": record.access.client_key,
         }
-    labels = {"app.kubernetes.io/managed-by": "haneul", CLUSTER_LABEL: record.uid, ROLE_LABEL: _ROLE}
+    labels = {"app.kubernetes.io/managed-by": "haneul", CLUSTER_LABEL: record.uid, ROLE_LABEL: reader.role}
     return {
         "apiVersion": "v1",
         "kind": "Secret",
-        "metadata": {"name": record_name(record.uid), "namespace": NAMESPACE, "labels": labels},
+        "metadata": {"name": reader.record_name(record.uid), "namespace": reader.name, "labels": labels},
         "type": "Opaque",
         "data": {name: base64.b64encode(value).decode() for name, value in data.items()},
     }
 
 
-def record_of(secret: Manifest) -> NameRecord | None:
+def record_of(secret: Manifest) -> ClusterRecord | None:
     """Read a Secret; None if it is no record."""
     data = {name: base64.b64decode(value) for name, value in (secret.get("data") or {}).items()}
     try:
-        return NameRecord(
+        return ClusterRecord(
             uid=data["uid"].decode(),
             project=data["project"].decode(),
             name=data["name"].decode(),
             domain=data["domain"].decode(),
             standing=Standing(data["standing"].decode()),
             access=_access(data) if "url" in data else None,
-            networks=tuple(filter(None, data.get("networks", b"").decode().split(","))),
+            networks=_several(data, "networks"),
+            nodes=_several(data, "nodes"),
         )
     except (KeyError, ValueError):
         return None
+
+
+def _several(data: Mapping[str, bytes], name: str) -> tuple[str, ...]:
+    return tuple(filter(None, data.get(name, b"").decode().split(",")))
 
 
 def _access(data: Mapping[str, bytes]) -> KubeAccess:
