@@ -23,6 +23,7 @@ from haneul.kernel.errors import HostNotReadyError, UnauthenticatedError
 from haneul.kernel.progress import Progress
 from haneul.management.certificates import Held
 from haneul.management.containers import SYSTEM_PATH
+from haneul.management.ingress_host import range_of, worker_service
 from haneul.management.lifecycle import Lifecycle
 from haneul.management.name_server import zone_of
 from haneul.management.purge import purge
@@ -64,6 +65,11 @@ class Installation:
         await self.lifecycle.up(progress)
         await self.platform.up(progress)
         await self.services.ensure(renewal_service())
+        await self.lifecycle.ingress.start(
+            worker_service(
+                build=self.store.image_archive("platform").stem, search_path=SYSTEM_PATH, environment=cache_variable()
+            )
+        )
         self.sign_root_in()
 
     async def renew(self) -> None:
@@ -118,12 +124,17 @@ def renewal_service() -> HostService:
     version. When the sleep is over the service ends, and what keeps host services running starts it again.
     """
     script = '"$@" || exec sleep 300; exec sleep 21600'
-    cache = os.environ.get(CACHE_VARIABLE)
     return HostService(
         "certificates",
         ("/bin/sh", "-c", script, "certificates", sys.executable, "-m", "haneul.app.main", "renew"),
-        (("PATH", SYSTEM_PATH), *(((CACHE_VARIABLE, cache),) if cache else ())),
+        (("PATH", SYSTEM_PATH), *cache_variable()),
     )
+
+
+def cache_variable() -> tuple[tuple[str, str], ...]:
+    """Return the variable that names another cache, for programs that this one has kept running."""
+    cache = os.environ.get(CACHE_VARIABLE)
+    return ((CACHE_VARIABLE, cache),) if cache else ()
 
 
 async def this_host() -> Installation:
@@ -141,6 +152,7 @@ async def this_host() -> Installation:
         restrict_oom_score=facts.restrict_oom_score(),
         systemd=facts.systemd(),
         zone=zone_of(ManagementSettings.state),
+        ingress=range_of(ManagementSettings.state, networks),
         resolvers=nameservers(resolvers.read_text()) if resolvers.exists() else (),
     )
     services: ServiceManager = (

@@ -26,7 +26,7 @@ from haneul.dkos.backup.record import NAMESPACE as BACKUP_NAMESPACE
 from haneul.dkos.backup.record import WORKER_NAME as BACKUP_NAME
 from haneul.dkos.door import WAKER_NAME, WAKER_NAMESPACE
 from haneul.dkos.isolation import backup_policies, reader_policies, waker_policies
-from haneul.dkos.readers import NAMES, Reader
+from haneul.dkos.readers import INGRESS, NAMES, Reader
 from haneul.dkos.schema import custom_resource_definition, machine_resource_definition
 from haneul.firewall.schema import custom_resource_definition as approvals_definition
 from haneul.firewall.schema import writer_policy
@@ -330,6 +330,7 @@ def platform_manifests(
         _backup(settings, image, build),
         *_reader_surroundings(NAMES, host_port=settings.zones_api_port),
         *([] if names_key is None else [_names_key(names_key)]),
+        _record_namespace(INGRESS),
         _names(settings, image, build),
         _operator(settings, image, build),
         _api(settings, image, build),
@@ -462,7 +463,7 @@ def _operator(settings: ManagementSettings, image: str, build: str) -> Manifest:
 
 def _operator_arguments(settings: ManagementSettings, image: str) -> list[str]:
     folders = [f"--clusters={settings.clusters}", f"--backups={settings.state}/backups", f"--platform-image={image}"]
-    names = [f"--zone={settings.zone}", f"--dns-address={settings.address}"]
+    names = [f"--zone={settings.zone}", f"--dns-address={settings.address}", f"--ingress={settings.ingress}"]
     return ["serve", "operator", f"--outside-address={settings.address}", *folders, *names, *_trust(settings)]
 
 
@@ -607,6 +608,12 @@ def _reader_surroundings(reader: Reader, *, host_port: int | None = None) -> lis
         *rights_in_namespace("records", reader.name, rules, account(reader.name, reader.name), _LABELS),
         *reader_policies(reader, _LABELS, host_port=host_port),
     ]
+
+
+def _record_namespace(reader: Reader) -> Manifest:
+    """Return the namespace of the records for a program of the host: no pod is ever there."""
+    labels = {**_LABELS, "pod-security.kubernetes.io/enforce": "restricted"}
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": reader.name, "labels": labels}}
 
 
 def _names_key(key: str) -> Manifest:

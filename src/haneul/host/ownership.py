@@ -18,6 +18,8 @@ from typing import Final
 _HOST_PROGRAMS: Final = frozenset({"containerd", "containerd-shim-runc-v2", "kubelet", "runc"})
 #: Programs of the system's that are host services of ours if their configuration is: others may run their own.
 _SYSTEM_PROGRAMS: Final = frozenset({"pdns_recursor", "pdns_server"})
+#: The variable that a host service's nginx has for its mark; it shows what it was begun with in its title.
+_NGINX_MARK: Final = "env HANEUL_FOLDER="
 _CONTAINER_ID: Final = re.compile(r"[0-9a-f]{64}")
 
 
@@ -66,6 +68,10 @@ class Ownership:
             return True
         if executable.name in _SYSTEM_PROGRAMS and any(
             argument.startswith(f"--config-dir={self.state}/") for argument in process.arguments
+        ):
+            return True
+        if executable.name == "nginx" and any(
+            f"{_NGINX_MARK}{self.state}/" in argument for argument in process.arguments
         ):
             return True
         if str(self.state / "supervisord.conf") in process.arguments and "supervisor.supervisord" in process.arguments:

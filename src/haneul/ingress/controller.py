@@ -13,22 +13,32 @@ What it rests on:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 import structlog
 
 from haneul.ingress.exclusions import culprits
-from haneul.ingress.model import Problem, Routes
+from haneul.ingress.model import Backend, Certificate, Peer, Problem, Routes
 from haneul.ingress.observed import RESOURCES, Observed
-from haneul.ingress.ports import Configuration, ConfigurationRefusedError, Hosts, Proxy
+from haneul.ingress.ports import Certificates, Configuration, ConfigurationRefusedError, Hosts, Proxy
+from haneul.ingress.reach import PodAddresses, Reach
 from haneul.ingress.routes import Options, compile_routes, hosts_asked_for
 from haneul.ingress.table import Table, table_of
 from haneul.ingress.telling import counted_up, event_of, status_of
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import HaneulError, UnavailableError
-from haneul.kernel.kube import ENDPOINT_SLICES, EVENTS, INGRESSES, KubeApiError, KubeClient, Manifest, Resource
+from haneul.kernel.kube import (
+    ENDPOINT_SLICES,
+    EVENTS,
+    INGRESSES,
+    SERVICES,
+    KubeApiError,
+    KubeClient,
+    Manifest,
+    Resource,
+)
 from haneul.kernel.kube_following import Following
 from haneul.kernel.kube_objects import Place, place_of
 
@@ -65,8 +75,13 @@ class ClusterController:
         addresses: Sequence[str],
         clock: Clock,
         pace: Pace | None = None,
+        reach: Reach | None = None,
+        certificates: Certificates | None = None,
     ) -> None:
-        """``addresses`` are where clients reach the proxy, for the objects' status."""
+        """``addresses`` are where clients reach the proxy, for the objects' status.
+
+        ``certificates`` has some for hosts that bring none; without it, those have none that a client trusts.
+        """
         self._client = client
         self._proxy = proxy
         self._hosts = hosts
@@ -76,6 +91,8 @@ class ClusterController:
         self._addresses = addresses
         self._clock = clock
         self._pace = pace or Pace()
+        self._reach = reach or PodAddresses()
+        self._certificates = certificates
         self._observed = Observed()
         #: Whether something besides endpoints changed, and whether the proxy has to be looked at.
         self._changed, self._due = True, True
@@ -104,6 +121,11 @@ class ClusterController:
             group.create_task(self._following.turns(self._turn, gather=self._gather, held_up=self._hold_up))
             group.create_task(self._following.again(self._remind, self._pace.look))
             group.create_task(self._following.again(self._tell, 0.0))
+
+    def renew(self) -> None:
+        """Look at everything anew: hosts may be others' now, or certificates others."""
+        self._changed = True
+        self._following.wake()
 
     def see(self, resource: Resource, manifest: Manifest) -> None:
         """Take note of an object as it is now."""
@@ -140,7 +162,7 @@ class ClusterController:
         if changed or self._configuration is None:
             await self._route()
             return
-        table = table_of(self._routes.upstreams, self._observed.peers)
+        table = table_of(self._routes.upstreams, self._peers)
         if due:
             await self._proxy.route(self._configuration, table)
         elif table != self._table:
@@ -149,8 +171,14 @@ class ClusterController:
         self._table = table
 
     async def _route(self) -> None:
-        refused = await self._hosts.refused(hosts_asked_for(self._observed))
-        options = replace(self._options, refused_hosts=refused, excluded=self._excluded, closed=self._closed)
+        hosts = hosts_asked_for(self._observed)
+        refused = await self._hosts.refused(hosts)
+        issued: Mapping[str, Certificate] = {}
+        if self._certificates is not None:
+            issued = await self._certificates.certificates([host for host in hosts if host not in refused])
+        options = replace(
+            self._options, refused_hosts=refused, issued=issued, excluded=self._excluded, closed=self._closed
+        )
         try:
             routes, configuration = self._made(options)
             table = await self._routed(routes, configuration)
@@ -184,9 +212,24 @@ class ClusterController:
             raise ConfigurationRefusedError(str(error)) from error
 
     async def _routed(self, routes: Routes, configuration: Configuration) -> Table:
-        table = table_of(routes.upstreams, self._observed.peers)
+        await self._open(routes)
+        table = table_of(routes.upstreams, self._peers)
         await self._proxy.route(configuration, table)
         return table
+
+    def _peers(self, backend: Backend) -> tuple[Peer, ...]:
+        return self._reach.peers(self._observed, backend)
+
+    async def _open(self, routes: Routes) -> None:
+        """Make the ways to pods that are missing, end those that nobody needs; no route waits for one."""
+        backends = routes.backends
+        try:
+            for place in self._reach.superfluous(self._observed, backends):
+                await self._client.delete(SERVICES, place.name, place.namespace)
+            for opening in self._reach.openings(self._observed, backends):
+                self._observed.see(SERVICES, await self._client.apply(SERVICES, opening))
+        except HaneulError as error:
+            _log.warning("no way to pods made", cluster=self._cluster, detail=error.detail)
 
     async def _culprits(self, options: Options) -> dict[Place, str]:
         """Return which objects the proxy does not take; whoever is not to be served at all is not among them."""

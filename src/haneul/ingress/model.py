@@ -238,3 +238,10 @@ class Routes:
                 auth = location.auth.upstream if isinstance(location.auth, AskedAuth) else None
                 found.update({one.name: one for one in (location.upstream, auth) if one})
         return found
+
+    @property
+    def backends(self) -> frozenset[Backend]:
+        """Return every backend that requests may go to."""
+        upstreams = self.upstreams.values()
+        canaries = {upstream.canary.backend for upstream in upstreams if upstream.canary}
+        return frozenset({upstream.backend for upstream in upstreams} | canaries)

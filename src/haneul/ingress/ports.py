@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from haneul.ingress.model import Certificate
 from haneul.ingress.table import Table
 from haneul.kernel.errors import InvalidInputError
 
@@ -25,6 +26,8 @@ class Configuration:
     #: What tells it from others; the proxy says which one it serves.
     generation: str
     files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    #: Whether nothing is served with it: no host and no path.
+    idle: bool = False
 
 
 class Proxy(Protocol):
@@ -51,4 +54,12 @@ class Hosts(Protocol):
 
     async def refused(self, hosts: Sequence[str]) -> Mapping[str, str]:
         """Return, of these hosts, those that this cluster may not serve, and why; ``*.`` stands for one label."""
+        ...
+
+
+class Certificates(Protocol):
+    """Certificates for hosts that bring none."""
+
+    async def certificates(self, hosts: Sequence[str]) -> Mapping[str, Certificate]:
+        """Return a certificate for each of these hosts that gets one, good for a while; the same while it is."""
         ...

@@ -48,6 +48,8 @@ class Options:
     hosts_across_namespaces: bool = False
     #: Hosts that this cluster may not serve, and why.
     refused_hosts: Mapping[str, str] = field(default_factory=dict)
+    #: Certificates of hosts that bring none.
+    issued: Mapping[str, Certificate] = field(default_factory=dict)
     #: Ingress objects that the proxy does not take, and what it says.
     excluded: Mapping[Place, str] = field(default_factory=dict)
     #: Those of them whose paths it does take: they are closed, or another object would serve what they guard.
@@ -116,8 +118,8 @@ class _Compiler:
             Server(
                 host,
                 tuple(sorted(found.values(), key=lambda location: precedence(location.path))),
-                self._certificates.get(host),
-                tls=host in self._certificates,
+                self._certificates.get(host) or self._options.issued.get(host),
+                tls=host in self._certificates or host in self._options.issued,
             )
             for host, found in sorted(self._locations.items())
         )

@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +33,15 @@ class Table:
     def beside(self, other: Table) -> Table:
         """Return this table with those entries of another one that it does not have."""
         return Table({**other.entries, **self.entries})
+
+    def led_only_to(self, addresses: Collection[str]) -> Table:
+        """Return this table without peers at any other address."""
+        return Table({name: _led_only_to(entry, addresses) for name, entry in self.entries.items()})
+
+
+def _led_only_to(entry: Mapping[str, Any], addresses: Collection[str]) -> dict[str, Any]:
+    kept = {**entry, "peers": [peer for peer in entry["peers"] if peer[0] in addresses]}
+    return kept | ({"canary": _led_only_to(entry["canary"], addresses)} if "canary" in entry else {})
 
 
 def table_of(upstreams: Mapping[str, Upstream], peers: Peers) -> Table:

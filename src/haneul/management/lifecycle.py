@@ -28,6 +28,7 @@ from haneul.kernel.progress import Progress
 from haneul.kernel.waiting import wait_for
 from haneul.management import api_server_files, cilium, kubeadm, ranges, reports, runtime, secrets_at_rest
 from haneul.management.containers import ContainerRuntime, search_path
+from haneul.management.ingress_host import IngressHost
 from haneul.management.kernel_settings import raise_kernel_settings
 from haneul.management.mount_sharing import share_mounts
 from haneul.management.name_server import NameServer
@@ -69,6 +70,7 @@ class Lifecycle:
         self._clock = clock
         self.containers = ContainerRuntime(settings, artifacts=artifacts, services=services, clock=clock)
         self.name_server = NameServer(settings, services=services, clock=clock)
+        self.ingress = IngressHost(settings, services=services)
         doing = Doing(self._kubeadm, self._restart_kubelet, self.client)
         self.certificates = HostCertificates(settings, doing, clock=clock)
 
@@ -90,6 +92,7 @@ class Lifecycle:
                 raise_kernel_settings(settings.state / "kernel-settings.json")
                 await self._prepare_mounts()
                 self._install_plugins()
+                await self.ingress.open()
             with progress.stage("start the container runtime", expected_seconds=3):
                 await self.containers.start()
             with progress.stage("load images", expected_seconds=25) as stage:
@@ -120,12 +123,14 @@ class Lifecycle:
         with host_lock(self._settings):
             with progress.stage("stop the kubelet", expected_seconds=2):
                 await self._services.stop("certificates")
+                await self.ingress.stop()
                 await self._services.stop("kubelet")
             with progress.stage("stop all pods", expected_seconds=10):
                 await self.containers.stop_pods()
             with progress.stage("stop the host services", expected_seconds=5):
                 await self._services.stop("containerd")
                 await self._services.shut_down()
+                await self.ingress.close()
 
     async def status(self) -> HostStatus:
         """Return what is seen of this host, without waiting for anything long."""

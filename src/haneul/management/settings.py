@@ -33,6 +33,8 @@ class ManagementSettings:
     zones_port: int = 5300
     zones_api_port: int = 8081
     resolvers: tuple[str, ...] = ()
+    # Where the proxies of clusters' ingress have their addresses, all of which are this host's.
+    ingress: str = "10.198.0.0/20"
 
     @property
     def admin_kubeconfig(self) -> Path:
