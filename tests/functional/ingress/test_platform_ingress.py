@@ -26,7 +26,17 @@ from haneul.host.supervisord import Supervisord
 from haneul.ingress.controller import Pace
 from haneul.ingress.reach import OPENING_LABEL
 from haneul.kernel.clock import SystemClock
-from haneul.kernel.kube import CONFIG_MAPS, INGRESSES, SERVICES, KubeAccess, KubeClient, Manifest, Resource, resource_of
+from haneul.kernel.kube import (
+    CONFIG_MAPS,
+    INGRESSES,
+    NAMESPACES,
+    SERVICES,
+    KubeAccess,
+    KubeClient,
+    Manifest,
+    Resource,
+    resource_of,
+)
 from haneul.kernel.kube_memory import MemoryKubeClient
 from haneul.kernel.pki import issue_authority
 from haneul.management.ingress_host import IngressFiles
@@ -257,6 +267,7 @@ async def it_rests_and_ends(platform: Platform) -> None:
         return not await platform.tenant.list(SERVICES, labels=OPENING_LABEL) and await platform.pid() == 0
 
     await until(closed, "the opening and nginx to go")
+    await platform.management.apply(NAMESPACES, {"metadata": {"name": INGRESS.name}})
     address = await given_address(platform.management, replace(INGRESS, addresses="10.198.0.0/28"), "uid-of-first")
     assert address == "10.198.0.1"
     await platform.worker.know(replace(platform.record, standing=Standing.DELETED, access=None, nodes=()))
