@@ -15,8 +15,13 @@ import pytest
 
 from haneul.balancer.adapters.haproxy import HaproxyBalancer
 from haneul.balancer.adapters.haproxy_configuration import Process
-from haneul.balancer.model import HealthCheck, Member
+from haneul.balancer.adapters.kept import KeptBalancer
+from haneul.balancer.keeper import BalancerKeeper, Bounds
+from haneul.balancer.model import HealthCheck, Member, Pool, parse_range
+from haneul.balancer.ports import LoadBalancer
 from haneul.kernel.clock import SystemClock
+from haneul.kernel.errors import UnavailableError
+from haneul.kernel.waiting import wait_for
 
 #: Quick, but with room for a machine that is busy.
 CHECK = HealthCheck(interval=200, timeout=2000, rise=1, fall=2)
@@ -51,6 +56,31 @@ async def haproxy(folder: Path) -> AsyncIterator[HaproxyBalancer]:
     finally:
         await balancer.close()
         await balancer.end()
+
+
+@contextlib.asynccontextmanager
+async def kept(balancer: LoadBalancer, folder: Path) -> AsyncIterator[KeptBalancer]:
+    """Yield what a keeper of a balancer is asked by; any address may be served."""
+    socket = folder / "asked" / "keeper.sock"
+    everywhere = Pool("all", (parse_range("0.0.0.0/0"), parse_range("::/0")))
+    keeper = BalancerKeeper(balancer, Bounds((everywhere,)), clock=SystemClock())
+    running = asyncio.create_task(keeper.run(socket, group=os.getegid()))
+    try:
+        asked = KeptBalancer(socket, balancer.abilities)
+
+        async def answers() -> bool:
+            if running.done():
+                running.result()
+            with contextlib.suppress(UnavailableError):
+                await asked.read()
+                return True
+            return False
+
+        await wait_for(answers, what="the keeper to answer", timeout=60, clock=SystemClock(), interval=0.01)
+        yield asked
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
 
 
 class Echo:

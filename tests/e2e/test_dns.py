@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import signal
 from collections.abc import AsyncIterator
 
-import aiohttp
-import dns.asyncquery
-import dns.exception
-import dns.message
-import dns.rcode
 import pytest
 
 from haneul.app.demo import deploy_workload, kill_masters
@@ -23,7 +17,7 @@ from haneul.kernel.clock import SystemClock
 from haneul.kernel.errors import HaneulError
 from haneul.kernel.kube import SERVICES
 from haneul.kernel.waiting import wait_for
-from haneul.management.name_server import DNS_PORT
+from tests.e2e.names import reaches, until_resolved
 from tests.e2e.tenants import PROJECT, tenant
 from tests.support import haneul
 
@@ -43,44 +37,9 @@ async def named(project: str) -> AsyncIterator[str]:
         await asyncio.to_thread(haneul, "cluster", "delete", NAME, "--yes", "-p", project, check=False)
 
 
-async def reaches(pod: str, host: str, port: int = 80) -> bool:
-    """Say whether a pod, which is asked at its Service's address outside, reaches the workload by a name."""
-    query = {"host": host, "port": str(port), "protocol": "http", "request": "hostname", "tries": "1"}
-    try:
-        async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session,
-            session.get(f"http://{pod}/dial", params=query) as answer,
-        ):
-            # A name that it cannot resolve is a request that it cannot read.
-            said = json.loads(await answer.text()) if answer.status == 200 else {}
-    except (aiohttp.ClientError, TimeoutError):
-        return False
-    return bool(said.get("responses"))
-
-
 async def until_reached(pod: str, host: str) -> None:
     """Wait until a pod reaches the workload by a name: one question may be lost on its way, as anywhere."""
     await wait_for(lambda: reaches(pod, host), what=f"a pod to reach {host}", timeout=30, clock=CLOCK)
-
-
-async def resolved(installation: Installation, name: str, kind: str = "A") -> tuple[str, list[str]]:
-    """Ask from outside; return the code and the values."""
-    question = dns.message.make_query(name, kind)
-    address = installation.settings.address
-    said = await dns.asyncquery.udp(question, address, 2, port=DNS_PORT)
-    values = [record.to_text() for found in said.answer for record in found]
-    return dns.rcode.to_text(said.rcode()), values
-
-
-async def until_resolved(
-    installation: Installation, name: str, expected: tuple[str, list[str]], *, kind: str = "A", seconds: float = 60
-) -> None:
-    async def seen() -> bool:
-        with contextlib.suppress(OSError, dns.exception.DNSException):
-            return await resolved(installation, name, kind) == expected
-        return False
-
-    await wait_for(seen, what=f"{name} {kind} to be {expected}", timeout=seconds, clock=CLOCK)
 
 
 async def pid_of(installation: Installation, service: str) -> int:

@@ -25,9 +25,12 @@ from haneul.kernel.clock import SystemClock
 from haneul.kernel.ending import told_to_end, work_until
 from haneul.kernel.errors import InvalidInputError, NotFoundError
 from haneul.kernel.kube_http import HttpKubeClient, access_from_kubeconfig
+from haneul.management.settings import ManagementSettings
 
 _log = structlog.get_logger(__name__)
 _CONNECT_SECONDS: Final = 5.0
+#: Where `haneul up` keeps which balancer the platform's is, and its pools.
+_PLATFORM: Final = ManagementSettings.state / "balancer.yaml"
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,28 @@ async def opened(settings: BalancerSettings) -> AsyncIterator[LoadBalancer]:
         await balancer.close()
 
 
+def settings_from(file: Path | None) -> BalancerSettings:
+    """Return what a balancer's file says; without one, this host's platform's own, which only root may.
+
+    Raises NotFoundError if there is none.
+    """
+    if file is None:
+        file = _PLATFORM
+        if not _is_there(file):
+            raise NotFoundError(
+                "there is no load balancer of a platform on this host, or only root sees it",
+                hint="run it as root where 'haneul up' ran, or name another one's file with --balancer",
+            )
+    return read_settings(file)
+
+
+def _is_there(file: Path) -> bool:
+    try:
+        return file.exists()
+    except PermissionError:
+        return False
+
+
 def networks(texts: Sequence[str]) -> tuple[IPv4Network | IPv6Network, ...]:
     """Return the networks that members may be in. Raises InvalidInputError."""
     try:
@@ -92,9 +117,9 @@ def networks(texts: Sequence[str]) -> tuple[IPv4Network | IPv6Network, ...]:
         raise InvalidInputError(str(error), hint="--members names networks such as 10.0.0.0/16") from error
 
 
-async def listed(file: Path, owner: str, service: str) -> list[dict[str, Any]]:
+async def listed(file: Path | None, owner: str, service: str) -> list[dict[str, Any]]:
     """Return what a balancer serves: of one owner or Service, or all."""
-    async with opened(read_settings(file)) as balancer:
+    async with opened(settings_from(file)) as balancer:
         present, health = await balancer.read(), await balancer.health()
     return [
         _row(listener, there, health.get(listener, {}))
@@ -103,12 +128,12 @@ async def listed(file: Path, owner: str, service: str) -> list[dict[str, Any]]:
     ]
 
 
-async def checked(file: Path, what: str) -> list[dict[str, Any]]:
+async def checked(file: Path | None, what: str) -> list[dict[str, Any]]:
     """Return each listener of an address or a Service with its members, and whether it takes a connection.
 
     Raises NotFoundError if there is none.
     """
-    async with opened(read_settings(file)) as balancer:
+    async with opened(settings_from(file)) as balancer:
         present, health = await balancer.read(), await balancer.health()
     found = {
         listener: there
@@ -130,7 +155,7 @@ async def checked(file: Path, what: str) -> list[dict[str, Any]]:
     ]
 
 
-async def borne(file: Path, owner: str) -> int:
+async def borne(file: Path | None, owner: str) -> int:
     """Return how many listeners are an owner's. Raises NotFoundError if there is none."""
     count = len(await listed(file, owner, ""))
     if not count:
@@ -138,9 +163,9 @@ async def borne(file: Path, owner: str) -> int:
     return count
 
 
-async def withdrawn(file: Path, owner: str) -> int:
+async def withdrawn(file: Path | None, owner: str) -> int:
     """Take away all listeners of an owner; return how many that were."""
-    async with opened(read_settings(file)) as balancer:
+    async with opened(settings_from(file)) as balancer:
         changes = plan({}, await balancer.read(), owner)
         if not changes:
             raise _nothing(owner)

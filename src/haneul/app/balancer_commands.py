@@ -14,6 +14,10 @@ from haneul.cli.output import Column, Format, say, show
 from haneul.kernel.errors import ConflictError, InvalidInputError
 
 Balancer = Annotated[Path, typer.Option("--balancer", help="File that names the load balancer and its pools.")]
+AnyBalancer = Annotated[
+    Path | None,
+    typer.Option("--balancer", help="File that names the load balancer; by default this host's platform's."),
+]
 Output = Annotated[Format, typer.Option("--output", "-o", help="How to show the result.")]
 
 balancer_app = typer.Typer(help="Balance a cluster's Services outside of it.", no_args_is_help=True)
@@ -62,7 +66,7 @@ def serve(
 
 @balancer_app.command("list")
 def list_listeners(
-    balancer: Balancer,
+    balancer: AnyBalancer = None,
     owner: Annotated[str, typer.Option(help="Only what is this owner's.")] = "",
     service: Annotated[str, typer.Option(help="Only this Service's: NAMESPACE/NAME.")] = "",
     output: Output = Format.TABLE,
@@ -70,6 +74,8 @@ def list_listeners(
     """List what is balanced, for whom, and how many members answer.
 
     Examples:
+
+        haneul balancer list
 
         haneul balancer list --balancer balancer.yaml
     """
@@ -81,12 +87,14 @@ def list_listeners(
 @balancer_app.command()
 def check(
     what: Annotated[str, typer.Argument(help="An address, ADDRESS:PORT, or a Service as NAMESPACE/NAME.")],
-    balancer: Balancer,
+    balancer: AnyBalancer = None,
     output: Output = Format.TABLE,
 ) -> None:
     """Show the members behind an address or a Service, how each is, and whether the balancer takes connections.
 
     Examples:
+
+        haneul balancer check shop/web
 
         haneul balancer check shop/web --balancer balancer.yaml
     """
@@ -105,8 +113,8 @@ def check(
 
 @balancer_app.command()
 def withdraw(
-    balancer: Balancer,
     owner: Annotated[str, typer.Option(help="Whose listeners go: CLUSTER/UID, as 'haneul balancer list' shows it.")],
+    balancer: AnyBalancer = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do it.")] = False,
 ) -> None:
     """Take away everything of a cluster that is gone. End what serves it first.

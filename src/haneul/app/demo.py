@@ -2,17 +2,21 @@
 
 Everything goes through what users have: the platform's API, short-lived credentials, each cluster's own API. Only the
 killing is done from below, in the management cluster. All the while, both workloads are asked from outside several
-times a second, and every failure is counted.
+times a second, by their names at their load balancers' addresses, and every failure is counted.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import aiohttp
+import dns.asyncresolver
+import dns.exception
+from aiohttp.abc import AbstractResolver, ResolveResult
 
 from haneul.app.installation import Installation, this_host
 from haneul.chaos.ledger import Ledger
@@ -35,6 +39,7 @@ from haneul.kernel.waiting import wait_for
 PROJECT: Final = "demo"
 CLUSTERS: Final = ("one", "two")
 _REPLICAS: Final = 3
+_NAME_SECONDS: Final = 3.0
 
 
 async def run_demo() -> None:
@@ -54,13 +59,20 @@ async def run_demo() -> None:
                 await _ensure_cluster(client, name, stage.note, clock)
             times[f"cluster {name} with 2 nodes"] = clock.monotonic() - started
         urls = {}
+        resolver = PlatformNames(installation.settings.address)
         for name in CLUSTERS:
             started = clock.monotonic()
             with progress.stage(f"run a workload on {name}", expected_seconds=5):
-                address = await deploy_workload(client, name, clock)
+                await deploy_workload(client, name, clock)
             times[f"{_REPLICAS} replicas answer on {name}"] = clock.monotonic() - started
-            urls[f"workload on {name}"] = f"http://{address}/hostname"
-        ledgers = await _kill_and_watch(installation, client, urls, progress, clock, times)
+            started = clock.monotonic()
+            with progress.stage(f"give the workload on {name} an address", expected_seconds=3):
+                await balance_workload(client, name, clock)
+                host = f"web.default.lb.{name}.{PROJECT}.{installation.settings.zone}"
+                await _until_named(host, resolver, clock)
+            times[f"workload on {name} has an address and a name"] = clock.monotonic() - started
+            urls[f"workload on {name}"] = f"http://{host}/hostname"
+        ledgers = await _kill_and_watch(installation, client, urls, resolver, progress, clock, times)
     _tell(ledgers, urls, times)
     failed = sum(ledger.tally().failed for ledger in ledgers)
     if failed:
@@ -119,6 +131,67 @@ async def deploy_workload(client: ApiClient, name: str, clock: Clock, project: s
     return address
 
 
+async def balance_workload(client: ApiClient, name: str, clock: Clock, project: str = PROJECT) -> str:
+    """Let the workload's Service be one with an address outside of the cluster; return it once it answers there."""
+    async with HttpKubeClient(await cluster_access(client, project, name)) as kube:
+        await kube.apply(SERVICES, workload_service("LoadBalancer"))
+
+        async def address() -> str:
+            seen = await kube.get(SERVICES, "web", "default") or {}
+            told = (seen.get("status", {}).get("loadBalancer") or {}).get("ingress") or [{}]
+            return str(told[0].get("ip", ""))
+
+        found = await wait_for(address, what=f"the workload on {name} to get an address", timeout=60, clock=clock)
+
+    async def answers() -> bool:
+        async with aiohttp.ClientSession() as session:
+            return await any_of(session, at(f"http://{found}/hostname"))()
+
+    await wait_for(answers, what=f"the workload on {name} to answer at {found}", timeout=30, clock=clock)
+    return found
+
+
+class PlatformNames(AbstractResolver):
+    """Asks the platform's own DNS server, as whoever has it for a resolver does."""
+
+    def __init__(self, address: str) -> None:
+        self._resolver = dns.asyncresolver.Resolver(configure=False)
+        self._resolver.nameservers = [address]
+        self._resolver.lifetime = _NAME_SECONDS
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Return the addresses of a name. Raises OSError."""
+        try:
+            answer = await self._resolver.resolve(host, "A")
+        except dns.exception.DNSException as error:
+            raise OSError(f"{host} has no address: {error}") from error
+        return [
+            ResolveResult(
+                hostname=host,
+                host=record.to_text(),
+                port=port,
+                family=socket.AF_INET,
+                proto=0,
+                flags=socket.AI_NUMERICHOST,
+            )
+            for record in answer
+        ]
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+async def _until_named(host: str, resolver: PlatformNames, clock: Clock) -> None:
+    async def named() -> bool:
+        with contextlib.suppress(OSError):
+            return bool(await resolver.resolve(host))
+        return False
+
+    await wait_for(named, what=f"the name {host}", timeout=60, clock=clock)
+
+
 def workload() -> Manifest:
     """Return a Deployment of a web server that says which pod answered."""
     labels = {"app": "web"}
@@ -144,13 +217,13 @@ def workload() -> Manifest:
     }
 
 
-def workload_service() -> Manifest:
-    """Return the Service of the workload, reached at a port of every node."""
+def workload_service(kind: str = "NodePort") -> Manifest:
+    """Return the Service of the workload, reached at a port of every node, and as a LoadBalancer at its own address."""
     return {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": {"name": "web", "namespace": "default"},
-        "spec": {"type": "NodePort", "selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080}]},
+        "spec": {"type": kind, "selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080}]},
     }
 
 
@@ -167,6 +240,7 @@ async def _kill_and_watch(
     installation: Installation,
     client: ApiClient,
     urls: Mapping[str, str],
+    resolver: PlatformNames,
     progress: Progress,
     clock: Clock,
     times: dict[str, float],
@@ -177,7 +251,9 @@ async def _kill_and_watch(
             await stack.enter_async_context(HttpKubeClient(await cluster_access(client, PROJECT, name)))
             for name in CLUSTERS
         ]
-        session = await stack.enter_async_context(aiohttp.ClientSession())
+        # Each question is for the name, too.
+        connector = aiohttp.TCPConnector(resolver=resolver, use_dns_cache=False)
+        session = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
         prober = await stack.enter_async_context(Prober(clock=clock))
         ledgers = [prober.ask(name, any_of(session, at(url))) for name, url in urls.items()]
         ledgers.append(prober.ask(f"API of {other}", reads(untouched)))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from haneul.app.platform import API_PORT, Platform
+from haneul.app.platform_balancer import PlatformBalancer, networks_of, settings_of
 from haneul.cli.context import Context, Contexts
 from haneul.components.store import ComponentStore
 from haneul.host import facts
@@ -54,6 +55,7 @@ class Installation:
     store: ComponentStore
     lifecycle: Lifecycle
     platform: Platform
+    balancer: PlatformBalancer
 
     async def up(self, progress: Progress) -> None:
         """Build what is missing, bring everything up, and sign root in.
@@ -63,6 +65,9 @@ class Installation:
         await self._refuse_foreign_ports()
         await self.store.build([], progress)
         await self.lifecycle.up(progress)
+        # After what clusters run without: they come back also where it cannot start.
+        with progress.stage("start the load balancer", expected_seconds=2):
+            await self.balancer.start()
         await self.platform.up(progress)
         await self.services.ensure(renewal_service())
         await self.lifecycle.ingress.start(
@@ -143,6 +148,7 @@ async def this_host() -> Installation:
     networks = tuple((route.network, route.device) for route in (*await host_networks(), *name_servers()))
     resolvers = Path("/etc/resolv.conf")
     ranges = ranges_of(ManagementSettings.state, networks)
+    balancer = settings_of(ManagementSettings.state, networks)
     settings = ManagementSettings(
         address=await facts.primary_address(),
         host_name=facts.host_name(),
@@ -154,6 +160,7 @@ async def this_host() -> Installation:
         zone=zone_of(ManagementSettings.state),
         ingress=range_of(ManagementSettings.state, networks),
         resolvers=nameservers(resolvers.read_text()) if resolvers.exists() else (),
+        balancer_networks=networks_of(balancer),
     )
     services: ServiceManager = (
         Systemd()
@@ -163,5 +170,10 @@ async def this_host() -> Installation:
     store = component_store()
     lifecycle = Lifecycle(settings, artifacts=store, services=services, clock=clock)
     return Installation(
-        settings, services, store, lifecycle, Platform(settings, lifecycle=lifecycle, store=store, clock=clock)
+        settings,
+        services,
+        store,
+        lifecycle,
+        Platform(settings, balancer, lifecycle=lifecycle, store=store, clock=clock),
+        PlatformBalancer(settings, balancer, services=services, clock=clock),
     )

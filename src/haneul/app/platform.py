@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from haneul.app import reserved
+from haneul.app.platform_balancer import text_of
+from haneul.balancer.settings import BalancerSettings
 from haneul.components.store import ComponentStore
 from haneul.components.table import image_reference, variants
 from haneul.dkos.adapters.kube_events import READER
@@ -26,7 +28,7 @@ from haneul.dkos.backup.record import NAMESPACE as BACKUP_NAMESPACE
 from haneul.dkos.backup.record import WORKER_NAME as BACKUP_NAME
 from haneul.dkos.door import WAKER_NAME, WAKER_NAMESPACE
 from haneul.dkos.isolation import backup_policies, reader_policies, waker_policies
-from haneul.dkos.readers import INGRESS, NAMES, Reader
+from haneul.dkos.readers import BALANCER, INGRESS, NAMES, Reader
 from haneul.dkos.schema import custom_resource_definition, machine_resource_definition
 from haneul.firewall.schema import custom_resource_definition as approvals_definition
 from haneul.firewall.schema import writer_policy
@@ -113,9 +115,16 @@ class Platform:
     """Installs the platform's services; every step may be repeated."""
 
     def __init__(
-        self, settings: ManagementSettings, *, lifecycle: Lifecycle, store: ComponentStore, clock: Clock
+        self,
+        settings: ManagementSettings,
+        balancer: BalancerSettings,
+        *,
+        lifecycle: Lifecycle,
+        store: ComponentStore,
+        clock: Clock,
     ) -> None:
         self._settings = settings
+        self._balancer = balancer
         self._lifecycle = lifecycle
         self._store = store
         self._clock = clock
@@ -138,6 +147,7 @@ class Platform:
                 build=build,
                 certificate=self._certificate(),
                 authority=self.files.authority.read_text(),
+                balancer=text_of(self._balancer),
                 names_key=read_private(self._lifecycle.name_server.files.key).strip(),
             )
             async with self._lifecycle.client() as client:
@@ -149,6 +159,7 @@ class Platform:
                     (WAKER_NAME, WAKER_NAMESPACE),
                     (BACKUP_NAME, BACKUP_NAMESPACE),
                     (NAMES.name, NAMES.name),
+                    (BALANCER.name, BALANCER.name),
                 ):
                     stage.note(name)
                     await self._wait_for(client, name, namespace)
@@ -185,6 +196,7 @@ class Platform:
                     *await client.list(DEPLOYMENTS, WAKER_NAMESPACE),
                     *await client.list(DEPLOYMENTS, BACKUP_NAMESPACE),
                     *await client.list(DEPLOYMENTS, NAMES.name),
+                    *await client.list(DEPLOYMENTS, BALANCER.name),
                 ]
         except (HaneulError, FileNotFoundError):
             return []
@@ -283,12 +295,14 @@ def platform_manifests(
     build: str,
     certificate: KeyPair,
     authority: str,
+    balancer: str,
     names_key: str | None = None,
 ) -> list[Manifest]:
     """Return everything that the platform needs in the management cluster, in order.
 
-    ``build`` names the image's contents, so that another build of the same version is rolled out. ``names_key`` is the
-    key of the DNS server's API; without it, its Secret is left as it is.
+    ``build`` names the image's contents, so that another build of the same version is rolled out. ``balancer`` is
+    the file of the load balancer and its pools. ``names_key`` is the key of the DNS server's API; without it, its
+    Secret is left as it is.
     """
     return [
         _namespace(),
@@ -332,6 +346,9 @@ def platform_manifests(
         *([] if names_key is None else [_names_key(names_key)]),
         _record_namespace(INGRESS),
         _names(settings, image, build),
+        *_reader_surroundings(BALANCER, host_folders=True),
+        _balancer_pools(balancer),
+        _balancer(settings, image, f"{build}-{hashlib.sha256(balancer.encode()).hexdigest()[:12]}"),
         _operator(settings, image, build),
         _api(settings, image, build),
     ]
@@ -594,12 +611,16 @@ def _backup(settings: ManagementSettings, image: str, build: str) -> Manifest:
     return deployment
 
 
-def _reader_surroundings(reader: Reader, *, host_port: int | None = None) -> list[Manifest]:
+def _reader_surroundings(reader: Reader, *, host_port: int | None = None, host_folders: bool = False) -> list[Manifest]:
     """Return the own namespace, account and bounds of who works for clusters outside of them.
 
-    It reads the records and what else lies there, and deletes the record of a cluster that is gone.
+    It reads the records and what else lies there, and deletes the record of a cluster that is gone. Kubernetes has no
+    level for pods that are restricted in all but ``host_folders``.
     """
-    labels = {**_LABELS, "pod-security.kubernetes.io/enforce": "restricted"}
+    level = "privileged" if host_folders else "restricted"
+    labels = {**_LABELS, "pod-security.kubernetes.io/enforce": level}
+    if host_folders:
+        labels["pod-security.kubernetes.io/warn"] = "baseline"
     metadata = {"name": reader.name, "namespace": reader.name, "labels": _LABELS}
     rules = [rule("", ["secrets"], [*READ, "delete"])]
     return [
@@ -644,6 +665,38 @@ def _names(settings: ManagementSettings, image: str, build: str) -> Manifest:
     ]
     deployment = _deployment(NAMES.name, container, volumes, build, namespace=NAMES.name)
     # The way to the API of the DNS server, which takes a key in the clear, does not leave its host.
+    deployment["spec"]["template"]["spec"]["nodeSelector"] = {"kubernetes.io/hostname": settings.host_name}
+    return deployment
+
+
+def _balancer_pools(balancer: str) -> Manifest:
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "pools", "namespace": BALANCER.name, "labels": _LABELS},
+        "data": {"balancer.yaml": balancer},
+    }
+
+
+def _balancer(settings: ManagementSettings, image: str, build: str) -> Manifest:
+    container = {
+        **_container(image, ["serve", "balancer", f"--alive-port={_ALIVE_PORT}"]),
+        **_alive_probes(),
+        "volumeMounts": [
+            {"name": "pools", "mountPath": "/etc/haneul/balancer", "readOnly": True},
+            # Read-only, as all that is done there is to open the socket.
+            {"name": "keeper", "mountPath": "/run/balancer", "readOnly": True},
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - for an instant it holds a key
+        ],
+        "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "512Mi"}},
+    }
+    folder = f"{settings.runtime}/balancer"
+    volumes = [
+        {"name": "pools", "configMap": {"name": "pools"}},
+        {"name": "keeper", "hostPath": {"path": folder, "type": "DirectoryOrCreate"}},
+        {"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": "8Mi"}},
+    ]
+    deployment = _deployment(BALANCER.name, container, volumes, build, namespace=BALANCER.name)
     deployment["spec"]["template"]["spec"]["nodeSelector"] = {"kubernetes.io/hostname": settings.host_name}
     return deployment
 

@@ -20,6 +20,7 @@ _DATABASE = "sqlite+aiosqlite:////data/haneul.db"
 _DEFINITIONS = Path("/opt/haneul/cilium/usr/share/cilium/crds")
 _REPLAY = Path("/usr/bin/etcd-replay")
 _NAMES_KEY = Path("/etc/haneul/names/key")
+_BALANCER, _KEEPER = Path("/etc/haneul/balancer/balancer.yaml"), Path("/run/balancer/keeper.sock")
 _KEY_FILE, _PROVIDER = Path("/data/issuer.key"), Path("/data/provider.yaml")
 
 
@@ -70,7 +71,7 @@ def operator(
     from haneul.components.table import image_reference  # noqa: PLC0415
     from haneul.dkos.authentication import IssuerTrust  # noqa: PLC0415
     from haneul.dkos.naming import Naming  # noqa: PLC0415
-    from haneul.dkos.readers import INGRESS, NAMES  # noqa: PLC0415
+    from haneul.dkos.readers import BALANCER, INGRESS, NAMES  # noqa: PLC0415
     from haneul.kernel.kube_http import access_from_kubeconfig, access_in_cluster  # noqa: PLC0415
 
     configure_logs()
@@ -92,6 +93,7 @@ def operator(
         naming=naming,
         readers=(
             *((NAMES,) if naming is not None else ()),
+            BALANCER,
             *((replace(INGRESS, addresses=ingress),) if ingress else ()),
         ),
     )
@@ -182,6 +184,38 @@ def ingress() -> None:
 
     configure_logs()
     asyncio.run(run_worker())
+
+
+@serve_app.command()
+def balancer(
+    balancer: Annotated[Path, typer.Option("--balancer", help="File with the pools.")] = _BALANCER,
+    socket: Annotated[Path, typer.Option(help="Where the balancer's keeper is asked.")] = _KEEPER,
+    alive_port: Annotated[int, typer.Option(help="Port that is open while it works.")] = 8080,
+) -> None:
+    """Balance the Services of every cluster."""
+    from haneul.app.balancer_worker import BalancerWork  # noqa: PLC0415
+    from haneul.app.record_worker import run_worker  # noqa: PLC0415
+    from haneul.balancer.adapters.kept import KeptBalancer  # noqa: PLC0415
+    from haneul.balancer.settings import read_settings  # noqa: PLC0415
+    from haneul.dkos.readers import BALANCER  # noqa: PLC0415
+    from haneul.kernel.kube_http import access_in_cluster  # noqa: PLC0415
+
+    configure_logs()
+    work = partial(BalancerWork, KeptBalancer(socket), read_settings(balancer).pools_of)
+    asyncio.run(run_worker(access_in_cluster(), BALANCER, work, port=alive_port))
+
+
+@serve_app.command()
+def balancer_keeper(
+    balancer: Annotated[Path, typer.Option("--balancer", help="File of the balancer and its pools.")],
+    socket: Annotated[Path, typer.Option(help="Where to be asked.")],
+    closed: Annotated[list[str], typer.Option(help="Network that no member may be in; may be repeated.")],
+) -> None:
+    """Keep this host's load balancer."""
+    from haneul.app.platform_balancer import serve_keeper  # noqa: PLC0415
+
+    configure_logs()
+    asyncio.run(serve_keeper(balancer, socket, closed))
 
 
 @serve_app.command()

@@ -46,6 +46,20 @@ class Reader:
 
 #: By this namespace's id everybody who follows a cluster's objects knows it (:mod:`haneul.kernel.kube_following`).
 IDENTITY_RULE: Final = rule("", ["namespaces"], ["get"], names=["kube-system"])
+#: Balances Services: it reads what is behind them, marks those that it serves, and tells them.
+BALANCER: Final = Reader(
+    "haneul-balancer",
+    "balancer",
+    (
+        rule("", ["services"], [*READ, "patch"]),
+        rule("", ["nodes"], READ),
+        rule("discovery.k8s.io", ["endpointslices"], READ),
+        rule("", ["services/status"], ["patch"]),
+        rule("events.k8s.io", ["events"], ["create"]),
+        IDENTITY_RULE,
+    ),
+    nodes=True,
+)
 #: Publishes names: it reads what has some, and gives Services receipts.
 NAMES: Final = Reader(
     "haneul-dns",

@@ -48,6 +48,8 @@ def object_of(name: str, domain: str) -> str:
     match below:
         case [*above, service, namespace, "svc"]:
             return f"{_part_of(above)}the Service {service} in the namespace {namespace}"
+        case [*above, service, namespace, "lb"]:
+            return f"{_part_of(above)}the load balancer of the Service {service} in the namespace {namespace}"
         case [address, namespace, "pod"]:
             return f"the pod with the address {address} in the namespace {namespace}"
         case ["dns-version"]:

@@ -10,6 +10,7 @@ port numbers, headless    the endpoints' own: nothing translates a port between 
 pods                      each that is known and has not ended, instead of any address that somebody asks for: a
                           zone has no records that nobody wrote
 hosts of Ingress          where the object's status says that it is served
+load balancers            the specification knows no name for them: ``<service>.<namespace>.lb``, like ``svc``
 ========================  ===================================================================================
 
 Manifests are the Kubernetes API's JSON. One that is not as the API makes them gives no records rather than an error: a
@@ -32,7 +33,7 @@ Manifest = Mapping[str, Any]
 SCHEMA_VERSION: Final = "1.1.0"
 _PRIORITY, _WEIGHT = 0, 100
 _ENDED: Final = ("Succeeded", "Failed")
-_RESERVED: Final = ("svc", "pod", "dns-version")
+_RESERVED: Final = ("svc", "pod", "lb", "dns-version")
 _HOST: Final = re.compile(r"(\*\.)?([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\.)*[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?|\*")
 
 
@@ -52,7 +53,7 @@ def service_records(service: Manifest, slices: Iterable[Manifest], domain: Clust
         collected = _headless(name, slices, domain, unready=bool(spec.get("publishNotReadyAddresses")))
     else:
         collected = _with_addresses(name, spec, addresses, domain)
-    return _sets(collected, domain.ttl)
+    return _sets([*collected, *_balanced(service, domain)], domain.ttl)
 
 
 def pod_records(pod: Manifest, domain: ClusterDomain) -> list[RecordSet]:
@@ -104,7 +105,7 @@ def _external_name_records(name: str, target: str, ttl: int) -> list[RecordSet]:
 
 
 def _with_addresses(
-    name: str, spec: Manifest, addresses: Iterable[str], domain: ClusterDomain
+    name: str, spec: Manifest, addresses: Iterable[Any], domain: ClusterDomain
 ) -> Iterator[tuple[Key, str]]:
     """Section 2.3; a Service that has no address yet has no records."""
     found = list(_valid(addresses))
@@ -115,6 +116,16 @@ def _with_addresses(
     for port in spec.get("ports") or [] if found else []:
         if label := _port_label(port):
             yield Key(f"{label}.{name}", SRV), _srv(port["port"], name)
+
+
+def _balanced(service: Manifest, domain: ClusterDomain) -> Iterator[tuple[Key, str]]:
+    """Where a Service is reached from outside of its cluster, once its load balancer said so; the name is ours."""
+    spec = service.get("spec") or {}
+    if spec.get("type") != "LoadBalancer":
+        return
+    told = ((service.get("status") or {}).get("loadBalancer") or {}).get("ingress") or []
+    name = f"{service['metadata']['name']}.{service['metadata']['namespace']}.lb.{domain.name}".lower()
+    yield from _with_addresses(name, spec, [entry.get("ip") for entry in told], domain)
 
 
 def _headless(

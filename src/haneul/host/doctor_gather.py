@@ -41,6 +41,7 @@ PORTS: Final[Mapping[int, str]] = {
 PORTS_AT_ADDRESS: Final[Mapping[int, str]] = {53: "the DNS server", 8081: "the API of the DNS server's zones"}
 #: Programs that `haneul up` and what it starts run, and the Debian packages that have them.
 PROGRAMS: Final[Mapping[str, str]] = {
+    "haproxy": "haproxy",
     "ip": "iproute2",
     "iptables": "iptables",
     "mount": "mount",

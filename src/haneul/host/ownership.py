@@ -17,7 +17,7 @@ from typing import Final
 #: Programs of ours that run on the host itself and may outlive what started them.
 _HOST_PROGRAMS: Final = frozenset({"containerd", "containerd-shim-runc-v2", "kubelet", "runc"})
 #: Programs of the system's that are host services of ours if their configuration is: others may run their own.
-_SYSTEM_PROGRAMS: Final = frozenset({"pdns_recursor", "pdns_server"})
+_SYSTEM_PROGRAMS: Final = frozenset({"haproxy", "nginx", "pdns_recursor", "pdns_server"})
 #: The variable that a host service's nginx has for its mark; it shows what it was begun with in its title.
 _NGINX_MARK: Final = "env HANEUL_FOLDER="
 _CONTAINER_ID: Final = re.compile(r"[0-9a-f]{64}")
@@ -66,19 +66,23 @@ class Ownership:
         executable = Path(process.executable.removesuffix(" (deleted)"))
         if executable.name in _HOST_PROGRAMS and executable.is_relative_to(self.cache):
             return True
-        if executable.name in _SYSTEM_PROGRAMS and any(
-            argument.startswith(f"--config-dir={self.state}/") for argument in process.arguments
-        ):
+        if executable.name in _SYSTEM_PROGRAMS and self._named(process):
             return True
-        if executable.name == "nginx" and any(
-            f"{_NGINX_MARK}{self.state}/" in argument for argument in process.arguments
-        ):
+        if {"balancer-keeper", f"--balancer={self.state}/balancer.yaml"} <= set(process.arguments):
             return True
         if str(self.state / "supervisord.conf") in process.arguments and "supervisor.supervisord" in process.arguments:
             return True
         if re.search(r"/haneul-[^/]+\.service(/|$)", process.groups, re.MULTILINE):
             return True
         return any(found in self.containers for found in _CONTAINER_ID.findall(process.groups))
+
+    def _named(self, process: Process) -> bool:
+        """Say whether a process was told a configuration of ours."""
+        return any(
+            argument.removeprefix("--config-dir=").startswith(f"{self.state}/")
+            or f"{_NGINX_MARK}{self.state}/" in argument
+            for argument in process.arguments
+        )
 
 
 def known_containers(*, state: Path, runtime: Path) -> frozenset[str]:

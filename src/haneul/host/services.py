@@ -6,6 +6,7 @@ where it is process 1, else supervisord.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -29,6 +30,11 @@ class HostService:
             raise InvalidInputError(f"the service {self.name!r} has a line break in an argument or a variable")
         if any('"' in value or "\\" in value or value.strip("'") != value for value in values):
             raise InvalidInputError(f"the service {self.name!r} has a quote or a backslash in a variable")
+
+
+def made_from(configuration: str) -> tuple[str, str]:
+    """Return a variable that makes a changed configuration a changed service: it is restarted to read it."""
+    return "HANEUL_CONFIGURATION", hashlib.sha256(configuration.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)

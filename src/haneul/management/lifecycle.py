@@ -26,7 +26,16 @@ from haneul.kernel.kube_http import HttpKubeClient, access_from_kubeconfig
 from haneul.kernel.process import run
 from haneul.kernel.progress import Progress
 from haneul.kernel.waiting import wait_for
-from haneul.management import api_server_files, cilium, kubeadm, ranges, reports, runtime, secrets_at_rest
+from haneul.management import (
+    api_server_files,
+    cilium,
+    kubeadm,
+    public_addresses,
+    ranges,
+    reports,
+    runtime,
+    secrets_at_rest,
+)
 from haneul.management.containers import ContainerRuntime, search_path
 from haneul.management.ingress_host import IngressHost
 from haneul.management.kernel_settings import raise_kernel_settings
@@ -85,6 +94,7 @@ class Lifecycle:
         with host_lock(settings):
             with progress.stage("prepare the host", expected_seconds=1):
                 ranges.check(settings)
+                public_addresses.check(settings)
                 self._claim_host()
                 ranges.keep(settings)
                 secrets_at_rest.ensure_key(settings, randomness.token_bytes)
@@ -131,6 +141,7 @@ class Lifecycle:
                 await self._services.stop("containerd")
                 await self._services.shut_down()
                 await self.ingress.close()
+                await public_addresses.remove()
 
     async def status(self) -> HostStatus:
         """Return what is seen of this host, without waiting for anything long."""

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import ipaddress
 import os
 import pwd
@@ -26,7 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from haneul.host.services import HostService, ServiceManager
+from haneul.host.services import HostService, ServiceManager, made_from
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import HostNotReadyError, InvalidInputError
 from haneul.kernel.files import read_private, write_atomically
@@ -173,14 +172,14 @@ security-poll-suffix=
 def keeper_service(settings: ManagementSettings) -> HostService:
     """Return what keeps the zones as a host service; it reads which zones there are when it starts."""
     argv = (str(_KEEPER), f"--config-dir={NameFiles(settings.state).keeper}")
-    made_from = _made_from(keeper_configuration(settings, key="") + " ".join(settings.zones))
-    return HostService("dns-zones", argv, (made_from,))
+    made = made_from(keeper_configuration(settings, key="") + " ".join(settings.zones))
+    return HostService("dns-zones", argv, (made,))
 
 
 def recursor_service(settings: ManagementSettings) -> HostService:
     """Return what is asked as a host service."""
     argv = (str(_RECURSOR), f"--config-dir={NameFiles(settings.state).recursor}")
-    return HostService("dns", argv, (_made_from(recursor_configuration(settings)),))
+    return HostService("dns", argv, (made_from(recursor_configuration(settings)),))
 
 
 class NameServer:
@@ -299,8 +298,3 @@ async def _listens(address: str, port: int) -> bool:
     with contextlib.suppress(OSError):
         await writer.wait_closed()
     return True
-
-
-def _made_from(configuration: str) -> tuple[str, str]:
-    """Return a variable that makes a changed configuration a changed service: it is restarted to read it."""
-    return "HANEUL_CONFIGURATION", hashlib.sha256(configuration.encode()).hexdigest()[:16]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
-from haneul.host.services import HostService
+from haneul.host.services import HostService, made_from
 from haneul.kernel.containerd import DISABLED_PLUGINS, SPARING_STATISTICS
 from haneul.kernel.kube_manifests import STRONG_CIPHERS
 from haneul.management.node_runtime import HANDLER, specification_file
@@ -93,7 +92,7 @@ def containerd_service(
     return HostService(
         "containerd",
         (str(program), "--config", str(settings.state / "containerd.toml")),
-        (("PATH", search_path), _made_from(configuration)),
+        (("PATH", search_path), made_from(configuration)),
         keep_children=True,
     )
 
@@ -109,11 +108,6 @@ def kubelet_service(settings: ManagementSettings, *, program: Path, search_path:
             f"--hostname-override={settings.host_name}",
             f"--node-ip={settings.address}",
         ),
-        (("PATH", search_path), _made_from(json.dumps(kubelet_configuration(settings), sort_keys=True))),
+        (("PATH", search_path), made_from(json.dumps(kubelet_configuration(settings), sort_keys=True))),
         keep_children=True,
     )
-
-
-def _made_from(configuration: str) -> tuple[str, str]:
-    """Return a variable that makes a changed configuration a changed service: it is restarted to read it."""
-    return "HANEUL_CONFIGURATION", hashlib.sha256(configuration.encode()).hexdigest()[:16]

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 import pytest_asyncio
 
+from haneul.balancer.adapters.haproxy import HaproxyBalancer
 from haneul.balancer.adapters.memory import MemoryBalancer
 from haneul.balancer.model import (
     Algorithm,
@@ -28,11 +29,11 @@ from haneul.balancer.model import (
 from haneul.balancer.ports import LoadBalancer
 from haneul.kernel.clock import SystemClock
 from haneul.kernel.waiting import wait_for
-from tests.balancers import CHECK, Client, Echo, address, answered, connected, haproxy, short_folder
+from tests.balancers import CHECK, Client, Echo, address, answered, connected, haproxy, kept, short_folder
 
 OURS, OTHERS = "first/0c5e7a0e", "second/9b8f3c52"
 OPTIONS = Options(check=CHECK)
-KINDS = ["memory", "haproxy"]
+KINDS = ["memory", "kept", "haproxy"]
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -43,6 +44,10 @@ async def balancer(request: pytest.FixtureRequest) -> AsyncIterator[LoadBalancer
         yield MemoryBalancer()
         return
     with short_folder() as folder:
+        if request.param == "kept":
+            async with kept(MemoryBalancer(), folder) as asked:
+                yield asked
+            return
         async with haproxy(folder) as made:
             yield made
 
@@ -52,7 +57,7 @@ class Ground:
 
     def __init__(self, balancer: LoadBalancer) -> None:
         self.balancer = balancer
-        self.real = not isinstance(balancer, MemoryBalancer)
+        self.real = isinstance(balancer, HaproxyBalancer)
         self.address = address()
         self.echoes: dict[str, Echo] = {}
         self.clients: list[Client] = []

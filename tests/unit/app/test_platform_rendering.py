@@ -25,6 +25,7 @@ def test_the_platform_s_manifests() -> None:
         build="build-1",
         certificate=certificate,
         authority="-----BEGIN CERTIFICATE-----\n",
+        balancer="pools: []\n",
     )
     # Keys differ from run to run; the schemas of custom resources come from their models.
     shown = [entry for entry in manifests if entry["kind"] not in ("Secret", "CustomResourceDefinition")]

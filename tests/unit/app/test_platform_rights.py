@@ -27,6 +27,7 @@ def manifests() -> list[Manifest]:
         build="b",
         certificate=certificate,
         authority=authority.certificate.decode(),
+        balancer="pools: []\n",
     )
 
 

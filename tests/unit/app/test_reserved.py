@@ -21,7 +21,9 @@ CERTIFICATE = issue_leaf(issue_authority("test", now=START), LeafProfile("api", 
 
 
 def rendered(settings: ManagementSettings) -> dict[tuple[str, str], Manifest]:
-    manifests = platform_manifests(settings=settings, image="i", build="b", certificate=CERTIFICATE, authority="")
+    manifests = platform_manifests(
+        settings=settings, image="i", build="b", certificate=CERTIFICATE, authority="", balancer=""
+    )
     return {(entry["kind"], entry["metadata"]["name"]): entry for entry in manifests}
 
 

@@ -72,6 +72,32 @@ class TestServiceWithAddress:
         assert of_service(alone, slice_of("web", endpoint("10.4.0.1", hostname="pet"))) == of_service(alone)
 
 
+class TestLoadBalancer:
+    """A name of ours, as the specification has none."""
+
+    def test_once_it_has_an_address_outside_it_has_a_name_for_that_too(self) -> None:
+        asked = service("web", "10.3.0.1", type="LoadBalancer")
+        own = ClusterDomain(DOMAIN.name, networks=("10.3.0.0/24",))
+        inner = lines(service_records(asked, [], own))
+        assert not any(".lb." in line for line in inner)
+        asked["status"] = {"loadBalancer": {"ingress": [{"ip": "192.0.2.10"}, {"hostname": "nowhere.example"}]}}
+        assert lines(service_records(asked, [], own)) - inner == {
+            "web.shop.lb.first.corp.example. A 192.0.2.10",
+            "_http._tcp.web.shop.lb.first.corp.example. SRV 0 100 80 web.shop.lb.first.corp.example.",
+        }
+
+    def test_one_without_addresses_inside_has_the_name_outside_alone(self) -> None:
+        asked = headless("db", type="LoadBalancer", ports=[])
+        asked["status"] = {"loadBalancer": {"ingress": [{"ip": "192.0.2.10"}]}}
+        own = ClusterDomain(DOMAIN.name, networks=("10.3.0.0/24",))
+        assert lines(service_records(asked, [], own)) == {"db.shop.lb.first.corp.example. A 192.0.2.10"}
+
+    def test_what_is_none_has_no_such_name(self) -> None:
+        plain = service("web", "10.3.0.1")
+        plain["status"] = {"loadBalancer": {"ingress": [{"ip": "192.0.2.10"}]}}
+        assert not any(".lb." in line for line in of_service(plain))
+
+
 class TestHeadlessService:
     """Section 2.4."""
 
@@ -254,6 +280,7 @@ class TestIngress:
             "web.other.corp.example",
             "web.prod.svc.first.corp.example",
             "10-0-0-1.prod.pod.first.corp.example",
+            "web.prod.lb.first.corp.example",
             "dns-version.first.corp.example",
             "a..first.corp.example",
             "-.first.corp.example",

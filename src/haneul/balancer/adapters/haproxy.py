@@ -104,6 +104,13 @@ class HaproxyBalancer:
             await self._settle(present)
             return present
 
+    async def prepare(self) -> None:
+        """Write down what whoever supervises HAProxy starts it with."""
+        async with self._locked():
+            present = self._load()
+            await self._check_configuration(present)
+            self._write_configuration(present)
+
     async def apply(self, owner: str, changes: Sequence[Change]) -> None:
         """Check, write down, and bring about; what HAProxy could not listen for is written down as it was before."""
         async with self._locked():

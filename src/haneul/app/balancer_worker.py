@@ -1,0 +1,86 @@
+"""The load balancers of all clusters: each one's Services are balanced, and what a deleted one had is withdrawn.
+
+Members are the cluster's own machines and nothing else: their addresses come from the operator, not from the cluster.
+One whose machine is gone is taken away also while the cluster does not answer or sleeps, for the address will be
+somebody else's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from ipaddress import ip_network
+
+import structlog
+
+from haneul.app.record_worker import Connect
+from haneul.balancer.changes import plan
+from haneul.balancer.controller import ClusterController, Pace
+from haneul.balancer.decisions import Site
+from haneul.balancer.members import Ground, Targets
+from haneul.balancer.model import Frontend, Pool
+from haneul.balancer.ports import LoadBalancer
+from haneul.dkos.cluster_record import ClusterRecord
+from haneul.kernel.clock import Clock
+
+_log = structlog.get_logger(__name__)
+
+Pools = Callable[[str], tuple[Pool, ...]]
+
+
+class BalancerWork:
+    """Balances a cluster's Services; ``pools`` says which addresses there are for a project."""
+
+    def __init__(
+        self, balancer: LoadBalancer, pools: Pools, connect: Connect, clock: Clock, *, pace: Pace | None = None
+    ) -> None:
+        self._balancer = balancer
+        self._pools = pools
+        self._connect = connect
+        self._clock = clock
+        self._pace = pace
+
+    async def follow(self, record: ClusterRecord) -> None:
+        """Balance what the cluster says."""
+        await self._restrict(record)
+        if record.access is None:
+            return
+        ground = Ground(Targets.NODES, tuple(ip_network(node) for node in record.nodes))
+        site = Site(self._pools(record.project), ground, self._balancer.abilities)
+        async with self._connect(record.access) as client:
+            controller = ClusterController(
+                client, self._balancer, record.owner, site, clock=self._clock, pace=self._pace
+            )
+            _log.info("services are balanced", cluster=record.uid, nodes=len(record.nodes))
+            await controller.run()
+
+    async def rest(self, record: ClusterRecord) -> None:
+        """Keep its addresses for it; behind them is nobody as long as it sleeps."""
+        await self._restrict(record)
+
+    async def withdraw(self, record: ClusterRecord) -> None:
+        """Take a deleted cluster's frontends away, whichever of its own ids they were made under."""
+        count = await self._change(record, lambda _: None)
+        _log.info("frontends are withdrawn", cluster=record.uid, frontends=count)
+
+    async def _restrict(self, record: ClusterRecord) -> None:
+        """Take away members that are none of the cluster's machines."""
+        nodes = frozenset(record.nodes)
+
+        def kept(frontend: Frontend) -> Frontend:
+            return replace(frontend, members=tuple(one for one in frontend.members if one.address in nodes))
+
+        await self._change(record, kept)
+
+    async def _change(self, record: ClusterRecord, change: Callable[[Frontend], Frontend | None]) -> int:
+        """Change all frontends of a cluster; return how many changes that took."""
+        present = await self._balancer.read()
+        count = 0
+        owners = {there.owner for there in present.values() if there.owner.startswith(f"{record.owner}/")}
+        for owner in sorted(owners):
+            changed = [change(there.frontend) for there in present.values() if there.owner == owner]
+            wanted = {frontend.listener: frontend for frontend in changed if frontend is not None}
+            if changes := plan(wanted, present, owner):
+                await self._balancer.apply(owner, changes)
+                count += len(changes)
+        return count

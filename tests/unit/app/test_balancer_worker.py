@@ -1,0 +1,146 @@
+"""The load balancers of all clusters: members are the cluster's machines alone, and what a deleted one had goes."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+
+from haneul.app.balancer_worker import BalancerWork
+from haneul.app.record_worker import RecordWorker
+from haneul.balancer.adapters.memory import MemoryBalancer
+from haneul.balancer.controller import Pace
+from haneul.balancer.model import Listener, Member, Protocol
+from haneul.dkos.cluster_record import ClusterRecord, Standing
+from haneul.kernel.clock import SystemClock
+from haneul.kernel.kube import NODES, SERVICES, KubeAccess, KubeClient
+from tests.followed import FollowedCluster, until
+from tests.unit.balancer.objects import POOL, node, port, service
+
+PACE = Pace(gather=0.0, resync=3600.0, tend=0.01, first_backoff=0.01, last_backoff=0.02)
+OURS, OTHERS, FORGED = "10.192.0.7", "10.192.0.8", "10.192.0.9"
+
+
+def record(name: str, *nodes: str, standing: Standing = Standing.FOLLOWED) -> ClusterRecord:
+    access = KubeAccess(f"https://{name}", b"ca", b"crt", b"key") if standing is Standing.FOLLOWED else None
+    return ClusterRecord(f"uid-of-{name}", "shop", name, f"{name}.shop.k8s.example", standing, access, nodes=nodes)
+
+
+class Ground:
+    """Clusters by the URLs of their APIs, a balancer, and the worker between them."""
+
+    def __init__(self) -> None:
+        self.balancer = MemoryBalancer()
+        self.clusters: dict[str, FollowedCluster] = {}
+        self.ended: list[str] = []
+        self.connections = 0
+        clock = SystemClock()
+        work = BalancerWork(self.balancer, lambda _: (POOL,), self.connect, clock, pace=PACE)
+        self.worker = RecordWorker(work, self, clock=clock)
+
+    async def forget(self, uid: str) -> None:
+        self.ended.append(uid)
+
+    @contextlib.asynccontextmanager
+    async def connect(self, access: KubeAccess) -> AsyncIterator[KubeClient]:
+        self.connections += 1
+        yield self.clusters[access.server]
+
+    async def cluster(self, name: str, *nodes: str) -> FollowedCluster:
+        client = self.clusters[f"https://{name}"] = FollowedCluster()
+        await client.with_namespaces()
+        for number, address in enumerate(nodes):
+            made = node(f"n{number}", address)
+            status = made.pop("status")
+            await client.create(NODES, made)
+            await client.patch(NODES, f"n{number}", {"status": status}, subresource="status")
+        made = service("web", ports=[port(node_port=30080)])
+        del made["status"]
+        await client.create(SERVICES, made)
+        return client
+
+    async def members(self, name: str) -> list[str] | None:
+        """Return where connections of a cluster go; None if it has no frontend."""
+        for there in (await self.balancer.read()).values():
+            if there.owner.startswith(f"{record(name).owner}/"):
+                return [member.address for member in there.frontend.members]
+        return None
+
+    async def until(self, name: str, *members: str) -> None:
+        async def seen() -> bool:
+            return await self.members(name) == list(members)
+
+        await until(seen, f"the members of {name} to be {members}")
+
+
+@pytest.fixture
+async def ground() -> AsyncIterator[Ground]:
+    found = Ground()
+    try:
+        yield found
+    finally:
+        await found.worker.close()
+
+
+async def test_members_are_machines_that_the_platform_knows_whatever_the_cluster_says(ground: Ground) -> None:
+    await ground.cluster("first", OURS, OTHERS, FORGED)
+    await ground.cluster("second", OTHERS)
+    await ground.worker.know(record("first", OURS))
+    await ground.worker.know(record("second", OTHERS))
+    await ground.until("first", OURS)
+    await ground.until("second", OTHERS)
+    # One more of ours: its address counts from when the platform says so.
+    await ground.worker.know(record("first", OURS, FORGED))
+    await ground.until("first", OURS, FORGED)
+
+
+async def test_a_machine_that_is_gone_is_no_member_also_while_its_cluster_does_not_answer(ground: Ground) -> None:
+    client = await ground.cluster("first", OURS, OTHERS)
+    await ground.worker.know(record("first", OURS, OTHERS))
+    await ground.until("first", OURS, OTHERS)
+    client.away = True
+    await ground.worker.know(record("first", OURS))
+    await ground.until("first", OURS)
+
+
+async def test_a_sleeping_cluster_keeps_its_address_and_is_not_asked(ground: Ground) -> None:
+    await ground.cluster("first", OURS)
+    await ground.worker.know(record("first", OURS))
+    await ground.until("first", OURS)
+    before = set(await ground.balancer.read())
+    seen = ground.connections
+    await ground.worker.know(replace(record("first"), standing=Standing.ASLEEP))
+    await ground.until("first")
+    assert (set(await ground.balancer.read()), ground.connections) == (before, seen)
+    await ground.worker.know(record("first", OURS))
+    await ground.until("first", OURS)
+    assert set(await ground.balancer.read()) == before
+
+
+async def test_a_deleted_cluster_takes_its_frontends_along_and_no_other_s(ground: Ground) -> None:
+    await ground.cluster("first", OURS)
+    await ground.cluster("second", OTHERS)
+    await ground.worker.know(record("first", OURS))
+    await ground.until("first", OURS)
+    await ground.worker.know(record("second", OTHERS))
+    await ground.until("second", OTHERS)
+    await ground.worker.know(record("first", standing=Standing.DELETED))
+    await until(lambda: ground.ended == ["uid-of-first"], "the record to be ended")
+    assert await ground.members("first") is None
+    assert await ground.members("second") == [OTHERS]
+
+
+async def test_whoever_is_started_anew_finds_what_was_served_and_changes_nothing(ground: Ground) -> None:
+    client = await ground.cluster("first", OURS)
+    await ground.worker.know(record("first", OURS))
+    await ground.until("first", OURS)
+    await ground.worker.close()
+    assert await ground.members("first") == [OURS]
+    before = await ground.balancer.read()
+    await ground.worker.know(record("first", OURS))
+    looked = client.looks
+    await until(lambda: client.looks > looked, "the cluster to be looked at")
+    assert await ground.balancer.read() == before
+    assert before[Listener("192.0.2.10", Protocol.TCP, 80)].frontend.members == (Member(OURS, 30080),)
