@@ -22,6 +22,7 @@ import structlog
 from haneul.app.ingress import own_certificate
 from haneul.app.ingress_hosts import GrantedHosts
 from haneul.app.platform import PlatformFiles
+from haneul.app.platform_gate import GateDoor, PlatformGate
 from haneul.app.record_worker import Connect, RecordWorker
 from haneul.dkos.adapters.kube_readers import KubeRecords
 from haneul.dkos.address_claims import free_addresses
@@ -49,6 +50,7 @@ from haneul.kernel.kube import KubeAccess, KubeClient
 from haneul.kernel.kube_http import HttpKubeClient, access_from_kubeconfig
 from haneul.kernel.pki import KeyPair
 from haneul.management.ingress_host import NGINX, IngressFiles, add_route, user_of
+from haneul.management.settings import ManagementSettings
 
 _log = structlog.get_logger(__name__)
 #: An nginx that died is started again by what keeps it, so that looking at it is for what nobody foresaw.
@@ -302,6 +304,11 @@ def site_of(address: str, certificate: Certificate, ground: Ground) -> Site:
     )
 
 
+def gate_of(settings: ManagementSettings) -> Gate | None:
+    """Return the platform's sign-on gate as proxies know it."""
+    return Gate(f"127.0.0.1:{settings.gate_port}")
+
+
 async def run_worker() -> None:
     """Serve the Ingress objects of all clusters until told to end, or for a day; proxies serve on."""
     from haneul.app.installation import this_host  # noqa: PLC0415 - which starts this program
@@ -311,7 +318,7 @@ async def run_worker() -> None:
     settings = installation.settings
     files = IngressFiles(settings.state)
     await add_route(settings.ingress)
-    ground = Ground(files, settings.ingress, settings.zone)
+    ground = Ground(files, settings.ingress, settings.zone, gate_of(settings))
 
     def connect(tenant: KubeAccess) -> AbstractAsyncContextManager[KubeClient]:
         return HttpKubeClient(tenant, user_agent=INGRESS.name)
@@ -328,14 +335,22 @@ async def run_worker() -> None:
                 clock=clock,
             )
             worker = RecordWorker(serving, board, clock=clock)
-            looking = asyncio.create_task(serving.look_at_grants())
+            door = GateDoor(
+                PlatformGate(settings),
+                installation.services,
+                keeper=HostKeeper,
+                authority=PlatformAuthority(PlatformFiles(settings.state)).read,
+                clock=clock,
+            )
+            beside = [asyncio.create_task(serving.look_at_grants()), asyncio.create_task(door.keep())]
             try:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_LIFE_SECONDS):
                         await board.run(worker.know, worker.forget)
             finally:
-                looking.cancel()
-                await asyncio.gather(looking, return_exceptions=True)
+                for task in beside:
+                    task.cancel()
+                await asyncio.gather(*beside, return_exceptions=True)
                 await worker.close()
 
     await work_until(told, work())

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from haneul.app.platform import API_PORT, Platform
 from haneul.app.platform_balancer import PlatformBalancer, networks_of, settings_of
+from haneul.app.platform_gate import PlatformGate, administrator_token
 from haneul.cli.context import Context, Contexts
 from haneul.components.store import ComponentStore
 from haneul.host import facts
@@ -70,12 +71,18 @@ class Installation:
             await self.balancer.start()
         await self.platform.up(progress)
         await self.services.ensure(renewal_service())
-        await self.lifecycle.ingress.start(
-            worker_service(
-                build=self.store.image_archive("platform").stem, search_path=SYSTEM_PATH, environment=cache_variable()
-            )
-        )
+        with progress.stage("start ingress and its sign-on", expected_seconds=2):
+            await self._start_ingress()
         self.sign_root_in()
+
+    async def _start_ingress(self) -> None:
+        build = self.store.image_archive("platform").stem
+        gate = PlatformGate(self.settings)
+        await gate.sign_up(administrator_token(self.settings))
+        await self.services.ensure(gate.service(build=build, search_path=SYSTEM_PATH, environment=cache_variable()))
+        await self.lifecycle.ingress.start(
+            worker_service(build=build, search_path=SYSTEM_PATH, environment=cache_variable())
+        )
 
     async def renew(self) -> None:
         """Renew every certificate of this host that is due."""

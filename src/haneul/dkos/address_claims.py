@@ -1,7 +1,8 @@
 """Addresses that clusters get, one each, from a network that a reader has for them.
 
 A claim is an object that is named after the address. An API server makes one object of a name, so no address is given
-twice, however many ask at the same time. It stays until what is at the address has ended.
+twice, however many ask at the same time. It stays until what is at the address has ended. The network's last address
+is nobody's: what the reader serves for all clusters is there.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ async def given_address(client: KubeClient, reader: Reader, uid: str) -> str:
     own = sorted(address for address, owner in taken.items() if owner == uid and address in network)
     if own:
         return str(own[0])
-    for address in network.hosts():
+    *others, _ = network.hosts()
+    for address in others:
         if address in taken:
             continue
         try:

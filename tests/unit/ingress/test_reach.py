@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from haneul.ingress.model import Backend, Peer
 from haneul.ingress.observed import Observed
 from haneul.ingress.reach import OPENING_LABEL, NodePorts, PodAddresses, opening_of
@@ -12,8 +14,8 @@ NODES = NodePorts(("10.192.0.11", "10.192.0.12"))
 WEB = Backend("shop", "web", "http")
 
 
-def exposed(number: int, **spec: object) -> Manifest:
-    made = service(selector={"app": "web"}, type="NodePort", **spec)
+def exposed(number: int, **spec: Any) -> Manifest:
+    made = service(**{"selector": {"app": "web"}, "type": "NodePort", **spec})
     made["spec"]["ports"][0]["nodePort"] = number
     return made
 
