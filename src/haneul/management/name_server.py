@@ -254,8 +254,8 @@ def ensure_zones(
 ) -> None:
     """Make the zones that are missing in a file of zones, and the file if need be; what is there stays.
 
-    In the first zone the server has its own name, with ``address``, and ``hosts`` have theirs. ``owner`` are numbers of user and group. Raises
-    HostNotReadyError if the package with the tables is missing.
+    In the first zone the server has its own name, with ``address``, and ``hosts`` have theirs. ``owner`` are numbers of
+    user and group. Raises HostNotReadyError if the package with the tables is missing.
     """
     server = f"ns.{zones[0]}"
     if not database.exists():
