@@ -19,10 +19,10 @@ from haneul.cli.context import Contexts
 from haneul.host.ownership import all_processes
 from haneul.kernel.clock import SystemClock
 from haneul.kernel.errors import HaneulError
-from haneul.kernel.kube import SERVICES, KubeClient
+from haneul.kernel.kube import PODS, SERVICES, KubeClient
 from haneul.kernel.waiting import wait_for
 from tests.e2e.names import reaches, until_resolved
-from tests.e2e.tenants import PROJECT, tenant
+from tests.e2e.tenants import PROJECT, connect, tenant
 from tests.support import haneul
 
 pytestmark = pytest.mark.e2e
@@ -169,6 +169,11 @@ async def test_pods_reach_other_clusters_addresses_by_name_on_either_network(
                 return await reaches(pod, target)
 
             await wait_for(reached, what=f"a pod of {name} to reach {target}", timeout=60, clock=CLOCK)
+    # The host's own programs, such as its kubelet, are at none of these addresses.
+    async with tenant(shop) as kube:
+        name = next(pod["metadata"]["name"] for pod in await kube.list(PODS, "default"))
+    status, output = await connect(installation, shop, name, f"{addresses[lab]}:10250", seconds=3)
+    assert status != 0, output
     # What is no load balancer's any more has no address.
     async with tenant(shop) as kube:
         await kube.apply(SERVICES, workload_service())

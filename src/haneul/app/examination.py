@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from haneul.app.installation import component_store, project_folder, this_host
+from haneul.app.platform_balancer import networks_of, own_networks, settings_of
 from haneul.host.doctor import Finding, findings
 from haneul.host.doctor_gather import Expectations, gather
 from haneul.host.networks import host_networks
@@ -31,6 +32,10 @@ async def examine() -> list[dict[str, Any]]:
         ranges=(
             ("management pods", ranges.pods),
             ("management services", ranges.services),
+            *(
+                ("load balancers", one)
+                for one in own_networks(networks_of(settings_of(defaults.state, networks)), networks)
+            ),
         ),
         packages=_packages(project_folder() / "components" / "system-packages.txt"),
     )

@@ -49,7 +49,7 @@ from haneul.kernel.files import read_private
 from haneul.kernel.kube import KubeAccess, KubeClient
 from haneul.kernel.kube_http import HttpKubeClient, access_from_kubeconfig
 from haneul.kernel.pki import KeyPair
-from haneul.management.ingress_host import NGINX, IngressFiles, add_route, user_of
+from haneul.management.ingress_host import NGINX, IngressFiles, user_of
 from haneul.management.settings import ManagementSettings
 
 _log = structlog.get_logger(__name__)
@@ -317,7 +317,7 @@ async def run_worker() -> None:
     installation = await this_host()
     settings = installation.settings
     files = IngressFiles(settings.state)
-    await add_route(settings.ingress)
+    await installation.lifecycle.ingress.hold()
     ground = Ground(files, settings.ingress, settings.zone, gate_of(settings))
 
     def connect(tenant: KubeAccess) -> AbstractAsyncContextManager[KubeClient]:

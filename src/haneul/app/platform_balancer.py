@@ -112,6 +112,16 @@ def networks_of(settings: BalancerSettings) -> tuple[str, ...]:
     return tuple(str(network) for network in sorted(found) if not network.is_loopback)
 
 
+def own_networks(networks: Sequence[str], host: Sequence[tuple[str, str]]) -> tuple[str, ...]:
+    """Return those that are no parts of networks that the host is in: the others a person put there on purpose."""
+    around = [IPv4Network(network) for network, _ in host]
+
+    def is_part(network: IPv4Network) -> bool:
+        return any(network != other and network.subnet_of(other) for other in around)
+
+    return tuple(one for one in networks if not is_part(IPv4Network(one)))
+
+
 def text_of(settings: BalancerSettings) -> str:
     """Return settings as the file that people change."""
     document = settings.model_dump(mode="json", by_alias=True, exclude_defaults=True)

@@ -46,6 +46,7 @@ PROGRAMS: Final[Mapping[str, str]] = {
     "iptables": "iptables",
     "mount": "mount",
     "mountpoint": "util-linux",
+    "nft": "nftables",
     "nsenter": "util-linux",
     "pdns_recursor": "pdns-recursor",
     "pdns_server": "pdns-server",

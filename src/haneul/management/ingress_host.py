@@ -3,8 +3,8 @@
 Each cluster's nginx is a host service with a user and a folder of its own, and outlives every cluster, the management
 cluster too. One more host service tells all of them what to serve; it may end, and nothing that is served ends with it.
 
-Clusters' addresses are this host's by one route of the whole range to itself (ip-route(8), type ``local``): a cluster
-that comes or goes changes nothing of the host's network. Other machines reach them by a route that leads here.
+Clusters' addresses are this host's by one route of the whole range (:mod:`haneul.management.public_addresses`): a
+cluster that comes or goes changes nothing of the host's network. Other machines reach them by a route that leads here.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Final
 from haneul.host.services import HostService, ServiceManager
 from haneul.kernel.errors import HostNotReadyError, InvalidInputError
 from haneul.kernel.files import write_atomically
-from haneul.kernel.process import run
+from haneul.management import public_addresses
 from haneul.management.settings import ManagementSettings
 
 #: The service that tells every cluster's nginx what to serve.
@@ -31,7 +31,6 @@ _INSTALL: Final = "apt-get install nginx libnginx-mod-http-lua"
 CANDIDATES: Final = (ManagementSettings.ingress, "172.30.208.0/20", "172.26.208.0/20", "192.168.208.0/20")
 #: Users of proxies have the numbers from here on, far above those of people, of containers and of systemd's.
 _FIRST_USER: Final = 1_900_000_000
-_CALL_SECONDS: Final = 10.0
 _LARGEST, _SMALLEST = 12, 28
 
 
@@ -121,7 +120,11 @@ class IngressHost:
                     hint=f"write a free one into {self.files.range} and delete the clusters that have addresses of it",
                 )
         write_atomically(self.files.range, f"{wanted}\n")
-        await add_route(self._settings.ingress)
+        await self.hold()
+
+    async def hold(self) -> None:
+        """Make the range's addresses this host's, for what listens at each of them alone."""
+        await public_addresses.ensure([self._settings.ingress], public_addresses.INGRESS)
 
     async def start(self, worker: HostService) -> None:
         """Start what tells proxies what to serve."""
@@ -132,25 +135,5 @@ class IngressHost:
         await self._services.stop(WORKER)
 
     async def close(self) -> None:
-        """Take the addresses back; may be repeated."""
-        await remove_route(self._settings.ingress)
-
-
-async def add_route(network: str) -> None:
-    """Make all addresses of a network this host's."""
-    await run(["ip", "route", "replace", "local", network, "dev", "lo"], timeout=_CALL_SECONDS)
-
-
-async def remove_route(network: str) -> None:
-    """Make them nobody's."""
-    await run(["ip", "route", "del", "local", network, "dev", "lo"], timeout=_CALL_SECONDS, check=False)
-
-
-async def find_route(network: str) -> list[str]:
-    """Return the route, for people, if it is there."""
-    shown = await run(
-        ["ip", "-o", "route", "show", "table", "local", "type", "local", "exact", network],
-        timeout=_CALL_SECONDS,
-        check=False,
-    )
-    return [f"route {network} (ingress)"] if shown.stdout.strip() else []
+        """Let go of the addresses; may be repeated."""
+        await public_addresses.remove(public_addresses.INGRESS)

@@ -20,7 +20,7 @@ from haneul.host.services import ServiceManager
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import ConflictError
 from haneul.kernel.progress import Progress
-from haneul.management import ingress_host, packet_rules, public_addresses, remains
+from haneul.management import packet_rules, public_addresses, remains
 from haneul.management.kernel_settings import restore_kernel_settings
 from haneul.management.lifecycle import host_lock
 from haneul.management.mount_sharing import restore_mount_sharing
@@ -111,8 +111,8 @@ async def _network_remains(site: Site) -> list[str]:
         *await remains.find_filters(site),
         *await remains.find_routing_rules(site),
         *await packet_rules.find(await asyncio.to_thread(site.chain_prefixes)),
-        *await ingress_host.find_route(site.settings.ingress),
-        *(f"local route of {network}" for network in await public_addresses.find()),
+        *await public_addresses.remains(),
+        *await public_addresses.remains(public_addresses.INGRESS),
     ]
 
 
@@ -145,7 +145,7 @@ def _kernel_steps(site: Site) -> tuple[tuple[str, Callable[[], Awaitable[None]]]
         ("network interfaces", lambda: remains.remove_interfaces(site)),
         ("routing rules", lambda: remains.remove_routing_rules(site)),
         ("packet rules", remove_packet_rules),
-        ("ingress's addresses", lambda: ingress_host.remove_route(site.settings.ingress)),
+        ("ingress's addresses", lambda: public_addresses.remove(public_addresses.INGRESS)),
         ("load balancers' addresses", public_addresses.remove),
         ("control groups", lambda: remains.remove_cgroups(site)),
         ("mounts' sharing", lambda: restore_mount_sharing(site.settings.state / "private-mounts.json")),

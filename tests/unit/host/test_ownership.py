@@ -35,6 +35,13 @@ def process(
         (process(7, "/usr/bin/vim", ("vim", "/var/lib/haneul/supervisord.conf")), False),
         (process(7, "/usr/sbin/pdns_server", ("pdns_server", "--config-dir=/var/lib/haneul/dns/keeper")), True),
         (process(7, "/usr/sbin/pdns_server", ("pdns_server", "--config-dir=/etc/powerdns")), False),
+        (process(7, "/usr/sbin/haproxy", ("haproxy", "-Ws", "-f", "/var/lib/haneul/balancer/haproxy.cfg")), True),
+        (process(7, "/usr/sbin/haproxy", ("haproxy", "-Ws", "-f", "/etc/haproxy/haproxy.cfg")), False),
+        (
+            process(7, "/usr/bin/python3", ("python3", "balancer-keeper", "--balancer=/var/lib/haneul/balancer.yaml")),
+            True,
+        ),
+        (process(7, "/usr/bin/python3", ("python3", "balancer-keeper", "--balancer=/etc/balancer.yaml")), False),
         (process(7, "/usr/bin/vim", ("vim", "--config-dir=/var/lib/haneul/dns/keeper")), False),
         (process(7, "/pause", groups=f"4:memory:/kubepods/pod1/{ID}\n0::/kubepods/pod1/{ID}\n"), True),
         (process(7, "/pause", groups=f"0::/kubepods.slice/pod1.slice/cri-containerd-{ID}.scope\n"), True),
