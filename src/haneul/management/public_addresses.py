@@ -1,4 +1,4 @@
-"""The addresses of load balancers and of clusters' ingress on this host: whole ranges that are its own without being on any interface.
+"""Addresses of load balancers and of clusters' ingress on this host: whole ranges of its own, on no interface.
 
 One local route makes all of a range this host's: programs can listen at each address, and Linux answers neighbours who
 ask for one of them (ip-route(8), type ``local``). Routes of ours bear a protocol number of their own, by which `down`
