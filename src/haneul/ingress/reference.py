@@ -45,6 +45,22 @@ Endpoints get `X-Request-ID`, `X-Real-IP`, `X-Forwarded-For`, `-Host`, `-Port` a
 into those; only proxies in `trustedProxies` are believed. `X-Haneul-User`, `X-Haneul-Email`, `X-Haneul-Groups` and
 `X-Haneul-Projects` never come from a client, and no application sees the gate's session cookie.
 
+## On the platform
+
+| question | answer |
+| --- | --- |
+| class | `haneul`, which is the default one; every cluster has it |
+| hosts | everything below `<cluster>.<project>.<zone>`, and what was granted by `haneul ingress grant` |
+| address | one for each cluster, of the range in `/var/lib/haneul/ingress/range`; ports 80 and 443 |
+| names | hosts below the cluster's domain are published by the [in-house DNS](dns.md) |
+| certificate of a host without one | of the platform's authority (`haneul ingress authority`), for 90 days, renewed after 60 |
+| where requests go | to ports of the cluster's nodes, whatever endpoints say; a Service that has none gets another one beside it, `haneul-ingress-…`, which is not yours to change |
+| affinity by cookie | to a node |
+| Service without a selector | served if it has node ports |
+| `haneul.dev/auth` | the platform's own sign-on, at `auth.<zone>` |
+| cluster that sleeps | 503 |
+| masters, controller or management cluster that are dead | change nothing that is served |
+
 ## The file
 
 | field | what | if left out |

@@ -26,7 +26,7 @@ from haneul.management.settings import ManagementSettings
 WORKER: Final = "ingress"
 NGINX: Final = Path("/usr/sbin/nginx")
 _LUA: Final = Path("/usr/lib/nginx/modules/ngx_http_lua_module.so")
-_INSTALL: Final = "apt-get install nginx libnginx-mod-http-lua"
+_INSTALL: Final = "apt-get install nginx libnginx-mod-http-lua lua-cjson"
 #: Tried in this order. All lie outside of the pools for tenants' clusters and of the management cluster's ranges.
 CANDIDATES: Final = (ManagementSettings.ingress, "172.30.208.0/20", "172.26.208.0/20", "192.168.208.0/20")
 #: Users of proxies have the numbers from here on, far above those of people, of containers and of systemd's.
