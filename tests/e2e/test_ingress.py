@@ -21,6 +21,7 @@ from haneul.cli.context import Contexts
 from haneul.dkos.readers import INGRESS
 from haneul.kernel.clock import SystemClock
 from haneul.kernel.errors import HaneulError
+from haneul.kernel.files import read_private
 from haneul.kernel.kube import CONFIG_MAPS, INGRESSES, SERVICES, Manifest
 from haneul.kernel.kube_http import HttpKubeClient, access_from_kubeconfig
 from haneul.kernel.waiting import wait_for
@@ -131,14 +132,19 @@ async def test_an_ingress_is_all_that_it_takes(published: str, installation: Ins
         await kube.apply(SERVICES, inside(service))
         await kube.apply(INGRESSES, ingress("web", f"web.{domain}", "inside"))
         await kube.apply(INGRESSES, ingress("theirs", "www.example.org", "inside"))
+        await kube.apply(
+            INGRESSES, ingress("guarded", f"guarded.{domain}", "inside", **{"haneul.dev/auth": "required"})
+        )
         await client.until(f"https://web.{domain}/hostname", 200)
         assert await client.get(f"http://web.{domain}/hostname") == (308, f"https://web.{domain}/hostname")
         found = await kube.get(INGRESSES, "web", "default") or {}
         (at,) = found["status"]["loadBalancer"]["ingress"]
         await until_resolved(installation, f"web.{domain}", ("NOERROR", [at["ip"]]))
         shown = await asyncio.to_thread(haneul, "ingress", "list", "--cluster", f"{PROJECT}/{NAME}", "-o", "json")
-        (row,) = json.loads(shown.stdout)
+        row = next(row for row in json.loads(shown.stdout) if row["ingress"] == "web")
         assert (row["host"], row["address"], row["backend"]) == (f"web.{domain}", at["ip"], "default/inside:")
+
+        await guards(client, installation, f"https://guarded.{domain}")
 
         # Neither masters nor whoever tells nginx what to serve are needed for serving, nor for coming back.
         states = {state.name: state for state in await installation.services.states()}
@@ -147,6 +153,7 @@ async def test_an_ingress_is_all_that_it_takes(published: str, installation: Ins
         os.kill(nginx.pid or 0, signal.SIGKILL)
         os.kill(states["ingress"].pid or 0, signal.SIGKILL)
         await client.until(f"https://web.{domain}/hostname", 200)
+        await guards(client, installation, f"https://guarded.{domain}")
 
         async def back() -> bool:
             try:
@@ -168,6 +175,20 @@ async def test_an_ingress_is_all_that_it_takes(published: str, installation: Ins
     await wait_for(gone, what="the cluster's nginx to go", timeout=60, clock=CLOCK)
     await wait_for(lambda: freed(installation, at["ip"]), what="its address to be free", timeout=60, clock=CLOCK)
     assert not await asyncio.to_thread(left, IngressFiles(installation.settings.state).proxies, at["ip"])
+
+
+async def guards(client: Client, installation: Installation, url: str) -> None:
+    """Browsers are sent to sign on, and who is signed on gets in with a name that no client wrote."""
+    sign_on = await client.until(f"{url}/hostname", 302, Accept="text/html")
+    assert sign_on.startswith(f"https://auth.{installation.settings.zone}/start?")
+    issuer = await client.until(sign_on, 303, Accept="text/html")
+    assert issuer.startswith(f"https://{installation.settings.address}:7443/oidc/")
+    assert (await client.get(f"{url}/hostname"))[0] == 401
+    token = read_private(PlatformFiles(installation.settings.state).admin_token).strip()
+    with Contexts.default().client() as api:
+        name = (await asyncio.to_thread(api.get, "/whoami"))["name"]
+    signed_on = {"Authorization": f"Bearer {token}", "X-Haneul-User": "somebody-else"}
+    assert await client.until(f"{url}/header?key=X-Haneul-User", 200, **signed_on) == name
 
 
 async def freed(installation: Installation, address: str) -> bool:

@@ -53,8 +53,9 @@ into those; only proxies in `trustedProxies` are believed. `X-Haneul-User`, `X-H
 | hosts | everything below `<cluster>.<project>.<zone>`, and what was granted by `haneul ingress grant` |
 | address | one for each cluster, of the range in `/var/lib/haneul/ingress/range`; ports 80 and 443 |
 | names | hosts below the cluster's domain are published by the [in-house DNS](dns.md) |
-| certificate of a host without one | of the platform's authority (`haneul ingress authority`), for 90 days, renewed after 60 |
-| where requests go | to ports of the cluster's nodes, whatever endpoints say; a Service that has none gets another one beside it, `haneul-ingress-…`, which is not yours to change |
+| certificate of a host without one | of the platform's authority (`haneul ingress authority`); renewed after 60 days |
+| where requests go | to ports of the cluster's nodes, whatever endpoints say |
+| Service without node ports | gets another one beside it, `haneul-ingress-…`, which is not yours to change |
 | affinity by cookie | to a node |
 | Service without a selector | served if it has node ports |
 | `haneul.dev/auth` | the platform's own sign-on, at `auth.<zone>` |
