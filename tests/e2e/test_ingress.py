@@ -186,7 +186,7 @@ async def guards(client: Client, installation: Installation, url: str) -> None:
     assert (await client.get(f"{url}/hostname"))[0] == 401
     token = read_private(PlatformFiles(installation.settings.state).admin_token).strip()
     with Contexts.default().client() as api:
-        name = (await asyncio.to_thread(api.get, "/whoami"))["name"]
+        name = (await asyncio.to_thread(api.get, "/whoami"))["person"]
     signed_on = {"Authorization": f"Bearer {token}", "X-Haneul-User": "somebody-else"}
     assert await client.until(f"{url}/header?key=X-Haneul-User", 200, **signed_on) == name
 
