@@ -198,7 +198,7 @@ def authority() -> None:
 
     Examples:
 
-        haneul ingress authority > platform-ca.crt
+        haneul ingress authority
     """
 
     async def look() -> Path:
