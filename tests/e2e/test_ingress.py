@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import aiohttp
@@ -93,7 +93,7 @@ class Client:
         self._installation = installation
         self._tls = ssl.create_default_context(cafile=str(PlatformFiles(installation.settings.state).authority))
 
-    async def get(self, url: str, **headers: str) -> tuple[int, str]:
+    async def get(self, url: str, headers: Mapping[str, str] | None = None) -> tuple[int, str]:
         """Return the status, and the text or where it leads."""
         connector = aiohttp.TCPConnector(resolver=PlatformNames(self._installation), ssl=self._tls, force_close=True)
         timeout = aiohttp.ClientTimeout(total=10)
@@ -103,13 +103,13 @@ class Client:
         ):
             return answer.status, answer.headers.get("Location", "") or await answer.text()
 
-    async def until(self, url: str, status: int, *, seconds: float = 60, **headers: str) -> str:
+    async def until(self, url: str, status: int, headers: Mapping[str, str] | None = None) -> str:
         """Wait until an address answers so; return the text or where it leads."""
         said = ["nothing", ""]
 
         async def answered() -> bool:
             try:
-                found, said[1] = await self.get(url, **headers)
+                found, said[1] = await self.get(url, headers)
             except (OSError, aiohttp.ClientError, TimeoutError) as error:
                 said[0] = repr(error)
                 return False
@@ -117,7 +117,7 @@ class Client:
             return found == status
 
         try:
-            await wait_for(answered, what=f"{url} to answer {status}", timeout=seconds, clock=CLOCK)
+            await wait_for(answered, what=f"{url} to answer {status}", timeout=60, clock=CLOCK)
         except HaneulError as error:
             raise AssertionError(f"{error.detail}; the last answer: {said}") from error
         return said[1]
@@ -179,16 +179,16 @@ async def test_an_ingress_is_all_that_it_takes(published: str, installation: Ins
 
 async def guards(client: Client, installation: Installation, url: str) -> None:
     """Browsers are sent to sign on, and who is signed on gets in with a name that no client wrote."""
-    sign_on = await client.until(f"{url}/hostname", 302, Accept="text/html")
+    sign_on = await client.until(f"{url}/hostname", 302, {"Accept": "text/html"})
     assert sign_on.startswith(f"https://auth.{installation.settings.zone}/start?")
-    issuer = await client.until(sign_on, 303, Accept="text/html")
+    issuer = await client.until(sign_on, 303, {"Accept": "text/html"})
     assert issuer.startswith(f"https://{installation.settings.address}:7443/oidc/")
     assert (await client.get(f"{url}/hostname"))[0] == 401
     token = read_private(PlatformFiles(installation.settings.state).admin_token).strip()
     with Contexts.default().client() as api:
         name = (await asyncio.to_thread(api.get, "/whoami"))["person"]
     signed_on = {"Authorization": f"Bearer {token}", "X-Haneul-User": "somebody-else"}
-    assert await client.until(f"{url}/header?key=X-Haneul-User", 200, **signed_on) == name
+    assert await client.until(f"{url}/header?key=X-Haneul-User", 200, signed_on) == name
 
 
 async def freed(installation: Installation, address: str) -> bool:
