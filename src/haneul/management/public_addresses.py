@@ -104,7 +104,8 @@ def guard(networks: Sequence[str], mark: Mark = BALANCER) -> str:
     """Return nft's script that makes the guard anew in one transaction.
 
     A program that listens at all addresses, as a kubelet does, listens at these too. Whoever may not reach it at the
-    host's own would reach it there: only what listens at the very address is reached (nft(8), "socket").
+    host's own would reach it there: only what listens at the very address is reached (nft(8), "socket"). Of TCP, who
+    begins is asked about: a connection that is half made belongs to no socket yet that this would match.
     """
     there = f"ip daddr {{ {', '.join(networks)} }}"
     return f"""table ip {mark.table} {{ }}
@@ -112,6 +113,7 @@ delete table ip {mark.table}
 table ip {mark.table} {{
     chain input {{
         type filter hook input priority -1; policy accept;
+        {there} tcp flags & (syn | ack) != syn accept
         {there} socket wildcard 0 accept
         {there} icmp type echo-request accept
         {there} drop
