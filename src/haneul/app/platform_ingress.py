@@ -42,7 +42,8 @@ class PlatformIngress:
         rows = []
         async for record, observed in self._looked_at(owner):
             routes = await self._routes(record, observed)
-            rows += [{**_of(record), **row} for row in rows_of(routes, observed)]
+            # Whichever host brings no certificate has one of the platform's.
+            rows += [{**_of(record), **row, "tls": row["host"] != "*"} for row in rows_of(routes, observed)]
         return rows
 
     async def checked(self, owner: str, manifests: Iterable[Path]) -> list[dict[str, Any]]:
