@@ -100,7 +100,8 @@ class PlatformGate:
         """Return it as a host service, another one when its settings or the ``build`` change."""
         file = self.folder / "gate.yaml"
         argv = (sys.executable, "-m", "haneul.app.main", "auth", "serve", "--config", str(file))
-        told = hashlib.sha256(file.read_bytes() + self._secret.read_bytes()).hexdigest()[:16]
+        written = str(self._secret.stat().st_mtime_ns)
+        told = hashlib.sha256(file.read_bytes() + written.encode()).hexdigest()[:16]
         variables = (("PATH", search_path), ("HANEUL_BUILD", build), ("HANEUL_CONFIGURATION", told), *environment)
         return HostService(SERVICE, argv, variables)
 
