@@ -151,13 +151,13 @@ class Platform:
 async def on_a_node_port(app: Application, address: str) -> AsyncIterator[int]:
     """Run an application at a port that an API server could give; where one is taken, at another."""
     async with contextlib.AsyncExitStack() as stack:
-        for _ in range(20):
-            number = random.randrange(30000, 32768)  # noqa: S311
+        for number in random.sample(range(30000, 32768), 20):
             with contextlib.suppress(OSError):
                 await stack.enter_async_context(app.running(address, port=number))
-                yield number
-                return
-        pytest.fail("no port for a node is free")
+                break
+        else:
+            pytest.fail("no port for a node is free")
+        yield number
 
 
 @pytest.fixture
