@@ -99,13 +99,15 @@ class Application:
         return socket
 
     @contextlib.asynccontextmanager
-    async def running(self, address: str = LOOPBACK, tls: ssl.SSLContext | None = None) -> AsyncIterator[Application]:
+    async def running(
+        self, address: str = LOOPBACK, tls: ssl.SSLContext | None = None, port: int = 0
+    ) -> AsyncIterator[Application]:
         application = web.Application(client_max_size=1 << 26)
         application.router.add_route("*", "/{rest:.*}", self._answer)
         runner = web.AppRunner(application, shutdown_timeout=0.1)
         await runner.setup()
         try:
-            site = web.TCPSite(runner, address, 0, ssl_context=tls)
+            site = web.TCPSite(runner, address, port, ssl_context=tls)
             await site.start()
             self.port = runner.addresses[0][1]
             yield self

@@ -34,7 +34,7 @@ from haneul.kernel.clock import SystemClock
 from haneul.kernel.ending import told_to_end, work_until
 from haneul.kernel.errors import InvalidInputError
 from haneul.kernel.files import write_atomically
-from haneul.kernel.kube import INGRESS_CLASSES, INGRESSES, KubeApiError, Manifest
+from haneul.kernel.kube import INGRESS_CLASSES, INGRESSES, KubeApiError, KubeClient, Manifest
 from haneul.kernel.kube_http import HttpKubeClient, access_from_kubeconfig
 from haneul.kernel.pki import LeafProfile, issue_authority, issue_leaf
 from haneul.trail.settings import read_trail_settings
@@ -95,7 +95,22 @@ async def listed(file: Path) -> list[dict[str, Any]]:
     """Return what a cluster's Ingress objects serve now, path by path."""
     settings = read_settings(file)
     observed = await _seen(settings)
+    return rows_of(await _routes(settings, observed), observed)
+
+
+async def checked(file: Path, manifests: Iterable[Path]) -> list[dict[str, Any]]:
+    """Return what is wrong with a cluster's Ingress objects, or with those in files, by the eyes of nginx too."""
+    settings = read_settings(file)
+    files = list(manifests)
+    observed = read_manifests(files) if files else await _seen(settings)
     routes = await _routes(settings, observed)
+    with tempfile.TemporaryDirectory(prefix="haneul-ingress-") as folder:
+        await taken(settings, Path(folder), routes)
+    return problems_of(routes, of_files=bool(files))
+
+
+def rows_of(routes: Routes, observed: Observed) -> list[dict[str, Any]]:
+    """Return what is served, path by path."""
     return [
         _row(server.host, location, observed, secure=server.tls)
         for server in routes.servers
@@ -103,13 +118,9 @@ async def listed(file: Path) -> list[dict[str, Any]]:
     ]
 
 
-async def checked(file: Path, manifests: Iterable[Path]) -> list[dict[str, Any]]:
-    """Return what is wrong with a cluster's Ingress objects, or with those in files, by the eyes of nginx too."""
-    settings = read_settings(file)
-    files = list(manifests)
-    observed = _read(files) if files else await _seen(settings)
-    routes = await _routes(settings, observed)
-    rows = [
+def problems_of(routes: Routes, *, of_files: bool) -> list[dict[str, Any]]:
+    """Return what is wrong with objects; files have no Services that one could look for."""
+    return [
         {
             "namespace": problem.ingress.namespace,
             "name": problem.ingress.name,
@@ -117,12 +128,8 @@ async def checked(file: Path, manifests: Iterable[Path]) -> list[dict[str, Any]]
             "message": problem.message,
         }
         for problem in routes.problems
-        # Files have no Services that one could look for.
-        if not files or problem.reason.value not in ("BackendMissing", "CertificateBroken")
+        if not of_files or problem.reason.value not in ("BackendMissing", "CertificateBroken")
     ]
-    with tempfile.TemporaryDirectory(prefix="haneul-ingress-") as folder:
-        await _taken(settings, Path(folder), routes)
-    return rows
 
 
 def site_of(settings: IngressSettings, folder: Path, certificate: Certificate) -> Site:
@@ -159,7 +166,7 @@ def own_certificate(folder: Path, now: datetime) -> Certificate:
     return Certificate(chain.read_bytes(), key.read_bytes())
 
 
-async def _taken(settings: IngressSettings, folder: Path, routes: Routes) -> None:
+async def taken(settings: IngressSettings, folder: Path, routes: Routes) -> None:
     """Let nginx read what would be served. Raises ConfigurationRefusedError."""
     clock = SystemClock()
     processes = _processes(settings, folder, clock)
@@ -170,14 +177,19 @@ async def _taken(settings: IngressSettings, folder: Path, routes: Routes) -> Non
 
 
 async def _seen(settings: IngressSettings) -> Observed:
-    observed = Observed()
     async with _client(settings) as client:
-        for resource in RESOURCES:
+        return await seen_of(client)
+
+
+async def seen_of(client: KubeClient) -> Observed:
+    """Return what a cluster has now that Ingress is about."""
+    observed = Observed()
+    for resource in RESOURCES:
+        observed.replace(resource, await client.list(resource), set())
+    for resource in GATEWAY_RESOURCES:
+        # A cluster need not have them, and need not let them be read.
+        with contextlib.suppress(KubeApiError):
             observed.replace(resource, await client.list(resource), set())
-        for resource in GATEWAY_RESOURCES:
-            # A cluster need not have them, and need not let them be read.
-            with contextlib.suppress(KubeApiError):
-                observed.replace(resource, await client.list(resource), set())
     return observed
 
 
@@ -193,7 +205,7 @@ async def _routes(settings: IngressSettings, observed: Observed) -> Routes:
     return compile_routes(observed, options, SystemClock().now())
 
 
-def _read(files: Iterable[Path]) -> Observed:
+def read_manifests(files: Iterable[Path]) -> Observed:
     """Return the objects in files as if their cluster had them, each Ingress of a class of ours."""
     observed = Observed()
     kinds = {(resource.api_version, resource.kind): resource for resource in RESOURCES}

@@ -1,22 +1,36 @@
-"""``haneul ingress``: serves one cluster's Ingress objects with nginx, and tells of them."""
+"""``haneul ingress``: serves one cluster's Ingress objects with nginx, and tells of them and of the platform's."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from haneul.cli.output import Column, Format, say, show
-from haneul.kernel.errors import ConflictError
+from haneul.kernel.errors import ConflictError, ForbiddenError
+from haneul.kernel.names import parse_label
+
+if TYPE_CHECKING:
+    from haneul.app.platform_ingress import PlatformIngress
 
 Config = Annotated[Path, typer.Option("--config", help="File that names the cluster, and where nginx listens.")]
+AnyConfig = Annotated[
+    Path | None,
+    typer.Option("--config", help="File that names one cluster; by default this host's platform's clusters."),
+]
+Cluster = Annotated[str, typer.Option("--cluster", help="Only this cluster's of the platform's: PROJECT/CLUSTER.")]
 Output = Annotated[Format, typer.Option("--output", "-o", help="How to show the result.")]
 
-ingress_app = typer.Typer(help="Serve a cluster's Ingress objects with nginx.", no_args_is_help=True)
+ingress_app = typer.Typer(help="Serve clusters' Ingress objects with nginx.", no_args_is_help=True)
 
+_WHOSE = [
+    Column("CLUSTER", lambda row: row["cluster"]),
+    Column("ADDRESS", lambda row: row["address"]),
+]
 _SERVED = [
     Column("HOST", lambda row: row["host"]),
     Column("PATH", lambda row: row["path"]),
@@ -65,40 +79,141 @@ def stop(config: Config) -> None:
 
 
 @ingress_app.command("list")
-def list_paths(config: Config, output: Output = Format.TABLE) -> None:
-    """List the hosts and paths that a cluster's Ingress objects serve, and where they lead.
+def list_paths(config: AnyConfig = None, cluster: Cluster = "", output: Output = Format.TABLE) -> None:
+    """List the hosts and paths that clusters' Ingress objects serve, and where they lead.
 
     Examples:
 
-        haneul ingress list --config shop.yaml -o wide
-    """
-    from haneul.app.ingress import listed  # noqa: PLC0415
+        haneul ingress list
 
-    show(asyncio.run(listed(config)), _SERVED, output)
+        haneul ingress list --cluster team/shop -o wide
+
+        haneul ingress list --config shop.yaml
+    """
+    if config is not None:
+        from haneul.app.ingress import listed  # noqa: PLC0415
+
+        show(asyncio.run(listed(config)), _SERVED, output)
+        return
+
+    async def look() -> list[dict[str, Any]]:
+        return await (await _platform()).listed(cluster)
+
+    show(asyncio.run(look()), [*_WHOSE, *_SERVED], output)
 
 
 @ingress_app.command()
 def check(
-    config: Config,
-    files: Annotated[list[Path] | None, typer.Argument(help="Manifests to check instead of the cluster's.")] = None,
+    files: Annotated[list[Path] | None, typer.Argument(help="Manifests to check instead of what there is.")] = None,
+    config: AnyConfig = None,
+    cluster: Cluster = "",
     output: Output = Format.TABLE,
 ) -> None:
-    """Show what is wrong with a cluster's Ingress objects, or with manifests in files before they are applied.
+    """Show what is wrong with clusters' Ingress objects, or with manifests in files before they are applied.
 
     Of files, what only the cluster knows is left aside: whether there are Services and certificates.
 
     Examples:
 
-        haneul ingress check --config shop.yaml
-        haneul ingress check --config shop.yaml from-ingress-nginx.yaml
-    """
-    from haneul.app.ingress import checked  # noqa: PLC0415
+        haneul ingress check
 
-    rows = asyncio.run(checked(config, files or []))
-    show(rows, _WRONG, output)
+        haneul ingress check --cluster team/shop from-ingress-nginx.yaml
+
+        haneul ingress check --config shop.yaml
+    """
+
+    async def look() -> list[dict[str, Any]]:
+        if config is None:
+            return await (await _platform()).checked(cluster, files or [])
+        from haneul.app.ingress import checked  # noqa: PLC0415
+
+        return await checked(config, files or [])
+
+    rows = asyncio.run(look())
+    show(rows, _WRONG if config else [_WHOSE[0], *_WRONG], output)
     if rows:
-        count = len({(row["namespace"], row["name"]) for row in rows})
+        count = len({(row.get("cluster"), row["namespace"], row["name"]) for row in rows})
         raise ConflictError(
             f"{count} Ingress object{' has' if count == 1 else 's have'} something that is not served as it is written",
             hint="docs/reference/ingress.md has every annotation with its grammar",
         )
+
+
+@ingress_app.command()
+def grant(
+    host: Annotated[str, typer.Argument(help="A host, or *.DOMAIN for all below one.")],
+    cluster: Annotated[str, typer.Argument(help="Who may serve it: PROJECT/CLUSTER.")],
+) -> None:
+    """Let a cluster of the platform's serve a host outside of its own domain. The host's name is yours to publish.
+
+    Examples:
+
+        haneul ingress grant shop.example.com team/shop
+    """
+    project, _, name = cluster.partition("/")
+    owner = f"{parse_label(project, what='project name')}/{parse_label(name, what='cluster name')}"
+
+    async def write() -> None:
+        (await _platform()).granted.grant(host, owner)
+
+    asyncio.run(write())
+    say(f"{owner} may serve {host}.")
+
+
+@ingress_app.command()
+def revoke(host: Annotated[str, typer.Argument(help="The host as it was granted.")]) -> None:
+    """Take a host back that a cluster was granted; it is served no longer.
+
+    Examples:
+
+        haneul ingress revoke shop.example.com
+    """
+
+    async def write() -> None:
+        (await _platform()).granted.revoke(host)
+
+    asyncio.run(write())
+    say(f"{host} is nobody's now.")
+
+
+@ingress_app.command()
+def hosts(output: Output = Format.TABLE) -> None:
+    """List the hosts that clusters were granted outside of their own domains.
+
+    Examples:
+
+        haneul ingress hosts
+    """
+
+    async def look() -> list[dict[str, str]]:
+        granted = (await _platform()).granted.all()
+        return [{"host": host, "cluster": owner} for host, owner in sorted(granted.items())]
+
+    columns = [Column("HOST", lambda row: row["host"]), Column("CLUSTER", lambda row: row["cluster"])]
+    show(asyncio.run(look()), columns, output)
+
+
+@ingress_app.command()
+def authority() -> None:
+    """Print the certificate of the authority that signs hosts' certificates, for clients to trust.
+
+    Examples:
+
+        haneul ingress authority
+    """
+
+    async def look() -> Path:
+        from haneul.app.platform import PlatformFiles  # noqa: PLC0415
+
+        return PlatformFiles((await _platform()).settings.state).authority
+
+    sys.stdout.write(asyncio.run(look()).read_text())
+
+
+async def _platform() -> PlatformIngress:
+    from haneul.app.installation import this_host  # noqa: PLC0415 - who names a file needs no platform
+    from haneul.app.platform_ingress import PlatformIngress  # noqa: PLC0415
+
+    if os.geteuid() != 0:
+        raise ForbiddenError("only root sees the platform's ingress", hint="use sudo")
+    return PlatformIngress((await this_host()).settings)

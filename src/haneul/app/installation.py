@@ -11,6 +11,7 @@ from pathlib import Path
 
 from haneul.app.platform import API_PORT, Platform
 from haneul.app.platform_balancer import PlatformBalancer, networks_of, settings_of
+from haneul.app.platform_gate import PlatformGate, administrator_token
 from haneul.cli.context import Context, Contexts
 from haneul.components.store import ComponentStore
 from haneul.host import facts
@@ -24,6 +25,7 @@ from haneul.kernel.errors import HostNotReadyError, UnauthenticatedError
 from haneul.kernel.progress import Progress
 from haneul.management.certificates import Held
 from haneul.management.containers import SYSTEM_PATH
+from haneul.management.ingress_host import range_of, worker_service
 from haneul.management.lifecycle import Lifecycle
 from haneul.management.name_server import resolvers_of, zone_of
 from haneul.management.purge import purge
@@ -69,7 +71,18 @@ class Installation:
             await self.balancer.start()
         await self.platform.up(progress)
         await self.services.ensure(renewal_service())
+        with progress.stage("start ingress and its sign-on", expected_seconds=2):
+            await self._start_ingress()
         self.sign_root_in()
+
+    async def _start_ingress(self) -> None:
+        build = self.store.image_archive("platform").stem
+        gate = PlatformGate(self.settings)
+        await gate.sign_up(administrator_token(self.settings))
+        await self.services.ensure(gate.service(build=build, search_path=SYSTEM_PATH, environment=cache_variable()))
+        await self.lifecycle.ingress.start(
+            worker_service(build=build, search_path=SYSTEM_PATH, environment=cache_variable())
+        )
 
     async def renew(self) -> None:
         """Renew every certificate of this host that is due."""
@@ -123,12 +136,17 @@ def renewal_service() -> HostService:
     version. When the sleep is over the service ends, and what keeps host services running starts it again.
     """
     script = '"$@" || exec sleep 300; exec sleep 21600'
-    cache = os.environ.get(CACHE_VARIABLE)
     return HostService(
         "certificates",
         ("/bin/sh", "-c", script, "certificates", sys.executable, "-m", "haneul.app.main", "renew"),
-        (("PATH", SYSTEM_PATH), *(((CACHE_VARIABLE, cache),) if cache else ())),
+        (("PATH", SYSTEM_PATH), *cache_variable()),
     )
+
+
+def cache_variable() -> tuple[tuple[str, str], ...]:
+    """Return the variable that names another cache, for programs that this one has kept running."""
+    cache = os.environ.get(CACHE_VARIABLE)
+    return ((CACHE_VARIABLE, cache),) if cache else ()
 
 
 async def this_host() -> Installation:
@@ -149,6 +167,7 @@ async def this_host() -> Installation:
         restrict_oom_score=facts.restrict_oom_score(),
         systemd=facts.systemd(),
         zone=zone_of(ManagementSettings.state),
+        ingress=range_of(ManagementSettings.state, networks),
         resolvers=resolvers_of(ManagementSettings.state, told, address=address),
         balancer_networks=networks_of(balancer),
     )

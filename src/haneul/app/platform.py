@@ -28,7 +28,7 @@ from haneul.dkos.backup.record import NAMESPACE as BACKUP_NAMESPACE
 from haneul.dkos.backup.record import WORKER_NAME as BACKUP_NAME
 from haneul.dkos.door import WAKER_NAME, WAKER_NAMESPACE
 from haneul.dkos.isolation import backup_policies, reader_policies, waker_policies
-from haneul.dkos.readers import BALANCER, NAMES, Reader
+from haneul.dkos.readers import BALANCER, INGRESS, NAMES, Reader
 from haneul.dkos.schema import custom_resource_definition, machine_resource_definition
 from haneul.firewall.schema import custom_resource_definition as approvals_definition
 from haneul.firewall.schema import writer_policy
@@ -344,6 +344,7 @@ def platform_manifests(
         _backup(settings, image, build),
         *_reader_surroundings(NAMES, host_port=settings.zones_api_port),
         *([] if names_key is None else [_names_key(names_key)]),
+        _record_namespace(INGRESS),
         _names(settings, image, build, names_key),
         *_reader_surroundings(BALANCER, host_folders=True),
         _balancer_pools(balancer),
@@ -479,7 +480,7 @@ def _operator(settings: ManagementSettings, image: str, build: str) -> Manifest:
 
 def _operator_arguments(settings: ManagementSettings, image: str) -> list[str]:
     folders = [f"--clusters={settings.clusters}", f"--backups={settings.state}/backups", f"--platform-image={image}"]
-    names = [f"--zone={settings.zone}", f"--dns-address={settings.address}"]
+    names = [f"--zone={settings.zone}", f"--dns-address={settings.address}", f"--ingress={settings.ingress}"]
     return ["serve", "operator", f"--outside-address={settings.address}", *folders, *names, *_trust(settings)]
 
 
@@ -628,6 +629,12 @@ def _reader_surroundings(reader: Reader, *, host_port: int | None = None, host_f
         *rights_in_namespace("records", reader.name, rules, account(reader.name, reader.name), _LABELS),
         *reader_policies(reader, _LABELS, host_port=host_port),
     ]
+
+
+def _record_namespace(reader: Reader) -> Manifest:
+    """Return the namespace of the records for a program of the host: no pod is ever there."""
+    labels = {**_LABELS, "pod-security.kubernetes.io/enforce": "restricted"}
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": reader.name, "labels": labels}}
 
 
 def _names_key(key: str) -> Manifest:

@@ -15,10 +15,11 @@ FILE = "reserved-ranges.json"
 
 
 def reserved_ranges(settings: ManagementSettings) -> list[TakenRange]:
-    """Return the management cluster's ranges, the load balancers' and the host's networks."""
+    """Return the management cluster's ranges, those of ingress and load balancers, and the host's networks."""
     return [
         TakenRange(IPv4Network(settings.pods), "the management cluster's pods", inside=True),
         TakenRange(IPv4Network(settings.services), "the management cluster's services", inside=True),
+        TakenRange(IPv4Network(settings.ingress), "the addresses of clusters' ingress"),
         *(TakenRange(IPv4Network(one), "the load balancers' addresses") for one in settings.balancer_networks),
         *(
             TakenRange(IPv4Network(network), f"a network of the host {settings.host_name} ({device})")

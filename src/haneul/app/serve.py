@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
@@ -61,6 +62,7 @@ def operator(
     platform_image: Annotated[str, typer.Option(help="Reference of the image that restores run.")] = "",
     zone: Annotated[str, typer.Option(help="Zone of clusters' names, if somebody publishes them.")] = "",
     dns_address: Annotated[str, typer.Option(help="Address of the DNS server that pods ask.")] = "",
+    ingress: Annotated[str, typer.Option(help="Network of addresses for clusters' ingress, if it is served.")] = "",
 ) -> None:
     """Run the DKOS operator."""
     from haneul.app.firewall_gate import GatewaySettings  # noqa: PLC0415
@@ -69,7 +71,7 @@ def operator(
     from haneul.components.table import image_reference  # noqa: PLC0415
     from haneul.dkos.authentication import IssuerTrust  # noqa: PLC0415
     from haneul.dkos.naming import Naming  # noqa: PLC0415
-    from haneul.dkos.readers import BALANCER, NAMES  # noqa: PLC0415
+    from haneul.dkos.readers import BALANCER, INGRESS, NAMES  # noqa: PLC0415
     from haneul.kernel.kube_http import access_from_kubeconfig, access_in_cluster  # noqa: PLC0415
 
     configure_logs()
@@ -89,7 +91,11 @@ def operator(
         platform_image=platform_image or image_reference("platform"),
         gateway=None if gateway is None else GatewaySettings(gateway, tuple(guarded or ())),
         naming=naming,
-        readers=(*((NAMES,) if naming is not None else ()), BALANCER),
+        readers=(
+            *((NAMES,) if naming is not None else ()),
+            BALANCER,
+            *((replace(INGRESS, addresses=ingress),) if ingress else ()),
+        ),
     )
     asyncio.run(Operator(settings).run())
 
@@ -173,6 +179,15 @@ def names(
             await provider.close()
 
     asyncio.run(publish())
+
+
+@serve_app.command()
+def ingress() -> None:
+    """Serve the Ingress objects of every cluster, with nginx on this host."""
+    from haneul.app.ingress_worker import run_worker  # noqa: PLC0415
+
+    configure_logs()
+    asyncio.run(run_worker())
 
 
 @serve_app.command()

@@ -30,7 +30,8 @@ class ClusterRecord:
     """A cluster as a reader knows it.
 
     ``domain`` has no dot at its end, and is empty where nobody publishes names. ``networks`` are the cluster's own
-    ranges; ``nodes`` the addresses of its machines that run, sorted, for readers of such.
+    ranges; ``nodes`` the addresses of its machines that run, sorted, for readers of such; ``address`` is its own one of
+    those that the reader has for clusters.
     """
 
     uid: str
@@ -41,6 +42,7 @@ class ClusterRecord:
     access: KubeAccess | None = None
     networks: tuple[str, ...] = ()
     nodes: tuple[str, ...] = ()
+    address: str = ""
 
     @property
     def owner(self) -> str:
@@ -58,6 +60,7 @@ def secret_of(record: ClusterRecord, reader: Reader) -> Manifest:
         "standing": record.standing.encode(),
         "networks": ",".join(record.networks).encode(),
         "nodes": ",".join(record.nodes).encode(),
+        "address": record.address.encode(),
     }
     if record.access is not None:
         data |= {
@@ -89,6 +92,7 @@ def record_of(secret: Manifest) -> ClusterRecord | None:
             access=_access(data) if "url" in data else None,
             networks=_several(data, "networks"),
             nodes=_several(data, "nodes"),
+            address=data.get("address", b"").decode(),
         )
     except (KeyError, ValueError):
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from haneul.dkos.address_claims import given_address
 from haneul.dkos.cluster_record import ClusterRecord, Standing, record_of, secret_of
 from haneul.dkos.masters import MadeMasters
 from haneul.dkos.model import Cluster
@@ -64,6 +65,7 @@ class ClusterRecords:
             access,
             (str(cluster.spec.network.pods), str(cluster.spec.network.services)),
             nodes,
+            await given_address(self._client, reader, cluster.uid) if reader.addresses else "",
         )
         if record != kept:
             await self._client.apply(SECRETS, secret_of(record, reader))

@@ -11,20 +11,23 @@ from typing import Final
 
 from haneul.dkos.control_plane import ROLE_LABEL
 from haneul.kernel.kube import Manifest
-from haneul.kernel.kube_manifests import READ, rule
+from haneul.kernel.kube_manifests import READ, WRITE, rule
 
 
 @dataclass(frozen=True)
 class Reader:
     """``name`` is that of its namespace, its program and its account; ``role`` that of its records and rights.
 
-    ``rules`` are what it may in a cluster. With ``nodes``, its records say where the cluster's machines are.
+    ``rules`` are what it may in a cluster, ``objects`` what else a cluster has for it. With ``nodes``, its records say
+    where the cluster's machines are; with ``addresses``, a network in CIDR notation, each cluster gets one of these.
     """
 
     name: str
     role: str
     rules: tuple[Manifest, ...]
     nodes: bool = False
+    objects: tuple[Manifest, ...] = ()
+    addresses: str = ""
 
     @property
     def user(self) -> str:
@@ -63,8 +66,40 @@ NAMES: Final = Reader(
     "names",
     (
         rule("", ["services", "pods"], READ),
+        rule("networking.k8s.io", ["ingresses"], READ),
         rule("discovery.k8s.io", ["endpointslices"], READ),
         rule("", ["services/status"], ["patch"]),
         IDENTITY_RULE,
+    ),
+)
+#: Serves Ingress objects: it reads what they name, tells them what came of it, and opens nodes' ports for Services.
+_GATEWAY_API: Final = "gateway.networking.k8s.io"
+INGRESS: Final = Reader(
+    "haneul-ingress",
+    "ingress",
+    (
+        rule("networking.k8s.io", ["ingresses", "ingressclasses"], READ),
+        rule("networking.k8s.io", ["ingresses/status"], ["patch"]),
+        rule(_GATEWAY_API, ["gatewayclasses", "gateways", "httproutes", "referencegrants"], READ),
+        rule(_GATEWAY_API, ["gatewayclasses/status", "gateways/status", "httproutes/status"], ["patch"]),
+        rule("", ["namespaces"], READ),
+        rule("", ["services"], WRITE),
+        rule("discovery.k8s.io", ["endpointslices"], READ),
+        rule("", ["secrets"], READ),
+        rule("events.k8s.io", ["events"], ["get", "create", "patch"]),
+        IDENTITY_RULE,
+    ),
+    nodes=True,
+    objects=(
+        {
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "IngressClass",
+            "metadata": {
+                "name": "haneul",
+                "labels": {"app.kubernetes.io/managed-by": "haneul"},
+                "annotations": {"ingressclass.kubernetes.io/is-default-class": "true"},
+            },
+            "spec": {"controller": "haneul.dev/ingress"},
+        },
     ),
 )

@@ -33,7 +33,7 @@ _LABELS: Final = {"app.kubernetes.io/managed-by": "haneul"}
 
 
 def base_objects(cluster: Cluster, endpoints: Endpoints, readers: Iterable[Reader] = ()) -> list[Manifest]:
-    """Return the objects of every cluster; of each of ``readers``, the rights."""
+    """Return the objects of every cluster; of each of ``readers``, the rights and objects."""
     bindings = [
         _binding("node-bootstrap", "system:node-bootstrapper", BOOTSTRAP_GROUP),
         _binding("node-proxy", "system:node-proxier", "system:nodes"),
@@ -61,6 +61,7 @@ def base_objects(cluster: Cluster, endpoints: Endpoints, readers: Iterable[Reade
         for manifest in (
             _role(reader.role, list(reader.rules)),
             _binding(reader.role, f"haneul:{reader.role}", reader.user),
+            *reader.objects,
         )
     ]
     return [*bindings, *network, *announced, *rights]

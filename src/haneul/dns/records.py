@@ -9,6 +9,7 @@ a hostname that is none   the endpoint's address with ``-`` in place of ``.`` an
 port numbers, headless    the endpoints' own: nothing translates a port between a client and a headless service
 pods                      each that is known and has not ended, instead of any address that somebody asks for: a
                           zone has no records that nobody wrote
+hosts of Ingress          where the object's status says that it is served
 load balancers            the specification knows no name for them: ``<service>.<namespace>.lb``, like ``svc``
 ========================  ===================================================================================
 
@@ -19,6 +20,7 @@ single odd object must not keep a whole cluster's names away.
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
@@ -31,6 +33,8 @@ Manifest = Mapping[str, Any]
 SCHEMA_VERSION: Final = "1.1.0"
 _PRIORITY, _WEIGHT = 0, 100
 _ENDED: Final = ("Succeeded", "Failed")
+_RESERVED: Final = ("svc", "pod", "lb", "dns-version")
+_HOST: Final = re.compile(r"(\*\.)?([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\.)*[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?|\*")
 
 
 def version_records(domain: ClusterDomain) -> list[RecordSet]:
@@ -62,6 +66,24 @@ def pod_records(pod: Manifest, domain: ClusterDomain) -> list[RecordSet]:
     return _sets(
         ((Key(f"{_dashed(address)}.{below}", _type_of(address)), address) for address in _valid(addresses)), domain.ttl
     )
+
+
+def ingress_records(ingress: Manifest, domain: ClusterDomain) -> list[RecordSet]:
+    """Return the records of an Ingress's hosts in the domain: the addresses that its status says it is served at.
+
+    The specification knows no such names. They are none of those that it gives Services and pods.
+    """
+    status = ((ingress.get("status") or {}).get("loadBalancer") or {}).get("ingress") or []
+    addresses = list(_valid(entry.get("ip") for entry in status))
+    hosts = {str(rule.get("host") or "").lower() for rule in (ingress.get("spec") or {}).get("rules") or []}
+    names = sorted(f"{host}." for host in hosts if _is_free(f"{host}.", domain))
+    return _sets(((Key(name, _type_of(address)), address) for name in names for address in addresses), domain.ttl)
+
+
+def _is_free(host: str, domain: ClusterDomain) -> bool:
+    """Say whether a host lies below the domain, but not where the specification has names."""
+    above, end, _ = host.rpartition(f".{domain.name}")
+    return bool(end) and bool(above) and _HOST.fullmatch(above) is not None and above.split(".")[-1] not in _RESERVED
 
 
 def merged(sets: Iterable[RecordSet]) -> dict[Key, RecordSet]:

@@ -11,8 +11,8 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 from haneul.dns.model import ClusterDomain, Key, RecordSet
-from haneul.dns.records import merged, pod_records, service_records, version_records
-from haneul.kernel.kube import ENDPOINT_SLICES, PODS, SERVICES, Manifest, Resource
+from haneul.dns.records import ingress_records, merged, pod_records, service_records, version_records
+from haneul.kernel.kube import ENDPOINT_SLICES, INGRESSES, PODS, SERVICES, Manifest, Resource
 from haneul.kernel.kube_objects import Place, listed, place_of, service_of
 
 #: What is looked at again of each kind of object, besides what tells it from others.
@@ -40,7 +40,7 @@ class Wanted:
     @property
     def resources(self) -> tuple[Resource, ...]:
         """Return the kinds of objects that matter."""
-        return (SERVICES, ENDPOINT_SLICES, PODS) if self._pods else (SERVICES, ENDPOINT_SLICES)
+        return (SERVICES, ENDPOINT_SLICES, INGRESSES, *((PODS,) if self._pods else ()))
 
     def see(self, resource: Resource, manifest: Manifest, at: float) -> None:
         """Take note of an object as it is now; ``at`` is the moment, in seconds of a monotonic clock."""
@@ -101,6 +101,8 @@ class Wanted:
                     self._slices[now].add(place)
                 for service in services:
                     self._renew_service(service, at)
+            case INGRESSES.kind:
+                self._ask(place, ingress_records(after, self._domain) if after else [], at)
             case _:
                 self._ask(place, pod_records(after, self._domain) if after else [], at)
 

@@ -17,7 +17,9 @@ from typing import Final
 #: Programs of ours that run on the host itself and may outlive what started them.
 _HOST_PROGRAMS: Final = frozenset({"containerd", "containerd-shim-runc-v2", "kubelet", "runc"})
 #: Programs of the system's that are host services of ours if their configuration is: others may run their own.
-_SYSTEM_PROGRAMS: Final = frozenset({"haproxy", "pdns_recursor", "pdns_server"})
+_SYSTEM_PROGRAMS: Final = frozenset({"haproxy", "nginx", "pdns_recursor", "pdns_server"})
+#: The variable that a host service's nginx has for its mark; it shows what it was begun with in its title.
+_NGINX_MARK: Final = "env HANEUL_FOLDER="
 _CONTAINER_ID: Final = re.compile(r"[0-9a-f]{64}")
 
 
@@ -77,7 +79,9 @@ class Ownership:
     def _named(self, process: Process) -> bool:
         """Say whether a process was told a configuration of ours."""
         return any(
-            argument.removeprefix("--config-dir=").startswith(f"{self.state}/") for argument in process.arguments
+            argument.removeprefix("--config-dir=").startswith(f"{self.state}/")
+            or f"{_NGINX_MARK}{self.state}/" in argument
+            for argument in process.arguments
         )
 
 

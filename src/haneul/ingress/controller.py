@@ -14,7 +14,7 @@ What it rests on:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -22,10 +22,11 @@ import structlog
 
 from haneul.ingress.exclusions import culprits
 from haneul.ingress.issuing import Issuer
-from haneul.ingress.model import Problem, Routes
+from haneul.ingress.model import Certificate, Problem, Routes
 from haneul.ingress.observed import GATEWAY_RESOURCES, RESOURCES, Observed
 from haneul.ingress.options import Options
-from haneul.ingress.ports import Configuration, ConfigurationRefusedError, Hosts, Proxy
+from haneul.ingress.ports import Certificates, Configuration, ConfigurationRefusedError, Hosts, Proxy
+from haneul.ingress.reach import PodAddresses, Reach
 from haneul.ingress.routes import compile_routes, hosts_asked_for
 from haneul.ingress.statuses import State, resource_of_state, status_patch
 from haneul.ingress.table import CHALLENGES, Table, table_of
@@ -37,6 +38,7 @@ from haneul.kernel.kube import (
     EVENTS,
     HTTP_ROUTES,
     INGRESSES,
+    SERVICES,
     KubeApiError,
     KubeClient,
     Manifest,
@@ -81,8 +83,13 @@ class ClusterController:
         clock: Clock,
         pace: Pace | None = None,
         issuer: Issuer | None = None,
+        reach: Reach | None = None,
+        certificates: Certificates | None = None,
     ) -> None:
-        """``addresses`` are where clients reach the proxy, for the objects' status."""
+        """``addresses`` are where clients reach the proxy, for the objects' status.
+
+        ``certificates`` has some for hosts that bring none; without it, those have none that a client trusts.
+        """
         self._client = client
         self._proxy = proxy
         self._hosts = hosts
@@ -93,6 +100,8 @@ class ClusterController:
         self._clock = clock
         self._pace = pace or Pace()
         self._issuer = issuer
+        self._reach = reach or PodAddresses()
+        self._certificates = certificates
         self._observed = Observed()
         #: Whether something besides endpoints changed, and whether the proxy has to be looked at.
         self._changed, self._due = True, True
@@ -125,6 +134,11 @@ class ClusterController:
             if self._issuer:
                 self._issuer.when_changed(self._certificates_changed)
                 group.create_task(self._issuer.run())
+
+    def renew(self) -> None:
+        """Look at everything anew: hosts may be others' now, or certificates others."""
+        self._changed = True
+        self._following.wake()
 
     def see(self, resource: Resource, manifest: Manifest) -> None:
         """Take note of an object as it is now."""
@@ -174,8 +188,14 @@ class ClusterController:
         self._table = table
 
     async def _route(self) -> None:
-        refused = await self._hosts.refused(hosts_asked_for(self._observed))
-        options = replace(self._options, refused_hosts=refused, excluded=self._excluded, closed=self._closed)
+        hosts = hosts_asked_for(self._observed)
+        refused = await self._hosts.refused(hosts)
+        issued: Mapping[str, Certificate] = {}
+        if self._certificates is not None:
+            issued = await self._certificates.certificates([host for host in hosts if host not in refused])
+        options = replace(
+            self._options, refused_hosts=refused, issued=issued, excluded=self._excluded, closed=self._closed
+        )
         if self._issuer:
             options = replace(options, by_acme=dict(self._issuer.issued), unissued=self._issuer.unissued)
         try:
@@ -211,6 +231,7 @@ class ClusterController:
             raise ConfigurationRefusedError(str(error)) from error
 
     async def _routed(self, routes: Routes, configuration: Configuration) -> Table:
+        await self._open(routes)
         table = self._table_of(routes)
         await self._proxy.route(configuration, table)
         if self._issuer:
@@ -218,8 +239,19 @@ class ClusterController:
         return table
 
     def _table_of(self, routes: Routes) -> Table:
-        table = table_of(routes, self._observed.peers)
+        table = table_of(routes, lambda backend: self._reach.peers(self._observed, backend))
         return table.with_challenges(self._issuer.challenges) if self._issuer else table
+
+    async def _open(self, routes: Routes) -> None:
+        """Make the ways to pods that are missing, end those that nobody needs; no route waits for one."""
+        backends = routes.backends
+        try:
+            for place in self._reach.superfluous(self._observed, backends):
+                await self._client.delete(SERVICES, place.name, place.namespace)
+            for opening in self._reach.openings(self._observed, backends):
+                self._observed.see(SERVICES, await self._client.apply(SERVICES, opening))
+        except HaneulError as error:
+            _log.warning("no way to pods made", cluster=self._cluster, detail=error.detail)
 
     async def _culprits(self, options: Options) -> dict[Place, str]:
         """Return which objects the proxy does not take; whoever is not to be served at all is not among them."""

@@ -332,6 +332,14 @@ class Routes:
         """Return, by its name, whatever has to be chosen among."""
         return {spot.choice: spot.locations for server in self.servers for spot in server.spots if spot.choice}
 
+    @property
+    def backends(self) -> frozenset[Backend]:
+        """Return every backend that requests may go to."""
+        upstreams, rules = self.upstreams.values(), self.rules.values()
+        canaries = {upstream.canary.backend for upstream in upstreams if upstream.canary}
+        shares = {share.backend for rule in rules for share in rule.shares if share.backend}
+        return frozenset({upstream.backend for upstream in upstreams} | canaries | shares)
+
 
 def _until_any(locations: Iterable[Location]) -> tuple[Location, ...]:
     """Return locations up to the first that takes every request."""

@@ -18,6 +18,8 @@ class Options:
     hosts_across_namespaces: bool = False
     #: Hosts that this cluster may not serve, and why.
     refused_hosts: Mapping[str, str] = field(default_factory=dict)
+    #: Certificates of hosts that bring none.
+    issued: Mapping[str, Certificate] = field(default_factory=dict)
     #: Objects that the proxy does not take, and what it says.
     excluded: Mapping[Place, str] = field(default_factory=dict)
     #: Those of them whose paths it does take: they are closed, or another object would serve what they guard.

@@ -27,6 +27,8 @@ class Configuration:
     #: What tells it from others; the proxy says which one it serves.
     generation: str
     files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    #: Whether nothing is served with it: no host and no path.
+    idle: bool = False
 
 
 class Proxy(Protocol):
@@ -104,4 +106,12 @@ class CertificateStore(Protocol):
 
     def remember(self, refusals: Mapping[str, Refusals]) -> None:
         """Keep what was refused, in place of what was known."""
+        ...
+
+
+class Certificates(Protocol):
+    """Certificates for hosts that bring none."""
+
+    async def certificates(self, hosts: Sequence[str]) -> Mapping[str, Certificate]:
+        """Return a certificate for each of these hosts that gets one, good for a while; the same while it is."""
         ...

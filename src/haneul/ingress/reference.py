@@ -83,6 +83,23 @@ Statuses are those of the specification: GatewayClass `Accepted`; Gateway `Accep
 `Accepted`, `Programmed`, `ResolvedRefs`, `Conflicted`, how many routes; routes, for each parent, `Accepted`,
 `ResolvedRefs` and `PartiallyInvalid`. Reasons besides its own are `HostTaken` and `HostRefused`.
 
+## On the platform
+
+| question | answer |
+| --- | --- |
+| class | `haneul`, which is the default one; every cluster has it |
+| hosts | everything below `<cluster>.<project>.<zone>`, and what was granted by `haneul ingress grant` |
+| address | one for each cluster, of the range in `/var/lib/haneul/ingress/range`; ports 80 and 443 |
+| names | hosts below the cluster's domain are published by the [in-house DNS](dns.md) |
+| certificate of a host without one | of the platform's authority (`haneul ingress authority`); renewed after 60 days |
+| where requests go | to ports of the cluster's nodes, whatever endpoints say |
+| Service without node ports | gets another one beside it, `haneul-ingress-…`, which is not yours to change |
+| affinity by cookie | to a node |
+| Service without a selector | served if it has node ports |
+| `haneul.dev/auth` | the platform's own sign-on, at `auth.<zone>` |
+| cluster that sleeps | 503 |
+| masters, controller or management cluster that are dead | change nothing that is served |
+
 ## The file
 
 | field | what | if left out |

@@ -56,6 +56,18 @@ class Site:
     #: ModSecurity's configuration; without it nginx looks at no request.
     audit_rules: str = ""
     error_log: str = "error.log"
+    #: The folder, in nginx's own, for what it writes there itself; else such files lie beside what it is told.
+    scratch: str = ""
+
+    @property
+    def socket(self) -> str:
+        """Return the socket by which nginx is told things."""
+        return f"{self.folder}/{self.scratch or 'private'}/control.sock"
+
+    @property
+    def number(self) -> str:
+        """Return the file of the master's number."""
+        return f"{self.scratch}/nginx.pid" if self.scratch else "nginx.pid"
 
 
 def render_configuration(routes: Routes, site: Site) -> Configuration:
@@ -74,8 +86,8 @@ def render_configuration(routes: Routes, site: Site) -> Configuration:
     upstreams = [_upstream(name) for name in sorted({*routes.upstreams, *routes.rules} - redirects)]
     served = [*_http(site, len(hosts)), *parts.nodes, *gate, *upstreams, *servers]
     generation = hashlib.sha256(render([*_main(site), *served]).encode()).hexdigest()[:32]
-    text = render([*_main(site), block("http", inside=[*served, _control(site.folder, generation)])])
-    return Configuration(text, generation, files)
+    text = render([*_main(site), block("http", inside=[*served, _control(site.socket, generation)])])
+    return Configuration(text, generation, files, idle=not routes.servers)
 
 
 def _main(site: Site) -> Iterator[Node]:
@@ -87,13 +99,13 @@ def _main(site: Site) -> Iterator[Node]:
         yield line("user", Text(site.user))
     yield line("worker_processes", site.workers)
     yield line("worker_shutdown_timeout", f"{site.drain}s")
-    yield line("pid", "nginx.pid")
+    yield line("pid", site.number)
     yield line("error_log", Text(site.error_log), "warn")
     yield block("events", inside=[line("worker_connections", 8192), line("multi_accept", "on")])
 
 
 def _http(site: Site, hosts: int) -> Iterator[Node]:
-    yield from (line(f"{name}_temp_path", f"temporary/{name}") for name in _TEMPORARY)
+    yield from (line(f"{name}_temp_path", f"{site.scratch or 'temporary'}/{name}") for name in _TEMPORARY)
     yield line("lua_package_path", Text(f"{site.lua}/?.lua;;"))
     yield line("lua_shared_dict", "haneul", "64m")
     yield Lua("init_by_lua_block", 'require("haneul").start()')
@@ -126,12 +138,12 @@ def _http(site: Site, hosts: int) -> Iterator[Node]:
         yield line("access_log", "off")
 
 
-def _control(folder: str, generation: str) -> Node:
+def _control(socket: str, generation: str) -> Node:
     """Return the server that whoever runs nginx talks to, behind a socket that nobody else may reach."""
     room = [line("client_max_body_size", "64m"), line("client_body_buffer_size", "64m")]
     point: list[Node] = [*room, Lua("content_by_lua_block", 'require("haneul").point()')]
     inside: list[Node] = [
-        line("listen", Text(f"unix:{folder}/private/control.sock")),
+        line("listen", Text(f"unix:{socket}")),
         block("location", "=", "/generation", inside=[line("return", 200, generation)]),
         block("location", "=", "/state", inside=[Lua("content_by_lua_block", 'require("haneul").state()')]),
         block("location", "=", "/table", inside=point),

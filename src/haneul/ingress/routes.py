@@ -111,8 +111,8 @@ class _Compiler:
             Server(
                 host,
                 tuple(sorted(found.values(), key=lambda location: precedence(location.path))),
-                self._certificates.get(host),
-                tls=host in self._certificates,
+                self._certificates.get(host) or self._options.issued.get(host),
+                tls=host in self._certificates or host in self._options.issued,
                 challenged=host in self._certified,
             )
             for host, found in sorted(self._locations.items())

@@ -20,7 +20,7 @@ an upstream's, with ``r`` a rule's, with ``c`` and a digest one that chooses amo
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
@@ -50,6 +50,22 @@ class Table:
     def beside(self, other: Table) -> Table:
         """Return this table with those entries of another one that it does not have."""
         return Table({**other.entries, **self.entries})
+
+    def led_only_to(self, addresses: Collection[str]) -> Table:
+        """Return this table without peers at any other address."""
+        return Table({name: _led_only_to(entry, addresses) for name, entry in self.entries.items()})
+
+
+def _led_only_to(entry: Mapping[str, Any], addresses: Collection[str]) -> dict[str, Any]:
+    """Return an entry without peers at other addresses, wherever in it they are."""
+    kept = dict(entry)
+    if "peers" in entry:
+        kept["peers"] = [peer for peer in entry["peers"] if peer[0] in addresses]
+    if "canary" in entry:
+        kept["canary"] = _led_only_to(entry["canary"], addresses)
+    if "shares" in entry:
+        kept["shares"] = [_led_only_to(share, addresses) for share in entry["shares"]]
+    return kept
 
 
 def table_of(routes: Routes, peers: Peers) -> Table:

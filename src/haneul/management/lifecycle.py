@@ -37,6 +37,7 @@ from haneul.management import (
     secrets_at_rest,
 )
 from haneul.management.containers import ContainerRuntime, search_path
+from haneul.management.ingress_host import IngressHost
 from haneul.management.kernel_settings import raise_kernel_settings
 from haneul.management.mount_sharing import share_mounts
 from haneul.management.name_server import NameServer
@@ -78,6 +79,7 @@ class Lifecycle:
         self._clock = clock
         self.containers = ContainerRuntime(settings, artifacts=artifacts, services=services, clock=clock)
         self.name_server = NameServer(settings, services=services, clock=clock)
+        self.ingress = IngressHost(settings, services=services)
         doing = Doing(self._kubeadm, self._restart_kubelet, self.client)
         self.certificates = HostCertificates(settings, doing, clock=clock)
 
@@ -100,6 +102,7 @@ class Lifecycle:
                 raise_kernel_settings(settings.state / "kernel-settings.json")
                 await self._prepare_mounts()
                 self._install_plugins()
+                await self.ingress.open()
             with progress.stage("start the container runtime", expected_seconds=3):
                 await self.containers.start()
             with progress.stage("load images", expected_seconds=25) as stage:
@@ -130,12 +133,14 @@ class Lifecycle:
         with host_lock(self._settings):
             with progress.stage("stop the kubelet", expected_seconds=2):
                 await self._services.stop("certificates")
+                await self.ingress.stop()
                 await self._services.stop("kubelet")
             with progress.stage("stop all pods", expected_seconds=10):
                 await self.containers.stop_pods()
             with progress.stage("stop the host services", expected_seconds=5):
                 await self._services.stop("containerd")
                 await self._services.shut_down()
+                await self.ingress.close()
                 await public_addresses.remove()
 
     async def status(self) -> HostStatus:

@@ -23,7 +23,7 @@ import pwd
 import re
 import secrets
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -295,7 +295,12 @@ class NameServer:
         if not files.key.exists():
             write_atomically(files.key, secrets.token_urlsafe(32) + "\n", mode=0o600)
         ensure_zones(
-            files.zones / _DATABASE, settings.zones, address=settings.address, owner=(user.pw_uid, user.pw_gid)
+            files.zones / _DATABASE,
+            settings.zones,
+            address=settings.address,
+            owner=(user.pw_uid, user.pw_gid),
+            # The last address of ingress's range: no cluster has it.
+            hosts={f"auth.{settings.zone}": str(ipaddress.IPv4Network(settings.ingress)[-2])},
         )
         keeper = keeper_configuration(settings, key=read_private(files.key).strip())
         write_atomically(files.keeper / "pdns.conf", keeper, mode=0o600)
@@ -306,12 +311,18 @@ class NameServer:
 
 
 def ensure_zones(
-    database: Path, zones: Sequence[str], *, address: str, owner: tuple[int, int], schema: Path = _SCHEMA
+    database: Path,
+    zones: Sequence[str],
+    *,
+    address: str,
+    owner: tuple[int, int],
+    schema: Path = _SCHEMA,
+    hosts: Mapping[str, str] | None = None,
 ) -> None:
     """Make the zones that are missing in a file of zones, and the file if need be; what is there stays.
 
-    In the first zone the server has its own name, with ``address``. ``owner`` are numbers of user and group. Raises
-    HostNotReadyError if the package with the tables is missing.
+    In the first zone the server has its own name, with ``address``, and ``hosts`` have theirs. ``owner`` are numbers of
+    user and group. Raises HostNotReadyError if the package with the tables is missing.
     """
     server = f"ns.{zones[0]}"
     if not database.exists():
@@ -336,8 +347,9 @@ def ensure_zones(
                 _make_zone(connection, zone, server)
         (first,) = connection.execute("SELECT id FROM domains WHERE name = ?", (zones[0],)).fetchone()
         # The host may have another address than at the last start.
-        connection.execute("DELETE FROM records WHERE domain_id = ? AND name = ? AND type = 'A'", (first, server))
-        connection.execute(_INSERT, (first, server, "A", address))
+        for name, value in {server: address, **(hosts or {})}.items():
+            connection.execute("DELETE FROM records WHERE domain_id = ? AND name = ? AND type = 'A'", (first, name))
+            connection.execute(_INSERT, (first, name, "A", value))
     # Files beside it that root was the first to open.
     for path in database.parent.glob(f"{database.name}-*"):
         with contextlib.suppress(FileNotFoundError):

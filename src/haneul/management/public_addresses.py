@@ -1,8 +1,9 @@
-"""The addresses of load balancers on this host: whole ranges that are its own without being on any interface.
+"""Addresses of load balancers and of clusters' ingress on this host: whole ranges of its own, on no interface.
 
 One local route makes all of a range this host's: programs can listen at each address, and Linux answers neighbours who
 ask for one of them (ip-route(8), type ``local``). Routes of ours bear a protocol number of their own, by which `down`
-finds them, whatever the ranges are by then. A table of packet rules keeps everything but load balancers away from them.
+finds them, whatever the ranges are by then. A table of packet rules keeps everything away from them but what listens
+at the very address.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any, Final
 
@@ -17,12 +19,25 @@ from haneul.kernel.errors import HostNotReadyError
 from haneul.kernel.process import run
 from haneul.management.settings import ManagementSettings
 
-#: Of the numbers that nobody else uses (rtnetlink(7), ``rtm_protocol``; ``/etc/iproute2/rt_protos`` has the others).
-_PROTOCOL: Final = "72"
-_TABLE: Final = "haneul_balancer"
 _CALL_SECONDS: Final = 10.0
 #: Tried in this order. All lie outside of the pools for tenants' clusters and of the platform's own ranges.
 CANDIDATES: Final = ("172.30.0.0/24", "172.26.0.0/24", "192.168.247.0/24", "10.196.0.0/24")
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What tells whose the ranges are: routes' number of a protocol, and the table of packet rules.
+
+    The numbers are of those that nobody else uses (rtnetlink(7), ``rtm_protocol``; ``/etc/iproute2/rt_protos`` has the
+    others).
+    """
+
+    protocol: str
+    table: str
+
+
+BALANCER: Final = Mark("72", "haneul_balancer")
+INGRESS: Final = Mark("73", "haneul_ingress")
 
 
 def default_range(host: Iterable[tuple[str, str]]) -> str:
@@ -61,42 +76,44 @@ def _collision(ours: str, network: str, what: str) -> HostNotReadyError:
     )
 
 
-async def ensure(networks: Iterable[str]) -> None:
+async def ensure(networks: Iterable[str], mark: Mark = BALANCER) -> None:
     """Make exactly these ranges this host's own, of those that bear our mark; what else listens is guarded first."""
-    wanted, there = {str(IPv4Network(text)) for text in networks}, set(await find())
+    wanted, there = {str(IPv4Network(text)) for text in networks}, set(await find(mark))
     if wanted:
-        await run(["nft", "-f", "-"], stdin=guard(sorted(wanted)).encode(), timeout=_CALL_SECONDS)
+        await run(["nft", "-f", "-"], stdin=guard(sorted(wanted), mark).encode(), timeout=_CALL_SECONDS)
     for network in sorted(there - wanted):
-        await _route("del", network)
+        await _route("del", network, mark)
     for network in sorted(wanted - there):
-        await _route("replace", network)
-    if not wanted and await _guarded():
-        await run(["nft", "delete", "table", "ip", _TABLE], timeout=_CALL_SECONDS)
+        await _route("replace", network, mark)
+    if not wanted and await _guarded(mark):
+        await run(["nft", "delete", "table", "ip", mark.table], timeout=_CALL_SECONDS)
 
 
-async def remove() -> None:
+async def remove(mark: Mark = BALANCER) -> None:
     """Let go of all ranges."""
-    await ensure(())
+    await ensure((), mark)
 
 
-async def remains() -> list[str]:
+async def remains(mark: Mark = BALANCER) -> list[str]:
     """Return, for people, what there is of ours."""
-    routes = [f"local route of {network}" for network in await find()]
-    return [*routes, *([f"nft table ip {_TABLE}"] if await _guarded() else [])]
+    routes = [f"local route of {network}" for network in await find(mark)]
+    return [*routes, *([f"nft table ip {mark.table}"] if await _guarded(mark) else [])]
 
 
-def guard(networks: Sequence[str]) -> str:
+def guard(networks: Sequence[str], mark: Mark = BALANCER) -> str:
     """Return nft's script that makes the guard anew in one transaction.
 
     A program that listens at all addresses, as a kubelet does, listens at these too. Whoever may not reach it at the
-    host's own would reach it there: only what listens at the very address is reached (nft(8), "socket").
+    host's own would reach it there: only what listens at the very address is reached (nft(8), "socket"). Of TCP, who
+    begins is asked about: a connection that is half made belongs to no socket yet that this would match.
     """
     there = f"ip daddr {{ {', '.join(networks)} }}"
-    return f"""table ip {_TABLE} {{ }}
-delete table ip {_TABLE}
-table ip {_TABLE} {{
+    return f"""table ip {mark.table} {{ }}
+delete table ip {mark.table}
+table ip {mark.table} {{
     chain input {{
         type filter hook input priority -1; policy accept;
+        {there} tcp flags & (syn | ack) != syn accept
         {there} socket wildcard 0 accept
         {there} icmp type echo-request accept
         {there} drop
@@ -105,16 +122,16 @@ table ip {_TABLE} {{
 """
 
 
-async def _guarded() -> bool:
+async def _guarded(mark: Mark) -> bool:
     if shutil.which("nft") is None:
         return False
-    listed = await run(["nft", "list", "table", "ip", _TABLE], timeout=_CALL_SECONDS, check=False)
+    listed = await run(["nft", "list", "table", "ip", mark.table], timeout=_CALL_SECONDS, check=False)
     return listed.status == 0
 
 
-async def find() -> list[str]:
+async def find(mark: Mark = BALANCER) -> list[str]:
     """Return the ranges that are this host's own by us."""
-    argv = ["ip", "-j", "-4", "route", "show", "table", "local", "proto", _PROTOCOL]
+    argv = ["ip", "-j", "-4", "route", "show", "table", "local", "proto", mark.protocol]
     completed = await run(argv, timeout=_CALL_SECONDS, check=False)
     if completed.status != 0 or not completed.stdout.strip():
         return []
@@ -122,6 +139,6 @@ async def find() -> list[str]:
     return sorted(str(IPv4Network(entry["dst"])) for entry in entries if entry.get("dst"))
 
 
-async def _route(verb: str, network: str) -> None:
-    argv = ["ip", "-4", "route", verb, "local", network, "dev", "lo", "table", "local", "proto", _PROTOCOL]
+async def _route(verb: str, network: str, mark: Mark) -> None:
+    argv = ["ip", "-4", "route", verb, "local", network, "dev", "lo", "table", "local", "proto", mark.protocol]
     await run(argv, timeout=_CALL_SECONDS)

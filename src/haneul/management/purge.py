@@ -112,6 +112,7 @@ async def _network_remains(site: Site) -> list[str]:
         *await remains.find_routing_rules(site),
         *await packet_rules.find(await asyncio.to_thread(site.chain_prefixes)),
         *await public_addresses.remains(),
+        *await public_addresses.remains(public_addresses.INGRESS),
     ]
 
 
@@ -144,6 +145,7 @@ def _kernel_steps(site: Site) -> tuple[tuple[str, Callable[[], Awaitable[None]]]
         ("network interfaces", lambda: remains.remove_interfaces(site)),
         ("routing rules", lambda: remains.remove_routing_rules(site)),
         ("packet rules", remove_packet_rules),
+        ("ingress's addresses", lambda: public_addresses.remove(public_addresses.INGRESS)),
         ("load balancers' addresses", public_addresses.remove),
         ("control groups", lambda: remains.remove_cgroups(site)),
         ("mounts' sharing", lambda: restore_mount_sharing(site.settings.state / "private-mounts.json")),

@@ -34,6 +34,10 @@ class ManagementSettings:
     second_zones_port: int = 5301
     zones_api_port: int = 8081
     resolvers: tuple[str, ...] = ()
+    # Where the proxies of clusters' ingress have their addresses, all of which are this host's.
+    ingress: str = "10.198.0.0/20"
+    # Where the sign-on gate answers proxies, on loopback.
+    gate_port: int = 7480
     # Networks of the addresses that Services get from the platform's load balancer.
     balancer_networks: tuple[str, ...] = ()
 

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from haneul.ingress.adapters.nginx.processes import NginxProcesses, is_running
+from haneul.ingress.adapters.nginx.processes import NginxProcesses, accepting, is_running
 from haneul.ingress.adapters.nginx.proxy import NginxProxy
 from haneul.ingress.annotations import PREFIX
 from haneul.ingress.ports import Configuration, ConfigurationRefusedError
 from haneul.kernel.clock import SystemClock
-from haneul.kernel.errors import UnavailableError
+from haneul.kernel.errors import DeadlineExceededError, UnavailableError
 from haneul.kernel.pki import KeyPair
 from tests.ingress_proxy import PATIENCE, USER, Application, Ground, free_address, ground, program, until
 from tests.unit.ingress.objects import HOST, certificate, ingress, path, tls_secret
@@ -137,6 +137,30 @@ async def test_a_route_has_its_endpoints_from_its_first_moment(served: Served) -
     await asking
     assert apps <= {"one", "two"}
     assert "two" in apps
+
+
+async def test_a_reload_is_over_when_workers_of_before_take_no_more_connections(served: Served) -> None:
+    ground, _, two = served
+    master = await ground.processes.master()
+    assert master
+    before = sorted(map(int, workers(master)))
+    ground.point("next", two)
+    ground.see(ingress("web", path("/", service="next")))
+    hasty = NginxProcesses(ground.folder, program=program(), user=USER, clock=SystemClock(), patience=3)
+    # One that stands still takes part in nothing, but nobody knows for how long.
+    os.kill(before[0], signal.SIGSTOP)
+    try:
+        with pytest.raises(DeadlineExceededError):
+            await NginxProxy(ground.folder, hasty).route(*ground.made())
+    finally:
+        os.kill(before[0], signal.SIGCONT)
+
+    async def ended() -> bool:
+        return not set(before) & accepting(master)
+
+    await until(ended, "workers of before to take no more connections")
+    await ground.route()
+    assert {(await ground.ask()).said["app"] for _ in range(8)} == {"two"}
 
 
 async def test_the_same_again_is_no_reload(served: Served) -> None:

@@ -27,8 +27,14 @@ async def main():
     with socket.socket() as listening:
         listening.bind(("198.51.100.77", 0))
         listening.listen()
+        listening.settimeout(10)
         with socket.create_connection(listening.getsockname(), timeout=10) as client:
-            print(client.getpeername()[0])
+            taken, _ = listening.accept()
+            # Beginning is one thing, and being heard another.
+            client.sendall(b"word")
+            taken.settimeout(10)
+            print(client.getpeername()[0], taken.recv(4).decode())
+            taken.close()
     # Who listens at all addresses is not reached at these.
     with socket.socket() as everywhere:
         everywhere.bind(("0.0.0.0", 0))
@@ -63,7 +69,7 @@ def test_ranges_are_this_host_s_until_they_are_removed_and_nobody_else_s_routes_
     first, second, reached, usual, guarded, left, last, *routes = completed.stdout.splitlines()
     assert first == "['198.51.100.0/24', '203.0.113.7/32']"
     assert second == "['198.51.100.0/24']"
-    assert reached == "198.51.100.77"
+    assert reached == "198.51.100.77 word"
     assert (usual, guarded) == ("127.0.0.1", "not reached")
     assert left == "['local route of 198.51.100.0/24', 'nft table ip haneul_balancer']"
     assert last == "[] []"

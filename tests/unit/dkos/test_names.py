@@ -109,7 +109,7 @@ def test_who_publishes_reads_what_has_names_and_writes_nothing_but_receipts(
     ]
     assert writes == [(["services/status"], "patch")]
     read = {resource for rule in role["rules"] for resource in rule["resources"]}
-    assert read == {"services", "pods", "endpointslices", "services/status", "namespaces"}
+    assert read == {"services", "pods", "ingresses", "endpointslices", "services/status", "namespaces"}
     assert binding["roleRef"]["name"] == role["metadata"]["name"]
 
 

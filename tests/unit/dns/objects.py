@@ -53,3 +53,13 @@ def pod(name: str, *addresses: str, namespace: str = "shop", phase: str = "Runni
     if addresses:
         status |= {"podIP": addresses[0], "podIPs": [{"ip": address} for address in addresses]}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": namespace}, "status": status}
+
+
+def ingress(*hosts: str, name: str = "web", namespace: str = "shop", served_at: Sequence[str] = ()) -> Manifest:
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "Ingress",
+        "metadata": {"name": name, "namespace": namespace, "uid": f"uid-{name}"},
+        "spec": {"rules": [{"host": host} for host in hosts]},
+        "status": {"loadBalancer": {"ingress": [{"ip": address} for address in served_at]}},
+    }

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from haneul.dns.model import LONGEST_DOMAIN, ClusterDomain, RecordSet, reverse_name
-from haneul.dns.records import merged, pod_records, service_records, version_records
+from haneul.dns.records import ingress_records, merged, pod_records, service_records, version_records
 from haneul.kernel.errors import InvalidInputError
 from haneul.kernel.kube import Manifest
-from tests.unit.dns.objects import endpoint, headless, pod, service, slice_of
+from tests.unit.dns.objects import endpoint, headless, ingress, pod, service, slice_of
 
 DOMAIN = ClusterDomain.of("first", "Corp.Example")
 
@@ -259,3 +259,38 @@ def test_the_order_of_things_does_not_matter(made: tuple[Manifest, list[Manifest
     chance.shuffle(shuffled)
     before, after = (service_records(manifest, pieces, DOMAIN) for pieces in (slices, shuffled))
     assert sorted(before) == sorted(after)
+
+
+class TestIngress:
+    """Hosts of the cluster's own domain, where the object's status says that they are served."""
+
+    def test_hosts_have_the_addresses_of_the_status(self) -> None:
+        made = ingress("Web.first.corp.example", "*.apps.first.corp.example", served_at=["10.198.0.1", "2001:db8::1"])
+        assert lines(ingress_records(made, DOMAIN)) == {
+            "web.first.corp.example. A 10.198.0.1",
+            "web.first.corp.example. AAAA 2001:db8::1",
+            "*.apps.first.corp.example. A 10.198.0.1",
+            "*.apps.first.corp.example. AAAA 2001:db8::1",
+        }
+
+    @pytest.mark.parametrize(
+        "host",
+        [
+            "first.corp.example",
+            "web.other.corp.example",
+            "web.prod.svc.first.corp.example",
+            "10-0-0-1.prod.pod.first.corp.example",
+            "web.prod.lb.first.corp.example",
+            "dns-version.first.corp.example",
+            "a..first.corp.example",
+            "-.first.corp.example",
+            'a"b.first.corp.example',
+            "",
+        ],
+    )
+    def test_other_hosts_have_none(self, host: str) -> None:
+        assert ingress_records(ingress(host, served_at=["10.198.0.1"]), DOMAIN) == []
+
+    def test_what_is_served_nowhere_has_none(self) -> None:
+        assert ingress_records(ingress("web.first.corp.example"), DOMAIN) == []
+        assert ingress_records(ingress("web.first.corp.example", served_at=["lb.example"]), DOMAIN) == []

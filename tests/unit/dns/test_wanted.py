@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from haneul.dns.model import ClusterDomain, Key
 from haneul.dns.wanted import Wanted
-from haneul.kernel.kube import ENDPOINT_SLICES, PODS, SERVICES, Manifest, Resource
+from haneul.kernel.kube import ENDPOINT_SLICES, INGRESSES, PODS, SERVICES, Manifest, Resource
 from haneul.kernel.kube_objects import Place, place_of
-from tests.unit.dns.objects import endpoint, headless, pod, service, slice_of
+from tests.unit.dns.objects import endpoint, headless, ingress, pod, service, slice_of
 
 DOMAIN = ClusterDomain.of("first", "zone")
 WEB = "web.shop.svc.first.zone."
-RESOURCES = {"Service": SERVICES, "EndpointSlice": ENDPOINT_SLICES, "Pod": PODS}
+RESOURCES = {"Ingress": INGRESSES, "Service": SERVICES, "EndpointSlice": ENDPOINT_SLICES, "Pod": PODS}
 
 
 def resource_of(manifest: Manifest) -> Resource:
@@ -75,8 +75,8 @@ def test_a_list_removes_what_it_leaves_out_except_what_was_heard_of_meanwhile() 
     assert wanted.records([WEB])[Key(WEB, "A")].values == ("10.3.0.9",)
 
 
-def test_without_pods_only_services_matter() -> None:
-    assert seen(pods=False).resources == (SERVICES, ENDPOINT_SLICES)
+def test_without_pods_only_services_and_ingress_matter() -> None:
+    assert seen(pods=False).resources == (SERVICES, ENDPOINT_SLICES, INGRESSES)
 
 
 ADDRESS = st.sampled_from(["10.0.0.1", "10.0.0.2", "10.0.0.3"])
@@ -115,3 +115,13 @@ def test_following_changes_comes_to_what_looking_anew_does(steps: list[tuple[Man
     assert {key: one for key, one in anew.records().items() if not key.name.startswith("dns-version")} == {
         key: one for key, one in shown.items() if not key.name.startswith("dns-version")
     }
+
+
+def test_an_ingress_that_is_served_elsewhere_now_moves_its_names() -> None:
+    wanted = seen(ingress("web.first.zone", served_at=["10.198.0.1"]))
+    key = Key("web.first.zone.", "A")
+    assert wanted.records()[key].values == ("10.198.0.1",)
+    wanted.see(INGRESSES, ingress("web.first.zone", served_at=["10.198.0.2"]), 1.0)
+    assert wanted.records()[key].values == ("10.198.0.2",)
+    wanted.forget(place_of(INGRESSES, ingress()), 2.0)
+    assert key not in wanted.records()

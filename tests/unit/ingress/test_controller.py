@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -14,9 +15,11 @@ from haneul.ingress.adapters.memory import MemoryProxy
 from haneul.ingress.annotations import PREFIX
 from haneul.ingress.controller import ClusterController, Pace
 from haneul.ingress.exclusions import culprits
+from haneul.ingress.model import Certificate
 from haneul.ingress.observed import GATEWAY_RESOURCES
 from haneul.ingress.options import Options
 from haneul.ingress.ports import Configuration
+from haneul.ingress.reach import OPENING_LABEL, NodePorts
 from haneul.ingress.rendering import render_configuration
 from haneul.ingress.table import Table
 from haneul.kernel.clock import SystemClock
@@ -39,7 +42,17 @@ from haneul.kernel.kube import (
 from haneul.kernel.kube_objects import Place
 from tests.followed import FollowedCluster, until
 from tests.unit.ingress.gateway_objects import gateway, gateway_class, http_route, rule
-from tests.unit.ingress.objects import HOST, endpoint, ingress, ingress_class, path, service, slice_of
+from tests.unit.ingress.objects import (
+    HOST,
+    certificate,
+    endpoint,
+    ingress,
+    ingress_class,
+    path,
+    service,
+    slice_of,
+    tls_secret,
+)
 from tests.unit.ingress.test_rendering import SITE
 
 PACE = Pace(gather=0.0, between_reloads=0.0, resync=3600.0, look=3600.0, first_backoff=0.01, last_backoff=0.02)
@@ -92,7 +105,9 @@ async def cluster() -> Cluster:
 
 
 @contextlib.asynccontextmanager
-async def serving(client: KubeClient, proxy: Proxy, *hosts: str, pace: Pace = PACE) -> AsyncIterator[None]:
+async def serving(
+    client: KubeClient, proxy: Proxy, *hosts: str, pace: Pace = PACE, **more: Any
+) -> AsyncIterator[ClusterController]:
     controller = ClusterController(
         client,
         proxy,
@@ -103,10 +118,11 @@ async def serving(client: KubeClient, proxy: Proxy, *hosts: str, pace: Pace = PA
         addresses=[ADDRESS, "lb.example.com"],
         clock=SystemClock(),
         pace=pace,
+        **more,
     )
     working = asyncio.ensure_future(controller.run())
     try:
-        yield
+        yield controller
     finally:
         working.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -406,3 +422,57 @@ async def test_a_route_that_the_proxy_does_not_take_is_found_and_told(late: Late
             return await events(late) == [("ConfigurationRefused", "bad")]
 
         await until(told, "the bad one to be told")
+
+
+async def test_a_service_is_opened_as_long_as_a_path_leads_to_it(cluster: Cluster) -> None:
+    proxy = Proxy()
+    await cluster.put(service(selector={"app": "web"}), fresh(ingress("web")))
+
+    async def openings() -> int:
+        return len(await cluster.list(SERVICES, labels=OPENING_LABEL))
+
+    async with serving(cluster, proxy, reach=NodePorts(("10.192.0.11",))):
+        await until(openings, "the opening")
+        await until(lambda: proxy.peers() == ["10.192.0.11"], "the node to be a peer")
+        await cluster.delete(INGRESSES, "web", "shop")
+
+        async def closed() -> bool:
+            return await openings() == 0
+
+        await until(closed, "the opening to go")
+
+
+class Issued:
+    """Gives hosts certificates, one after the other."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[str]] = []
+        self.number = 0
+
+    async def certificates(self, hosts: Sequence[str]) -> Mapping[str, Certificate]:
+        self.asked.append(list(hosts))
+        return {host: Certificate(f"chain {self.number} of {host}".encode(), b"key") for host in hosts}
+
+
+async def test_hosts_that_bring_no_certificate_get_one_and_then_another(cluster: Cluster) -> None:
+    proxy, issued = Proxy(), Issued()
+    pair = certificate("own.example.com")
+    await cluster.put(fresh(ingress("web")), fresh(ingress("theirs", host="www.example.org")))
+    await cluster.put(tls_secret("own", pair))
+    tls = [{"hosts": ["own.example.com"], "secretName": "own"}]
+    await cluster.put(fresh(ingress("own", host="own.example.com", tls=tls)))
+    async with serving(cluster, proxy, "*.example.com", certificates=issued) as controller:
+        await until(lambda: proxy.has("own.example.com"), "the hosts to be served")
+        assert issued.asked[0] == ["own.example.com", HOST]
+        assert proxy.configuration is not None
+        chains = {content for name, content in proxy.configuration.files.items() if name.endswith(".crt")}
+        assert f"chain 0 of {HOST}".encode() in chains
+        assert pair.certificate in chains
+        issued.number = 1
+        controller.renew()
+
+        def renewed() -> bool:
+            assert proxy.configuration is not None
+            return f"chain 1 of {HOST}".encode() in proxy.configuration.files.values()
+
+        await until(renewed, "another certificate")

@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 
 from haneul.ingress.model import Certificate
+from haneul.ingress.options import Options
 from haneul.ingress.rendering import Site, render_configuration
-from haneul.ingress.routes import Options, compile_routes
+from haneul.ingress.routes import compile_routes
 from haneul.ingress.watching import Watched, short_name, watched
 from haneul.kernel.kube import INGRESSES
 from haneul.kernel.kube_objects import place_of

@@ -8,23 +8,24 @@ no moment at which a route has no endpoints. Endpoints alone: the table is poste
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 
 from haneul.ingress.adapters.nginx.processes import NginxProcesses
 from haneul.ingress.ports import Configuration
 from haneul.ingress.table import Table
 from haneul.kernel.errors import UnavailableError
-from haneul.kernel.files import write_atomically
 
 #: Where the Lua is that nginx loads.
 LUA_FOLDER = Path(__file__).parent
+_TABLE = "private/table.json"
 
 
 class NginxProxy:
     """One nginx, in one folder, found again by whoever comes later."""
 
     def __init__(self, folder: Path, processes: NginxProcesses) -> None:
-        self._table_file = folder.absolute() / "private" / "table.json"
+        self._table_file = folder.absolute() / _TABLE
         self._processes = processes
         self._table: Table | None = None
 
@@ -41,7 +42,7 @@ class NginxProxy:
             await self.point(table)
             return
         await self.check(configuration)
-        write_atomically(self._processes.configuration, configuration.text, mode=0o600)
+        self._processes.configure(configuration.text)
         if master is None:
             self._remember(table)
             await self._processes.start(configuration.generation)
@@ -56,6 +57,18 @@ class NginxProxy:
         await self._post(table)
         self._remember(table)
 
+    async def lead_only_to(self, addresses: Collection[str]) -> None:
+        """Take every other address out of the table, of an nginx that runs and for when it starts again.
+
+        An address that was a cluster's is soon somebody else's: this has to be possible while the cluster says nothing.
+        """
+        before = self._before()
+        table = before.led_only_to(addresses)
+        if table != before:
+            self._remember(table)
+            if await self._processes.master() is not None:
+                await self._post(table)
+
     async def end(self) -> bool:
         """Let nginx end; return False if none ran."""
         return await self._processes.end()
@@ -64,7 +77,7 @@ class NginxProxy:
         await self._processes.ask("/table", table.text())
 
     def _remember(self, table: Table) -> None:
-        write_atomically(self._table_file, table.text(), mode=0o600)
+        self._processes.write({_TABLE: table.text().encode()})
         self._table = table
 
     def _before(self) -> Table:

@@ -1,0 +1,357 @@
+"""The ingress of all clusters: each has an nginx of its own on this host, told by one program of what to serve.
+
+That program is a host service, and root's: it makes users' folders and has services started. What clusters' people
+write, it parses into values and gives to an nginx without any right (:mod:`haneul.ingress.adapters.nginx.confined`).
+An nginx runs as long as its cluster has something to serve. It is a host service too, so that it goes on, and comes
+back, when this program, the masters or the management cluster are gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from haneul.app.ingress import own_certificate
+from haneul.app.ingress_hosts import GrantedHosts
+from haneul.app.platform import PlatformFiles
+from haneul.app.platform_gate import GateDoor, PlatformGate
+from haneul.app.record_worker import Connect, RecordWorker
+from haneul.dkos.adapters.kube_readers import KubeRecords
+from haneul.dkos.address_claims import free_addresses
+from haneul.dkos.cluster_record import ClusterRecord
+from haneul.dkos.readers import INGRESS
+from haneul.host.services import HostService, ServiceManager
+from haneul.ingress.adapters.allowed_hosts import AllowedHosts
+from haneul.ingress.adapters.issued_certificates import IssuedCertificates
+from haneul.ingress.adapters.nginx.confined import SCRATCH, Confinement, kept
+from haneul.ingress.adapters.nginx.processes import NginxProcesses
+from haneul.ingress.adapters.nginx.proxy import LUA_FOLDER, NginxProxy
+from haneul.ingress.asking import Gate
+from haneul.ingress.controller import ClusterController, Pace
+from haneul.ingress.model import Certificate
+from haneul.ingress.options import Options
+from haneul.ingress.ports import Configuration
+from haneul.ingress.reach import NodePorts
+from haneul.ingress.rendering import Site, render_configuration
+from haneul.ingress.table import Table
+from haneul.kernel.clock import Clock, SystemClock
+from haneul.kernel.ending import told_to_end, work_until
+from haneul.kernel.errors import UnavailableError
+from haneul.kernel.files import read_private
+from haneul.kernel.kube import KubeAccess, KubeClient
+from haneul.kernel.kube_http import HttpKubeClient, access_from_kubeconfig
+from haneul.kernel.pki import KeyPair
+from haneul.management.ingress_host import NGINX, IngressFiles, user_of
+from haneul.management.settings import ManagementSettings
+
+_log = structlog.get_logger(__name__)
+#: An nginx that died is started again by what keeps it, so that looking at it is for what nobody foresaw.
+_PACE: Final = Pace(look=30.0)
+_LUA: Final = "haneul.lua"
+_DRAIN_SECONDS: Final = 300
+_WORKERS: Final = 2
+_GRANTS_SECONDS: Final = 5.0
+#: The credential of the management cluster is renewed long before it ends; whoever begins anew reads the new one.
+_LIFE_SECONDS: Final = 86400.0
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What proxies stand on: their files, the range of addresses, the zone, the gate if there is one."""
+
+    files: IngressFiles
+    range: str
+    zone: str
+    gate: Gate | None = None
+    program: str = str(NGINX)
+    ports: tuple[int, int] = (80, 443)
+
+
+class HostKeeper:
+    """Keeps an nginx running as a host service."""
+
+    def __init__(self, services: ServiceManager, service: HostService) -> None:
+        self._services = services
+        self._service = service
+
+    async def number(self) -> int | None:
+        """Return the master's number."""
+        states = {state.name: state for state in await self._services.states()}
+        state = states.get(self._service.name)
+        return state.pid if state else None
+
+    async def start(self) -> None:
+        """Define and start the service."""
+        await self._services.ensure(self._service)
+
+    async def resume(self) -> None:
+        """Start it if it is defined, and so has something to serve, but does not run."""
+        if any(state.name == self._service.name for state in await self._services.states()):
+            await self.start()
+
+    async def end(self) -> bool:
+        """Stop it and forget its definition."""
+        if not any(state.name == self._service.name for state in await self._services.states()):
+            return False
+        await self._services.remove(self._service.name)
+        return True
+
+
+class OnDemand:
+    """The port ``Proxy`` on an nginx that runs only while there is something to serve."""
+
+    def __init__(self, proxy: NginxProxy) -> None:
+        self._proxy = proxy
+        self._idle = False
+
+    async def check(self, configuration: Configuration) -> None:
+        """Let nginx read it."""
+        await self._proxy.check(configuration)
+
+    async def route(self, configuration: Configuration, table: Table) -> None:
+        """Serve it; end nginx if there is nothing."""
+        self._idle = configuration.idle
+        if self._idle:
+            await self._proxy.end()
+        else:
+            await self._proxy.route(configuration, table)
+
+    async def point(self, table: Table) -> None:
+        """Change where requests go."""
+        if not self._idle:
+            await self._proxy.point(table)
+
+
+class ClusterHosts:
+    """The port ``Hosts``: a cluster has its own domain, and what it was granted."""
+
+    def __init__(self, record: ClusterRecord, granted: GrantedHosts) -> None:
+        self._record = record
+        self._granted = granted
+
+    async def refused(self, hosts: Sequence[str]) -> Mapping[str, str]:
+        """Return the hosts that are neither."""
+        record = self._record
+        granted = await asyncio.to_thread(self._granted.of, f"{record.project}/{record.name}")
+        return await AllowedHosts((f"*.{record.domain}", *granted)).refused(hosts)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A cluster's nginx on this host."""
+
+    folder: Path
+    service: HostService
+    user: int
+
+
+def place_of(record: ClusterRecord, ground: Ground) -> Place:
+    """Return where the nginx of a cluster is that has an address."""
+    # Of two clusters that have a name one after the other, the first one's may still be on its way out.
+    name = f"ingress-{record.name}.{record.project}.{record.uid[:8]}"
+    folder = ground.files.proxies / record.uid
+    user = user_of(record.address, ground.range)
+    return Place(folder, HostService(name, kept(folder, user, ground.program)), user)
+
+
+class IngressWork:
+    """Serves a cluster's Ingress objects."""
+
+    def __init__(
+        self,
+        ground: Ground,
+        services: ServiceManager,
+        management: KubeClient,
+        *,
+        connect: Connect,
+        authority: PlatformAuthority,
+        clock: Clock,
+        pace: Pace = _PACE,
+    ) -> None:
+        self._ground = ground
+        self._services = services
+        self._management = management
+        self._connect = connect
+        self._authority = authority
+        self._clock = clock
+        self._pace = pace
+        self.granted = GrantedHosts(ground.files.hosts, zone=ground.zone)
+        self._controllers: dict[str, ClusterController] = {}
+
+    async def follow(self, record: ClusterRecord) -> None:
+        """Serve what the cluster says, at its own address, by its own nodes."""
+        if record.access is None or not record.address:
+            return
+        proxy, place = self._proxy(record), place_of(record, self._ground)
+        await proxy.lead_only_to(record.nodes)
+        await HostKeeper(self._services, place.service).resume()
+        now = self._clock.now()
+        own = await asyncio.to_thread(own_certificate, self._certificates(record), now)
+        site = site_of(record.address, own, self._ground)
+        async with self._connect(record.access) as client:
+            controller = ClusterController(
+                client,
+                OnDemand(proxy),
+                ClusterHosts(record, self.granted),
+                partial(render_configuration, site=site),
+                cluster=f"{record.project}/{record.name}",
+                options=Options(gate=self._ground.gate is not None),
+                addresses=(record.address,),
+                clock=self._clock,
+                pace=self._pace,
+                reach=NodePorts(record.nodes),
+                certificates=IssuedCertificates(
+                    self._certificates(record) / "hosts", self._authority.read, clock=self._clock
+                ),
+            )
+            self._controllers[record.uid] = controller
+            _log.info("ingress is served", cluster=record.uid, address=record.address, nodes=len(record.nodes))
+            try:
+                await controller.run()
+            finally:
+                self._controllers.pop(record.uid, None)
+
+    async def rest(self, record: ClusterRecord) -> None:
+        """Answer that nobody is there: the addresses of nodes that sleep may be others' soon."""
+        if record.address:
+            await self._proxy(record).lead_only_to(())
+
+    async def withdraw(self, record: ClusterRecord) -> None:
+        """End the cluster's nginx and all that it had; its address is free then."""
+        if record.address:
+            place = place_of(record, self._ground)
+            await HostKeeper(self._services, place.service).end()
+            for folder in (place.folder, self._certificates(record)):
+                await asyncio.to_thread(_delete, folder)
+        await free_addresses(self._management, INGRESS, record.uid)
+
+    async def look_at_grants(self) -> None:
+        """Let all clusters be looked at when grants change, until cancelled."""
+        seen = await self._grants()
+        while True:
+            await self._clock.sleep(_GRANTS_SECONDS)
+            before, seen = seen, await self._grants()
+            if seen != before:
+                for controller in self._controllers.values():
+                    controller.renew()
+
+    async def _grants(self) -> bytes:
+        try:
+            return await asyncio.to_thread(self._ground.files.hosts.read_bytes)
+        except FileNotFoundError:
+            return b""
+
+    def _proxy(self, record: ClusterRecord) -> NginxProxy:
+        place = place_of(record, self._ground)
+        keeper = HostKeeper(self._services, place.service)
+        processes = NginxProcesses(
+            place.folder,
+            program=self._ground.program,
+            user="",
+            clock=self._clock,
+            confinement=Confinement(place.user, keeper),
+        )
+        processes.prepare()
+        processes.write({_LUA: (LUA_FOLDER / _LUA).read_bytes()})
+        return NginxProxy(place.folder, processes)
+
+    def _certificates(self, record: ClusterRecord) -> Path:
+        return self._ground.files.certificates / record.uid
+
+
+def _delete(folder: Path) -> None:
+    with suppress(FileNotFoundError):
+        shutil.rmtree(folder)
+
+
+class PlatformAuthority:
+    """What signs the platform's certificates; ``up`` makes it."""
+
+    def __init__(self, files: PlatformFiles) -> None:
+        self._files = files
+
+    def read(self) -> KeyPair:
+        """Return the authority. Raises UnavailableError as long as there is none."""
+        try:
+            return KeyPair(self._files.authority.read_bytes(), read_private(self._files.authority_key).encode())
+        except FileNotFoundError as error:
+            raise UnavailableError(f"{self._files.authority} is not there yet", hint="'haneul up' makes it") from error
+
+
+def site_of(address: str, certificate: Certificate, ground: Ground) -> Site:
+    """Return where a cluster's nginx listens, and what it has; ``certificate`` is for hosts without one."""
+    http, https = ground.ports
+    return Site(
+        (f"{address}:{http}",),
+        (f"{address}:{https}",),
+        https,
+        certificate,
+        folder=".",
+        lua=".",
+        workers=_WORKERS,
+        gate=ground.gate,
+        drain=_DRAIN_SECONDS,
+        error_log="stderr",
+        scratch=SCRATCH,
+    )
+
+
+def gate_of(settings: ManagementSettings) -> Gate | None:
+    """Return the platform's sign-on gate as proxies know it."""
+    return Gate(f"127.0.0.1:{settings.gate_port}")
+
+
+async def run_worker() -> None:
+    """Serve the Ingress objects of all clusters until told to end, or for a day; proxies serve on."""
+    from haneul.app.installation import this_host  # noqa: PLC0415 - which starts this program
+
+    told, clock = told_to_end(), SystemClock()
+    installation = await this_host()
+    settings = installation.settings
+    files = IngressFiles(settings.state)
+    await installation.lifecycle.ingress.hold()
+    ground = Ground(files, settings.ingress, settings.zone, gate_of(settings))
+
+    def connect(tenant: KubeAccess) -> AbstractAsyncContextManager[KubeClient]:
+        return HttpKubeClient(tenant, user_agent=INGRESS.name)
+
+    async def work() -> None:
+        async with HttpKubeClient(access_from_kubeconfig(settings.admin_kubeconfig), user_agent=INGRESS.name) as client:
+            board = KubeRecords(client, INGRESS)
+            serving = IngressWork(
+                ground,
+                installation.services,
+                client,
+                connect=connect,
+                authority=PlatformAuthority(PlatformFiles(settings.state)),
+                clock=clock,
+            )
+            worker = RecordWorker(serving, board, clock=clock)
+            door = GateDoor(
+                PlatformGate(settings),
+                installation.services,
+                keeper=HostKeeper,
+                authority=PlatformAuthority(PlatformFiles(settings.state)).read,
+                clock=clock,
+            )
+            beside = [asyncio.create_task(serving.look_at_grants()), asyncio.create_task(door.keep())]
+            try:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_LIFE_SECONDS):
+                        await board.run(worker.know, worker.forget)
+            finally:
+                for task in beside:
+                    task.cancel()
+                await asyncio.gather(*beside, return_exceptions=True)
+                await worker.close()
+
+    await work_until(told, work())
+    _log.info("ended; what is served is served on")

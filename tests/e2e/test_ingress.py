@@ -1,0 +1,202 @@
+"""An Ingress on a real cluster: reached by its name over HTTPS whoever is dead, guarded by sign-on, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+
+import aiohttp
+import pytest
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+from haneul.app.demo import deploy_workload, kill_masters
+from haneul.app.installation import Installation
+from haneul.app.platform import PlatformFiles
+from haneul.cli.context import Contexts
+from haneul.dkos.readers import INGRESS
+from haneul.kernel.clock import SystemClock
+from haneul.kernel.errors import HaneulError
+from haneul.kernel.files import read_private
+from haneul.kernel.kube import CONFIG_MAPS, INGRESSES, SERVICES, Manifest
+from haneul.kernel.kube_http import HttpKubeClient, access_from_kubeconfig
+from haneul.kernel.waiting import wait_for
+from haneul.management.ingress_host import IngressFiles
+from tests.e2e.names import resolved, until_resolved
+from tests.e2e.tenants import PROJECT, tenant
+from tests.support import haneul
+
+pytestmark = pytest.mark.e2e
+CLOCK = SystemClock()
+NAME = "published"
+
+
+class PlatformNames(AbstractResolver):
+    """Asks the platform's own DNS server."""
+
+    def __init__(self, installation: Installation) -> None:
+        self._installation = installation
+
+    async def resolve(self, host: str, port: int = 0, family: int = 0) -> list[ResolveResult]:
+        code, values = await resolved(self._installation, host)
+        if not values:
+            raise OSError(f"{host}: {code}")
+        return [ResolveResult(hostname=host, host=value, port=port, family=2, proto=0, flags=0) for value in values]
+
+    async def close(self) -> None:
+        """Hold nothing."""
+
+
+@pytest.fixture
+async def published(project: str) -> AsyncIterator[str]:
+    """A cluster with one node and three replicas of a workload; its domain."""
+    await asyncio.to_thread(haneul, "cluster", "create", NAME, "--memory", "1024", "-p", project)
+    try:
+        with Contexts.default().client() as client:
+            await deploy_workload(client, NAME, CLOCK, project=PROJECT)
+        yield f"{NAME}.{PROJECT}"
+    finally:
+        await asyncio.to_thread(haneul, "cluster", "delete", NAME, "--yes", "-p", project, check=False)
+
+
+def ingress(name: str, host: str, service: str, **annotations: str) -> Manifest:
+    backend = {"service": {"name": service, "port": {"number": 80}}}
+    return {
+        "apiVersion": INGRESSES.api_version,
+        "kind": INGRESSES.kind,
+        "metadata": {"name": name, "namespace": "default", "annotations": annotations},
+        "spec": {
+            "rules": [{"host": host, "http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": backend}]}}]
+        },
+    }
+
+
+def inside(service: Manifest) -> Manifest:
+    """Return a Service for the same pods that has no port of nodes, as most have none."""
+    ports = [{"port": 80, "targetPort": port["targetPort"]} for port in service["spec"]["ports"][:1]]
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "inside", "namespace": "default"},
+        "spec": {"selector": service["spec"]["selector"], "ports": ports},
+    }
+
+
+class Client:
+    """Somebody who asks the platform's DNS server, and trusts the platform's authority."""
+
+    def __init__(self, installation: Installation) -> None:
+        self._installation = installation
+        self._tls = ssl.create_default_context(cafile=str(PlatformFiles(installation.settings.state).authority))
+
+    async def get(self, url: str, headers: Mapping[str, str] | None = None) -> tuple[int, str]:
+        """Return the status, and the text or where it leads."""
+        connector = aiohttp.TCPConnector(resolver=PlatformNames(self._installation), ssl=self._tls, force_close=True)
+        timeout = aiohttp.ClientTimeout(total=10)
+        async with (
+            aiohttp.ClientSession(connector=connector, timeout=timeout) as session,
+            session.get(url, headers=headers, allow_redirects=False) as answer,
+        ):
+            return answer.status, answer.headers.get("Location", "") or await answer.text()
+
+    async def until(self, url: str, status: int, headers: Mapping[str, str] | None = None) -> str:
+        """Wait until an address answers so; return the text or where it leads."""
+        said = ["nothing", ""]
+
+        async def answered() -> bool:
+            try:
+                found, said[1] = await self.get(url, headers)
+            except (OSError, aiohttp.ClientError, TimeoutError) as error:
+                said[0] = repr(error)
+                return False
+            said[0] = str(found)
+            return found == status
+
+        try:
+            await wait_for(answered, what=f"{url} to answer {status}", timeout=60, clock=CLOCK)
+        except HaneulError as error:
+            raise AssertionError(f"{error.detail}; the last answer: {said}") from error
+        return said[1]
+
+
+async def test_an_ingress_is_all_that_it_takes(published: str, installation: Installation) -> None:
+    domain = f"{published}.{installation.settings.zone}"
+    client = Client(installation)
+    async with tenant(NAME) as kube:
+        service = await kube.get(SERVICES, "web", "default")
+        assert service is not None
+        await kube.apply(SERVICES, inside(service))
+        await kube.apply(INGRESSES, ingress("web", f"web.{domain}", "inside"))
+        await kube.apply(INGRESSES, ingress("theirs", "www.example.org", "inside"))
+        await kube.apply(
+            INGRESSES, ingress("guarded", f"guarded.{domain}", "inside", **{"haneul.dev/auth": "required"})
+        )
+        await client.until(f"https://web.{domain}/hostname", 200)
+        assert await client.get(f"http://web.{domain}/hostname") == (308, f"https://web.{domain}/hostname")
+        found = await kube.get(INGRESSES, "web", "default") or {}
+        (at,) = found["status"]["loadBalancer"]["ingress"]
+        await until_resolved(installation, f"web.{domain}", ("NOERROR", [at["ip"]]))
+        shown = await asyncio.to_thread(haneul, "ingress", "list", "--cluster", f"{PROJECT}/{NAME}", "-o", "json")
+        row = next(row for row in json.loads(shown.stdout) if row["ingress"] == "web")
+        assert (row["host"], row["address"], row["backend"]) == (f"web.{domain}", at["ip"], "default/inside:")
+
+        await guards(client, installation, f"https://guarded.{domain}")
+
+        # Neither masters nor whoever tells nginx what to serve are needed for serving, nor for coming back.
+        states = {state.name: state for state in await installation.services.states()}
+        (nginx,) = [state for name, state in states.items() if name.startswith(f"ingress-{NAME}.{PROJECT}.")]
+        assert await kill_masters(installation, PROJECT, NAME) >= 4
+        os.kill(nginx.pid or 0, signal.SIGKILL)
+        os.kill(states["ingress"].pid or 0, signal.SIGKILL)
+        await client.until(f"https://web.{domain}/hostname", 200)
+        await guards(client, installation, f"https://guarded.{domain}")
+
+        async def back() -> bool:
+            try:
+                await kube.raw_get("/readyz")
+            except HaneulError:
+                return False
+            return True
+
+        await wait_for(back, what="the masters to be back", timeout=90, clock=CLOCK)
+        await client.until(f"https://web.{domain}/hostname", 200)
+
+    await asyncio.to_thread(haneul, "cluster", "delete", NAME, "--yes", "-p", PROJECT)
+    await until_resolved(installation, f"web.{domain}", ("NXDOMAIN", []))
+
+    async def gone() -> bool:
+        names = [state.name for state in await installation.services.states()]
+        return not any(name.startswith(f"ingress-{NAME}.{PROJECT}.") for name in names)
+
+    await wait_for(gone, what="the cluster's nginx to go", timeout=60, clock=CLOCK)
+    await wait_for(lambda: freed(installation, at["ip"]), what="its address to be free", timeout=60, clock=CLOCK)
+    assert not await asyncio.to_thread(left, IngressFiles(installation.settings.state).proxies, at["ip"])
+
+
+async def guards(client: Client, installation: Installation, url: str) -> None:
+    """Browsers are sent to sign on, and who is signed on gets in with a name that no client wrote."""
+    sign_on = await client.until(f"{url}/hostname", 302, {"Accept": "text/html"})
+    assert sign_on.startswith(f"https://auth.{installation.settings.zone}/start?")
+    issuer = await client.until(sign_on, 303, {"Accept": "text/html"})
+    assert issuer.startswith(f"https://{installation.settings.address}:7443/oidc/")
+    assert (await client.get(f"{url}/hostname"))[0] == 401
+    token = read_private(PlatformFiles(installation.settings.state).admin_token).strip()
+    with Contexts.default().client() as api:
+        name = (await asyncio.to_thread(api.get, "/whoami"))["person"]
+    signed_on = {"Authorization": f"Bearer {token}", "X-Haneul-User": "somebody-else"}
+    assert await client.until(f"{url}/header?key=X-Haneul-User", 200, signed_on) == name
+
+
+async def freed(installation: Installation, address: str) -> bool:
+    async with HttpKubeClient(access_from_kubeconfig(installation.settings.admin_kubeconfig)) as client:
+        claims = await client.list(CONFIG_MAPS, INGRESS.name)
+    return address not in {(claim.get("data") or {}).get("address") for claim in claims}
+
+
+def left(folder: Path, address: str) -> list[Path]:
+    """Return the configurations that still name an address."""
+    return [file for file in folder.glob("*/nginx.conf") if address in file.read_text()]

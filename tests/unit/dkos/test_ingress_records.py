@@ -1,0 +1,89 @@
+"""What clusters have for ingress, and the records by which it is served: an address of its own for each cluster."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+
+import pytest
+
+from haneul.dkos import tenant_objects
+from haneul.dkos.cluster_record import ClusterRecord, Standing, record_of
+from haneul.dkos.cluster_records import ClusterRecords
+from haneul.dkos.credentials import Endpoints
+from haneul.dkos.keyring import Keyring, new_authorities
+from haneul.dkos.masters import MadeMasters
+from haneul.dkos.model import Cluster
+from haneul.dkos.naming import Naming
+from haneul.dkos.ports import ProvidedNode
+from haneul.dkos.readers import INGRESS
+from haneul.dkos.rotation import Record
+from haneul.ingress.claims import CONTROLLER
+from haneul.kernel.clock import VirtualClock
+from haneul.kernel.kube import NAMESPACES, SECRETS
+from haneul.kernel.kube_memory import MemoryKubeClient
+
+READER = replace(INGRESS, addresses="10.198.0.0/28")
+NODE = ProvidedNode("default-0", "instance", "10.192.0.11", running=True)
+
+
+@pytest.fixture
+async def kube(now: datetime) -> MemoryKubeClient:
+    client = MemoryKubeClient(clock=VirtualClock(now))
+    await client.apply(NAMESPACES, {"metadata": {"name": READER.name}})
+    return client
+
+
+@pytest.fixture(scope="module")
+def made(endpoints: Endpoints, now: datetime) -> MadeMasters:
+    return MadeMasters(endpoints, Keyring(new_authorities("shop/plain", now), record=Record(revision=0)))
+
+
+async def kept(kube: MemoryKubeClient, cluster: Cluster) -> ClusterRecord:
+    found = await kube.get(SECRETS, READER.record_name(cluster.uid), READER.name)
+    record = None if found is None else record_of(found)
+    assert record is not None
+    return record
+
+
+async def test_a_cluster_has_an_address_of_its_own_until_all_of_it_is_gone(
+    kube: MemoryKubeClient, native: Cluster, made: MadeMasters, now: datetime
+) -> None:
+    naming = Naming("k8s.example", "192.0.2.10")
+    records = ClusterRecords(kube, (READER,), naming=naming, clock=VirtualClock(now))
+    other = native.model_copy(update={"uid": "another"})
+    await records.follow(native, made, [NODE])
+    await records.follow(other, made, [NODE])
+    record = await kept(kube, native)
+    assert (record.address, record.nodes, record.domain) == (
+        "10.198.0.1",
+        ("10.192.0.11",),
+        naming.domain(native),
+    )
+    assert (await kept(kube, other)).address == "10.198.0.2"
+    records.forget(native.uid)
+    await records.follow(native, made, [NODE])
+    assert await kept(kube, native) == record
+    await records.rest(native)
+    assert (await kept(kube, native)).address == "10.198.0.1"
+    await records.end(native)
+    ended = await kept(kube, native)
+    # Whoever ends its proxy needs it still, and frees it then.
+    assert (ended.standing, ended.address, ended.nodes, ended.access) == (Standing.DELETED, "10.198.0.1", (), None)
+
+
+def test_every_cluster_has_the_class_and_the_rights(native: Cluster, endpoints: Endpoints) -> None:
+    before = tenant_objects.base_objects(native, endpoints)
+    role, binding, made = tenant_objects.base_objects(native, endpoints, (READER,))[len(before) :]
+    assert made["kind"] == "IngressClass"
+    assert made["spec"]["controller"] == CONTROLLER
+    assert binding["subjects"][0]["name"] == READER.user
+    writes = {
+        (resource, verb)
+        for rule in role["rules"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+        if verb not in ("get", "list", "watch")
+    }
+    assert {resource for resource, _ in writes} == {"services", "ingresses/status", "events"}
+    assert not any(verb in ("*", "deletecollection") for _, verb in writes)
