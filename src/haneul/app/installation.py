@@ -23,6 +23,7 @@ from haneul.kernel.errors import HostNotReadyError, UnauthenticatedError
 from haneul.kernel.progress import Progress
 from haneul.management.certificates import Held
 from haneul.management.containers import SYSTEM_PATH
+from haneul.management.image_hub import ImageHub, is_wanted
 from haneul.management.lifecycle import Lifecycle
 from haneul.management.name_server import zone_of
 from haneul.management.purge import purge
@@ -142,6 +143,7 @@ async def this_host() -> Installation:
         systemd=facts.systemd(),
         zone=zone_of(ManagementSettings.state),
         resolvers=nameservers(resolvers.read_text()) if resolvers.exists() else (),
+        hub=is_wanted(ManagementSettings.state),
     )
     services: ServiceManager = (
         Systemd()
@@ -150,6 +152,6 @@ async def this_host() -> Installation:
     )
     store = component_store()
     lifecycle = Lifecycle(settings, artifacts=store, services=services, clock=clock)
-    return Installation(
-        settings, services, store, lifecycle, Platform(settings, lifecycle=lifecycle, store=store, clock=clock)
-    )
+    hub = ImageHub(settings, services=services, clock=clock)
+    platform = Platform(settings, lifecycle=lifecycle, store=store, hub=hub, clock=clock)
+    return Installation(settings, services, store, lifecycle, platform)

@@ -30,7 +30,8 @@ class ClusterRecord:
     """A cluster as a reader knows it.
 
     ``domain`` has no dot at its end, and is empty where nobody publishes names. ``networks`` are the cluster's own
-    ranges; ``nodes`` the addresses of its machines that run, sorted, for readers of such.
+    ranges; ``nodes`` the addresses of its machines that run, sorted, and ``token_keys`` the public keys of its service
+    accounts' tokens in PEM, for readers of such.
     """
 
     uid: str
@@ -41,6 +42,7 @@ class ClusterRecord:
     access: KubeAccess | None = None
     networks: tuple[str, ...] = ()
     nodes: tuple[str, ...] = ()
+    token_keys: bytes = b""
 
     @property
     def owner(self) -> str:
@@ -59,6 +61,8 @@ def secret_of(record: ClusterRecord, reader: Reader) -> Manifest:
         "networks": ",".join(record.networks).encode(),
         "nodes": ",".join(record.nodes).encode(),
     }
+    if record.token_keys:
+        data["tokens.pub"] = record.token_keys
     if record.access is not None:
         data |= {
             "url": record.access.server.encode(),
@@ -89,6 +93,7 @@ def record_of(secret: Manifest) -> ClusterRecord | None:
             access=_access(data) if "url" in data else None,
             networks=_several(data, "networks"),
             nodes=_several(data, "nodes"),
+            token_keys=data.get("tokens.pub", b""),
         )
     except (KeyError, ValueError):
         return None

@@ -10,6 +10,7 @@ import json
 from typing import Any, Final
 
 from haneul.dkos.credentials import NODE_AUTHORITY_FILE
+from haneul.dkos.image_hub import ImageHub, hub_files
 from haneul.dkos.model import Cluster, NetworkPlugin, NodePool, NodeProviderName
 from haneul.dkos.naming import Naming
 from haneul.kernel.containerd import DISABLED_PLUGINS, SPARING_STATISTICS
@@ -21,11 +22,18 @@ POOL_LABEL: Final = "dkos.haneul.dev/pool"
 
 
 def node_files(
-    cluster: Cluster, pool: NodePool, node: str, *, pause_image: str, naming: Naming | None = None
+    cluster: Cluster,
+    pool: NodePool,
+    node: str,
+    *,
+    pause_image: str,
+    naming: Naming | None = None,
+    hub: ImageHub | None = None,
 ) -> dict[str, str]:
     """Return the configuration files of one node by name.
 
-    Without a ``naming``, pods ask the machine's own resolvers, which know no name of the cluster.
+    Without a ``naming``, pods ask the machine's own resolvers, which know no name of the cluster. With a ``hub``, it
+    pulls images from there.
     """
     native = cluster.spec.network.plugin is NetworkPlugin.NATIVE
     services = ["containerd", "kubelet", "flanneld", "kube-proxy" if native else "cilium-agent"]
@@ -37,6 +45,8 @@ def node_files(
         "NODE_SERVICES": '"' + " ".join(services) + '"',
         "NODE_MASQUERADE": str(native).lower(),
     }
+    if hub is not None:
+        environment["HUB_HOSTS"] = '"' + " ".join(hub.hosts) + '"'
     network = {"cni-template.json": _cni_template(cluster)} if native else {}
     network |= {} if native else {f"cilium.{name}": value for name, value in _cilium(cluster).items()}
     return {
@@ -53,6 +63,7 @@ def node_files(
             indent=2,
         ),
         **network,
+        **(hub_files(hub) if hub is not None else {}),
     }
 
 

@@ -18,13 +18,15 @@ from haneul.kernel.kube_manifests import READ, rule
 class Reader:
     """``name`` is that of its namespace, its program and its account; ``role`` that of its records and rights.
 
-    ``rules`` are what it may in a cluster. With ``nodes``, its records say where the cluster's machines are.
+    ``rules`` are what it may in a cluster. With ``nodes``, its records say where the cluster's machines are;
+    with ``token_keys``, by which public keys tokens of its service accounts are checked.
     """
 
     name: str
     role: str
     rules: tuple[Manifest, ...]
     nodes: bool = False
+    token_keys: bool = False
 
     @property
     def user(self) -> str:
@@ -54,3 +56,5 @@ NAMES: Final = Reader(
         IDENTITY_RULE,
     ),
 )
+#: Tells the image hub whose pods may pull, and which images they run.
+HUB: Final = Reader("haneul-hub", "images", (rule("", ["pods"], ["list"]), IDENTITY_RULE), token_keys=True)

@@ -1,9 +1,9 @@
 """Which processes of this machine are Haneul's: the one answer for `doctor`, `down --purge` and their tests.
 
-A process is ours if it runs one of our host programs from the component cache, or one of the system's by a
-configuration in our folder, if it supervises or is supervised as one of our host services, if it lives in the control
-group of a container that our container runtime made, or if it descends from such a one. Everything else is somebody
-else's, whatever its name.
+A process is ours if it runs one of our host programs from the component cache, one of the system's by a configuration
+in our folder, or one of this project's with a folder there, if it supervises or is supervised as one of our host
+services, if it lives in the control group of a container that our container runtime made, or if it descends from such a
+one. Everything else is somebody else's, whatever its name.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from typing import Final
 _HOST_PROGRAMS: Final = frozenset({"containerd", "containerd-shim-runc-v2", "kubelet", "runc"})
 #: Programs of the system's that are host services of ours if their configuration is: others may run their own.
 _SYSTEM_PROGRAMS: Final = frozenset({"pdns_recursor", "pdns_server"})
+#: Host services that are this project's own programs name their folder so.
+_OWN_PROGRAM, _OWN_FOLDER = "haneul.app.main", "--folder="
 _CONTAINER_ID: Final = re.compile(r"[0-9a-f]{64}")
 
 
@@ -66,6 +68,10 @@ class Ownership:
             return True
         if executable.name in _SYSTEM_PROGRAMS and any(
             argument.startswith(f"--config-dir={self.state}/") for argument in process.arguments
+        ):
+            return True
+        if _OWN_PROGRAM in process.arguments and any(
+            argument.startswith(f"{_OWN_FOLDER}{self.state}/") for argument in process.arguments
         ):
             return True
         if str(self.state / "supervisord.conf") in process.arguments and "supervisor.supervisord" in process.arguments:

@@ -33,6 +33,9 @@ class ManagementSettings:
     zones_port: int = 5300
     zones_api_port: int = 8081
     resolvers: tuple[str, ...] = ()
+    # Whether the image hub runs here, and at which port of ``address``.
+    hub: bool = True
+    hub_port: int = 5443
 
     @property
     def admin_kubeconfig(self) -> Path:
@@ -78,6 +81,11 @@ class ManagementSettings:
     def containerd_socket(self) -> Path:
         """Return the socket on which the container runtime serves."""
         return self.runtime / "containerd" / "containerd.sock"
+
+    @property
+    def hub_name(self) -> str:
+        """Return the image hub's name, which people and pods write before the names of images."""
+        return f"hub.{self.zone}"
 
     @property
     def zones(self) -> tuple[str, ...]:
