@@ -9,12 +9,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from haneul.app.installation import component_store, project_folder, this_host
+from haneul.app.installation import component_store, ports_at_address, project_folder, this_host
 from haneul.host.doctor import Finding, findings
 from haneul.host.doctor_gather import Expectations, gather
 from haneul.host.networks import host_networks
 from haneul.kernel.clock import SystemClock
 from haneul.management.certificates import Held, nearest
+from haneul.management.image_hub import is_wanted
 from haneul.management.ranges import ranges_of
 from haneul.management.settings import ManagementSettings
 
@@ -32,6 +33,7 @@ async def examine() -> list[dict[str, Any]]:
             ("management pods", ranges.pods),
             ("management services", ranges.services),
         ),
+        ports_at_address=ports_at_address(hub=is_wanted(defaults.state)),
         packages=_packages(project_folder() / "components" / "system-packages.txt"),
     )
     found = findings(await gather(expectations))

@@ -13,7 +13,7 @@ from haneul.app.platform import API_PORT, Platform
 from haneul.cli.context import Context, Contexts
 from haneul.components.store import ComponentStore
 from haneul.host import facts
-from haneul.host.doctor_gather import Expectations, taken_ports
+from haneul.host.doctor_gather import PORTS_AT_ADDRESS, Expectations, taken_ports
 from haneul.host.networks import host_networks, name_servers, nameservers
 from haneul.host.services import HostService, ServiceManager
 from haneul.host.supervisord import Supervisord
@@ -79,7 +79,11 @@ class Installation:
     async def _refuse_foreign_ports(self) -> None:
         settings = self.settings
         wanted = Expectations(
-            state=settings.state, runtime=settings.runtime, cache=self.store.cache, address=settings.address
+            state=settings.state,
+            runtime=settings.runtime,
+            cache=self.store.cache,
+            address=settings.address,
+            ports_at_address=ports_at_address(hub=settings.hub),
         )
         for port in await asyncio.to_thread(taken_ports, wanted):
             # One that ended while it was looked for is no reason to refuse.
@@ -110,6 +114,11 @@ class Installation:
         except UnauthenticatedError:
             project = ""
         contexts.write(Context(server, files.authority, files.admin_token, project))
+
+
+def ports_at_address(*, hub: bool) -> dict[int, str]:
+    """Return the ports that are taken at the host's own address only, with the ``hub``'s if it runs here."""
+    return {port: what for port, what in PORTS_AT_ADDRESS.items() if hub or port != ManagementSettings.hub_port}
 
 
 def renewal_service() -> HostService:
