@@ -7,6 +7,7 @@ credential provider", KEP-4412). Pods without a token, such as static ones, pull
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,6 +20,8 @@ TOKEN_ISSUER: Final = "https://kubernetes.default.svc"  # noqa: S105 - a name
 #: The node image's program that makes a token of a pod what a registry takes.
 _PROVIDER: Final = "haneul-hub"
 _AUTHORITY: Final = "hub-ca.crt"
+#: On by default since Kubernetes 1.34.
+_TOKENS_GATE: Final = "KubeletServiceAccountTokenForCredentialProviders"
 
 
 @dataclass(frozen=True)
@@ -41,13 +44,15 @@ class ImageHub:
         return self.name, f"{self.name}:{self.port}"
 
 
-def hub_files(hub: ImageHub) -> dict[str, str]:
-    """Return what a node has to be told, files by their names beside its others."""
-    return {
-        _AUTHORITY: hub.authority,
-        "hub-hosts.toml": _hosts(hub),
-        "image-credentials.yaml": to_yaml(_credentials(hub)),
-    }
+def hub_files(hub: ImageHub, feature_gates: Mapping[str, bool]) -> dict[str, str]:
+    """Return what a node has to be told, files by their names beside its others.
+
+    A kubelet that was told to do without tokens for pulls would not start if it were told how to ask for some.
+    """
+    files = {_AUTHORITY: hub.authority, "hub-hosts.toml": _hosts(hub)}
+    if feature_gates.get(_TOKENS_GATE, feature_gates.get("AllBeta", True)):
+        files["image-credentials.yaml"] = to_yaml(_credentials(hub))
+    return files
 
 
 def token_rules(hub: ImageHub) -> list[Manifest]:

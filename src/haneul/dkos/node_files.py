@@ -63,7 +63,7 @@ def node_files(
             indent=2,
         ),
         **network,
-        **(hub_files(hub) if hub is not None else {}),
+        **(hub_files(hub, cluster.spec.settings.feature_gates) if hub is not None else {}),
     }
 
 

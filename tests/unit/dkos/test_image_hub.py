@@ -68,6 +68,25 @@ def test_a_node_s_kubelet_gives_away_tokens_for_the_hub_s_images_alone(native: C
     }
 
 
+@pytest.mark.parametrize(
+    ("gates", "told"),
+    [
+        ({"KubeletServiceAccountTokenForCredentialProviders": False}, False),
+        ({"AllBeta": False}, False),
+        ({"AllBeta": False, "KubeletServiceAccountTokenForCredentialProviders": True}, True),
+        ({"SomethingElse": False}, True),
+    ],
+)
+def test_a_kubelet_that_does_without_such_tokens_is_told_of_none(
+    native: Cluster, pool: NodePool, gates: dict[str, bool], told: bool
+) -> None:
+    settings = native.spec.settings.model_copy(update={"feature_gates": gates})
+    cluster = native.model_copy(update={"spec": native.spec.model_copy(update={"settings": settings})})
+    files = node_files(cluster, pool, "default-1", pause_image="pause:1", hub=IMAGES)
+    assert ("image-credentials.yaml" in files) is told
+    assert "hub-hosts.toml" in files
+
+
 def test_machines_pull_from_the_hub_too(native: Cluster) -> None:
     pool = NodePool(name="big", provider=NodeProviderName.SSH, machines=("big",))
     files = node_files(native, pool, "big-1", pause_image="pause:1", hub=IMAGES)
