@@ -51,7 +51,7 @@ def node_files(
     network |= {} if native else {f"cilium.{name}": value for name, value in _cilium(cluster).items()}
     return {
         "node.env": "".join(f"{name}={value}\n" for name, value in environment.items()),
-        "containerd.toml": _containerd(pause_image, native=native),
+        "containerd.toml": _containerd(pause_image, native=native, hub=hub is not None),
         "kubelet.yaml": to_yaml(_kubelet(cluster, pool, naming)),
         "kube-proxy.yaml": to_yaml(_kube_proxy(cluster)),
         "flannel.json": json.dumps(
@@ -139,7 +139,11 @@ def _kube_proxy(cluster: Cluster) -> dict[str, Any]:
     }
 
 
-def _containerd(pause_image: str, *, native: bool) -> str:
+def _containerd(pause_image: str, *, native: bool, hub: bool) -> str:
+    # Left out it is a list of two folders, which what pulls takes for the name of one.
+    registries = (
+        '[plugins."io.containerd.cri.v1.images".registry]\nconfig_path = "/etc/containerd/certs.d"\n' if hub else ""
+    )
     template = 'conf_template = "/run/haneul/cni-template.json"' if native else ""
     return f"""version = 3
 {DISABLED_PLUGINS}
@@ -148,7 +152,7 @@ def _containerd(pause_image: str, *, native: bool) -> str:
 snapshotter = "overlayfs"
 [plugins."io.containerd.cri.v1.images".pinned_images]
 sandbox = "{pause_image}"
-
+{registries}
 [plugins."io.containerd.cri.v1.runtime"]
 restrict_oom_score_adj = true
 {SPARING_STATISTICS}

@@ -50,8 +50,12 @@ def test_a_node_reaches_the_hub_by_its_address_whichever_name_an_image_has(nativ
         "ca": "/etc/haneul/node/hub-ca.crt",
     }
     assert files["hub-ca.crt"] == IMAGES.authority
-    assert {name: text for name, text in files.items() if name in before and name != "node.env"} == {
-        name: text for name, text in before.items() if name != "node.env"
+    runtime = tomllib.loads(files["containerd.toml"])["plugins"]["io.containerd.cri.v1.images"]
+    assert runtime.pop("registry") == {"config_path": "/etc/containerd/certs.d"}
+    assert runtime == tomllib.loads(before["containerd.toml"])["plugins"]["io.containerd.cri.v1.images"]
+    changed = {"node.env", "containerd.toml"}
+    assert {name: text for name, text in files.items() if name in before.keys() - changed} == {
+        name: text for name, text in before.items() if name not in changed
     }
 
 
