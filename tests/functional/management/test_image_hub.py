@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import hashlib
@@ -23,6 +24,8 @@ import pytest
 from haneul.app.token_keys import json_web_keys
 from haneul.cli.hub import HubClient, HubContext
 from haneul.dkos.credentials import public_token_keys
+from haneul.dkos.image_hub import ImageHub as ImageHubOfNodes
+from haneul.dkos.image_hub import hub_files
 from haneul.dkos.keyring import Keyring, new_authorities
 from haneul.host.supervisord import Supervisord
 from haneul.kernel.clock import SystemClock, VirtualClock
@@ -31,10 +34,13 @@ from haneul.kernel.pki import issue_authority
 from haneul.kernel.waiting import wait_for
 from haneul.management.image_hub import REPORTER, USER, ImageHub, is_wanted, want
 from haneul.management.settings import ManagementSettings
+from tests.functional.d2hub.clients import containerd, run
+from tests.functional.d2hub.hub import Image, image, sha256
 from tests.functional.d2hub.issuer import Issuer
 from tests.ports import port
 
 CLOCK = SystemClock()
+PROVIDER = Path(__file__).parents[3] / "components/images/node/files/usr/local/lib/haneul/image-credentials/haneul-hub"
 DEADLINE = 120.0
 CLUSTERS = "https://kubernetes.default.svc"
 #: Nobody is there: pods are let in without the platform.
@@ -83,6 +89,21 @@ class Running:
         }
         (self.hub.files.clusters / f"{project}.json").write_text(json.dumps(document))
 
+    def push(self, made: Image, repository: str) -> None:
+        """Push an image as a build does that somebody trusts."""
+        build = Issuer("https://ci.test", now=self.shop.now)
+        folder = self.hub.files.folder
+        (folder / "ci.jwks").write_text(json.dumps(build.jwks()))
+        rule = {"claims": {"sub": "build"}, "repositories": [repository], "actions": ["pull", "push"]}
+        issuer = {"issuer": build.url, "audience": "hub", "jwksFile": "ci.jwks", "rules": [rule]}
+        (folder / "workloads.yaml").write_text(json.dumps({"issuers": {"ci": issuer}}))
+        with self.client(build.token(sub="build", aud="hub")) as client:
+            for blob in (made.config, *made.layers):
+                file = self.settings.state / "blob"
+                file.write_bytes(blob)
+                client.push_blob(repository, sha256(blob), file)
+            client.push_manifest(repository, "v1", made.manifest, made.media_type)
+
     def http(self) -> httpx2.Client:
         trust = ssl.create_default_context(cadata=self.authority.certificate.decode())
         return httpx2.Client(base_url=self.url, verify=trust, timeout=30, trust_env=False)
@@ -110,7 +131,9 @@ class Running:
         await wait_for(answers, what="the hub to answer", timeout=DEADLINE, clock=CLOCK)
 
     def reporter(self) -> HubClient:
-        token = self.management.token(sub=REPORTER, aud=[self.settings.hub_name])
+        return self.client(self.management.token(sub=REPORTER, aud=[self.settings.hub_name]))
+
+    def client(self, token: str) -> HubClient:
         authority = self.settings.state / "ca.crt"
         authority.write_bytes(self.authority.certificate)
         return HubClient(HubContext(self.url, "oidc", authority), token)
@@ -172,6 +195,36 @@ async def test_pods_pull_from_their_project_whoever_was_killed(folder: Path) -> 
         # A deleted cluster's pods are nobody's any more.
         (found.hub.files.clusters / "shop.json").unlink()
         assert found.pulled(token, "shop/web") == 0
+
+
+async def test_a_node_pulls_by_what_it_is_told_and_by_its_pod_s_token(folder: Path, tmp_path: Path) -> None:
+    made = image(b"layer")
+    async with running(folder) as found:
+        await found.until_answers()
+        found.push(made, "shop/web")
+        found.tell("shop", found.shop.jwks()["keys"])
+        settings = found.settings
+        authority = found.authority.certificate.decode()
+        told = hub_files(ImageHubOfNodes(settings.hub_name, settings.address, settings.hub_port, authority), {})
+        (tmp_path / "hub-ca.crt").write_text(told["hub-ca.crt"])
+        hosts = tmp_path / "certs.d"
+        for name in (settings.hub_name, f"{settings.hub_name}:{settings.hub_port}"):
+            (hosts / name).mkdir(parents=True)
+            text = told["hub-hosts.toml"].replace("/etc/haneul/node/", f"{tmp_path}/")
+            (hosts / name / "hosts.toml").write_text(text)
+        token = found.shop.token(sub=POD, aud=[settings.hub_name])
+        request = json.dumps({"image": "any", "serviceAccountToken": token}, separators=(",", ":"))
+        given = json.loads(run(str(PROVIDER), settings.hub_name, stdin=request))["auth"][settings.hub_name]
+
+        def pull() -> None:
+            with containerd(tmp_path) as ctr:
+                options = ("--hosts-dir", str(hosts), "--user", f"{given['username']}:{given['password']}")
+                for name in (settings.hub_name, f"{settings.hub_name}:{settings.hub_port}"):
+                    run(*ctr.command, "content", "fetch", *options, f"{name}/shop/web:v1")
+                listed = run(*ctr.command, "content", "list", "--quiet").split()
+                assert {made.digest, sha256(b"layer")} <= set(listed)
+
+        await asyncio.to_thread(pull)
 
 
 async def test_it_keeps_nothing_of_root_s_and_sees_its_own_folder_alone(folder: Path) -> None:
