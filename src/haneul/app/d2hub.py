@@ -7,6 +7,8 @@ DATA/accounts.yaml   users and projects' rules
 DATA/workloads.yaml  whose tokens of workloads are taken, if any are
 DATA/token.key       signs the registry's own tokens
 DATA/tls/            ca.crt, ca.key: its authority; tls.crt, tls.key: its certificate, or one for each process's names
+DATA/clusters/       the platform's clusters whose pods are let in, and
+DATA/reporter.json   who tells what they run, if the hub is the platform's
 DATA/hub.db          which repository has what; or
 DATA/hub.id          the mark of the database that knows it
 DATA/blobs, uploads  content
@@ -34,6 +36,7 @@ from sqlalchemy import select
 from haneul.app.d2hub_content import opened_store
 from haneul.app.d2hub_database import database_url, embedded_database, shared_database
 from haneul.app.d2hub_folder import being_set_up, certificate_for, check_folder, in_use, make_folder, token_key
+from haneul.d2hub.adapters.cluster_trusts import ClusterTrusts
 from haneul.d2hub.adapters.file_accounts import FileAccounts
 from haneul.d2hub.adapters.file_trusts import FileTrusts
 from haneul.d2hub.adapters.granian_server import GranianServer, Listening
@@ -73,7 +76,7 @@ from haneul.d2hub.registry import Limits, Registry
 from haneul.d2hub.sealing import Seal
 from haneul.d2hub.tables import repositories
 from haneul.d2hub.tokens import Tokens
-from haneul.d2hub.workloads import Workloads
+from haneul.d2hub.workloads import Trusts, Workloads
 from haneul.kernel.clock import Clock, SystemClock
 from haneul.kernel.ending import told_to_end
 from haneul.kernel.errors import ConflictError, InvalidInputError, UnavailableError
@@ -117,6 +120,8 @@ class HubSettings:
     platform: str = ""
     #: Certificate authority of the platform.
     platform_authority: Path | None = None
+    #: Certificate and key that somebody else makes and renews, in place of one of the folder's own authority.
+    certificate: tuple[Path, Path] | None = None
 
     def __post_init__(self) -> None:
         if self.plain_http and not is_loopback(self.address):
@@ -210,7 +215,8 @@ async def _opened(settings: HubSettings, rules: FileAccounts, trusts: FileTrusts
             quotas=quotas,
         )
         tokens = Tokens(key, service="d2hub", clock=clock, life=_TOKEN_SECONDS)
-        workloads = await closing.enter_async_context(_workloads(trusts, clock))
+        everybody = ClusterTrusts(data / "clusters", data / "reporter.json", trusts)
+        workloads = await closing.enter_async_context(_workloads(everybody, clock))
         door = Doorkeeper(tokens, accounts, rules, url=settings.url, workloads=workloads)
         collector = Collector(registry, SqlKeeping(database), store, clock=clock)
         metrics = Metrics()
@@ -265,8 +271,8 @@ async def _accounts(settings: HubSettings, file: FileAccounts, key: bytes, clock
 
 
 @contextlib.asynccontextmanager
-async def _workloads(trusts: FileTrusts, clock: Clock) -> AsyncIterator[Workloads]:
-    """Yield what signs workloads in, by the folder's file of trusted issuers."""
+async def _workloads(trusts: Trusts, clock: Clock) -> AsyncIterator[Workloads]:
+    """Yield what signs workloads in, by the issuers that the folder's files say are trusted."""
     keys = IssuerKeys(HttpIssuers(), clock=clock)
     try:
         yield Workloads(trusts, keys, clock=clock)
@@ -305,7 +311,8 @@ def _listening(settings: HubSettings, clock: Clock) -> Listening:
     if settings.plain_http:
         return Listening(settings.address, settings.port)
     hosts, shared = (settings.address, *settings.hosts), settings.database_file is not None
-    return Listening(settings.address, settings.port, *certificate_for(settings.data, hosts, clock, shared=shared))
+    certificate = settings.certificate or certificate_for(settings.data, hosts, clock, shared=shared)
+    return Listening(settings.address, settings.port, *certificate)
 
 
 def _check_port(settings: HubSettings) -> None:

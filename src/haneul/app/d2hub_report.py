@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -13,7 +13,7 @@ import structlog
 
 from haneul.cli.hub import HubClient, HubContext, HubContexts, parse_hub_url
 from haneul.cli.input import read_secret_file
-from haneul.d2hub.inventory import parse_cluster
+from haneul.d2hub.inventory import Running, parse_cluster
 from haneul.d2hub.names import project_of
 from haneul.d2hub.reporting import running_in
 from haneul.kernel.ending import told_to_end
@@ -92,12 +92,17 @@ async def report_without_end(settings: ReportSettings, every: timedelta) -> None
 
 async def reported(kube: KubeClient, client: Callable[[], HubClient], cluster: str) -> int:
     """Make a report of a cluster and send it; return how many entries it has."""
-    running = sorted(await running_in(kube))
-    body: dict[str, Any] = {"images": [asdict(one) for one in running]}
+    running = await running_in(kube)
+    await tell(running, client, cluster)
+    return len(running)
+
+
+async def tell(running: Iterable[Running], client: Callable[[], HubClient], cluster: str) -> None:
+    """Send a cluster's report."""
+    body: dict[str, Any] = {"images": [asdict(one) for one in sorted(running)]}
 
     def send() -> None:
         with client() as hub:
             hub.put(f"inventory/{cluster}", body, scope=f"repository:{project_of(cluster)}:push")
 
     await asyncio.to_thread(send)
-    return len(running)

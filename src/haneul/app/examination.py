@@ -9,13 +9,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from haneul.app.installation import component_store, project_folder, this_host
+from haneul.app.installation import component_store, ports_at_address, project_folder, this_host
 from haneul.app.platform_balancer import networks_of, own_networks, settings_of
 from haneul.host.doctor import Finding, findings
 from haneul.host.doctor_gather import Expectations, gather
 from haneul.host.networks import host_networks
 from haneul.kernel.clock import SystemClock
 from haneul.management.certificates import Held, nearest
+from haneul.management.image_hub import is_wanted
 from haneul.management.ranges import ranges_of
 from haneul.management.settings import ManagementSettings
 
@@ -37,6 +38,7 @@ async def examine() -> list[dict[str, Any]]:
                 for one in own_networks(networks_of(settings_of(defaults.state, networks)), networks)
             ),
         ),
+        ports_at_address=ports_at_address(hub=is_wanted(defaults.state)),
         packages=_packages(project_folder() / "components" / "system-packages.txt"),
     )
     found = findings(await gather(expectations))

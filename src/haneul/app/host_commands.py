@@ -31,16 +31,27 @@ def add_host_commands(app: typer.Typer) -> None:
     app.add_typer(bench_commands(), name="bench")
 
 
-def up() -> None:
+def up(
+    hub: Annotated[
+        bool | None, typer.Option("--hub/--no-hub", help="Whether the image hub runs here; kept, at first it does.")
+    ] = None,
+) -> None:
     """Bring the platform up on this host, from whatever state it is in; builds what is missing first.
 
     Examples:
 
         haneul up
+
+        haneul up --no-hub
     """
     need_root()
     from haneul.app.installation import this_host  # noqa: PLC0415
     from haneul.cli.progress import TerminalProgress  # noqa: PLC0415
+    from haneul.management.image_hub import want  # noqa: PLC0415
+    from haneul.management.settings import ManagementSettings  # noqa: PLC0415
+
+    if hub is not None:
+        want(ManagementSettings.state, wanted=hub)
 
     async def run() -> None:
         installation = await this_host()

@@ -15,7 +15,7 @@ from haneul.app.platform_gate import PlatformGate, administrator_token
 from haneul.cli.context import Context, Contexts
 from haneul.components.store import ComponentStore
 from haneul.host import facts
-from haneul.host.doctor_gather import Expectations, taken_ports
+from haneul.host.doctor_gather import PORTS_AT_ADDRESS, Expectations, taken_ports
 from haneul.host.networks import host_networks, name_servers, nameservers
 from haneul.host.services import HostService, ServiceManager
 from haneul.host.supervisord import Supervisord
@@ -25,6 +25,7 @@ from haneul.kernel.errors import HostNotReadyError, UnauthenticatedError
 from haneul.kernel.progress import Progress
 from haneul.management.certificates import Held
 from haneul.management.containers import SYSTEM_PATH
+from haneul.management.image_hub import ImageHub, is_wanted
 from haneul.management.ingress_host import range_of, worker_service
 from haneul.management.lifecycle import Lifecycle
 from haneul.management.name_server import resolvers_of, zone_of
@@ -96,7 +97,11 @@ class Installation:
     async def _refuse_foreign_ports(self) -> None:
         settings = self.settings
         wanted = Expectations(
-            state=settings.state, runtime=settings.runtime, cache=self.store.cache, address=settings.address
+            state=settings.state,
+            runtime=settings.runtime,
+            cache=self.store.cache,
+            address=settings.address,
+            ports_at_address=ports_at_address(hub=settings.hub),
         )
         for port in await asyncio.to_thread(taken_ports, wanted):
             # One that ended while it was looked for is no reason to refuse.
@@ -127,6 +132,11 @@ class Installation:
         except UnauthenticatedError:
             project = ""
         contexts.write(Context(server, files.authority, files.admin_token, project))
+
+
+def ports_at_address(*, hub: bool) -> dict[int, str]:
+    """Return the ports that are taken at the host's own address only, with the ``hub``'s if it runs here."""
+    return {port: what for port, what in PORTS_AT_ADDRESS.items() if hub or port != ManagementSettings.hub_port}
 
 
 def renewal_service() -> HostService:
@@ -170,6 +180,7 @@ async def this_host() -> Installation:
         ingress=range_of(ManagementSettings.state, networks),
         resolvers=resolvers_of(ManagementSettings.state, told, address=address),
         balancer_networks=networks_of(balancer),
+        hub=is_wanted(ManagementSettings.state),
     )
     services: ServiceManager = (
         Systemd()
@@ -178,11 +189,12 @@ async def this_host() -> Installation:
     )
     store = component_store()
     lifecycle = Lifecycle(settings, artifacts=store, services=services, clock=clock)
+    hub = ImageHub(settings, services=services, clock=clock)
     return Installation(
         settings,
         services,
         store,
         lifecycle,
-        Platform(settings, balancer, lifecycle=lifecycle, store=store, clock=clock),
+        Platform(settings, balancer, lifecycle=lifecycle, store=store, hub=hub, clock=clock),
         PlatformBalancer(settings, balancer, services=services, clock=clock),
     )

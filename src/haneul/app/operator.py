@@ -41,6 +41,7 @@ from haneul.dkos.door import Door, Wakers, watch_requests
 from haneul.dkos.etcd_changing import MemberChanger
 from haneul.dkos.event_recorder import EventRecorder
 from haneul.dkos.events import teardown_failed
+from haneul.dkos.image_hub import ImageHub
 from haneul.dkos.masters import EXAMINATION, Masters
 from haneul.dkos.model import CLUSTERS, BackupStatus, Cluster, NodeProviderName, cluster_from_resource
 from haneul.dkos.naming import Naming
@@ -91,6 +92,8 @@ class OperatorSettings:
     naming: Naming | None = None
     #: Who works for clusters outside of them.
     readers: tuple[Reader, ...] = ()
+    #: Where nodes pull images, besides everywhere else.
+    hub: ImageHub | None = None
 
 
 class Operator:
@@ -226,6 +229,7 @@ class Operator:
             clock=self._clock,
             trust=settings.trust,
             naming=settings.naming,
+            hub=settings.hub,
         )
         controller = ClusterController(
             management=self._management,
@@ -256,6 +260,7 @@ class Operator:
             restore=RestoreSettings(settings.platform_image, settings.data, settings.backups),
             backup=self._backups.get,
             readers=self._readers,
+            hub=settings.hub,
         )
         self._controllers[uid] = controller
         if uid in self._requested:

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from haneul.app import reserved
 from haneul.app.platform_balancer import text_of
+from haneul.app.token_keys import json_web_keys
 from haneul.balancer.settings import HaproxySettings
 from haneul.components.store import ComponentStore
 from haneul.components.table import image_reference, variants
@@ -28,14 +29,14 @@ from haneul.dkos.backup.record import NAMESPACE as BACKUP_NAMESPACE
 from haneul.dkos.backup.record import WORKER_NAME as BACKUP_NAME
 from haneul.dkos.door import WAKER_NAME, WAKER_NAMESPACE
 from haneul.dkos.isolation import backup_policies, reader_policies, waker_policies
-from haneul.dkos.readers import BALANCER, INGRESS, NAMES, Reader
+from haneul.dkos.readers import BALANCER, HUB, INGRESS, NAMES, Reader
 from haneul.dkos.schema import custom_resource_definition, machine_resource_definition
 from haneul.firewall.schema import custom_resource_definition as approvals_definition
 from haneul.firewall.schema import writer_policy
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import HaneulError
 from haneul.kernel.files import read_private, write_atomically
-from haneul.kernel.kube import DEPLOYMENTS, SECRETS, KubeClient, Manifest, is_rolled_out, resource_of
+from haneul.kernel.kube import DEPLOYMENTS, NAMESPACES, SECRETS, KubeClient, Manifest, is_rolled_out, resource_of
 from haneul.kernel.kube_manifests import (
     READ,
     WRITE,
@@ -52,6 +53,8 @@ from haneul.kernel.process import run
 from haneul.kernel.progress import Progress
 from haneul.kernel.waiting import wait_for
 from haneul.management.certificates import Held, held
+from haneul.management.image_hub import USER as HUB_USER
+from haneul.management.image_hub import HubFiles, ImageHub
 from haneul.management.lifecycle import Lifecycle
 from haneul.management.settings import ManagementSettings
 
@@ -59,6 +62,8 @@ NAMESPACE: Final = "haneul-system"
 API_PORT: Final = 7443
 _USER: Final = 65532
 _ALIVE_PORT: Final = 8080
+#: The public key of the management cluster's service account tokens, which kubeadm makes once.
+_TOKEN_KEY: Final = Path("/etc/kubernetes/pki/sa.pub")
 _LABELS: Final = {"app.kubernetes.io/managed-by": "haneul", "app.kubernetes.io/part-of": "haneul"}
 #: What clusters of the management cluster's own version run beside it, and all that those of the older minor do.
 _IMAGES: Final = (
@@ -121,10 +126,12 @@ class Platform:
         *,
         lifecycle: Lifecycle,
         store: ComponentStore,
+        hub: ImageHub,
         clock: Clock,
     ) -> None:
         self._settings = settings
         self._balancer = balancer
+        self._hub = hub
         self._lifecycle = lifecycle
         self._store = store
         self._clock = clock
@@ -140,6 +147,8 @@ class Platform:
             for folder in (self.files.database, self.files.backups):
                 folder.mkdir(mode=0o700, exist_ok=True)
                 os.chown(folder, _USER, _USER)
+            if self._settings.hub:
+                self._hub.prepare(self._authority(), json_web_keys(_TOKEN_KEY.read_bytes()))
             build = self._store.image_archive("platform").stem
             manifests = platform_manifests(
                 settings=self._settings,
@@ -153,6 +162,8 @@ class Platform:
             async with self._lifecycle.client() as client:
                 for manifest in manifests:
                     await client.apply(resource_of(manifest), manifest)
+                if not self._settings.hub:
+                    await client.delete(NAMESPACES, HUB.name)
                 for name, namespace in (
                     ("haneul-operator", NAMESPACE),
                     ("haneul-api", NAMESPACE),
@@ -160,9 +171,15 @@ class Platform:
                     (BACKUP_NAME, BACKUP_NAMESPACE),
                     (NAMES.name, NAMES.name),
                     (BALANCER.name, BALANCER.name),
+                    *([(HUB.name, HUB.name)] if self._settings.hub else []),
                 ):
                     stage.note(name)
                     await self._wait_for(client, name, namespace)
+        if self._settings.hub:
+            with progress.stage("start the image hub", expected_seconds=3):
+                await self._hub.start(platform=_url(self._settings))
+        else:
+            await self._hub.end()
         with progress.stage("make the first administrator", expected_seconds=2):
             await self._ensure_admin_token()
 
@@ -175,6 +192,7 @@ class Platform:
             return
         async with self._lifecycle.client() as client:
             await client.apply(SECRETS, _tls_secret(self._certificate()))
+        await self._hub.renew(self._authority(), platform=_url(self._settings))
 
     def certificates(self) -> list[Held]:
         """Return the platform's own certificates, as far as they are made."""
@@ -185,7 +203,7 @@ class Platform:
         if files.certificate.exists():
             content = files.certificate.read_bytes()
             found.append(held("platform-api.pem", content, content))
-        return found
+        return [*found, *self._hub.certificates()]
 
     async def status(self) -> list[dict[str, Any]]:
         """Return the platform's services as rows for people; nothing where the management API does not answer."""
@@ -197,6 +215,7 @@ class Platform:
                     *await client.list(DEPLOYMENTS, BACKUP_NAMESPACE),
                     *await client.list(DEPLOYMENTS, NAMES.name),
                     *await client.list(DEPLOYMENTS, BALANCER.name),
+                    *await client.list(DEPLOYMENTS, HUB.name),
                 ]
         except (HaneulError, FileNotFoundError):
             return []
@@ -210,14 +229,19 @@ class Platform:
             for entry in found
         ]
 
+    def _authority(self) -> KeyPair:
+        """Return the platform's own authority, which is made once."""
+        files = self.files
+        if not files.authority.exists():
+            authority = issue_authority("Haneul platform", now=self._clock.now())
+            write_atomically(files.authority_key, authority.key, mode=0o600)
+            write_atomically(files.authority, authority.certificate)
+        return KeyPair(files.authority.read_bytes(), files.authority_key.read_bytes())
+
     def _certificate(self) -> KeyPair:
         """Return the API's certificate: the kept one while it is good for this address, else a fresh one."""
         files, now = self.files, self._clock.now()
-        if not files.authority.exists():
-            authority = issue_authority("Haneul platform", now=now)
-            write_atomically(files.authority_key, authority.key, mode=0o600)
-            write_atomically(files.authority, authority.certificate)
-        authority = KeyPair(files.authority.read_bytes(), files.authority_key.read_bytes())
+        authority = self._authority()
         kept, address = files.certificate, files.state / "platform-api.address"
         if kept.exists() and address.exists() and address.read_text() == self._settings.address:
             certificate, _, key = kept.read_bytes().partition(b"\n\n")
@@ -349,6 +373,7 @@ def platform_manifests(
         *_reader_surroundings(BALANCER, host_folders=True),
         _balancer_pools(balancer),
         _balancer(settings, image, f"{build}-{hashlib.sha256(balancer.encode()).hexdigest()[:12]}"),
+        *([*_hub_surroundings(settings, authority), _hub_reporter(settings, image, build)] if settings.hub else []),
         _operator(settings, image, build),
         _api(settings, image, build),
     ]
@@ -481,22 +506,25 @@ def _operator(settings: ManagementSettings, image: str, build: str) -> Manifest:
 def _operator_arguments(settings: ManagementSettings, image: str) -> list[str]:
     folders = [f"--clusters={settings.clusters}", f"--backups={settings.state}/backups", f"--platform-image={image}"]
     names = [f"--zone={settings.zone}", f"--dns-address={settings.address}", f"--ingress={settings.ingress}"]
+    if settings.hub:
+        names += [f"--hub={settings.hub_name}", f"--hub-address={settings.address}", f"--hub-port={settings.hub_port}"]
+        names.append("--hub-authority=/etc/haneul/authority/ca.crt")
     return ["serve", "operator", f"--outside-address={settings.address}", *folders, *names, *_trust(settings)]
 
 
-def _issuer(settings: ManagementSettings) -> str:
+def _url(settings: ManagementSettings) -> str:
     return f"https://{settings.address}:{API_PORT}"
 
 
 def _trust(settings: ManagementSettings) -> list[str]:
     if not settings.clusters_trust_issuer:
         return []
-    return [f"--issuer={_issuer(settings)}/oidc", "--issuer-authority=/etc/haneul/authority/ca.crt"]
+    return [f"--issuer={_url(settings)}/oidc", "--issuer-authority=/etc/haneul/authority/ca.crt"]
 
 
 def _api_arguments(settings: ManagementSettings) -> list[str]:
     trust = ["--clusters-trust-issuer"] if settings.clusters_trust_issuer else []
-    return ["serve", "api", f"--port={API_PORT}", f"--url={_issuer(settings)}", *trust]
+    return ["serve", "api", f"--port={API_PORT}", f"--url={_url(settings)}", *trust]
 
 
 def _api(settings: ManagementSettings, image: str, build: str) -> Manifest:
@@ -702,6 +730,47 @@ def _balancer(settings: ManagementSettings, image: str, build: str) -> Manifest:
     ]
     deployment = _deployment(BALANCER.name, container, volumes, build, namespace=BALANCER.name)
     deployment["spec"]["template"]["spec"]["nodeSelector"] = {"kubernetes.io/hostname": settings.host_name}
+    return deployment
+
+
+def _hub_surroundings(settings: ManagementSettings, authority: str) -> list[Manifest]:
+    """Return what is around who tells the image hub of clusters; it writes in a folder of the host."""
+    return [
+        *_reader_surroundings(HUB, host_port=settings.hub_port, host_folders=True),
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": "hub-authority", "namespace": HUB.name, "labels": _LABELS},
+            "data": {"ca.crt": authority},
+        },
+    ]
+
+
+def _hub_reporter(settings: ManagementSettings, image: str, build: str) -> Manifest:
+    server = f"--server=https://{settings.address}:{settings.hub_port}"
+    arguments = ["serve", "hub-reporter", server, f"--audience={settings.hub_name}", f"--alive-port={_ALIVE_PORT}"]
+    container = {
+        **_container(image, arguments),
+        **_alive_probes(),
+        "volumeMounts": [
+            {"name": "clusters", "mountPath": "/hub"},
+            {"name": "authority", "mountPath": "/etc/haneul/hub", "readOnly": True},
+            {"name": "token", "mountPath": "/etc/haneul/token", "readOnly": True},
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - for an instant it holds a key
+        ],
+        "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "512Mi"}},
+    }
+    token = {"serviceAccountToken": {"path": "token", "audience": settings.hub_name, "expirationSeconds": 3600}}
+    volumes = [
+        {"name": "clusters", "hostPath": {"path": str(HubFiles(settings.state).clusters), "type": "Directory"}},
+        {"name": "authority", "configMap": {"name": "hub-authority"}},
+        {"name": "token", "projected": {"sources": [token]}},
+        {"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": "8Mi"}},
+    ]
+    deployment = _deployment(HUB.name, container, volumes, build, namespace=HUB.name)
+    pod = deployment["spec"]["template"]["spec"]
+    # The hub and who writes what it reads are one user, and on one host.
+    pod |= {"securityContext": hardened_pod(HUB_USER), "nodeSelector": {"kubernetes.io/hostname": settings.host_name}}
     return deployment
 
 

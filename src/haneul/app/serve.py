@@ -19,6 +19,7 @@ serve_app = typer.Typer(help="Run one of the platform's own programs (inside its
 _DATABASE = "sqlite+aiosqlite:////data/haneul.db"
 _DEFINITIONS = Path("/opt/haneul/cilium/usr/share/cilium/crds")
 _REPLAY = Path("/usr/bin/etcd-replay")
+_HUB_AUTHORITY, _HUB_TOKEN = Path("/etc/haneul/hub/ca.crt"), Path("/etc/haneul/token/token")
 _NAMES_KEY = Path("/etc/haneul/names/key")
 _BALANCER, _KEEPER = Path("/etc/haneul/balancer/balancer.yaml"), Path("/run/balancer/keeper.sock")
 _KEY_FILE, _PROVIDER = Path("/data/issuer.key"), Path("/data/provider.yaml")
@@ -63,6 +64,10 @@ def operator(
     zone: Annotated[str, typer.Option(help="Zone of clusters' names, if somebody publishes them.")] = "",
     dns_address: Annotated[str, typer.Option(help="Address of the DNS server that pods ask.")] = "",
     ingress: Annotated[str, typer.Option(help="Network of addresses for clusters' ingress, if it is served.")] = "",
+    hub: Annotated[str, typer.Option(help="Name of the image hub that nodes pull from.")] = "",
+    hub_address: Annotated[str, typer.Option(help="Address of the image hub.")] = "",
+    hub_port: Annotated[int, typer.Option(help="Port of the image hub.")] = 5443,
+    hub_authority: Annotated[Path | None, typer.Option(help="Certificate authority of the image hub.")] = None,
 ) -> None:
     """Run the DKOS operator."""
     from haneul.app.firewall_gate import GatewaySettings  # noqa: PLC0415
@@ -70,14 +75,16 @@ def operator(
     from haneul.app.operator import Operator, OperatorSettings  # noqa: PLC0415
     from haneul.components.table import image_reference  # noqa: PLC0415
     from haneul.dkos.authentication import IssuerTrust  # noqa: PLC0415
+    from haneul.dkos.image_hub import ImageHub  # noqa: PLC0415
     from haneul.dkos.naming import Naming  # noqa: PLC0415
-    from haneul.dkos.readers import BALANCER, INGRESS, NAMES  # noqa: PLC0415
+    from haneul.dkos.readers import BALANCER, HUB, INGRESS, NAMES  # noqa: PLC0415
     from haneul.kernel.kube_http import access_from_kubeconfig, access_in_cluster  # noqa: PLC0415
 
     configure_logs()
     trust = IssuerTrust(issuer, issuer_authority.read_text()) if issuer and issuer_authority else None
     access = access_from_kubeconfig(kubeconfig) if kubeconfig else access_in_cluster()
     naming = Naming(zone, dns_address) if zone and dns_address else None
+    images = ImageHub(hub, hub_address, hub_port, hub_authority.read_text()) if hub and hub_authority else None
     settings = OperatorSettings(
         access=access,
         images=cluster_images(),
@@ -95,7 +102,9 @@ def operator(
             *((NAMES,) if naming is not None else ()),
             BALANCER,
             *((replace(INGRESS, addresses=ingress),) if ingress else ()),
+            *((HUB,) if images is not None else ()),
         ),
+        hub=images,
     )
     asyncio.run(Operator(settings).run())
 
@@ -220,6 +229,57 @@ def balancer_keeper(
 
     configure_logs()
     asyncio.run(serve_keeper(balancer, socket, closed))
+
+
+@serve_app.command("hub-reporter")
+def hub_reporter(
+    server: Annotated[str, typer.Option(help="Where the image hub is.")],
+    audience: Annotated[str, typer.Option(help="Whom tokens for the hub are for.")],
+    authority: Annotated[Path, typer.Option(help="Certificate authority of the hub.")] = _HUB_AUTHORITY,
+    token_file: Annotated[Path, typer.Option(help="File with the token to come with.")] = _HUB_TOKEN,
+    folder: Annotated[Path, typer.Option(help="Folder of the hub's clusters.")] = Path("/hub"),
+    alive_port: Annotated[int, typer.Option(help="Port that is open while it works.")] = 8080,
+) -> None:
+    """Tell the image hub whose pods may pull, and which images they run."""
+    from haneul.app.hub_reporter import HubSite, HubWork  # noqa: PLC0415
+    from haneul.app.record_worker import run_worker  # noqa: PLC0415
+    from haneul.dkos.readers import HUB  # noqa: PLC0415
+    from haneul.kernel.kube_http import access_in_cluster  # noqa: PLC0415
+
+    configure_logs()
+    site = HubSite(folder, server, audience, authority, token_file)
+    asyncio.run(run_worker(access_in_cluster(), HUB, partial(HubWork, site), port=alive_port))
+
+
+@serve_app.command("hub")
+def platform_hub(
+    folder: Annotated[Path, typer.Option(help="Folder with everything that the hub keeps.")],
+    address: Annotated[str, typer.Option(help="Address to serve at.")],
+    port: Annotated[int, typer.Option(help="Port to serve at.")],
+    name: Annotated[str, typer.Option(help="Name by which people and pods reach it.")],
+    platform: Annotated[str, typer.Option(help="Where the platform's API is.")],
+    user: Annotated[int, typer.Option(help="Number of the user and group that it is.")],
+) -> None:
+    """Serve the platform's images, on a host, started as root."""
+    from haneul.host.seclusion import own_code, seclude  # noqa: PLC0415
+    from haneul.management.image_hub import HubFiles  # noqa: PLC0415
+
+    seclude((*own_code(), folder), user=user)
+
+    from haneul.app.d2hub import HubSettings, serve_hub  # noqa: PLC0415
+
+    files = HubFiles(folder.parent)
+    configure_logs(sys.stderr)
+    settings = HubSettings(
+        folder,
+        address,
+        port,
+        (name,),
+        platform=platform,
+        platform_authority=files.authority,
+        certificate=(files.certificate, files.key),
+    )
+    asyncio.run(serve_hub(settings))
 
 
 @serve_app.command()

@@ -14,13 +14,14 @@ import binascii
 import fnmatch
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 import structlog
 from joserfc import jwt
 from joserfc.errors import ExpiredTokenError, InvalidClaimError, JoseError, MissingClaimError
+from joserfc.jwk import KeySet
 from joserfc.jwt import JWTClaimsRegistry
 
 from haneul.d2hub.issuer_keys import IssuerKeys, KeySource
@@ -68,7 +69,10 @@ class WorkloadRule:
 
 @dataclass(frozen=True)
 class Trust:
-    """An issuer whose tokens are taken, if they are for ``audience``. ``name`` is what the hub calls it."""
+    """An issuer whose tokens are taken, if they are for ``audience``. ``name`` is what the hub calls it.
+
+    Of one whose ``keys`` are given nobody is asked for keys, and only tokens count that name one of them.
+    """
 
     name: str
     issuer: str
@@ -78,6 +82,12 @@ class Trust:
     jwks_url: str = ""
     jwks_file: Path | None = None
     authority: Path | None = None
+    keys: KeySet | None = field(default=None, compare=False)
+
+    def may_have_signed(self, issuer: object, kid: object) -> bool:
+        """Say whether a token of which nothing is proved may be this one's."""
+        known = self.keys is None or any(key.kid == kid for key in self.keys.keys)
+        return self.issuer == issuer and known
 
     @property
     def source(self) -> KeySource:
@@ -109,7 +119,7 @@ class Workloads:
         issuer = unproved.get("iss")
         problem: HaneulError = _refused(f"its issuer {_shown(issuer)} is not trusted here")
         for trust in self._trusts.trusts():
-            if trust.issuer != issuer:
+            if not trust.may_have_signed(issuer, header.get("kid")):
                 continue
             try:
                 claims = await self._signed(trust, token, header)
@@ -128,7 +138,7 @@ class Workloads:
         algorithm, kid = header.get("alg"), header.get("kid")
         if algorithm not in trust.algorithms:
             raise _refused(f"it is signed with {_shown(algorithm)}, and {', '.join(trust.algorithms)} are taken")
-        keys = await self._keys.of(trust.source, kid if isinstance(kid, str) else None)
+        keys = trust.keys or await self._keys.of(trust.source, kid if isinstance(kid, str) else None)
         try:
             return jwt.decode(token, keys, algorithms=list(trust.algorithms)).claims
         except (JoseError, ValueError, RecursionError) as error:

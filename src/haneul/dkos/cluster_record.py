@@ -30,8 +30,8 @@ class ClusterRecord:
     """A cluster as a reader knows it.
 
     ``domain`` has no dot at its end, and is empty where nobody publishes names. ``networks`` are the cluster's own
-    ranges; ``nodes`` the addresses of its machines that run, sorted, for readers of such; ``address`` is its own one of
-    those that the reader has for clusters.
+    ranges; ``nodes`` the addresses of its machines that run, sorted, ``address`` its own one of those that the reader
+    has for clusters, and ``token_keys`` the public keys of its service accounts' tokens in PEM, for readers of such.
     """
 
     uid: str
@@ -43,6 +43,7 @@ class ClusterRecord:
     networks: tuple[str, ...] = ()
     nodes: tuple[str, ...] = ()
     address: str = ""
+    token_keys: bytes = b""
 
     @property
     def owner(self) -> str:
@@ -62,6 +63,8 @@ def secret_of(record: ClusterRecord, reader: Reader) -> Manifest:
         "nodes": ",".join(record.nodes).encode(),
         "address": record.address.encode(),
     }
+    if record.token_keys:
+        data["tokens.pub"] = record.token_keys
     if record.access is not None:
         data |= {
             "url": record.access.server.encode(),
@@ -93,6 +96,7 @@ def record_of(secret: Manifest) -> ClusterRecord | None:
             networks=_several(data, "networks"),
             nodes=_several(data, "nodes"),
             address=data.get("address", b"").decode(),
+            token_keys=data.get("tokens.pub", b""),
         )
     except (KeyError, ValueError):
         return None

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from haneul.dkos.address_claims import given_address
 from haneul.dkos.cluster_record import ClusterRecord, Standing, record_of, secret_of
+from haneul.dkos.credentials import public_token_keys
 from haneul.dkos.masters import MadeMasters
 from haneul.dkos.model import Cluster
 from haneul.dkos.naming import Naming
@@ -38,7 +39,13 @@ class ClusterRecords:
 
     async def follow(self, cluster: Cluster, made: MadeMasters, machines: Iterable[ProvidedNode] = ()) -> None:
         """Have a running cluster worked for."""
-        inputs = (made.endpoints.inside, made.keyring.issuer("cluster").certificate, made.keyring.trusted("cluster"))
+        keyring = made.keyring
+        inputs = (
+            made.endpoints.inside,
+            keyring.issuer("cluster").certificate,
+            keyring.trusted("cluster"),
+            keyring.token_keys,
+        )
         if self._written.get(cluster.uid) == inputs:
             return
         nodes = addresses(machines)
@@ -66,6 +73,7 @@ class ClusterRecords:
             (str(cluster.spec.network.pods), str(cluster.spec.network.services)),
             nodes,
             await given_address(self._client, reader, cluster.uid) if reader.addresses else "",
+            public_token_keys(made.keyring) if reader.token_keys else b"",
         )
         if record != kept:
             await self._client.apply(SECRETS, secret_of(record, reader))

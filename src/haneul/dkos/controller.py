@@ -29,6 +29,7 @@ from haneul.dkos.etcd_changing import MemberChanger
 from haneul.dkos.events import Look, Tell, credentials_renewed, told
 from haneul.dkos.gate_keeping import GateKeeping
 from haneul.dkos.hibernation import Level
+from haneul.dkos.image_hub import ImageHub
 from haneul.dkos.joining import AnnouncedNode
 from haneul.dkos.masters import MadeMasters, Masters
 from haneul.dkos.model import (
@@ -105,11 +106,12 @@ class ClusterController:
         restore: RestoreSettings,
         backup: Callable[[str], BackupStatus | None] = lambda _: None,
         readers: ClusterRecords,
+        hub: ImageHub | None = None,
     ) -> None:
         """``cilium_definitions`` are what Cilium's operator would define: one after the other, a second each.
 
         ``backup`` says how the backup of the cluster with a uid stands. ``readers`` tells those who work for the
-        cluster outside of it.
+        cluster outside of it. From ``hub`` nodes pull images.
         """
         self._management = management
         self._masters = masters
@@ -117,6 +119,7 @@ class ClusterController:
         self._sleeping = Sleeping(management, masters=masters, providers=providers, door=door, specs=specs, tell=tell)
         self._records = records
         self._readers = readers
+        self._hub = hub
         self._backup = backup
         self._restoring = Restoring(
             management, masters=masters, providers=providers, records=records, settings=restore, tell=tell
@@ -433,7 +436,14 @@ class ClusterController:
                 name: NodeAnnouncement(
                     name,
                     pool,
-                    node_files(cluster, pool, name, pause_image=self._pause_image, naming=self._readers.naming),
+                    node_files(
+                        cluster,
+                        pool,
+                        name,
+                        pause_image=self._pause_image,
+                        naming=self._readers.naming,
+                        hub=self._hub,
+                    ),
                     node_kubeconfig(_server(made, pool), tokens[name]),
                     authority,
                     made.nodes_version,
@@ -575,7 +585,7 @@ class ClusterController:
             return
         cilium = cluster.spec.network.plugin is NetworkPlugin.CILIUM
         async with asyncio.TaskGroup() as group:
-            for manifest in tenant_objects.base_objects(cluster, made.endpoints, self._readers.readers):
+            for manifest in tenant_objects.base_objects(cluster, made.endpoints, self._readers.readers, self._hub):
                 group.create_task(apply(manifest))
             for manifest in self._cilium_definitions if cilium else ():
                 group.create_task(apply(manifest))

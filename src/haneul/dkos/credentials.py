@@ -133,7 +133,7 @@ def component_data(
                 "etcd-ca.crt": keyring.trusted("etcd"),
                 "front-proxy-ca.crt": keyring.trusted("front-proxy"),
                 "service-account.key": keyring.token_keys[0],
-                "service-account.pub": b"".join(_public_key(key) for key in keyring.token_keys),
+                "service-account.pub": public_token_keys(keyring),
                 "encryption.yaml": to_yaml(encryption_configuration(keyring.encryption_keys)).encode(),
             }
         case _:
@@ -235,6 +235,11 @@ def _kubeconfig(server: str, authority: Mapping[str, str], user: Mapping[str, st
         "users": [{"name": "default", "user": dict(user)}],
     }
     return to_yaml(config).encode()
+
+
+def public_token_keys(keyring: Keyring) -> bytes:
+    """Return the public keys by which tokens of the cluster's service accounts are checked, in PEM."""
+    return b"".join(_public_key(key) for key in keyring.token_keys)
 
 
 def _public_key(private: bytes) -> bytes:

@@ -7,7 +7,7 @@ its own pods, which is how health checks work.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from haneul.dkos.authentication import IssuerTrust
@@ -16,6 +16,7 @@ from haneul.dkos.backup.record import WORKER_NAME
 from haneul.dkos.control_plane import CLUSTER_LABEL, ROLE_LABEL, labels
 from haneul.dkos.door import NODE_PORTS, WAKER_NAMESPACE
 from haneul.dkos.etcd_slots import CLIENT_PORT, GATEWAY_PORT, PEER_PORT
+from haneul.dkos.image_hub import ImageHub
 from haneul.dkos.model import Cluster
 from haneul.dkos.naming import DNS_PORT, Naming
 from haneul.dkos.readers import Reader
@@ -29,12 +30,17 @@ _BACKUP_WORKER: Final = {
 
 
 def network_policies(
-    cluster: Cluster, trust: IssuerTrust | None = None, *, several: bool = False, naming: Naming | None = None
+    cluster: Cluster,
+    trust: IssuerTrust | None = None,
+    *,
+    several: bool = False,
+    naming: Naming | None = None,
+    hub: ImageHub | None = None,
 ) -> list[Manifest]:
     """Return all policies of a cluster's two namespaces. The API server also reaches an issuer that it trusts.
 
     Of ``several`` etcd members, some of which join or leave, the operator reaches those that vote. With a ``naming``,
-    nodes reach the DNS server.
+    nodes reach the DNS server, and with a ``hub`` the image hub.
     """
     own_nodes = {
         "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": cluster.nodes_namespace}},
@@ -88,16 +94,26 @@ def network_policies(
             egress=[{"to": [own_nodes, world]}, _to([own_masters], 6443)],
         ),
         *([_names(cluster)] if naming is not None else []),
+        *([_images(cluster, hub)] if hub is not None else []),
     ]
 
 
 def _names(cluster: Cluster) -> Manifest:
     """The DNS server is a program of a host, and hosts have no address for policies; of theirs, this port alone is."""
-    ports = [{"port": str(DNS_PORT), "protocol": protocol} for protocol in ("UDP", "TCP")]
+    return _to_hosts(cluster, "names", DNS_PORT, ("UDP", "TCP"))
+
+
+def _images(cluster: Cluster, hub: ImageHub) -> Manifest:
+    """So is the image hub. Pods come as their node: builds in them may push, with a right of their own."""
+    return _to_hosts(cluster, "images", hub.port, ("TCP",))
+
+
+def _to_hosts(cluster: Cluster, name: str, port: int, protocols: Sequence[str]) -> Manifest:
+    ports = [{"port": str(port), "protocol": protocol} for protocol in protocols]
     return {
         "apiVersion": "cilium.io/v2",
         "kind": "CiliumNetworkPolicy",
-        "metadata": {"name": "names", "namespace": cluster.nodes_namespace, "labels": labels(cluster)},
+        "metadata": {"name": name, "namespace": cluster.nodes_namespace, "labels": labels(cluster)},
         "spec": {
             "endpointSelector": {},
             "egress": [{"toEntities": ["host", "remote-node"], "toPorts": [{"ports": ports}]}],

@@ -39,6 +39,7 @@ from haneul.dkos.etcd_slots import (
 )
 from haneul.dkos.etcd_volumes import EtcdVolumes
 from haneul.dkos.hibernation import Level
+from haneul.dkos.image_hub import ImageHub
 from haneul.dkos.keyring import Keyring, keyring_from, new_authorities
 from haneul.dkos.model import Cluster, MasterStatus, NetworkPlugin
 from haneul.dkos.naming import Naming
@@ -114,9 +115,11 @@ class Masters:
         clock: Clock,
         trust: IssuerTrust | None = None,
         naming: Naming | None = None,
+        hub: ImageHub | None = None,
     ) -> None:
         self._client = client
         self._trust = trust
+        self._hub = hub
         self._naming = naming
         self._images = images
         self._outside_address = outside_address
@@ -215,7 +218,7 @@ class Masters:
         configurations = control_plane.configurations(cluster, self._trust)
         role, binding = _signing_rights(cluster)
         several = in_play(cluster.spec.masters, slots) > 1
-        policies = isolation.network_policies(cluster, self._trust, several=several, naming=self._naming)
+        policies = isolation.network_policies(cluster, self._trust, several=several, naming=self._naming, hub=self._hub)
         await self._apply([*configurations.values(), *policies, role])
         # A role is bound only once it is there.
         await self._apply([binding])

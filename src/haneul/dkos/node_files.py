@@ -10,6 +10,7 @@ import json
 from typing import Any, Final
 
 from haneul.dkos.credentials import NODE_AUTHORITY_FILE
+from haneul.dkos.image_hub import ImageHub, hub_files
 from haneul.dkos.model import Cluster, LoadBalancing, NetworkPlugin, NodePool, NodeProviderName
 from haneul.dkos.naming import Naming
 from haneul.kernel.containerd import DISABLED_PLUGINS, SPARING_STATISTICS
@@ -21,11 +22,18 @@ POOL_LABEL: Final = "dkos.haneul.dev/pool"
 
 
 def node_files(
-    cluster: Cluster, pool: NodePool, node: str, *, pause_image: str, naming: Naming | None = None
+    cluster: Cluster,
+    pool: NodePool,
+    node: str,
+    *,
+    pause_image: str,
+    naming: Naming | None = None,
+    hub: ImageHub | None = None,
 ) -> dict[str, str]:
     """Return the configuration files of one node by name.
 
-    Without a ``naming``, pods ask the machine's own resolvers, which know no name of the cluster.
+    Without a ``naming``, pods ask the machine's own resolvers, which know no name of the cluster. With a ``hub``, it
+    pulls images from there.
     """
     native = cluster.spec.network.plugin is NetworkPlugin.NATIVE
     # Who wraps every packet keeps no routes; of the two, Cilium does that by itself.
@@ -39,15 +47,18 @@ def node_files(
         "NODE_SERVICES": '"' + " ".join(services) + '"',
         "NODE_MASQUERADE": str(native).lower(),
     }
+    if hub is not None:
+        environment["HUB_HOSTS"] = '"' + " ".join(hub.hosts) + '"'
     network = {"cni-template.json": _cni_template(cluster)} if native else {}
     network |= {} if native else {f"cilium.{name}": value for name, value in _cilium(cluster).items()}
     return {
         "node.env": "".join(f"{name}={value}\n" for name, value in environment.items()),
-        "containerd.toml": _containerd(pause_image, native=native),
+        "containerd.toml": _containerd(pause_image, native=native, hub=hub is not None),
         "kubelet.yaml": to_yaml(_kubelet(cluster, pool, naming)),
         "kube-proxy.yaml": to_yaml(_kube_proxy(cluster)),
         "flannel.json": _flannel(cluster, pool),
         **network,
+        **(hub_files(hub, cluster.spec.settings.feature_gates) if hub is not None else {}),
     }
 
 
@@ -131,7 +142,11 @@ def _kube_proxy(cluster: Cluster) -> dict[str, Any]:
     }
 
 
-def _containerd(pause_image: str, *, native: bool) -> str:
+def _containerd(pause_image: str, *, native: bool, hub: bool) -> str:
+    # Left out it is a list of two folders, which what pulls takes for the name of one.
+    registries = (
+        '[plugins."io.containerd.cri.v1.images".registry]\nconfig_path = "/etc/containerd/certs.d"\n' if hub else ""
+    )
     template = 'conf_template = "/run/haneul/cni-template.json"' if native else ""
     return f"""version = 3
 {DISABLED_PLUGINS}
@@ -140,7 +155,7 @@ def _containerd(pause_image: str, *, native: bool) -> str:
 snapshotter = "overlayfs"
 [plugins."io.containerd.cri.v1.images".pinned_images]
 sandbox = "{pause_image}"
-
+{registries}
 [plugins."io.containerd.cri.v1.runtime"]
 restrict_oom_score_adj = true
 {SPARING_STATISTICS}

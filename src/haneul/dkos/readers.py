@@ -19,7 +19,8 @@ class Reader:
     """``name`` is that of its namespace, its program and its account; ``role`` that of its records and rights.
 
     ``rules`` are what it may in a cluster, ``objects`` what else a cluster has for it. With ``nodes``, its records say
-    where the cluster's machines are; with ``addresses``, a network in CIDR notation, each cluster gets one of these.
+    where the cluster's machines are; with ``token_keys``, by which public keys tokens of its service accounts are
+    checked; with ``addresses``, a network in CIDR notation, each cluster gets one of these.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Reader:
     nodes: bool = False
     objects: tuple[Manifest, ...] = ()
     addresses: str = ""
+    token_keys: bool = False
 
     @property
     def user(self) -> str:
@@ -103,3 +105,5 @@ INGRESS: Final = Reader(
         },
     ),
 )
+#: Tells the image hub whose pods may pull, and which images they run.
+HUB: Final = Reader("haneul-hub", "images", (rule("", ["pods"], ["list"]), IDENTITY_RULE), token_keys=True)

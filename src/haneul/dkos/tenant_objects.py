@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from haneul.dkos.credentials import Endpoints
+from haneul.dkos.image_hub import ImageHub, token_rules
 from haneul.dkos.model import Cluster, NetworkPlugin
 from haneul.dkos.readers import Reader
 from haneul.kernel.cilium_rights import agent_rules, operator_rules
@@ -32,8 +33,10 @@ CILIUM_RESOURCES: Final = (
 _LABELS: Final = {"app.kubernetes.io/managed-by": "haneul"}
 
 
-def base_objects(cluster: Cluster, endpoints: Endpoints, readers: Iterable[Reader] = ()) -> list[Manifest]:
-    """Return the objects of every cluster; of each of ``readers``, the rights and objects."""
+def base_objects(
+    cluster: Cluster, endpoints: Endpoints, readers: Iterable[Reader] = (), hub: ImageHub | None = None
+) -> list[Manifest]:
+    """Return the objects of every cluster: each reader's rights and objects, and nodes' rights towards a ``hub``."""
     bindings = [
         _binding("node-bootstrap", "system:node-bootstrapper", BOOTSTRAP_GROUP),
         _binding("node-proxy", "system:node-proxier", "system:nodes"),
@@ -64,6 +67,11 @@ def base_objects(cluster: Cluster, endpoints: Endpoints, readers: Iterable[Reade
             *reader.objects,
         )
     ]
+    if hub is not None:
+        rights += [
+            _role("image-tokens", token_rules(hub)),
+            _binding("image-tokens", "haneul:image-tokens", "system:nodes"),
+        ]
     return [*bindings, *network, *announced, *rights]
 
 

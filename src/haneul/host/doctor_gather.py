@@ -40,7 +40,11 @@ PORTS: Final[Mapping[int, str]] = {
     10259: "the scheduler",
 }
 #: Ports that it takes at the host's own address only: many machines have a resolver of their own on loopback.
-PORTS_AT_ADDRESS: Final[Mapping[int, str]] = {53: "the DNS server", 8081: "the API of the DNS server's zones"}
+PORTS_AT_ADDRESS: Final[Mapping[int, str]] = {
+    53: "the DNS server",
+    5443: "the image hub",
+    8081: "the API of the DNS server's zones",
+}
 #: Programs that `haneul up` and what it starts run, and the Debian packages that have them.
 PROGRAMS: Final[Mapping[str, str]] = {
     "haproxy": "haproxy",

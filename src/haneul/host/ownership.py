@@ -1,9 +1,9 @@
 """Which processes of this machine are Haneul's: the one answer for `doctor`, `down --purge` and their tests.
 
-A process is ours if it runs one of our host programs from the component cache, or one of the system's by a
-configuration in our folder, if it supervises or is supervised as one of our host services, if it lives in the control
-group of a container that our container runtime made, or if it descends from such a one. Everything else is somebody
-else's, whatever its name.
+A process is ours if it runs one of our host programs from the component cache, one of the system's by a configuration
+in our folder, or one of this project's with a folder there, if it supervises or is supervised as one of our host
+services, if it lives in the control group of a container that our container runtime made, or if it descends from such a
+one. Everything else is somebody else's, whatever its name.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ _HOST_PROGRAMS: Final = frozenset({"containerd", "containerd-shim-runc-v2", "kub
 _SYSTEM_PROGRAMS: Final = frozenset({"haproxy", "nginx", "pdns_recursor", "pdns_server"})
 #: The variable that a host service's nginx has for its mark; it shows what it was begun with in its title.
 _NGINX_MARK: Final = "env HANEUL_FOLDER="
+#: Host services that are this project's own programs name their folder so.
+_OWN_PROGRAM, _OWN_FOLDER = "haneul.app.main", "--folder="
 _CONTAINER_ID: Final = re.compile(r"[0-9a-f]{64}")
 
 
@@ -68,13 +70,20 @@ class Ownership:
             return True
         if executable.name in _SYSTEM_PROGRAMS and self._named(process):
             return True
-        if {"balancer-keeper", f"--balancer={self.state}/balancer.yaml"} <= set(process.arguments):
+        if _OWN_PROGRAM in process.arguments and self._serves(process):
             return True
         if str(self.state / "supervisord.conf") in process.arguments and "supervisor.supervisord" in process.arguments:
             return True
         if re.search(r"/haneul-[^/]+\.service(/|$)", process.groups, re.MULTILINE):
             return True
         return any(found in self.containers for found in _CONTAINER_ID.findall(process.groups))
+
+    def _serves(self, process: Process) -> bool:
+        """Say whether a program of this project serves this installation's host."""
+        keeps = {"balancer-keeper", f"--balancer={self.state}/balancer.yaml"}
+        return keeps <= set(process.arguments) or any(
+            argument.startswith(f"{_OWN_FOLDER}{self.state}/") for argument in process.arguments
+        )
 
     def _named(self, process: Process) -> bool:
         """Say whether a process was told a configuration of ours."""

@@ -264,7 +264,7 @@ class NameServer:
             await self._services.ensure(service)
             for address, port in listening:
                 await wait_for(
-                    partial(_listens, address, port),
+                    partial(listens, address, port),
                     what=f"the DNS server to listen at {address} port {port}",
                     timeout=30,
                     clock=self._clock,
@@ -321,8 +321,8 @@ def ensure_zones(
 ) -> None:
     """Make the zones that are missing in a file of zones, and the file if need be; what is there stays.
 
-    In the first zone the server has its own name, with ``address``, and ``hosts`` have theirs. ``owner`` are numbers of
-    user and group. Raises HostNotReadyError if the package with the tables is missing.
+    The first zone has names for the server and the image hub, with ``address``, and those of ``hosts``. ``owner`` are
+    numbers of user and group. Raises HostNotReadyError if the package with the tables is missing.
     """
     server = f"ns.{zones[0]}"
     if not database.exists():
@@ -347,7 +347,7 @@ def ensure_zones(
                 _make_zone(connection, zone, server)
         (first,) = connection.execute("SELECT id FROM domains WHERE name = ?", (zones[0],)).fetchone()
         # The host may have another address than at the last start.
-        for name, value in {server: address, **(hosts or {})}.items():
+        for name, value in {server: address, f"hub.{zones[0]}": address, **(hosts or {})}.items():
             connection.execute("DELETE FROM records WHERE domain_id = ? AND name = ? AND type = 'A'", (first, name))
             connection.execute(_INSERT, (first, name, "A", value))
     # Files beside it that root was the first to open.
@@ -367,7 +367,8 @@ def _make_zone(connection: sqlite3.Connection, zone: str, server: str) -> None:
         connection.execute(_INSERT, (made, zone, kind, content))
 
 
-async def _listens(address: str, port: int) -> bool:
+async def listens(address: str, port: int) -> bool:
+    """Say whether somebody takes connections at a port."""
     try:
         async with asyncio.timeout(_CONNECT_SECONDS):
             _, writer = await asyncio.open_connection(address, port)

@@ -40,6 +40,9 @@ class ManagementSettings:
     gate_port: int = 7480
     # Networks of the addresses that Services get from the platform's load balancer.
     balancer_networks: tuple[str, ...] = ()
+    # Whether the image hub runs here, and at which port of ``address``.
+    hub: bool = True
+    hub_port: int = 5443
 
     @property
     def admin_kubeconfig(self) -> Path:
@@ -85,6 +88,11 @@ class ManagementSettings:
     def containerd_socket(self) -> Path:
         """Return the socket on which the container runtime serves."""
         return self.runtime / "containerd" / "containerd.sock"
+
+    @property
+    def hub_name(self) -> str:
+        """Return the image hub's name, which people and pods write before the names of images."""
+        return f"hub.{self.zone}"
 
     @property
     def zones(self) -> tuple[str, ...]:

@@ -135,6 +135,7 @@ def test_zones_that_are_there_stay_and_missing_ones_are_made(tmp_path: Path) -> 
     assert found == {
         ("a.one.example", "A", "10.0.0.1"),
         ("ns.one.example", "A", "192.0.2.2"),
+        ("hub.one.example", "A", "192.0.2.2"),
         ("one.example", "NS", "ns.one.example"),
         ("10.in-addr.arpa", "NS", "ns.one.example"),
     }

@@ -1,0 +1,204 @@
+"""The image hub as a host service: D2Hub in one folder, outside every cluster, at the host's address.
+
+It keeps no right of root's (:mod:`haneul.host.seclusion`), and of the installation's state sees its own folder alone.
+People and robots of the platform sign in; the platform's authority signs its certificate, which is renewed with those
+of the host. Which clusters' pods are let in lies in a folder of its own, which the worker that follows clusters writes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from haneul.host.services import HostService, ServiceManager
+from haneul.kernel.clock import Clock
+from haneul.kernel.files import write_atomically
+from haneul.kernel.pki import KeyPair, LeafProfile, issue_leaf
+from haneul.kernel.waiting import wait_for
+from haneul.management.certificates import Held, held
+from haneul.management.containers import SYSTEM_PATH
+from haneul.management.name_server import listens
+from haneul.management.settings import ManagementSettings
+
+SERVICE: Final = "hub"
+#: The user that the hub and the worker that tells it of clusters are: a number, which no account has.
+USER: Final = 65531
+#: As whom that worker comes, by a token of the management cluster's.
+REPORTER: Final = "system:serviceaccount:haneul-hub:haneul-hub"
+_ISSUER: Final = "https://kubernetes.default.svc.haneul.internal"
+_CERTIFICATE_LIFE: Final = timedelta(days=90)
+_PRIVATE: Final = 0o600
+
+
+@dataclass(frozen=True)
+class HubFiles:
+    """What the hub has on the host, below the installation's state folder."""
+
+    state: Path
+
+    @property
+    def off(self) -> Path:
+        """Return the file that is there if somebody turned the hub off."""
+        return self.state / "hub.off"
+
+    @property
+    def folder(self) -> Path:
+        """Return the folder with everything that the hub keeps."""
+        return self.state / "hub"
+
+    @property
+    def clusters(self) -> Path:
+        """Return the folder of the clusters whose pods are let in."""
+        return self.folder / "clusters"
+
+    @property
+    def reporter(self) -> Path:
+        """Return the file that says who tells what clusters run."""
+        return self.folder / "reporter.json"
+
+    @property
+    def authority(self) -> Path:
+        """Return the hub's copy of the platform's authority, whose API it asks who signs in."""
+        return self.folder / "platform-ca.crt"
+
+    @property
+    def certificate(self) -> Path:
+        """Return the hub's certificate."""
+        return self.folder / "serving.crt"
+
+    @property
+    def key(self) -> Path:
+        """Return the key of the hub's certificate."""
+        return self.folder / "serving.key"
+
+
+def is_wanted(state: Path) -> bool:
+    """Say whether the hub runs on this host, unless somebody turned it off."""
+    try:
+        return not HubFiles(state).off.exists()
+    except PermissionError:
+        # `doctor` may be asked by anybody.
+        return True
+
+
+def want(state: Path, *, wanted: bool) -> None:
+    """Turn the hub on or off from the next `up` on."""
+    off = HubFiles(state).off
+    if wanted:
+        off.unlink(missing_ok=True)
+    else:
+        write_atomically(off, "The image hub is turned off; 'haneul up --hub' turns it on.\n")
+
+
+def hub_service(settings: ManagementSettings, *, platform: str, certificate: bytes) -> HostService:
+    """Return the hub as a host service. ``platform`` is where its API is; another certificate starts the hub anew."""
+    made_from = hashlib.sha256(certificate).hexdigest()[:16]
+    argv = (
+        sys.executable,
+        "-m",
+        "haneul.app.main",
+        "serve",
+        "hub",
+        f"--folder={HubFiles(settings.state).folder}",
+        f"--address={settings.address}",
+        f"--port={settings.hub_port}",
+        f"--name={settings.hub_name}",
+        f"--platform={platform}",
+        f"--user={USER}",
+    )
+    return HostService(SERVICE, argv, (("PATH", SYSTEM_PATH), ("HANEUL_CONFIGURATION", made_from)))
+
+
+class ImageHub:
+    """The image hub of this host."""
+
+    def __init__(self, settings: ManagementSettings, *, services: ServiceManager, clock: Clock) -> None:
+        self._settings = settings
+        self._services = services
+        self._clock = clock
+        self.files = HubFiles(settings.state)
+
+    def prepare(self, authority: KeyPair, reporter_keys: Sequence[dict[str, Any]]) -> None:
+        """Make the folder, with all that the hub has to be told; may be repeated.
+
+        ``authority`` is the platform's; ``reporter_keys`` are the public keys (RFC 7517) of the management cluster's
+        tokens.
+        """
+        files, owner = self.files, (USER, USER)
+        for folder in (files.folder, files.clusters):
+            folder.mkdir(mode=0o700, exist_ok=True)
+            os.chown(folder, *owner)
+        write_atomically(files.authority, authority.certificate, owner=owner)
+        reporter = {
+            "issuer": _ISSUER,
+            "audience": self._settings.hub_name,
+            "subject": REPORTER,
+            "keys": list(reporter_keys),
+        }
+        write_atomically(files.reporter, json.dumps(reporter, indent=2) + "\n", mode=_PRIVATE, owner=owner)
+        self._ensure_certificate(authority)
+
+    async def start(self, *, platform: str) -> None:
+        """Start the hub, whose folder is prepared, or start it anew if it has another certificate."""
+        settings = self._settings
+        certificate = self.files.certificate.read_bytes()
+        await self._services.ensure(hub_service(settings, platform=platform, certificate=certificate))
+        await wait_for(
+            partial(listens, settings.address, settings.hub_port),
+            what=f"the image hub to listen at {settings.address} port {settings.hub_port}",
+            timeout=60,
+            clock=self._clock,
+            hint=f"look at {settings.logs}/{SERVICE}.log; 'haneul up --no-hub' does without it",
+        )
+
+    async def end(self) -> None:
+        """Have no hub run here any more; what it keeps stays, but which clusters there are, it will have to be told."""
+        if any(state.name == SERVICE for state in await self._services.states()):
+            await self._services.remove(SERVICE)
+        for file in self.files.clusters.glob("*.json"):
+            file.unlink(missing_ok=True)
+
+    async def renew(self, authority: KeyPair, *, platform: str) -> None:
+        """Renew the certificate if it is due; a hub that runs starts anew with it within a second or two."""
+        if not self.files.certificate.exists() or not self._settings.hub:
+            return
+        if self._ensure_certificate(authority):
+            await self.start(platform=platform)
+
+    def certificates(self) -> list[Held]:
+        """Return the hub's certificate, if it is made."""
+        files = self.files
+        if not files.certificate.exists() or not self._settings.hub:
+            return []
+        return [held("hub/serving.crt", files.certificate.read_bytes(), files.key.read_bytes())]
+
+    def _ensure_certificate(self, authority: KeyPair) -> bool:
+        """Make a certificate unless the kept one is good for this host; return whether one was made."""
+        files, settings, now, owner = self.files, self._settings, self._clock.now(), (USER, USER)
+        made_for = files.folder / "serving.names"
+        names = f"{settings.hub_name} {settings.address}\n"
+        if files.certificate.exists() and files.key.exists() and made_for.exists() and made_for.read_text() == names:
+            pair = KeyPair(files.certificate.read_bytes(), files.key.read_bytes())
+            if not pair.needs_renewal(now):
+                return False
+        profile = LeafProfile(
+            "haneul-hub",
+            dns_names=(settings.hub_name, "localhost"),
+            addresses=(settings.address, "127.0.0.1"),
+            server=True,
+        )
+        leaf = issue_leaf(authority, profile, now=now, life=_CERTIFICATE_LIFE)
+        # In between a crash leaves a pair that does not fit, so the old certificate goes first.
+        files.certificate.unlink(missing_ok=True)
+        write_atomically(files.key, leaf.key, mode=_PRIVATE, owner=owner)
+        write_atomically(made_for, names, owner=owner)
+        write_atomically(files.certificate, leaf.certificate, owner=owner)
+        return True

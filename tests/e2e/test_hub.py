@@ -1,0 +1,125 @@
+"""An image's way: a person pushes it to the platform's hub, a pod of their cluster runs it, and then it stays."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from haneul.app.installation import Installation
+from haneul.cli.hub import HubClient, HubContext
+from haneul.kernel.clock import SystemClock
+from haneul.kernel.errors import HaneulError
+from haneul.kernel.kube import PODS, KubeClient
+from haneul.kernel.waiting import wait_for
+from tests.e2e.tenants import PROJECT, tenant
+from tests.support import haneul
+
+pytestmark = pytest.mark.e2e
+CLOCK = SystemClock()
+STRANGERS = "strangers"
+WORKLOAD = f"Pod/hello in namespace default of {PROJECT}/shop"
+
+
+async def skopeo(*arguments: str, given: str = "") -> None:
+    process = await asyncio.create_subprocess_exec(
+        "skopeo",
+        *arguments,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    async with asyncio.timeout(120):
+        said, _ = await process.communicate(given.encode())
+    assert process.returncode == 0, said.decode()
+
+
+async def pushed(installation: Installation, folder: Path, *repositories: str) -> None:
+    """Push an image as a person does, signed in with their token."""
+    settings, store = installation.settings, installation.store
+    certificates, passwords = folder / "certificates", folder / "auth.json"
+    certificates.mkdir()
+    (certificates / "ca.crt").write_bytes(installation.platform.files.authority.read_bytes())
+    hub = f"{settings.address}:{settings.hub_port}"
+    trust = (f"--cert-dir={certificates}", f"--authfile={passwords}")
+    token = installation.platform.files.admin_token.read_text()
+    await skopeo("login", "--username=admin", "--password-stdin", *trust, hub, given=token)
+    for repository in repositories:
+        source = f"oci-archive:{store.image_archive('agnhost')}"
+        target = f"docker://{hub}/{repository}:v1"
+        options = (f"--dest-cert-dir={certificates}", f"--dest-authfile={passwords}")
+        await skopeo("copy", "--quiet", *options, source, target)
+
+
+def pod(name: str, image: str) -> dict[str, Any]:
+    container = {"name": "main", "image": image, "args": ["pause"], "imagePullPolicy": "Always"}
+    spec = {"containers": [container], "terminationGracePeriodSeconds": 0}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "default"}, "spec": spec}
+
+
+async def state_of(kube: KubeClient, name: str) -> dict[str, Any]:
+    """Return what a pod's container does or waits for."""
+    found = await kube.get(PODS, name, "default") or {}
+    (status,) = found.get("status", {}).get("containerStatuses") or [{}]
+    state: dict[str, Any] = status.get("state", {})
+    return state
+
+
+async def test_a_pod_runs_what_its_project_pushed_and_the_hub_keeps_it(
+    shop: str, installation: Installation, tmp_path: Path
+) -> None:
+    hub = installation.settings.hub_name
+    await asyncio.to_thread(haneul, "project", "create", STRANGERS)
+    await pushed(installation, tmp_path, f"{PROJECT}/hello", f"{STRANGERS}/hello")
+    async with tenant(shop) as kube:
+        await kube.create(PODS, pod("hello", f"{hub}/{PROJECT}/hello:v1"))
+        await kube.create(PODS, pod("stranger", f"{hub}/{STRANGERS}/hello:v1"))
+        try:
+
+            async def runs() -> bool:
+                return "running" in await state_of(kube, "hello")
+
+            await wait_for(runs, what="the pod to run", timeout=120, clock=CLOCK)
+
+            async def refused() -> bool:
+                return "403 Forbidden" in (await state_of(kube, "stranger")).get("waiting", {}).get("message", "")
+
+            await wait_for(refused, what="another project's image to be refused", timeout=120, clock=CLOCK)
+
+            await until_kept(installation)
+            seen = {state.name: state for state in await installation.services.states()}
+            assert seen["hub"].pid is not None
+            os.kill(seen["hub"].pid, signal.SIGKILL)
+            # Started again, it knows what runs.
+            await until_kept(installation)
+        finally:
+            for name in ("hello", "stranger"):
+                await kube.delete(PODS, name, "default")
+
+
+async def until_kept(installation: Installation) -> None:
+    """Wait until the hub refuses to delete the image, because a workload of the cluster runs it."""
+    settings, files = installation.settings, installation.platform.files
+    context = HubContext(f"https://{settings.address}:{settings.hub_port}", "admin", files.authority)
+    repository = f"{PROJECT}/hello"
+
+    def look() -> bool:
+        try:
+            with HubClient(context, files.admin_token.read_text().strip()) as client:
+                seen = client.get("image", scope=f"repository:{repository}:pull", repository=repository, reference="v1")
+                if not seen["usedBy"]:
+                    return False
+                client.delete_manifest(repository, "v1")
+        except HaneulError as error:
+            return WORKLOAD in error.detail
+        raise AssertionError(f"it was deleted, though there is {json.dumps(seen['usedBy'])}")
+
+    async def kept() -> bool:
+        return await asyncio.to_thread(look)
+
+    await wait_for(kept, what=f"the hub to keep what {WORKLOAD} runs", timeout=120, clock=CLOCK)
