@@ -19,6 +19,7 @@ from haneul.kernel.kube_objects import Place, listed, place_of, service_of
 _KEPT: Final[Mapping[str, tuple[str, ...]]] = {
     SERVICES.kind: ("spec", "status"),
     ENDPOINT_SLICES.kind: ("endpoints", "ports"),
+    INGRESSES.kind: (),
     PODS.kind: (),
 }
 _KEPT_METADATA: Final = ("name", "namespace", "uid", "labels")

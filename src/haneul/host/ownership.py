@@ -70,7 +70,7 @@ class Ownership:
             return True
         if executable.name in _SYSTEM_PROGRAMS and self._named(process):
             return True
-        if _OWN_PROGRAM in process.arguments and self._serves(process):
+        if self._serves(process):
             return True
         if str(self.state / "supervisord.conf") in process.arguments and "supervisor.supervisord" in process.arguments:
             return True
@@ -81,8 +81,9 @@ class Ownership:
     def _serves(self, process: Process) -> bool:
         """Say whether a program of this project serves this installation's host."""
         keeps = {"balancer-keeper", f"--balancer={self.state}/balancer.yaml"}
-        return keeps <= set(process.arguments) or any(
-            argument.startswith(f"{_OWN_FOLDER}{self.state}/") for argument in process.arguments
+        folder = f"{_OWN_FOLDER}{self.state}/"
+        return keeps <= set(process.arguments) or (
+            _OWN_PROGRAM in process.arguments and any(argument.startswith(folder) for argument in process.arguments)
         )
 
     def _named(self, process: Process) -> bool:

@@ -85,5 +85,6 @@ def test_every_cluster_has_the_class_and_the_rights(native: Cluster, endpoints: 
         for verb in rule["verbs"]
         if verb not in ("get", "list", "watch")
     }
-    assert {resource for resource, _ in writes} == {"services", "ingresses/status", "events"}
+    statuses = {f"{resource}/status" for resource in ("ingresses", "gatewayclasses", "gateways", "httproutes")}
+    assert {resource for resource, _ in writes} == {"services", "events", *statuses}
     assert not any(verb in ("*", "deletecollection") for _, verb in writes)

@@ -53,4 +53,9 @@ def test_a_part_of_a_network_that_the_host_is_in_may_be_given_out() -> None:
 def test_the_guard_lets_through_what_listens_at_the_very_address_and_drops_the_rest_last() -> None:
     rules = [line.strip() for line in guard(["172.30.0.0/24", "192.0.2.64/28"]).splitlines() if "daddr" in line]
     there = "ip daddr { 172.30.0.0/24, 192.0.2.64/28 }"
-    assert rules == [f"{there} socket wildcard 0 accept", f"{there} icmp type echo-request accept", f"{there} drop"]
+    assert rules == [
+        f"{there} tcp flags & (syn | ack) != syn accept",
+        f"{there} socket wildcard 0 accept",
+        f"{there} icmp type echo-request accept",
+        f"{there} drop",
+    ]
