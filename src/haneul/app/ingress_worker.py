@@ -36,7 +36,7 @@ from haneul.ingress.adapters.nginx.processes import NginxProcesses
 from haneul.ingress.adapters.nginx.proxy import LUA_FOLDER, NginxProxy
 from haneul.ingress.asking import Gate
 from haneul.ingress.controller import ClusterController, Pace
-from haneul.ingress.model import Certificate
+from haneul.ingress.model import Certificate, Scheme
 from haneul.ingress.options import Options
 from haneul.ingress.ports import Configuration
 from haneul.ingress.reach import NodePorts
@@ -203,7 +203,11 @@ class IngressWork:
                 ClusterHosts(record, self.granted),
                 partial(render_configuration, site=site),
                 cluster=f"{record.project}/{record.name}",
-                options=Options(gate=self._ground.gate is not None),
+                options=Options(
+                    gate=self._ground.gate is not None,
+                    ports={scheme: (port,) for scheme, port in zip(Scheme, self._ground.ports, strict=True)},
+                    addresses=(record.address,),
+                ),
                 addresses=(record.address,),
                 clock=self._clock,
                 pace=self._pace,

@@ -88,7 +88,7 @@ class PlatformIngress:
 
     async def _routes(self, record: ClusterRecord, observed: Observed) -> Routes:
         refused = await ClusterHosts(record, self.granted).refused(hosts_asked_for(observed))
-        options = Options(gate=gate_of(self.settings) is not None, refused_hosts=refused)
+        options = Options(gate=gate_of(self.settings) is not None, refused_hosts=refused, addresses=(record.address,))
         return compile_routes(observed, options, SystemClock().now())
 
     @asynccontextmanager
