@@ -123,6 +123,8 @@ class PlatformGate:
             client = known.get(_CLIENT)
             if client is not None and self._secret.exists() and self.redirect_uri in _uris(client):
                 return
+            # A secret of before would be taken for the new one's by whoever goes on after this was killed.
+            self._secret.unlink(missing_ok=True)
             if client is not None:
                 # Its secret is in no place but this file: whoever lost it is signed up anew.
                 with suppress(NotFoundError):
@@ -158,6 +160,8 @@ class GateDoor:
         )
         self._certificates = IssuedCertificates(gate.folder / "certificates", authority, clock=clock)
         self._clock = clock
+        #: What nginx was told last by this process, so that nothing is lost of what a process before it wrote.
+        self._told: tuple[bytes, str] | None = None
 
     async def keep(self) -> None:
         """Have it run, with a certificate that is good, until cancelled."""
@@ -176,19 +180,15 @@ class GateDoor:
         files = {"private/host.crt": certificate.chain, "private/host.key": certificate.key}
         text = door_configuration(self._gate)
         self._processes.prepare()
-        changed = any(not (self._folder / name).exists() for name in files) or (
-            (self._folder / "private/host.crt").read_bytes() != certificate.chain
-            or not (self._folder / "nginx.conf").exists()
-            or (self._folder / "nginx.conf").read_text() != text
-        )
         self._processes.write(files)
         await self._processes.check(text)
         self._processes.configure(text)
         number = await self._keeper.number()
         await self._keeper.start()
-        if changed and number is not None:
+        if number is not None and self._told != (certificate.chain, text):
             with suppress(ProcessLookupError):
                 os.kill(number, signal.SIGHUP)
+        self._told = (certificate.chain, text)
 
 
 def door_configuration(gate: PlatformGate) -> str:

@@ -6,6 +6,7 @@ Each cluster's work is a task of its own with its own connections and back-off: 
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -91,28 +92,45 @@ class RecordWorker:
         self._board = board
         self._clock = clock
         self._known: dict[str, _Known] = {}
+        #: What was told to end, and may still be about it, by cluster.
+        self._ending: dict[str, set[asyncio.Task[None]]] = defaultdict(set)
 
     async def know(self, record: ClusterRecord) -> None:
         """Take up a record or its change; what was made for the cluster stays when its work ends."""
         kept = self._known.get(record.uid)
         if kept is not None and kept.record == record:
             return
-        await self.forget(record.uid)
-        self._known[record.uid] = _Known(record, asyncio.create_task(self._guarded(record)))
+        if kept is not None:
+            self._end(kept)
+        self._known[record.uid] = _Known(record, asyncio.create_task(self._after_others(record)))
 
     async def forget(self, uid: str) -> None:
         """End what is done for a cluster."""
         kept = self._known.pop(uid, None)
         if kept is not None:
-            kept.task.cancel()
-            await asyncio.gather(kept.task, return_exceptions=True)
+            self._end(kept)
+            await asyncio.gather(*self._ending.pop(uid, ()), return_exceptions=True)
             if self._metrics:
                 self._metrics.forget(kept.record.owner)
 
     async def close(self) -> None:
-        """End everything."""
-        for uid in list(self._known):
-            await self.forget(uid)
+        """End everything, all at once."""
+        for kept in self._known.values():
+            self._end(kept)
+        await asyncio.gather(*(self.forget(uid) for uid in list(self._known)))
+
+    def _end(self, kept: _Known) -> None:
+        """Tell a cluster's work to end; it may have to do something to its end first, which nobody else waits for."""
+        kept.task.cancel()
+        ending = self._ending[kept.record.uid]
+        ending.add(kept.task)
+        kept.task.add_done_callback(ending.discard)
+
+    async def _after_others(self, record: ClusterRecord) -> None:
+        """Work for a cluster once all that was done for it before has ended."""
+        while ending := {task for task in self._ending[record.uid] if not task.done()} - {asyncio.current_task()}:
+            await asyncio.wait(ending)
+        await self._guarded(record)
 
     async def _guarded(self, record: ClusterRecord) -> None:
         """Do the work of a cluster; an error ends no other cluster's, and is tried again."""

@@ -288,6 +288,8 @@ class _Compiler:
         if not ingress.wishes.certificate:
             return
         if not self._options.issuer:
+            if self._own[ingress.place] <= self._options.issued.keys():
+                return
             why = "certificate: there is no issuer; whoever runs this has to name one"
             self._tell(ingress.place, Reason.CERTIFICATE_REFUSED, why)
             return

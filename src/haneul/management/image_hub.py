@@ -117,6 +117,19 @@ def hub_service(settings: ManagementSettings, *, platform: str, certificate: byt
     return HostService(SERVICE, argv, (("PATH", SYSTEM_PATH), ("HANEUL_CONFIGURATION", made_from)))
 
 
+def _own(folder: Path, owner: tuple[int, int]) -> None:
+    """Make a folder, and give it to the hub: never what the hub may have put a link to in its place."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    try:
+        opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError as error:
+        raise HostNotReadyError(f"{folder} is no folder: {error.strerror}", hint="look who changed it") from error
+    try:
+        os.fchown(opened, *owner)
+    finally:
+        os.close(opened)
+
+
 class ImageHub:
     """The image hub of this host."""
 
@@ -134,8 +147,7 @@ class ImageHub:
         """
         files, owner = self.files, (USER, USER)
         for folder in (files.folder, files.clusters):
-            folder.mkdir(mode=0o700, exist_ok=True)
-            os.chown(folder, *owner)
+            _own(folder, owner)
         write_atomically(files.authority, authority.certificate, owner=owner)
         reporter = {
             "issuer": _ISSUER,
@@ -168,9 +180,11 @@ class ImageHub:
 
     async def renew(self, authority: KeyPair, *, platform: str) -> None:
         """Renew the certificate if it is due; a hub that runs starts anew with it within a second or two."""
-        if not self.files.certificate.exists() or not self._settings.hub:
+        if not self.files.folder.exists() or not self._settings.hub:
             return
-        if self._ensure_certificate(authority):
+        made = self._ensure_certificate(authority)
+        # Who was ended between a new certificate and the new start left that to the next one.
+        if made or any(state.name == SERVICE for state in await self._services.states()):
             await self.start(platform=platform)
 
     def certificates(self) -> list[Held]:

@@ -107,10 +107,8 @@ class IngressHost:
     async def open(self) -> None:
         """Make the range's addresses this host's, before the first proxy listens; may be repeated.
 
-        Raises HostNotReadyError if nginx is not installed, or the range overlaps a network of the host.
+        Raises HostNotReadyError if the range overlaps a network of the host.
         """
-        if missing := [str(path) for path in (NGINX, _LUA) if not path.exists()]:
-            raise HostNotReadyError(f"{' and '.join(missing)} are not installed", hint=_INSTALL)
         wanted = IPv4Network(self._settings.ingress)
         taken = (*self._settings.host_networks, (self._settings.pods, "pods"), (self._settings.services, "services"))
         for network, device in taken:
@@ -127,7 +125,9 @@ class IngressHost:
         await public_addresses.ensure([self._settings.ingress], public_addresses.INGRESS)
 
     async def start(self, worker: HostService) -> None:
-        """Start what tells proxies what to serve."""
+        """Start what tells proxies what to serve. Raises HostNotReadyError if nginx is not installed."""
+        if missing := [str(path) for path in (NGINX, _LUA) if not path.exists()]:
+            raise HostNotReadyError(f"{' and '.join(missing)} are not installed", hint=_INSTALL)
         await self._services.ensure(worker)
 
     async def stop(self) -> None:

@@ -353,7 +353,7 @@ def ensure_zones(
     # Files beside it that root was the first to open.
     for path in database.parent.glob(f"{database.name}-*"):
         with contextlib.suppress(FileNotFoundError):
-            os.chown(path, *owner)
+            os.chown(path, *owner, follow_symlinks=False)
 
 
 def _make_zone(connection: sqlite3.Connection, zone: str, server: str) -> None:

@@ -59,6 +59,7 @@ def check(settings: ManagementSettings) -> None:
         for network, what in (
             (settings.pods, "the management cluster's pods"),
             (settings.services, "the management cluster's services"),
+            (settings.ingress, "ingress's addresses"),
         ):
             if ours.overlaps(IPv4Network(network)):
                 raise _collision(text, network, what)

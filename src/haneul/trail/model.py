@@ -157,9 +157,9 @@ def parse_record(text: bytes, *, ended: float, ingresses: Mapping[str, str]) -> 
         producer = _plain(found.pop("producer", _Pairs()))
         rest = {_RENAMED.get(name, name): _plain(value) for name, value in found.items()}
         sides = _request(request), _response(response)
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        started = datetime.fromtimestamp(mark.started, UTC)
+    except (ValueError, KeyError, TypeError, OverflowError, OSError, RecursionError) as error:
         raise UnreadableError(f"it is no transaction of ModSecurity: {error}") from error
-    started = datetime.fromtimestamp(mark.started, UTC)
     seconds = round(max(0.0, ended - mark.started), 3)
     transaction = {
         "id": mark.unique,
