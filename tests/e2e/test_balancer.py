@@ -156,21 +156,23 @@ async def test_pods_reach_another_cluster_s_address_by_name_also_on_the_other_ne
     shop: str, lab: str, installation: Installation
 ) -> None:
     with Contexts.default().client() as client:
-        pod = await deploy_workload(client, shop, CLOCK, project=PROJECT)
-        await deploy_workload(client, lab, CLOCK, project=PROJECT)
-        address = await balance_workload(client, lab, CLOCK, project=PROJECT)
-    for target in (address, f"web.default.lb.{lab}.{PROJECT}.{installation.settings.zone}"):
+        pods = {name: await deploy_workload(client, name, CLOCK, project=PROJECT) for name in (shop, lab)}
+        addresses = {name: await balance_workload(client, name, CLOCK, project=PROJECT) for name in (shop, lab)}
+    for here, there in ((shop, lab), (lab, shop)):
+        for target in (addresses[there], f"web.default.lb.{there}.{PROJECT}.{installation.settings.zone}"):
 
-        async def reached(target: str = target) -> bool:
-            return await reaches(pod, target)
+            async def reached(pod: str = pods[here], target: str = target) -> bool:
+                return await reaches(pod, target)
 
-        await wait_for(reached, what=f"a pod of {shop} to reach {target}", timeout=60, clock=CLOCK)
+            await wait_for(reached, what=f"a pod of {here} to reach {target}", timeout=60, clock=CLOCK)
+    address = addresses[lab]
     # The host's own programs, such as its kubelet, are at none of these addresses.
     async with tenant(shop) as kube:
         name = next(one["metadata"]["name"] for one in await kube.list(PODS, "default"))
     status, output = await connect(installation, shop, name, f"{address}:10250", seconds=3)
     assert status != 0, output
     # What is no load balancer's any more has no address.
-    async with tenant(lab) as kube:
-        await kube.apply(SERVICES, workload_service())
-        await until_silent(address)
+    for name in (shop, lab):
+        async with tenant(name) as kube:
+            await kube.apply(SERVICES, workload_service())
+            await until_silent(addresses[name])

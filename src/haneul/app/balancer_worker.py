@@ -7,9 +7,9 @@ somebody else's.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
-from ipaddress import ip_network
+from ipaddress import IPv4Address, ip_address, ip_network, summarize_address_range
 
 import structlog
 
@@ -26,6 +26,25 @@ from haneul.kernel.clock import Clock
 _log = structlog.get_logger(__name__)
 
 Pools = Callable[[str], tuple[Pool, ...]]
+
+
+def given_out(pools: Iterable[Pool]) -> tuple[Pool, ...]:
+    """Return pools without those addresses of theirs that no pod would reach.
+
+    Each pool's ranges are networks that are routed to the host itself. Of such a route Cilium's agent takes the lowest
+    address for one of the host's own, to which no policy lets a tenant. A network that is one address keeps it.
+    """
+    return tuple(
+        replace(pool, ranges=tuple(span for each in pool.ranges for span in _reached(*each))) for pool in pools
+    )
+
+
+def _reached(first: str, last: str) -> list[tuple[str, str]]:
+    low, high = ip_address(first), ip_address(last)
+    if not (isinstance(low, IPv4Address) and isinstance(high, IPv4Address)):
+        return [(first, last)]
+    networks = summarize_address_range(low, high)
+    return [(str(network[min(1, network.num_addresses - 1)]), str(network[-1])) for network in networks]
 
 
 class BalancerWork:

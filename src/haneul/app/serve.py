@@ -206,7 +206,7 @@ def balancer(
     alive_port: Annotated[int, typer.Option(help="Port that is open while it works.")] = 8080,
 ) -> None:
     """Balance the Services of every cluster."""
-    from haneul.app.balancer_worker import BalancerWork  # noqa: PLC0415
+    from haneul.app.balancer_worker import BalancerWork, given_out  # noqa: PLC0415
     from haneul.app.record_worker import run_worker  # noqa: PLC0415
     from haneul.balancer.adapters.kept import KeptBalancer  # noqa: PLC0415
     from haneul.balancer.settings import read_settings  # noqa: PLC0415
@@ -214,7 +214,8 @@ def balancer(
     from haneul.kernel.kube_http import access_in_cluster  # noqa: PLC0415
 
     configure_logs()
-    work = partial(BalancerWork, KeptBalancer(socket), read_settings(balancer).pools_of)
+    settings = read_settings(balancer)
+    work = partial(BalancerWork, KeptBalancer(socket), lambda project: given_out(settings.pools_of(project)))
     asyncio.run(run_worker(access_in_cluster(), BALANCER, work, port=alive_port))
 
 

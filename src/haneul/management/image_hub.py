@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from haneul.host.services import HostService, ServiceManager
 from haneul.kernel.clock import Clock
+from haneul.kernel.errors import HostNotReadyError
 from haneul.kernel.files import write_atomically
 from haneul.kernel.pki import KeyPair, LeafProfile, issue_leaf
 from haneul.kernel.waiting import wait_for

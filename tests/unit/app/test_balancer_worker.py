@@ -8,11 +8,11 @@ from dataclasses import replace
 
 import pytest
 
-from haneul.app.balancer_worker import BalancerWork
+from haneul.app.balancer_worker import BalancerWork, given_out
 from haneul.app.record_worker import RecordWorker
 from haneul.balancer.adapters.memory import MemoryBalancer
 from haneul.balancer.controller import Pace
-from haneul.balancer.model import Listener, Member, Protocol
+from haneul.balancer.model import Listener, Member, Pool, Protocol
 from haneul.dkos.cluster_record import ClusterRecord, Standing
 from haneul.kernel.clock import SystemClock
 from haneul.kernel.kube import NODES, SERVICES, KubeAccess, KubeClient
@@ -144,3 +144,20 @@ async def test_whoever_is_started_anew_finds_what_was_served_and_changes_nothing
     await until(lambda: client.looks > looked, "the cluster to be looked at")
     assert await ground.balancer.read() == before
     assert before[Listener("192.0.2.10", Protocol.TCP, 80)].frontend.members == (Member(OURS, 30080),)
+
+
+def test_the_lowest_address_of_each_network_is_given_to_nobody() -> None:
+    pool = Pool("web", (("192.0.2.64", "192.0.2.79"), ("198.51.100.7", "198.51.100.7"), ("2001:db8::", "2001:db8::f")))
+    assert given_out([pool]) == (
+        Pool("web", (("192.0.2.65", "192.0.2.79"), ("198.51.100.7", "198.51.100.7"), ("2001:db8::", "2001:db8::f"))),
+    )
+
+
+def test_a_range_is_routed_as_networks_which_have_a_lowest_address_each() -> None:
+    (pool,) = given_out([Pool("web", (("192.0.2.1", "192.0.2.6"),))])
+    assert pool.ranges == (
+        ("192.0.2.1", "192.0.2.1"),
+        ("192.0.2.3", "192.0.2.3"),
+        ("192.0.2.5", "192.0.2.5"),
+        ("192.0.2.6", "192.0.2.6"),
+    )
