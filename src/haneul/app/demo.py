@@ -47,7 +47,7 @@ async def run_demo() -> None:
     progress = TerminalProgress()
     clock = SystemClock()
     began = clock.monotonic()
-    installation = await this_host()
+    installation = await this_host(begins=True)
     await installation.up(progress)
     times = {"platform up": clock.monotonic() - began}
     contexts = Contexts.default()

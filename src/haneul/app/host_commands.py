@@ -54,7 +54,7 @@ def up(
         want(ManagementSettings.state, wanted=hub)
 
     async def run() -> None:
-        installation = await this_host()
+        installation = await this_host(begins=True)
         await installation.up(TerminalProgress())
 
     asyncio.run(run())

@@ -89,7 +89,7 @@ class HostKeeper:
         return state.pid if state else None
 
     async def start(self) -> None:
-        """Define and start the service."""
+        """Define and start the service. Raises UnavailableError while nothing looks after host services."""
         await self._services.ensure(self._service)
 
     async def resume(self) -> None:
@@ -224,9 +224,10 @@ class IngressWork:
                 self._controllers.pop(record.uid, None)
 
     async def rest(self, record: ClusterRecord) -> None:
-        """Answer that nobody is there: the addresses of nodes that sleep may be others' soon."""
+        """Answer that nobody is there, also after a `down`: the addresses of nodes that sleep may be others' soon."""
         if record.address:
             await self._proxy(record).lead_only_to(())
+            await HostKeeper(self._services, place_of(record, self._ground).service).resume()
 
     async def withdraw(self, record: ClusterRecord) -> None:
         """End the cluster's nginx and all that it had; its address is free then."""
@@ -313,14 +314,17 @@ def gate_of(settings: ManagementSettings) -> Gate | None:
     return Gate(f"127.0.0.1:{settings.gate_port}")
 
 
-async def run_worker() -> None:
-    """Serve the Ingress objects of all clusters until told to end, or for a day; proxies serve on."""
+async def run_worker(folder: Path) -> None:
+    """Serve the Ingress objects of all clusters until told to end, or for a day; proxies serve on.
+
+    ``folder`` is ingress's, below the installation's state folder.
+    """
     from haneul.app.installation import this_host  # noqa: PLC0415 - which starts this program
 
     told, clock = told_to_end(), SystemClock()
     installation = await this_host()
     settings = installation.settings
-    files = IngressFiles(settings.state)
+    files = IngressFiles(folder.parent)
     await installation.lifecycle.ingress.hold()
     ground = Ground(files, settings.ingress, settings.zone, gate_of(settings))
 

@@ -82,7 +82,7 @@ class Installation:
         await gate.sign_up(administrator_token(self.settings))
         await self.services.ensure(gate.service(build=build, search_path=SYSTEM_PATH, environment=cache_variable()))
         await self.lifecycle.ingress.start(
-            worker_service(build=build, search_path=SYSTEM_PATH, environment=cache_variable())
+            worker_service(self.settings.state, build=build, search_path=SYSTEM_PATH, environment=cache_variable())
         )
 
     async def renew(self) -> None:
@@ -159,8 +159,8 @@ def cache_variable() -> tuple[tuple[str, str], ...]:
     return ((CACHE_VARIABLE, cache),) if cache else ()
 
 
-async def this_host() -> Installation:
-    """Return the installation of this host, made or not."""
+async def this_host(*, begins: bool = False) -> Installation:
+    """Return the installation of this host, made or not; ``begins`` lets its host services' supervisor be started."""
     clock = SystemClock()
     networks = tuple((route.network, route.device) for route in (*await host_networks(), *name_servers()))
     resolvers = Path("/etc/resolv.conf")
@@ -185,7 +185,7 @@ async def this_host() -> Installation:
     services: ServiceManager = (
         Systemd()
         if settings.systemd
-        else Supervisord(state=settings.state, runtime=settings.runtime, logs=settings.logs, clock=clock)
+        else Supervisord(state=settings.state, runtime=settings.runtime, logs=settings.logs, clock=clock, begins=begins)
     )
     store = component_store()
     lifecycle = Lifecycle(settings, artifacts=store, services=services, clock=clock)

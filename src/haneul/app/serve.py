@@ -22,6 +22,7 @@ _REPLAY = Path("/usr/bin/etcd-replay")
 _HUB_AUTHORITY, _HUB_TOKEN = Path("/etc/haneul/hub/ca.crt"), Path("/etc/haneul/token/token")
 _NAMES_KEY = Path("/etc/haneul/names/key")
 _BALANCER, _KEEPER = Path("/etc/haneul/balancer/balancer.yaml"), Path("/run/balancer/keeper.sock")
+_INGRESS = Path("/var/lib/haneul/ingress")
 _KEY_FILE, _PROVIDER = Path("/data/issuer.key"), Path("/data/provider.yaml")
 
 
@@ -191,12 +192,14 @@ def names(
 
 
 @serve_app.command()
-def ingress() -> None:
+def ingress(
+    folder: Annotated[Path, typer.Option(help="Folder with everything that is kept of ingress.")] = _INGRESS,
+) -> None:
     """Serve the Ingress objects of every cluster, with nginx on this host."""
     from haneul.app.ingress_worker import run_worker  # noqa: PLC0415
 
     configure_logs()
-    asyncio.run(run_worker())
+    asyncio.run(run_worker(folder))
 
 
 @serve_app.command()

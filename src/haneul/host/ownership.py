@@ -1,7 +1,7 @@
-"""Which processes of this machine are Haneul's: the one answer for `doctor`, `down --purge` and their tests.
+"""Which processes of this machine are Haneul's: the one answer for `doctor`, `up`, `down` and their tests.
 
 A process is ours if it runs one of our host programs from the component cache, one of the system's by a configuration
-in our folder, or one of this project's with a folder there, if it supervises or is supervised as one of our host
+in our folder, or one of this project's with a path there, if it supervises or is supervised as one of our host
 services, if it lives in the control group of a container that our container runtime made, or if it descends from such a
 one. Everything else is somebody else's, whatever its name.
 """
@@ -20,8 +20,8 @@ _HOST_PROGRAMS: Final = frozenset({"containerd", "containerd-shim-runc-v2", "kub
 _SYSTEM_PROGRAMS: Final = frozenset({"haproxy", "nginx", "pdns_recursor", "pdns_server"})
 #: The variable that a host service's nginx has for its mark; it shows what it was begun with in its title.
 _NGINX_MARK: Final = "env HANEUL_FOLDER="
-#: Host services that are this project's own programs name their folder so.
-_OWN_PROGRAM, _OWN_FOLDER = "haneul.app.main", "--folder="
+#: Host services that are this project's own programs are this module, and name a file or folder of ours.
+_OWN_PROGRAM: Final = "haneul.app.main"
 _CONTAINER_ID: Final = re.compile(r"[0-9a-f]{64}")
 
 
@@ -80,10 +80,9 @@ class Ownership:
 
     def _serves(self, process: Process) -> bool:
         """Say whether a program of this project serves this installation's host."""
-        keeps = {"balancer-keeper", f"--balancer={self.state}/balancer.yaml"}
-        folder = f"{_OWN_FOLDER}{self.state}/"
-        return keeps <= set(process.arguments) or (
-            _OWN_PROGRAM in process.arguments and any(argument.startswith(folder) for argument in process.arguments)
+        below = f"{self.state}/"
+        return _OWN_PROGRAM in process.arguments and any(
+            argument.startswith(below) or argument.partition("=")[2].startswith(below) for argument in process.arguments
         )
 
     def _named(self, process: Process) -> bool:
@@ -93,6 +92,21 @@ class Ownership:
             or f"{_NGINX_MARK}{self.state}/" in argument
             for argument in process.arguments
         )
+
+
+def runs(process: Process, argv: tuple[str, ...], state: Path) -> bool:
+    """Say whether a process runs a host service's command, or is the system's program that this becomes.
+
+    Such a program is known by the command's last argument, which has to name a path of ours: HAProxy that was told to
+    read its configuration anew has more before it, as have its workers; nginx's master has all in one, its title.
+    """
+    if not argv or not process.arguments:
+        return False
+    if process.arguments == argv:
+        return True
+    programs = _SYSTEM_PROGRAMS & {Path(argument).name for argument in argv}
+    last = process.arguments[-1]
+    return process.name in programs and f"{state}/" in argv[-1] and (last == argv[-1] or last.endswith(f" {argv[-1]}"))
 
 
 def known_containers(*, state: Path, runtime: Path) -> frozenset[str]:
@@ -119,6 +133,11 @@ def all_processes(proc: Path = Path("/proc")) -> dict[int, Process]:
         if folder.name.isdigit() and (process := _read(folder)) is not None:
             found[process.pid] = process
     return found
+
+
+def process_at(pid: int, proc: Path = Path("/proc")) -> Process | None:
+    """Return the process of a number if it can be seen now."""
+    return _read(proc / str(pid))
 
 
 def _read(folder: Path) -> Process | None:

@@ -1,8 +1,8 @@
 """Host services under supervisord, for machines where systemd is not process 1.
 
 supervisord reads one file a service and talks XML-RPC on a unix socket that only root may open. It is started when it
-is first needed. A supervisord that was killed leaves its children behind: the next start ends those first, by their
-process ids, so that no service ever runs twice.
+is first needed, by who may begin it. A supervisord that was killed leaves its children behind: the next start ends
+those first, by their process ids, so that no service ever runs twice.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import xmlrpc.client
 from pathlib import Path
 from typing import Any
 
+from haneul.host.ownership import process_at, runs
 from haneul.host.processes import command_line, processes_matching
 from haneul.host.services import HostService, ServiceState
 from haneul.kernel.clock import Clock
@@ -37,10 +38,15 @@ _PREFERENCE = -10
 class Supervisord:
     """A supervisord of our own. ``state`` holds definitions, ``runtime`` the socket and process id.
 
-    A service that does not end within ``patience`` seconds of being asked to is killed.
+    A service that does not end within ``patience`` seconds of being asked to is killed. Who ``begins`` may start
+    supervisord. A host service itself may not: it would end, as what a killed supervisord left, what is served, itself
+    and all others that nobody but 'haneul up' brings back.
     """
 
-    def __init__(self, *, state: Path, runtime: Path, logs: Path, clock: Clock, patience: int = 25) -> None:
+    def __init__(
+        self, *, state: Path, runtime: Path, logs: Path, clock: Clock, patience: int = 25, begins: bool = True
+    ) -> None:
+        self._state = state
         self._definitions = state / "services"
         self._configuration = state / "supervisord.conf"
         self._socket = runtime / "supervisor.sock"
@@ -48,11 +54,24 @@ class Supervisord:
         self._logs = logs
         self._clock = clock
         self._patience = patience
+        self._begins = begins
 
     async def ensure(self, service: HostService) -> bool:
-        """Write the definition; start what is new, restart what changed."""
+        """Write the definition; start what is new, restart what changed.
+
+        Raises UnavailableError, before anything is changed, if supervisord does not answer and may not be started.
+        """
+        fresh = not await self._answers()
+        if fresh and not self._begins:
+            raise UnavailableError(
+                f"{service.name} is not looked after: supervisord does not answer", hint="run 'haneul up'"
+            )
+        if fresh:
+            # While their definitions are those that they were started by.
+            await self._end_orphans()
         changed = write_atomically(self._definition(service.name), self._render(service), mode=0o600)
-        fresh = await self._ensure_running()
+        if fresh:
+            await self._begin()
         _prefer(int(await self._call("getPID")), _PREFERENCE)
         await self._call("reloadConfig")
         groups = {info["group"] for info in await self._call("getAllProcessInfo")}
@@ -156,11 +175,8 @@ class Supervisord:
     async def _is_up(self, name: str) -> bool:
         return any(info["name"] == name for info in await self._call("getAllProcessInfo"))
 
-    async def _ensure_running(self) -> bool:
-        """Start supervisord unless it answers; return whether it was started, with all definitions as they are now."""
-        if await self._answers():
-            return False
-        await self._end_orphans()
+    async def _begin(self) -> None:
+        """Start supervisord, with all definitions as they are now."""
         for folder in (self._definitions, self._socket.parent, self._logs):
             folder.mkdir(parents=True, exist_ok=True)
         self._socket.unlink(missing_ok=True)
@@ -169,13 +185,19 @@ class Supervisord:
             [sys.executable, "-m", "supervisor.supervisord", "-c", str(self._configuration)],
             timeout=_START_SECONDS,
         )
-        return await wait_for(self._answers, what="supervisord to answer", timeout=_START_SECONDS, clock=self._clock)
+        await wait_for(self._answers, what="supervisord to answer", timeout=_START_SECONDS, clock=self._clock)
 
     async def _end_orphans(self, name: str = "*") -> None:
-        """End services that a killed supervisord left: processes with exactly a defined service's command line."""
-        for definition in self._definitions.glob(f"{name}.conf"):
-            argv = _argv_of(definition.read_text())
-            for pid in processes_matching(lambda pid: command_line(pid) == argv) if argv else ():  # noqa: B023
+        """End services that a killed supervisord left: processes that run a defined service's command, but this one."""
+        commands = [_argv_of(definition.read_text()) for definition in self._definitions.glob(f"{name}.conf")]
+
+        def left(pid: int) -> bool:
+            process = process_at(pid) if pid != os.getpid() else None
+            return process is not None and any(runs(process, argv, self._state) for argv in commands)
+
+        for pid in processes_matching(left):
+            # One may have ended with another, and its number be somebody else's by now.
+            if left(pid):
                 await self._end(pid)
 
     async def _end(self, pid: int) -> None:

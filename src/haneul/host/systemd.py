@@ -71,7 +71,9 @@ def render_unit(service: HostService) -> str:
     kill_mode = "process" if service.keep_children else "control-group"
     command = shlex.join(service.argv).replace("%", "%%").replace("$", "$$")
     return (
-        f"[Unit]\nDescription=Haneul {service.name}\nAfter=network-online.target\nWants=network-online.target\n\n"
+        f"[Unit]\nDescription=Haneul {service.name}\nAfter=network-online.target\nWants=network-online.target\n"
+        # What it needs may be missing for longer than a few attempts, and nobody would start it once it is there.
+        "StartLimitIntervalSec=0\n\n"
         f"[Service]\nExecStart={command}\n{environment}Restart=always\nRestartSec=1\nKillMode={kill_mode}\n"
         "Delegate=yes\nCPUWeight=1000\nLimitNOFILE=1048576\nTasksMax=infinity\n\n[Install]\nWantedBy=multi-user.target\n"
     )

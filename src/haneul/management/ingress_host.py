@@ -41,24 +41,29 @@ class IngressFiles:
     state: Path
 
     @property
+    def folder(self) -> Path:
+        """Return the folder with everything."""
+        return self.state / "ingress"
+
+    @property
     def range(self) -> Path:
         """Return the file that names the range; who wants another one writes it before the first `up`."""
-        return self.state / "ingress" / "range"
+        return self.folder / "range"
 
     @property
     def hosts(self) -> Path:
         """Return the file of the hosts that clusters were granted."""
-        return self.state / "ingress" / "hosts.json"
+        return self.folder / "hosts.json"
 
     @property
     def proxies(self) -> Path:
         """Return the folder of all clusters' proxies."""
-        return self.state / "ingress" / "clusters"
+        return self.folder / "clusters"
 
     @property
     def certificates(self) -> Path:
         """Return the folder, for root only, of the certificates that the platform gives hosts, cluster by cluster."""
-        return self.state / "ingress" / "certificates"
+        return self.folder / "certificates"
 
 
 def range_of(state: Path, host: Iterable[tuple[str, str]]) -> str:
@@ -90,9 +95,11 @@ def user_of(address: str, network: str) -> int:
     return _FIRST_USER + int(IPv4Address(address)) - int(IPv4Network(network).network_address)
 
 
-def worker_service(*, build: str, search_path: str, environment: Iterable[tuple[str, str]] = ()) -> HostService:
+def worker_service(
+    state: Path, *, build: str, search_path: str, environment: Iterable[tuple[str, str]] = ()
+) -> HostService:
     """Return what tells proxies what to serve, as a host service; one of another ``build`` takes its place."""
-    argv = (sys.executable, "-m", "haneul.app.main", "serve", "ingress")
+    argv = (sys.executable, "-m", "haneul.app.main", "serve", "ingress", f"--folder={IngressFiles(state).folder}")
     return HostService(WORKER, argv, (("PATH", search_path), ("HANEUL_BUILD", build), *environment))
 
 

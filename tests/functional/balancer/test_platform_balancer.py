@@ -19,6 +19,7 @@ from haneul.balancer.adapters.kept import KeptBalancer
 from haneul.balancer.model import Change, Frontend, Listener, Protocol
 from haneul.balancer.settings import HaproxySettings, PoolSettings, read_settings
 from haneul.host.ownership import Ownership, all_processes
+from haneul.host.processes import command_line
 from haneul.host.supervisord import Supervisord
 from haneul.kernel.clock import SystemClock
 from haneul.kernel.errors import HaneulError, InvalidInputError
@@ -141,6 +142,44 @@ async def test_what_is_served_outlives_both_programs_and_their_supervisor(runnin
     # Nobody is in the file's place who did not write it: it is taken up as it is.
     assert read_settings(running.platform.files.settings) == running.balancer
     assert running.platform.files.settings.read_text() == text_of(running.balancer)
+
+
+async def test_what_a_killed_supervisord_left_never_runs_beside_another_nor_on(running: Running) -> None:
+    """HAProxy is begun by a shell, and begins itself anew to read its configuration: no command line is as defined."""
+    folder = f"{running.platform.files.folder}/"
+
+    def haproxies() -> dict[int, int]:
+        """Return their numbers, with those of their parents."""
+        return {
+            process.pid: process.parent
+            for process in all_processes().values()
+            if process.name == "haproxy" and any(argument.startswith(folder) for argument in process.arguments)
+        }
+
+    await running.platform.start()
+    await running.applied(Change(None, running.frontend()))
+    await running.until_taken(running.frontend())
+    left = haproxies()
+    await supervisord_is_killed(running)
+    assert set(left) <= set(haproxies())
+    await running.platform.start()
+    master = await running.pid("balancer")
+    assert not set(left) & set(haproxies())
+    assert {pid if parent not in haproxies() else parent for pid, parent in haproxies().items()} == {master}
+    await running.until_taken(running.frontend())
+    await supervisord_is_killed(running)
+    await running.services.shut_down()
+    assert haproxies() == {}
+
+
+async def supervisord_is_killed(running: Running) -> None:
+    pid = int((running.settings.runtime / "supervisor.pid").read_text())
+    os.kill(pid, signal.SIGKILL)
+
+    async def gone() -> bool:
+        return command_line(pid) == ()
+
+    await wait_for(gone, what="supervisord to be gone", timeout=60, clock=CLOCK)
 
 
 async def test_its_worker_is_not_root_and_its_processes_are_known_as_ours(running: Running) -> None:

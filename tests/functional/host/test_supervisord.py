@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shlex
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -13,6 +14,7 @@ from haneul.host.processes import command_line, processes_matching
 from haneul.host.services import HostService
 from haneul.host.supervisord import Supervisord
 from haneul.kernel.clock import SystemClock
+from haneul.kernel.errors import UnavailableError
 from haneul.kernel.waiting import wait_for
 
 PATIENT = "import signal; signal.pause()"
@@ -29,9 +31,14 @@ async def manager(tmp_path: Path) -> AsyncIterator[Supervisord]:
     await found.shut_down()
 
 
-def make(tmp_path: Path) -> Supervisord:
+def make(tmp_path: Path, *, begins: bool = True) -> Supervisord:
     return Supervisord(
-        state=tmp_path / "state", runtime=tmp_path / "run", logs=tmp_path / "logs", clock=SystemClock(), patience=2
+        state=tmp_path / "state",
+        runtime=tmp_path / "run",
+        logs=tmp_path / "logs",
+        clock=SystemClock(),
+        patience=2,
+        begins=begins,
     )
 
 
@@ -92,6 +99,47 @@ async def test_after_a_killed_supervisord_no_service_runs_twice(manager: Supervi
     assert instances(wanted) == [orphan]
     await make(tmp_path).ensure(wanted)
     await one_instance(wanted, other_than=orphan)
+
+
+async def test_an_orphan_whose_definition_changes_is_ended_too(manager: Supervisord, tmp_path: Path) -> None:
+    before, after = service(tmp_path), service(tmp_path, f"another = True; {PATIENT}")
+    await manager.ensure(before)
+    await one_instance(before)
+    await killed(supervisor_pid(tmp_path))
+    await manager.ensure(after)
+    await one_instance(after)
+    assert instances(before) == []
+
+
+async def test_a_host_service_neither_starts_a_killed_supervisord_nor_ends_what_it_left(
+    manager: Supervisord, tmp_path: Path
+) -> None:
+    wanted, other = service(tmp_path), service(tmp_path, name="other")
+    worker = make(tmp_path, begins=False)
+    with pytest.raises(UnavailableError) as refused:
+        await worker.ensure(wanted)
+    assert refused.value.hint == "run 'haneul up'"
+    await manager.ensure(wanted)
+    orphan = await one_instance(wanted)
+    assert await worker.ensure(wanted) is False
+    await killed(supervisor_pid(tmp_path))
+    for one in (wanted, other):
+        with pytest.raises(UnavailableError):
+            await worker.ensure(one)
+    assert instances(wanted) == [orphan]
+    assert [state.name for state in await worker.states()] == ["patient"]
+    await manager.ensure(wanted)
+    await one_instance(wanted, other_than=orphan)
+    assert await worker.ensure(wanted) is False
+
+
+async def test_nobody_ends_itself_as_an_orphan(manager: Supervisord, tmp_path: Path) -> None:
+    folder = tmp_path / "state/services"
+    folder.mkdir(parents=True)
+    (folder / "own.conf").write_text(f"[program:own]\ncommand={shlex.join(command_line(os.getpid()))}\n")
+    await manager.remove("own")
+    (folder / "own.conf").write_text(f"[program:own]\ncommand={shlex.join(command_line(os.getpid()))}\n")
+    await manager.shut_down()
 
 
 async def test_removing_ends_what_a_killed_supervisord_left(manager: Supervisord, tmp_path: Path) -> None:

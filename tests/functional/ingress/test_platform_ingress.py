@@ -16,16 +16,18 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from haneul.app.ingress_worker import Ground, IngressWork, PlatformAuthority, place_of
+from haneul.app.ingress_worker import Ground, HostKeeper, IngressWork, PlatformAuthority, place_of
 from haneul.app.platform import PlatformFiles
 from haneul.app.record_worker import RecordWorker
 from haneul.dkos.address_claims import given_address
 from haneul.dkos.cluster_record import ClusterRecord, Standing
 from haneul.dkos.readers import INGRESS
+from haneul.host.processes import command_line
 from haneul.host.supervisord import Supervisord
 from haneul.ingress.controller import Pace
 from haneul.ingress.reach import OPENING_LABEL
 from haneul.kernel.clock import SystemClock
+from haneul.kernel.errors import UnavailableError
 from haneul.kernel.kube import (
     CONFIG_MAPS,
     INGRESSES,
@@ -77,7 +79,7 @@ class Platform:
         self.folder = folder
         self.address, self.port = free_address()
         state = folder / "state"
-        self.services = Supervisord(state=state, runtime=folder / "run", logs=folder / "logs", clock=CLOCK, patience=10)
+        self.services = self.manager(begins=True)
         self.files = PlatformFiles(state)
         authority = issue_authority("test platform", now=CLOCK.now())
         state.mkdir(mode=0o700)
@@ -99,6 +101,16 @@ class Platform:
         )
         self.forgotten: list[str] = []
         self.worker: RecordWorker | None = None
+
+    def manager(self, *, begins: bool) -> Supervisord:
+        return Supervisord(
+            state=self.folder / "state",
+            runtime=self.folder / "run",
+            logs=self.folder / "logs",
+            clock=CLOCK,
+            patience=10,
+            begins=begins,
+        )
 
     def begin(self) -> RecordWorker:
         work = IngressWork(
@@ -194,6 +206,7 @@ async def test_a_cluster_is_served_by_an_nginx_without_rights_until_it_is_delete
         await it_has_no_rights(platform)
         await it_comes_back_alone(platform)
         await hosts_are_granted(platform)
+        await a_killed_supervisor_takes_nothing_with_it(platform)
         await it_rests_and_ends(platform)
 
 
@@ -252,10 +265,41 @@ async def hosts_are_granted(platform: Platform) -> None:
     await platform.answers("one", host="www.example.org")
 
 
+async def a_killed_supervisor_takes_nothing_with_it(platform: Platform) -> None:
+    """The worker, a host service itself, neither starts it nor ends anything; `down` then finds nginx."""
+    assert platform.worker
+    before = await platform.pid()
+    supervisor = int((platform.folder / "run/supervisor.pid").read_text())
+    await platform.worker.close()
+    os.kill(supervisor, signal.SIGKILL)
+
+    async def gone() -> bool:
+        return command_line(supervisor) == ()
+
+    await until(gone, "supervisord to be gone")
+    keeper = HostKeeper(platform.manager(begins=False), place_of(platform.record, platform.ground).service)
+    with pytest.raises(UnavailableError, match="supervisord does not answer"):
+        await keeper.resume()
+    assert await platform.asked() == "one"
+    await platform.services.shut_down()
+    assert command_line(before) == ()
+    assert await platform.asked() != "one"
+    await platform.begin().know(platform.record)
+    await platform.answers("one")
+
+
 async def it_rests_and_ends(platform: Platform) -> None:
     assert platform.worker
-    await platform.worker.know(replace(platform.record, standing=Standing.ASLEEP, nodes=()))
+    asleep = replace(platform.record, standing=Standing.ASLEEP, nodes=())
+    await platform.worker.know(asleep)
     await platform.answers("503")
+    # After a `down` and an `up`, neither of which asks what sleeps.
+    await platform.worker.close()
+    await platform.services.stop(place_of(platform.record, platform.ground).service.name)
+    assert await platform.pid() == 0
+    await platform.begin().know(asleep)
+    await platform.answers("503")
+    assert platform.worker
     await platform.worker.know(platform.record)
     await platform.answers("one")
     ours = await platform.tenant.list(SERVICES, labels=OPENING_LABEL)

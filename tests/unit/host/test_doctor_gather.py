@@ -2,6 +2,8 @@
 
 import os
 import socket
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -96,3 +98,19 @@ def test_who_listens_on_a_wanted_port_is_found_and_is_not_ours(tmp_path: Path) -
     assert (found.port, found.purpose, found.ours, found.pid) == (port, "a test", False, os.getpid())
     assert str(os.getpid()) in found.holder
     assert taken_ports(wanted) == ()
+
+
+def test_our_own_gate_that_nobody_supervises_any_more_is_not_in_the_way(tmp_path: Path) -> None:
+    program = "import socket, sys; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1]); s.accept()"
+    served = ("haneul.app.main", "auth", "serve", "--config", str(tmp_path / "gate/gate.yaml"))
+    with subprocess.Popen([sys.executable, "-uc", program, *served], stdout=subprocess.PIPE, text=True) as gate:
+        try:
+            assert gate.stdout
+            port = int(gate.stdout.readline())
+            wanted = Expectations(state=tmp_path, runtime=tmp_path, cache=tmp_path, ports={port: "a test"})
+            (ours,) = taken_ports(wanted)
+            (others,) = taken_ports(replace(wanted, state=tmp_path / "another"))
+        finally:
+            gate.kill()
+    assert (ours.ours, ours.pid) == (True, gate.pid)
+    assert (others.ours, others.pid) == (False, gate.pid)

@@ -4,10 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from haneul.host.ownership import Ownership, Process, all_processes, known_containers
+from haneul.app.platform_balancer import BalancerFiles, haproxy_service
+from haneul.host.ownership import Ownership, Process, all_processes, known_containers, process_at, runs
+from haneul.ingress.adapters.nginx.confined import kept
 
 ID, OTHER_ID = "a" * 64, "b" * 64
 MARKS = Ownership(Path("/var/cache/haneul"), Path("/var/lib/haneul"), frozenset({ID}))
+STATE = Path("/var/lib/haneul")
 SUPERVISOR = ("/venv/bin/python", "-m", "supervisor.supervisord", "-c", "/var/lib/haneul/supervisord.conf")
 
 
@@ -19,6 +22,11 @@ def process(
     parent: int = 1,
 ) -> Process:
     return Process(pid, parent, executable, arguments, groups)
+
+
+def own(*arguments: str) -> Process:
+    """A program of this project."""
+    return process(7, "/usr/bin/python3.11", ("/venv/bin/python", "-m", "haneul.app.main", *arguments))
 
 
 @pytest.mark.parametrize(
@@ -37,11 +45,13 @@ def process(
         (process(7, "/usr/sbin/pdns_server", ("pdns_server", "--config-dir=/etc/powerdns")), False),
         (process(7, "/usr/sbin/haproxy", ("haproxy", "-Ws", "-f", "/var/lib/haneul/balancer/haproxy.cfg")), True),
         (process(7, "/usr/sbin/haproxy", ("haproxy", "-Ws", "-f", "/etc/haproxy/haproxy.cfg")), False),
-        (
-            process(7, "/usr/bin/python3", ("python3", "balancer-keeper", "--balancer=/var/lib/haneul/balancer.yaml")),
-            True,
-        ),
-        (process(7, "/usr/bin/python3", ("python3", "balancer-keeper", "--balancer=/etc/balancer.yaml")), False),
+        (own("serve", "balancer-keeper", "--balancer=/var/lib/haneul/balancer.yaml"), True),
+        (own("serve", "balancer-keeper", "--balancer=/etc/balancer.yaml"), False),
+        (own("serve", "ingress", "--folder=/var/lib/haneul/ingress"), True),
+        (own("auth", "serve", "--config", "/var/lib/haneul/gate/gate.yaml"), True),
+        (own("auth", "serve", "--config", "/etc/haneul/auth.yaml"), False),
+        (own("auth", "serve", "--config", "/var/lib/haneul-of-others/gate.yaml"), False),
+        (process(7, "/usr/bin/vim", ("vim", "/var/lib/haneul/gate/gate.yaml")), False),
         (process(7, "/usr/bin/vim", ("vim", "--config-dir=/var/lib/haneul/dns/keeper")), False),
         (process(7, "/pause", groups=f"4:memory:/kubepods/pod1/{ID}\n0::/kubepods/pod1/{ID}\n"), True),
         (process(7, "/pause", groups=f"0::/kubepods.slice/pod1.slice/cri-containerd-{ID}.scope\n"), True),
@@ -93,3 +103,36 @@ def test_processes_are_read_as_the_kernel_shows_them(tmp_path: Path) -> None:
     (tmp_path / "self").mkdir()
     network = (folder / "ns/net").stat().st_ino
     assert all_processes(tmp_path) == {42: Process(42, 7, "/bin/odd", ("/bin/odd", "--flag"), "0::/\n", network)}
+    assert process_at(42, tmp_path) == all_processes(tmp_path)[42]
+    assert process_at(43, tmp_path) is None
+
+
+HAPROXY = haproxy_service(BalancerFiles(STATE, Path("/run/haneul"))).argv
+STARTED = HAPROXY[HAPROXY.index("/usr/sbin/haproxy") :]
+NGINX = kept(STATE / "gate/nginx", 1_900_000_001, "/usr/sbin/nginx")
+TITLE = f"nginx: master process {' '.join(NGINX[NGINX.index('/usr/sbin/nginx') :])}"
+
+
+@pytest.mark.parametrize(
+    ("candidate", "argv", "does"),
+    [
+        (process(7, "/usr/bin/dash", HAPROXY), HAPROXY, True),
+        (process(7, "/usr/sbin/haproxy", STARTED), HAPROXY, True),
+        (process(7, "/usr/sbin/haproxy (deleted)", STARTED), HAPROXY, True),
+        (process(7, "/usr/sbin/haproxy", (STARTED[0], "-sf", "6", "-x", "sockpair@3", *STARTED[1:])), HAPROXY, True),
+        (process(7, "/usr/sbin/haproxy", ("haproxy", "-Ws", "-f", "/etc/haproxy/haproxy.cfg")), HAPROXY, False),
+        (process(7, "/usr/sbin/haproxy", (*STARTED[:-1], f"/mnt{STARTED[-1]}")), HAPROXY, False),
+        (process(7, "/usr/bin/vim", ("vim", STARTED[-1])), HAPROXY, False),
+        (process(7, "/usr/bin/dash", NGINX), NGINX, True),
+        (process(7, "/usr/sbin/nginx", (TITLE,)), NGINX, True),
+        (process(7, "/usr/sbin/nginx", (TITLE.replace("gate/nginx", "ingress/clusters/uid"),)), NGINX, False),
+        (process(7, "/usr/sbin/nginx", ("nginx: worker process",)), NGINX, False),
+        (process(7, "/usr/bin/vim", (TITLE,)), NGINX, False),
+        (process(7, "/usr/sbin/nginx", ("nginx", "-f", "x.conf")), ("/usr/sbin/nginx", "-c", "x.conf"), False),
+        (process(7, "/usr/bin/sleep", ("sleep", "/var/lib/haneul/x")), ("/bin/sh", "-c", "/var/lib/haneul/x"), False),
+        (process(7, ""), HAPROXY, False),
+        (process(7, ""), (), False),
+    ],
+)
+def test_what_runs_a_command(candidate: Process, argv: tuple[str, ...], does: bool) -> None:
+    assert runs(candidate, argv, STATE) is does

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
 
+from haneul.host.ownership import Ownership, Process
 from haneul.kernel.errors import InvalidInputError
 from haneul.management import public_addresses, ranges
 from haneul.management.ingress_host import CANDIDATES, IngressFiles, range_of, user_of, worker_service
@@ -53,4 +55,11 @@ def test_each_address_has_a_user_that_nobody_else_is() -> None:
 
 
 def test_another_build_is_another_worker() -> None:
-    assert worker_service(build="a", search_path="/bin") != worker_service(build="b", search_path="/bin")
+    state = Path("/var/lib/haneul")
+    assert worker_service(state, build="a", search_path="/bin") != worker_service(state, build="b", search_path="/bin")
+
+
+def test_the_worker_is_known_as_ours_also_when_nobody_supervises_it_any_more() -> None:
+    state = Path("/var/lib/haneul")
+    worker = Process(7, 1, sys.executable, worker_service(state, build="a", search_path="/bin").argv, "0::/\n")
+    assert set(Ownership(Path("/nowhere"), state, frozenset()).of({7: worker})) == {7}
