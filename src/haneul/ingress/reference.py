@@ -167,8 +167,8 @@ headers and cookies, `X-Original-Method`, `X-Original-URL`, `X-Original-URI` and
 `auth-signin`, browsers (GET or HEAD that accept `text/html`) are sent there at 401, with `rd`, where they wanted to go.
 The gate is asked at `/auth` with the names in `X-Haneul-Rule`, and at `/denied` what to answer whoever does not get in.
 Of a canary's annotations only `canary-…` count; all else is as the path's own Ingress says. A cluster has at most
-{MOST_LIMITS} limits (`limit-rps`, `limit-rpm`, `limit-connections`) in all; whichever Ingress comes later with one is told
-and closed.
+{MOST_LIMITS} limits (`limit-rps`, `limit-rpm`, `limit-connections`) in all; an Ingress that comes later with one is
+told and closed.
 
 ## Certificates of an issuer
 
