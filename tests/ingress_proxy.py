@@ -15,7 +15,7 @@ import shutil
 import signal
 import ssl
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -68,7 +68,7 @@ class Application:
     seen: list[dict[str, Any]] = field(default_factory=list)
     #: What it answers instead of 200 with what it saw.
     status: int = 200
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
     #: Lets answers at ``/slow`` end, and those at ``/never`` begin.
     released: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -124,6 +124,8 @@ class Answer:
     headers: dict[str, str]
     text: str
     cookies: dict[str, str] = field(default_factory=dict)
+    #: Every ``Set-Cookie`` as it was written.
+    set_cookies: list[str] = field(default_factory=list)
 
     @property
     def said(self) -> Any:
@@ -226,9 +228,9 @@ class Ground:
             ) as answer,
         ):
             cookies = {name: morsel.value for name, morsel in answer.cookies.items()}
-            return Answer(
-                answer.status, {k.lower(): v for k, v in answer.headers.items()}, await answer.text(), cookies
-            )
+            written = answer.headers.getall("Set-Cookie", [])
+            found = {k.lower(): v for k, v in answer.headers.items()}
+            return Answer(answer.status, found, await answer.text(), cookies, written)
 
     async def curl(self, *arguments: str, host: str, path: str = "/", port: int = 0) -> str:
         """Ask by HTTPS with curl, which knows HTTP/2; return what it prints."""

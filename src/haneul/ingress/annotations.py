@@ -38,6 +38,8 @@ CLOSING: Final = (
     "ssl-passthrough",
     "stream-snippet",
 )
+#: The largest body of a request, in bytes, that may lie on the proxy's disk.
+LARGEST_GATHERED: Final = 64 << 20
 #: Old names, and what they are called here.
 _ALIASES: Final = {"allowlist-source-range": "whitelist-source-range", "limit-allowlist": "limit-whitelist"}
 
@@ -141,7 +143,9 @@ class Wishes(BaseModel):
     proxy_send_timeout: _Seconds = _field("seconds", "between two parts of a request", 60)
     proxy_read_timeout: _Seconds = _field("seconds", "between two parts of an answer", 60)
     proxy_buffering: _Switch = _field("switch", "whether answers are gathered", default=False)
-    proxy_request_buffering: _Switch = _field("switch", "whether requests are gathered first", default=True)
+    proxy_request_buffering: _Switch = _field(
+        "switch", "whether requests are gathered first; never those that may be larger than `64m`", default=True
+    )
     proxy_next_upstream_tries: Annotated[int, _number(1, 10)] = _field(
         "1 to 10", "endpoints that are tried while none took the request", 3
     )
@@ -220,6 +224,16 @@ class Wishes(BaseModel):
     canary_by_cookie: _Cookie = _field("name", "a cookie that decides: `always`, `never`", "")
     canary_weight: Annotated[int, _number(0, 1000000)] = _field("number", "how many of `canary-weight-total`", 0)
     canary_weight_total: Annotated[int, _number(1, 1000000)] = _field("number", "of how many", 100)
+
+    @property
+    def gathers_requests(self) -> bool:
+        """Say whether requests are gathered, on the proxy's disk, before they are sent on."""
+        return self.proxy_request_buffering and 0 < self.proxy_body_size <= LARGEST_GATHERED
+
+    @property
+    def limits(self) -> int:
+        """Return how many things of one client are limited; each takes shared memory of the proxy."""
+        return sum(map(bool, (self.limit_rps, self.limit_rpm, self.limit_connections)))
 
 
 @dataclass(frozen=True)

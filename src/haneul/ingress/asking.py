@@ -57,7 +57,10 @@ class Helpers:
 
 
 def cookie_maps() -> Iterator[Node]:
-    """Yield variables with a request's cookies less the gate's session, and less all where it comes twice."""
+    """Yield variables with a request's cookies less the gate's session, and less all where it comes twice.
+
+    And one with the cookie of an answer, unless it is of the gate's names.
+    """
     names = ("$http_cookie", "$haneul_less_cookie", "$haneul_open_cookie")
     inside = [
         line("default", names[0]),
@@ -69,6 +72,10 @@ def cookie_maps() -> Iterator[Node]:
     yield block("map", names[0], names[1], inside=inside)
     last = [line("default", names[1]), line(Pattern("~*__Secure-haneul-"), "")]
     yield block("map", names[1], names[2], inside=last)
+    # A Service that is asked who gets in sets no cookie of the gate's.
+    others = [line("volatile"), line("default", "$upstream_http_set_cookie")]
+    others.append(line(Pattern(r"~*^[\s=]*__(?:Secure|Host)-haneul-"), ""))
+    yield block("map", "$upstream_http_set_cookie", "$haneul_others_cookie", inside=others)
 
 
 def taken(auth: Auth | None) -> Mapping[str, str]:
@@ -106,12 +113,14 @@ def _people(auth: PeopleAuth, helpers: Helpers) -> Iterator[Node]:
     denying: list[Node] = [
         line("rewrite", "^", "/denied?", "break"),
         *question,
+        # It is the gate that answers here, and sets its own cookies.
+        Lua("header_filter_by_lua_block", "return"),
         # The first answer's has been taken over already.
         line("proxy_hide_header", "WWW-Authenticate"),
         line("proxy_pass", f"http://{GATE}"),
     ]
     helpers.add(f"@{name}", block("location", f"@{name}", inside=denying))
-    yield from _answered(auth, f"/_{name}")
+    yield from _answered(auth, f"/_{name}", "$upstream_http_set_cookie")
     yield line("auth_request_set", "$haneul_problem", "$upstream_http_x_haneul_problem")
     yield line("error_page", 401, 403, "=", f"@{name}")
     away = "@haneul_gate_away"
@@ -132,7 +141,7 @@ def _asked(auth: AskedAuth, helpers: Helpers) -> Iterator[Node]:
         line("proxy_pass", place),
     ]
     helpers.add(name, block("location", "=", f"/_{name}", inside=asking))
-    yield from _answered(auth, f"/_{name}")
+    yield from _answered(auth, f"/_{name}", "$haneul_others_cookie")
     if auth.sign_in:
         denying: list[Node] = [
             line("set", "$haneul_sign_in", Text(str(auth.sign_in))),
@@ -145,11 +154,11 @@ def _asked(auth: AskedAuth, helpers: Helpers) -> Iterator[Node]:
     yield line("error_page", 500, "=", away)
 
 
-def _answered(auth: Auth, place: str) -> Iterator[Node]:
+def _answered(auth: Auth, place: str, cookie: str) -> Iterator[Node]:
     yield line("auth_request", place)
     for number, answer in enumerate(_answers(auth).values()):
         yield line("auth_request_set", f"$haneul_answer_{number}", _upstream_variable(answer))
-    yield line("auth_request_set", "$haneul_answer_cookie", "$upstream_http_set_cookie")
+    yield line("auth_request_set", "$haneul_answer_cookie", cookie)
     yield line("add_header", "Set-Cookie", "$haneul_answer_cookie", "always")
 
 

@@ -3,23 +3,63 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
+from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
 from haneul.ingress.model import Certificate
 from haneul.kernel.kube import Manifest
 
+#: Bits of a key: with longer ones each handshake, and each look at the key, keeps everybody else waiting.
+LONGEST_KEY: Final = 4096
+#: Bytes of a chain and its key.
+LARGEST: Final = 64 << 10
+
 
 def read_certificate(secret: Manifest) -> Certificate:
     """Return the certificate of a Secret of type ``kubernetes.io/tls``, written anew. Raises ValueError."""
-    chain = _certificates(secret, "tls.crt")
+    chain, key = _data(secret, "tls.crt"), _data(secret, "tls.key")
+    if len(chain) + len(key) > LARGEST:
+        raise ValueError(f"its tls.crt and tls.key have more than {LARGEST} bytes")
+    # Both digests have one length, so no other two texts make the same name.
+    digest = hashlib.sha256(chain).digest() + hashlib.sha256(key).digest()
+    found = _parsed(_Pair(digest, chain, key))
+    if isinstance(found, str):
+        raise ValueError(found)
+    return found
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """What a Secret holds, known by its digest."""
+
+    digest: bytes
+    chain: bytes = field(compare=False, repr=False)
+    key: bytes = field(compare=False, repr=False)
+
+
+@lru_cache(maxsize=1024)
+def _parsed(pair: _Pair) -> Certificate | str:
+    """Return a certificate, or what is wrong with it; once, as it takes long to see whether an RSA key is one."""
     try:
-        key = serialization.load_pem_private_key(_data(secret, "tls.key"), None)
-    except (ValueError, TypeError) as error:
-        raise ValueError("its tls.key is no private key without a password, in PEM") from error
+        return _read(pair.chain, pair.key)
+    except ValueError as error:
+        return str(error)
+
+
+def _read(encoded_chain: bytes, encoded_key: bytes) -> Certificate:
+    chain = _certificates(encoded_chain, "tls.crt")
+    # Before it is held against anything: what that takes grows with the third power of its length.
+    if getattr(_private_key(encoded_key, proven=False), "key_size", 0) > LONGEST_KEY:
+        raise ValueError(f"its tls.key has more than {LONGEST_KEY} bits")
+    key = _private_key(encoded_key, proven=True)
     public = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     if key.public_key().public_bytes(*public) != chain[0].public_key().public_bytes(*public):
         raise ValueError("its tls.key is not the key of the first certificate in tls.crt")
@@ -40,7 +80,7 @@ def checked_certificate(chain: bytes, key: bytes, host: str) -> Certificate:
 
 def read_authority(secret: Manifest) -> bytes:
     """Return the authorities in a Secret's ``ca.crt``, written anew, PEM. Raises ValueError."""
-    return _pem(_certificates(secret, "ca.crt"))
+    return _pem(_certificates(_data(secret, "ca.crt"), "ca.crt"))
 
 
 def uncovered(certificate: Certificate, host: str) -> str:
@@ -65,9 +105,16 @@ def out_of_time(certificate: Certificate, now: datetime) -> str:
     return ""
 
 
-def _certificates(secret: Manifest, name: str) -> Sequence[x509.Certificate]:
+def _private_key(encoded: bytes, *, proven: bool) -> PrivateKeyTypes:
     try:
-        return x509.load_pem_x509_certificates(_data(secret, name))
+        return serialization.load_pem_private_key(encoded, None, unsafe_skip_rsa_key_validation=not proven)
+    except (ValueError, TypeError) as error:
+        raise ValueError("its tls.key is no private key without a password, in PEM") from error
+
+
+def _certificates(encoded: bytes, name: str) -> Sequence[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(encoded)
     except ValueError as error:
         raise ValueError(f"its {name} holds no certificates in PEM") from error
 

@@ -260,7 +260,7 @@ class _Location:
         yield line(f"{kind}_next_upstream_tries", wishes.proxy_next_upstream_tries)
         if kind == "proxy":
             yield line("proxy_buffering", "on" if wishes.proxy_buffering else "off")
-            yield line("proxy_request_buffering", "on" if wishes.proxy_request_buffering else "off")
+            yield line("proxy_request_buffering", "on" if wishes.gathers_requests else "off")
         yield from self._peer_tls(upstream, kind)
         yield Lua("access_by_lua_block", f'require("haneul").choose("{upstream.name}")')
         if upstream.affinity:

@@ -8,9 +8,11 @@ from __future__ import annotations
 from typing import Final
 
 from haneul.ingress.annotations import CLOSING, OTHER_PREFIX, PREFIX, reference_rows
+from haneul.ingress.certificates import LARGEST, LONGEST_KEY
 from haneul.ingress.claims import CONTROLLER
 from haneul.ingress.expressions import LONGEST, MOST_UNBOUNDED
 from haneul.ingress.model import MEANINGS
+from haneul.ingress.routes import MOST_LIMITS
 
 _HEAD: Final = f"""# Ingress
 
@@ -38,7 +40,13 @@ class is the default one.
 | Service of type ExternalName, backend of another kind | not served; the Ingress is told, and its path answers 503 |
 | `Exact` with `/` at its end | a request without it is redirected there |
 | certificate | of the Secret in `spec.tls`; without one, or if it is broken, one of nginx's own that no client trusts |
+| key of more than {LONGEST_KEY} bits, Secret of more than {LARGEST >> 10} KiB | a broken certificate |
 | HTTP where there is TLS | redirected with 308, unless `ssl-redirect` is `false` |
+| body of a request | gathered on the disk first if `proxy-body-size` is at most `64m`, else passed on as it comes |
+| answer | never on the disk; one larger than nginx's buffers comes as fast as the client reads |
+| cookies of the gate's names (`__Secure-haneul-`, `__Host-haneul-`) | taken out of applications' answers |
+| `X-Accel-Redirect` | not followed |
+| answer without a head, or with 1xx (but 101 to a request with `Upgrade`) | the connection ends |
 | towards clients | TLS 1.2 and 1.3 by SNI, HTTP/1.1, HTTP/2, WebSocket; gRPC over TLS |
 
 Endpoints get `X-Request-ID`, `X-Real-IP`, `X-Forwarded-For`, `-Host`, `-Port` and `-Proto`, whatever a client wrote
@@ -158,7 +166,9 @@ a request in, 401 and 403 do not; whatever else it answers, or if it does not, i
 headers and cookies, `X-Original-Method`, `X-Original-URL`, `X-Original-URI` and `X-Original-Host`, no body. With
 `auth-signin`, browsers (GET or HEAD that accept `text/html`) are sent there at 401, with `rd`, where they wanted to go.
 The gate is asked at `/auth` with the names in `X-Haneul-Rule`, and at `/denied` what to answer whoever does not get in.
-Of a canary's annotations only `canary-…` count; all else is as the path's own Ingress says.
+Of a canary's annotations only `canary-…` count; all else is as the path's own Ingress says. A cluster has at most
+{MOST_LIMITS} limits (`limit-rps`, `limit-rpm`, `limit-connections`) in all; an Ingress that comes later with one is
+told and closed.
 
 ## Certificates of an issuer
 

@@ -110,6 +110,10 @@ def _http(site: Site, hosts: int) -> Iterator[Node]:
     yield line("lua_shared_dict", "haneul", "64m")
     yield Lua("init_by_lua_block", 'require("haneul").start()')
     yield Lua("init_worker_by_lua_block", "math.randomseed(ngx.now() * 1000 + ngx.worker.pid())")
+    # Applications set no cookie of the gate's, in no answer: an internal redirect would keep one for another location.
+    yield Lua("header_filter_by_lua_block", 'require("haneul").guard()')
+    for protocol in ("proxy", "grpc"):
+        yield line(f"{protocol}_ignore_headers", "X-Accel-Redirect")
     yield line("server_tokens", "off")
     yield line("absolute_redirect", "off")
     yield line("default_type", "text/plain")
@@ -183,6 +187,8 @@ def _clients(site: Site) -> Iterator[Node]:
     for protocol in ("proxy", "grpc"):
         yield from request_headers(protocol)
     yield line("proxy_http_version", "1.1")
+    # No answer lies on the disk: what does not fit into memory is read as fast as the client reads.
+    yield line("proxy_max_temp_file_size", 0)
 
 
 def _log_format() -> Node:

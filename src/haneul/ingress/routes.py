@@ -7,10 +7,10 @@ access and is wrong closes its paths (they answer 503), as nobody meant them to 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from haneul.ingress.access import AccessRefusedError, auth_of, tls_of
 from haneul.ingress.annotations import Wishes, read_annotations
@@ -39,6 +39,9 @@ from haneul.ingress.options import Options
 from haneul.ingress.paths import parse_rule_path, precedence
 from haneul.kernel.kube import INGRESS_CLASSES, INGRESSES, SECRETS, SERVICES, Manifest
 from haneul.kernel.kube_objects import Place, place_of
+
+#: How many limits of clients a cluster's Ingress objects may have: for each nginx has 1 MiB of memory.
+MOST_LIMITS: Final = 200
 
 
 def compile_routes(observed: Observed, options: Options, now: datetime) -> Routes:
@@ -94,7 +97,7 @@ class _Compiler:
     def routes(self) -> Routes:
         mine = ours(self._observed.all(INGRESSES), self._observed.all(INGRESS_CLASSES))
         read = [self._read(manifest) for manifest in mine]
-        served = [self._closed(ingress) for ingress in read if not self._is_excluded(ingress)]
+        served = self._limited(self._closed(ingress) for ingress in read if not self._is_excluded(ingress))
         for ingress in served:
             if not ingress.wishes.canary:
                 self._add_rules(ingress)
@@ -149,6 +152,20 @@ class _Compiler:
             return ingress
         self._tell(ingress.place, Reason.CONFIGURATION_REFUSED, f"the proxy does not take it, it is closed: {why}")
         return replace(ingress, closed=why or "the proxy does not take it")
+
+    def _limited(self, ingresses: Iterable[_Ingress]) -> list[_Ingress]:
+        """Return them with those closed whose limits of clients come after as many as there may be."""
+        found, limits = [], 0
+        for ingress in ingresses:
+            wanted = 0 if ingress.closed or ingress.wishes.canary else ingress.wishes.limits
+            if wanted and limits + wanted > MOST_LIMITS:
+                why = f"limit-rps, limit-rpm and limit-connections: older ones have {limits} of {MOST_LIMITS}"
+                self._tell(ingress.place, Reason.CLOSED, f"{why}; its paths are closed until then")
+                found.append(replace(ingress, closed=why))
+                continue
+            limits += wanted
+            found.append(ingress)
+        return found
 
     def _add_rules(self, ingress: _Ingress) -> None:
         aliases = [alias for alias in ingress.wishes.server_alias if self._take_host(alias, ingress)]

@@ -54,7 +54,7 @@ def watching_nodes(location: Location) -> Iterator[Node]:
 
 def is_watched(wishes: Wishes) -> bool:
     """Say whether requests are looked at: not those that stream, as a body is read whole before it is sent on."""
-    streams = wishes.backend_protocol.startswith("GRPC") or not wishes.proxy_request_buffering
+    streams = wishes.backend_protocol.startswith("GRPC") or not wishes.gathers_requests
     return wishes.audit != OFF and not streams and 0 < wishes.proxy_body_size <= LARGEST_BODY
 
 

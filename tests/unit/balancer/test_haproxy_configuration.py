@@ -38,6 +38,12 @@ def test_it_is_as_it_was_looked_at() -> None:
     compare(GOLDEN, "haproxy-empty.cfg", render([], Process(Path("/run/b"), connections=50, keep=60)))
 
 
+@pytest.mark.parametrize(("all_of_them", "each"), [(20_000, 5_000), (10, 2), (3, 1)])
+def test_no_frontend_takes_the_connections_of_all(all_of_them: int, each: int) -> None:
+    lines = render([PLAIN], replace(PROCESS, connections=all_of_them)).splitlines()
+    assert [line.split()[1] for line in lines if "maxconn" in line] == [str(all_of_them), str(each)]
+
+
 def test_members_and_their_time_to_leave_are_no_reason_to_read_it_again() -> None:
     before = digest([PLAIN, FULL], PROCESS)
     assert digest([replace(PLAIN, members=()), FULL], PROCESS) == before

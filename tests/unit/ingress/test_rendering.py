@@ -129,6 +129,17 @@ def test_configurations_are_what_was_reviewed(name: str) -> None:
     golden.compare(Path(__file__).parent / "golden", f"{name}.conf", whole)
 
 
+@pytest.mark.parametrize(
+    ("size", "asked", "gathered"),
+    [("64m", "on", True), ("65m", "on", False), ("0", "on", False), ("1m", "off", False), ("", "on", True)],
+)
+def test_only_bodies_of_some_size_lie_on_the_disk(size: str, asked: str, gathered: bool) -> None:
+    wanted = {f"{PREFIX}proxy-body-size": size} if size else {}
+    made = configured(ingress("web", annotations={**wanted, f"{PREFIX}proxy-request-buffering": asked})).text
+    assert f"proxy_request_buffering {'on' if gathered else 'off'};" in made
+    assert "proxy_max_temp_file_size 0;" in made
+
+
 def test_prefixes_match_whole_elements() -> None:
     assert locations(configured(ingress("web", path("/a"), path("/a", "Exact"), path("/b/"))).text) == [
         ("=", "/a"),

@@ -6,13 +6,16 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from haneul.ingress.annotations import PREFIX
+from haneul.ingress.certificates import LARGEST, LONGEST_KEY, read_certificate
 from haneul.ingress.endpoints import peers
 from haneul.ingress.model import AskedAuth, Backend, Match, PasswordAuth, Peer, PeopleAuth, Reason, Routes
 from haneul.ingress.observed import Observed
 from haneul.ingress.options import Options
-from haneul.ingress.routes import compile_routes, hosts_asked_for
+from haneul.ingress.routes import MOST_LIMITS, compile_routes, hosts_asked_for
 from haneul.ingress.table import table_of
 from haneul.kernel.kube import ENDPOINT_SLICES, INGRESSES, Manifest
 from haneul.kernel.kube_objects import Place
@@ -167,6 +170,24 @@ def test_wrong_annotations_that_restrict_close_their_own_paths_only() -> None:
     assert problems(routes) == {"shut": [Reason.ANNOTATION_REFUSED], "odd": [Reason.ANNOTATION_REFUSED]}
 
 
+def test_only_so_many_limits_are_held_and_who_comes_later_is_closed() -> None:
+    both = annotated(limit_rps="1", limit_connections="1")
+    names = [f"a{number:03}" for number in range(MOST_LIMITS // 2)]
+    some = [ingress(name, host=f"{name}.example.com", annotations=both) for name in names]
+    routes = compiled(
+        *some,
+        ingress("late", annotations=annotated(limit_rpm="1"), age=1),
+        ingress("free", host="free.example.com", age=2),
+    )
+    assert problems(routes) == {"late": [Reason.CLOSED]}
+    assert (closed(routes), closed(routes, "free.example.com"), closed(routes, "a099.example.com")) == (
+        [True],
+        [False],
+        [False],
+    )
+    assert not compiled(*some[1:], ingress("late", annotations=both, age=1)).problems
+
+
 @pytest.mark.parametrize(
     ("rule", "why"),
     [
@@ -236,6 +257,36 @@ def test_broken_certificates_are_told_and_the_host_is_served(made: Manifest | No
     [problem] = routes.problems
     assert problem.reason is Reason.CERTIFICATE_BROKEN
     assert why in problem.message
+
+
+def no_rsa_key(bits: int) -> bytes:
+    """Return what looks like an RSA key of so many bits, and is none."""
+    p, q = (1 << (bits // 2)) - 1, (1 << (bits // 2)) - 3
+    numbers = rsa.RSAPrivateNumbers(p, q, 5, 5, 5, 5, rsa.RSAPublicNumbers(65537, p * q))
+    key = numbers.private_key(unsafe_skip_rsa_key_validation=True)
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "why"),
+    [
+        (no_rsa_key(2048), "no private key"),
+        # It is not held against anything, which would take long.
+        (no_rsa_key(16384), f"more than {LONGEST_KEY} bits"),
+        (b"y" * LARGEST, "bytes"),
+    ],
+)
+def test_a_key_that_would_keep_everybody_waiting_is_told(key: bytes, why: str) -> None:
+    routes = certified(secret("cert", tls_crt=certificate(HOST, now=NOW).certificate, tls_key=key))
+    [problem] = routes.problems
+    assert (problem.reason, why in problem.message) == (Reason.CERTIFICATE_BROKEN, True)
+
+
+def test_the_same_certificate_is_read_once() -> None:
+    made = tls_secret("cert", certificate(HOST, now=NOW))
+    assert read_certificate(made) is read_certificate(made)
 
 
 def test_a_certificate_that_ended_is_told_and_served() -> None:

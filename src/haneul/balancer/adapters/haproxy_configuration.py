@@ -43,6 +43,11 @@ class Process:
     keep: int = 3600
 
     @property
+    def connections_each(self) -> int:
+        """Return how many connections one frontend has at once."""
+        return max(1, self.connections // 4)
+
+    @property
     def configuration(self) -> Path:
         """Return the file that HAProxy reads."""
         return self.folder / "haproxy.cfg"
@@ -130,7 +135,7 @@ def _render(frontends: Iterable[Frontend], process: Process, description: str, *
         "    load-server-state-from-file global",
     ]
     for frontend in frontends:
-        lines += _frontend(frontend)
+        lines += _frontend(frontend, process.connections_each)
         lines += _backend(frontend)
         if members:
             lines += [
@@ -140,13 +145,15 @@ def _render(frontends: Iterable[Frontend], process: Process, description: str, *
     return "\n".join(lines) + "\n"
 
 
-def _frontend(frontend: Frontend) -> list[str]:
+def _frontend(frontend: Frontend, connections: int) -> list[str]:
     name = name_of(frontend.listener)
     sources = [f"    acl allowed src {ip_network(source)}" for source in frontend.options.sources]
     return [
         f"frontend {name}",
         # An address that the machine has lost, or does not have yet, is no reason not to start for all others.
         f"    bind {_place(frontend.listener.address, frontend.listener.port)} transparent",
+        # What comes beyond waits: nobody takes all connections from all others.
+        f"    maxconn {int(connections)}",
         *sources,
         *(["    tcp-request connection reject if !allowed"] if sources else []),
         f"    default_backend {name}",

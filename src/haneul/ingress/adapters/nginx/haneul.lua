@@ -247,12 +247,40 @@ local function write_answered(name, value)
     ngx.header[name] = value
 end
 
+-- Whether a cookie is of the sign-on gate's names. One without a name is sent back as its value alone.
+local function is_gates(cookie)
+    local text = cookie:lower()
+    return text:find("^[%s=]*__secure%-haneul%-") or text:find("^[%s=]*__host%-haneul%-")
+end
+
+-- Let no application set a cookie of the gate's: it would sign people on as somebody else. The gate's own are added
+-- later (add_header), or come from locations without this. At most 100 are read, and no others sent.
+function M.guard()
+    -- Neither an answer without a head nor an interim one: what follows would be read as a head that nobody looked at.
+    local switched = ngx.status == ngx.HTTP_SWITCHING_PROTOCOLS and ngx.var.http_upgrade
+    if ngx.req.http_version() == 0.9 or (ngx.status < 200 and not switched) then
+        return ngx.exit(ngx.ERROR)
+    end
+    local there = ngx.header["Set-Cookie"]
+    if there == nil then
+        return
+    end
+    local kept = {}
+    for _, cookie in ipairs(type(there) == "table" and there or { there }) do
+        if not is_gates(cookie) then
+            kept[#kept + 1] = cookie
+        end
+    end
+    ngx.header["Set-Cookie"] = kept
+end
+
 -- Change the headers of an answer as the rule says that the request went by.
 function M.answer()
     local entry = ngx.ctx.haneul_rule
     if entry then
         change_headers(entry.answer, read_answered, write_answered, write_answered)
     end
+    return M.guard()
 end
 
 -- Tell an issuer of certificates what it wants to find here.
@@ -352,7 +380,7 @@ function M.balance()
 end
 
 -- Give a new session to who has none.
-function M.remember()
+local function remember()
     local chosen = ngx.ctx.haneul
     if not chosen or not chosen.new then
         return
@@ -368,6 +396,11 @@ function M.remember()
         there = there and { there, made } or made
     end
     ngx.header["Set-Cookie"] = there
+end
+
+function M.remember()
+    remember()
+    return M.guard()
 end
 
 -- Send browsers to where people sign on, and tell programs that somebody has to.
