@@ -29,9 +29,9 @@ class ProgramBuilder:
         return self._layout.program_folder(component.name, self._key(component))
 
     def is_built(self, component: GoComponent) -> bool:
-        """Say whether every executable of the component is in the cache."""
+        """Say whether the component was built, and every executable of it is in the cache."""
         folder = self.folder(component)
-        return all((folder / program.name).is_file() for program in component.programs)
+        return folder.is_dir() and all((folder / program.name).is_file() for program in component.programs)
 
     def program(self, name: str) -> Path:
         """Return a built executable. Raises HostNotReadyError if it is not built."""
