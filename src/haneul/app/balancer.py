@@ -25,6 +25,7 @@ from haneul.balancer.settings import HaproxySettings, NftablesSettings, read_set
 from haneul.kernel.clock import SystemClock
 from haneul.kernel.ending import told_to_end, work_until
 from haneul.kernel.errors import InvalidInputError, NotFoundError
+from haneul.kernel.files import is_there
 from haneul.kernel.kube_http import HttpKubeClient, access_from_kubeconfig
 from haneul.management.settings import ManagementSettings
 
@@ -113,19 +114,12 @@ def settings_from(file: Path | None) -> HaproxySettings | NftablesSettings:
     """
     if file is None:
         file = _PLATFORM
-        if not _is_there(file):
+        if not is_there(file):
             raise NotFoundError(
                 "there is no load balancer of a platform on this host, or only root sees it",
                 hint="run it as root where 'haneul up' ran, or name another one's file with --balancer",
             )
     return read_settings(file)
-
-
-def _is_there(file: Path) -> bool:
-    try:
-        return file.exists()
-    except PermissionError:
-        return False
 
 
 def networks(texts: Sequence[str]) -> tuple[IPv4Network | IPv6Network, ...]:

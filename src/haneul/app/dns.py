@@ -23,6 +23,7 @@ from haneul.dns.withdrawal import withdraw
 from haneul.kernel.clock import SystemClock
 from haneul.kernel.ending import told_to_end, work_until
 from haneul.kernel.errors import InvalidInputError, NotFoundError, UnavailableError
+from haneul.kernel.files import is_there
 from haneul.kernel.kube_http import HttpKubeClient, access_from_kubeconfig
 from haneul.management.name_server import DNS_PORT, NameFiles
 
@@ -78,7 +79,7 @@ async def provider_settings(file: Path | None) -> ProviderSettings:
 
     settings = (await this_host()).settings
     key = NameFiles(settings.state).key
-    if not await asyncio.to_thread(_is_there, key):
+    if not await asyncio.to_thread(is_there, key):
         raise NotFoundError(
             "there is no DNS server of a platform on this host, or only root sees it",
             hint="run it as root where 'haneul up' ran, or name another server's file with --provider",
@@ -94,13 +95,6 @@ async def provider_settings(file: Path | None) -> ProviderSettings:
         address="127.0.0.1",
         port=settings.zones_port,
     )
-
-
-def _is_there(path: Path) -> bool:
-    try:
-        return path.exists()
-    except PermissionError:
-        return False
 
 
 @contextlib.asynccontextmanager

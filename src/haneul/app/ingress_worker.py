@@ -327,6 +327,7 @@ async def run_worker(folder: Path) -> None:
     files = IngressFiles(folder.parent)
     await installation.lifecycle.ingress.hold()
     ground = Ground(files, settings.ingress, settings.zone, gate_of(settings))
+    authority = PlatformAuthority(PlatformFiles(settings.state))
 
     def connect(tenant: KubeAccess) -> AbstractAsyncContextManager[KubeClient]:
         return HttpKubeClient(tenant, user_agent=INGRESS.name)
@@ -339,7 +340,7 @@ async def run_worker(folder: Path) -> None:
                 installation.services,
                 client,
                 connect=connect,
-                authority=PlatformAuthority(PlatformFiles(settings.state)),
+                authority=authority,
                 clock=clock,
             )
             worker = RecordWorker(serving, board, clock=clock)
@@ -347,7 +348,7 @@ async def run_worker(folder: Path) -> None:
                 PlatformGate(settings),
                 installation.services,
                 keeper=HostKeeper,
-                authority=PlatformAuthority(PlatformFiles(settings.state)).read,
+                authority=authority.read,
                 clock=clock,
             )
             beside = [asyncio.create_task(serving.look_at_grants()), asyncio.create_task(door.keep())]

@@ -7,14 +7,12 @@ like those of clusters, at the last address of ingress's range.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,7 +21,7 @@ import yaml
 
 from haneul.app.platform import API_PORT, PlatformFiles
 from haneul.cli.client import ApiClient
-from haneul.host.services import HostService, ServiceManager
+from haneul.host.services import HostService, ServiceManager, made_from
 from haneul.ingress.adapters.issued_certificates import IssuedCertificates
 from haneul.ingress.adapters.nginx.confined import SCRATCH, Confinement, Keeper, kept
 from haneul.ingress.adapters.nginx.processes import NginxProcesses
@@ -58,12 +56,12 @@ class PlatformGate:
     @property
     def host(self) -> str:
         """Return the host at which browsers reach it."""
-        return f"auth.{self.settings.zone}"
+        return self.settings.sign_on_host
 
     @property
     def address(self) -> str:
-        """Return the address of that host: the last one of the range, which no cluster gets."""
-        return str(IPv4Network(self.settings.ingress)[-2])
+        """Return the address of that host."""
+        return self.settings.sign_on_address
 
     @property
     def listen(self) -> str:
@@ -101,8 +99,8 @@ class PlatformGate:
         file = self.folder / "gate.yaml"
         argv = (sys.executable, "-m", "haneul.app.main", "auth", "serve", "--config", str(file))
         written = str(self._secret.stat().st_mtime_ns)
-        told = hashlib.sha256(file.read_bytes() + written.encode()).hexdigest()[:16]
-        variables = (("PATH", search_path), ("HANEUL_BUILD", build), ("HANEUL_CONFIGURATION", told), *environment)
+        told = made_from(file.read_text() + written)
+        variables = (("PATH", search_path), ("HANEUL_BUILD", build), told, *environment)
         return HostService(SERVICE, argv, variables)
 
     async def sign_up(self, token: str) -> None:

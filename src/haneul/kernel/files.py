@@ -24,6 +24,14 @@ def read_private(path: Path) -> str:
         return file.read()
 
 
+def is_there(path: Path) -> bool:
+    """Say whether a file is there that this user may see."""
+    try:
+        return path.exists()
+    except PermissionError:
+        return False
+
+
 def write_atomically(
     path: Path, content: str | bytes, *, mode: int = 0o644, owner: tuple[int, int] | None = None
 ) -> bool:

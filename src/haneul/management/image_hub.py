@@ -7,7 +7,6 @@ of the host. Which clusters' pods are let in lies in a folder of its own, which 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import sys
@@ -18,15 +17,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from haneul.host.services import HostService, ServiceManager
+from haneul.host.services import HostService, ServiceManager, made_from
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import HostNotReadyError
 from haneul.kernel.files import write_atomically
+from haneul.kernel.listening import listens
 from haneul.kernel.pki import KeyPair, LeafProfile, issue_leaf
 from haneul.kernel.waiting import wait_for
 from haneul.management.certificates import Held, held
 from haneul.management.containers import SYSTEM_PATH
-from haneul.management.name_server import listens
 from haneul.management.settings import ManagementSettings
 
 SERVICE: Final = "hub"
@@ -36,6 +35,7 @@ USER: Final = 65531
 REPORTER: Final = "system:serviceaccount:haneul-hub:haneul-hub"
 _ISSUER: Final = "https://kubernetes.default.svc.haneul.internal"
 _CERTIFICATE_LIFE: Final = timedelta(days=90)
+_CONNECT_SECONDS: Final = 2.0
 _PRIVATE: Final = 0o600
 
 
@@ -101,7 +101,6 @@ def want(state: Path, *, wanted: bool) -> None:
 
 def hub_service(settings: ManagementSettings, *, platform: str, certificate: bytes) -> HostService:
     """Return the hub as a host service. ``platform`` is where its API is; another certificate starts the hub anew."""
-    made_from = hashlib.sha256(certificate).hexdigest()[:16]
     argv = (
         sys.executable,
         "-m",
@@ -115,7 +114,7 @@ def hub_service(settings: ManagementSettings, *, platform: str, certificate: byt
         f"--platform={platform}",
         f"--user={USER}",
     )
-    return HostService(SERVICE, argv, (("PATH", SYSTEM_PATH), ("HANEUL_CONFIGURATION", made_from)))
+    return HostService(SERVICE, argv, (("PATH", SYSTEM_PATH), made_from(certificate.decode())))
 
 
 def _own(folder: Path, owner: tuple[int, int]) -> None:
@@ -165,7 +164,7 @@ class ImageHub:
         certificate = self.files.certificate.read_bytes()
         await self._services.ensure(hub_service(settings, platform=platform, certificate=certificate))
         await wait_for(
-            partial(listens, settings.address, settings.hub_port),
+            partial(listens, settings.address, settings.hub_port, seconds=_CONNECT_SECONDS),
             what=f"the image hub to listen at {settings.address} port {settings.hub_port}",
             timeout=60,
             clock=self._clock,

@@ -75,9 +75,7 @@ def range_of(state: Path, host: Iterable[tuple[str, str]]) -> str:
     try:
         text = file.read_text().strip()
     except (FileNotFoundError, PermissionError):
-        networks = [IPv4Network(network) for network, _ in host]
-        free = (one for one in CANDIDATES if not any(IPv4Network(one).overlaps(network) for network in networks))
-        return next(free, CANDIDATES[0])
+        return public_addresses.default_range(host, CANDIDATES)
     try:
         network = IPv4Network(text)
     except ValueError as error:

@@ -33,6 +33,7 @@ from haneul.host.services import HostService, ServiceManager, made_from
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import HostNotReadyError, InvalidInputError
 from haneul.kernel.files import read_private, write_atomically
+from haneul.kernel.listening import listens
 from haneul.kernel.waiting import wait_for
 from haneul.management.settings import ManagementSettings
 
@@ -264,7 +265,7 @@ class NameServer:
             await self._services.ensure(service)
             for address, port in listening:
                 await wait_for(
-                    partial(listens, address, port),
+                    partial(listens, address, port, seconds=_CONNECT_SECONDS),
                     what=f"the DNS server to listen at {address} port {port}",
                     timeout=30,
                     clock=self._clock,
@@ -299,8 +300,7 @@ class NameServer:
             settings.zones,
             address=settings.address,
             owner=(user.pw_uid, user.pw_gid),
-            # The last address of ingress's range: no cluster has it.
-            hosts={f"auth.{settings.zone}": str(ipaddress.IPv4Network(settings.ingress)[-2])},
+            hosts={settings.sign_on_host: settings.sign_on_address},
         )
         keeper = keeper_configuration(settings, key=read_private(files.key).strip())
         write_atomically(files.keeper / "pdns.conf", keeper, mode=0o600)
@@ -365,16 +365,3 @@ def _make_zone(connection: sqlite3.Connection, zone: str, server: str) -> None:
     start = f"{server} hostmaster.{server.partition('.')[2]} 1 3600 600 86400 {_NEGATIVE_SECONDS}"
     for kind, content in (("SOA", start), ("NS", server)):
         connection.execute(_INSERT, (made, zone, kind, content))
-
-
-async def listens(address: str, port: int) -> bool:
-    """Say whether somebody takes connections at a port."""
-    try:
-        async with asyncio.timeout(_CONNECT_SECONDS):
-            _, writer = await asyncio.open_connection(address, port)
-    except (OSError, TimeoutError):
-        return False
-    writer.close()
-    with contextlib.suppress(OSError):
-        await writer.wait_closed()
-    return True

@@ -40,13 +40,14 @@ BALANCER: Final = Mark("72", "haneul_balancer")
 INGRESS: Final = Mark("73", "haneul_ingress")
 
 
-def default_range(host: Iterable[tuple[str, str]]) -> str:
-    """Return the first candidate that fits beside the host's networks, which come with their interfaces."""
+def default_range(host: Iterable[tuple[str, str]], candidates: Sequence[str] = CANDIDATES) -> str:
+    """Return the first candidate that fits beside the host's networks, which come with their interfaces.
+
+    If none does, it is the first one: what it collides with is told before anything is changed.
+    """
     networks = [IPv4Network(network) for network, _ in host]
-    return next(
-        (one for one in CANDIDATES if not any(IPv4Network(one).overlaps(network) for network in networks)),
-        CANDIDATES[0],
-    )
+    free = (one for one in candidates if not any(IPv4Network(one).overlaps(network) for network in networks))
+    return next(free, candidates[0])
 
 
 def check(settings: ManagementSettings) -> None:

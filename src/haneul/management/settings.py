@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from ipaddress import IPv4Network
 from pathlib import Path
 
 
@@ -93,6 +94,16 @@ class ManagementSettings:
     def hub_name(self) -> str:
         """Return the image hub's name, which people and pods write before the names of images."""
         return f"hub.{self.zone}"
+
+    @property
+    def sign_on_host(self) -> str:
+        """Return the host at which people sign on to apps."""
+        return f"auth.{self.zone}"
+
+    @property
+    def sign_on_address(self) -> str:
+        """Return the address of that host: the last one of ingress's range, which no cluster gets."""
+        return str(IPv4Network(self.ingress)[-2])
 
     @property
     def zones(self) -> tuple[str, ...]:

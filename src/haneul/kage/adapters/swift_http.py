@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Final
 
 import httpx2
 
 from haneul.kage.model import ACCOUNT, USER, KageSettings, Part, Secrets
 from haneul.kernel.errors import UnavailableError
+from haneul.kernel.listening import listens
 
 _SECONDS: Final = 15.0
 
@@ -29,13 +29,7 @@ class SwiftHttp:
 
     async def listens(self, part: Part) -> bool:
         """Connect to a server."""
-        try:
-            async with asyncio.timeout(_SECONDS):
-                _, writer = await asyncio.open_connection(part.address, part.port)
-        except (OSError, TimeoutError):
-            return False
-        writer.close()
-        return True
+        return await listens(part.address, part.port, seconds=_SECONDS)
 
     async def make_bucket(self, name: str, secrets: Secrets) -> None:
         """Sign in and make a container."""
