@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from yaml.representer import SafeRepresenter
 
+from haneul.kernel.documents import Dumper
 from haneul.kernel.errors import HaneulError
 
 
@@ -37,7 +38,7 @@ class Column:
     wide: bool = False
 
 
-class _Dumper(yaml.SafeDumper):
+class _Dumper(Dumper):
     """Writes mappings of whatever class: answers of the platform are of their own."""
 
 

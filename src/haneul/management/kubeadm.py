@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
+from haneul.kernel.documents import to_yaml
 from haneul.kernel.kube_manifests import STRONG_CIPHERS
 from haneul.management.runtime import kubelet_configuration
 from haneul.management.settings import ManagementSettings
@@ -115,7 +114,7 @@ def configuration(settings: ManagementSettings, *, kubernetes: str, etcd: str) -
         },
         "scheduler": {"extraArgs": _arguments(profiling="false", kube_api_qps="300", kube_api_burst="600")},
     }
-    return str(yaml.safe_dump_all([init, cluster, kubelet_configuration(settings)], sort_keys=False))
+    return to_yaml(init, cluster, kubelet_configuration(settings))
 
 
 def patches(certificates: Mapping[str, str]) -> dict[str, str]:
@@ -133,7 +132,8 @@ def patches(certificates: Mapping[str, str]) -> dict[str, str]:
         "etcd": ("200m", "96Mi"),
     }
     return {
-        f"{name}.yaml": str(yaml.safe_dump(_patch(name, *pair, certificates[name]))) for name, pair in requests.items()
+        f"{name}.yaml": to_yaml(_patch(name, *pair, certificates[name]), sort_keys=True)
+        for name, pair in requests.items()
     }
 
 
