@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import shlex
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -15,6 +14,7 @@ from haneul.host.services import HostService
 from haneul.host.supervisord import Supervisord
 from haneul.kernel.clock import SystemClock
 from haneul.kernel.errors import UnavailableError
+from haneul.kernel.process import run
 from haneul.kernel.waiting import wait_for
 
 PATIENT = "import signal; signal.pause()"
@@ -22,6 +22,26 @@ STUBBORN = (
     "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); "
     "[signal.pause() for _ in iter(int, 1)]"
 )
+
+#: Removes, and shuts down, a service of the command that it was started with itself.
+ENDS_ORPHANS_LIKE_ITSELF = """
+import asyncio, os, shlex, sys
+from pathlib import Path
+from haneul.host.processes import command_line
+from haneul.host.supervisord import Supervisord
+from haneul.kernel.clock import SystemClock
+
+async def end_orphans(folder):
+    own = folder / "state/services/own.conf"
+    own.parent.mkdir(parents=True)
+    manager = Supervisord(state=folder / "state", runtime=folder / "run", logs=folder / "logs", clock=SystemClock())
+    for end, said in ((lambda: manager.remove("own"), "removed"), (manager.shut_down, "shut down")):
+        own.write_text(f"[program:own]\\ncommand={shlex.join(command_line(os.getpid())).replace('%', '%%')}\\n")
+        await end()
+        print(said)
+
+asyncio.run(end_orphans(Path(sys.argv[1])))
+"""
 
 
 @pytest.fixture
@@ -133,13 +153,12 @@ async def test_a_host_service_neither_starts_a_killed_supervisord_nor_ends_what_
     assert await worker.ensure(wanted) is False
 
 
-async def test_nobody_ends_itself_as_an_orphan(manager: Supervisord, tmp_path: Path) -> None:
-    folder = tmp_path / "state/services"
-    folder.mkdir(parents=True)
-    (folder / "own.conf").write_text(f"[program:own]\ncommand={shlex.join(command_line(os.getpid()))}\n")
-    await manager.remove("own")
-    (folder / "own.conf").write_text(f"[program:own]\ncommand={shlex.join(command_line(os.getpid()))}\n")
-    await manager.shut_down()
+async def test_nobody_ends_itself_as_an_orphan(tmp_path: Path) -> None:
+    # A program of its own: all processes that share a test run have the same command, and one would end the others.
+    program = tmp_path / "like_itself.py"
+    program.write_text(ENDS_ORPHANS_LIKE_ITSELF)
+    done = await run([sys.executable, str(program), str(tmp_path)], timeout=120)
+    assert done.stdout == "removed\nshut down\n"
 
 
 async def test_removing_ends_what_a_killed_supervisord_left(manager: Supervisord, tmp_path: Path) -> None:
