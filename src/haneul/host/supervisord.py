@@ -27,6 +27,7 @@ from haneul.kernel.clock import Clock
 from haneul.kernel.errors import DeadlineExceededError, UnavailableError
 from haneul.kernel.files import write_atomically
 from haneul.kernel.process import run
+from haneul.kernel.processes import Found, find, send
 from haneul.kernel.waiting import wait_for
 
 _START_SECONDS, _STOP_SECONDS, _CALL_SECONDS = 15.0, 40.0, 45.0
@@ -121,11 +122,11 @@ class Supervisord:
     async def shut_down(self) -> None:
         """Stop all services, then supervisord, then whatever a killed supervisord left behind."""
         if await self._answers():
-            pid = int(await self._call("getPID"))
+            own = find(int(await self._call("getPID")))
             await self._until_executed()
             await self._call("shutdown")
             await wait_for(
-                lambda: _gone(pid), what="supervisord to stop its services", timeout=_STOP_SECONDS, clock=self._clock
+                lambda: _gone(own), what="supervisord to stop its services", timeout=_STOP_SECONDS, clock=self._clock
             )
         await self._end_orphans()
         self._socket.unlink(missing_ok=True)
@@ -195,20 +196,21 @@ class Supervisord:
             process = process_at(pid) if pid != os.getpid() else None
             return process is not None and any(runs(process, argv, self._state) for argv in commands)
 
-        for pid in processes_matching(left):
+        for process in map(find, processes_matching(left)):
             # One may have ended with another, and its number be somebody else's by now.
-            if left(pid):
-                await self._end(pid)
+            if process is not None and left(process.pid):
+                await self._end(process)
 
-    async def _end(self, pid: int) -> None:
+    async def _end(self, process: Found) -> None:
         for sign, seconds in ((signal.SIGTERM, self._patience), (signal.SIGKILL, _START_SECONDS)):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, sign)
-            what = f"process {pid} of an earlier run to end"
+            send([process], sign)
+            what = f"process {process.pid} of an earlier run to end"
             with contextlib.suppress(DeadlineExceededError):
-                await wait_for(lambda: _gone(pid), what=what, timeout=seconds, clock=self._clock)
+                await wait_for(lambda: _gone(process), what=what, timeout=seconds, clock=self._clock)
                 return
-        raise UnavailableError(f"process {pid} of an earlier run does not end", hint="look at what it waits for")
+        raise UnavailableError(
+            f"process {process.pid} of an earlier run does not end", hint="look at what it waits for"
+        )
 
     async def _answers(self) -> bool:
         if not self._socket.exists():
@@ -306,8 +308,8 @@ class _UnixTransport(xmlrpc.client.Transport):
         return connection
 
 
-async def _gone(pid: int) -> bool:
-    return command_line(pid) == ()
+async def _gone(process: Found | None) -> bool:
+    return process is None or not process.alive
 
 
 def _argv_of(definition: str) -> tuple[str, ...]:
