@@ -75,7 +75,7 @@ class Installation:
             with progress.stage("start the load balancer", expected_seconds=2):
                 await self.balancer.start()
             await self.platform.up(progress)
-            await self.services.ensure(renewal_service())
+            await self.services.ensure(renewal_service(self.settings.state))
             with progress.stage("start ingress and its sign-on", expected_seconds=2):
                 await self._start_ingress()
             self.sign_root_in()
@@ -155,16 +155,17 @@ def ports_at_address(*, hub: bool) -> dict[int, str]:
     return {port: what for port, what in PORTS_AT_ADDRESS.items() if hub or port != ManagementSettings.hub_port}
 
 
-def renewal_service() -> HostService:
+def renewal_service(state: Path) -> HostService:
     """Return what renews this host's certificates: a look every six hours, every five minutes after a failure.
 
     A look is a program of its own, so that nothing but a sleep stays in memory, and each look is that of the installed
-    version. When the sleep is over the service ends, and what keeps host services running starts it again.
+    version. When the sleep is over the service ends, and what keeps host services running starts it again. The sleep is
+    called by a path of ours, so that one that was left behind is known.
     """
-    script = '"$@" || exec sleep 300; exec sleep 21600'
+    script = '"$@" || pause=300; exec -a "$0" sleep "${pause:-21600}"'
     return HostService(
         "certificates",
-        ("/bin/sh", "-c", script, "certificates", sys.executable, "-m", "haneul.app.main", "renew"),
+        ("/bin/bash", "-c", script, str(state / "certificates"), sys.executable, "-m", "haneul.app.main", "renew"),
         (("PATH", SYSTEM_PATH), *cache_variable()),
     )
 

@@ -20,7 +20,7 @@ import xmlrpc.client
 from pathlib import Path
 from typing import Any
 
-from haneul.host.ownership import process_at, runs
+from haneul.host.ownership import is_called, process_at, runs
 from haneul.host.processes import command_line, processes_matching
 from haneul.host.services import HostService, ServiceState
 from haneul.kernel.clock import Clock
@@ -58,7 +58,7 @@ class Supervisord:
         self._begins = begins
 
     async def ensure(self, service: HostService) -> bool:
-        """Write the definition; start what is new, restart what changed.
+        """Write the definition; start what is new, restart what runs by another one.
 
         Raises UnavailableError, before anything is changed, if supervisord does not answer and may not be started.
         """
@@ -74,9 +74,10 @@ class Supervisord:
         if fresh:
             await self._begin()
         _prefer(int(await self._call("getPID")), _PREFERENCE)
-        await self._call("reloadConfig")
+        # What supervisord has, and what runs by it, may be older than the definition: its writer may have been killed.
+        ((_, differing, _),) = await self._call("reloadConfig")
         groups = {info["group"] for info in await self._call("getAllProcessInfo")}
-        if service.name in groups and changed and not fresh:
+        if service.name in differing:
             await self._take_out(service.name)
             groups.discard(service.name)
         if service.name not in groups:
@@ -194,7 +195,9 @@ class Supervisord:
 
         def left(pid: int) -> bool:
             process = process_at(pid) if pid != os.getpid() else None
-            return process is not None and any(runs(process, argv, self._state) for argv in commands)
+            return process is not None and any(
+                runs(process, argv, self._state) or is_called(process, argv, self._state) for argv in commands
+            )
 
         for process in map(find, processes_matching(left)):
             # One may have ended with another, and its number be somebody else's by now.
