@@ -25,7 +25,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from haneul.ingress.adapters.nginx.processes import NginxProcesses, is_running
+from haneul.ingress.adapters.nginx.processes import NginxProcesses
 from haneul.ingress.adapters.nginx.proxy import LUA_FOLDER, NginxProxy
 from haneul.ingress.asking import Gate
 from haneul.ingress.model import Certificate, Routes
@@ -38,6 +38,7 @@ from haneul.ingress.table import Table, table_of
 from haneul.kernel.clock import SystemClock
 from haneul.kernel.errors import UnavailableError
 from haneul.kernel.kube import Manifest, resource_of
+from haneul.kernel.processes import find, send, title
 from haneul.kernel.waiting import wait_for
 from tests.unit.ingress.objects import certificate, ingress_class, service, slice_of
 
@@ -262,11 +263,14 @@ async def ended(made: Ground) -> None:
     master = await made.processes.master()
     if master is None:
         return
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(master, signal.SIGTERM)
+    # It has just said its number itself, but may be one of a dead master's workers.
+    process = find(master)
+    if process is None or "nginx" not in title(master):
+        return
+    send([process], signal.SIGTERM)
 
     async def gone() -> bool:
-        return not is_running(master)
+        return not process.alive
 
     await wait_for(gone, what="nginx to end", timeout=PATIENCE, clock=SystemClock(), interval=0.02)
 

@@ -19,21 +19,22 @@ from typing import Any, Final
 from haneul.app.chaos_ground import NODES_OF, PROJECT, VICTIM, PlatformGround, node_pool
 from haneul.app.installation import Installation
 from haneul.bench.process_usage import HostProcesses
-from haneul.chaos.adapters import packets, processes
+from haneul.chaos.adapters import packets
 from haneul.chaos.adapters.flood import to_json
 from haneul.chaos.adapters.journal import Journal, Record
-from haneul.chaos.adapters.processes import Found
 from haneul.chaos.adapters.volumes import SmallDisk
 from haneul.chaos.faults import Fault, Place, Way
 from haneul.chaos.ports import Injection
 from haneul.components.table import image_reference
 from haneul.dkos.control_plane import ROLE_LABEL
 from haneul.host.processes import command_line
+from haneul.kernel import processes
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import DeadlineExceededError, HaneulError, UnavailableError
 from haneul.kernel.files import write_atomically
 from haneul.kernel.kube import CONFIG_MAPS, DEPLOYMENTS, PODS, SERVICES, Manifest, is_ready
 from haneul.kernel.kube_http import HttpKubeClient
+from haneul.kernel.processes import Found
 from haneul.kernel.progress import SilentProgress
 from haneul.kernel.waiting import wait_for
 from haneul.management.remains import Site

@@ -84,7 +84,7 @@ def down(
         if purge:
             await installation.purge(progress)
         else:
-            await installation.lifecycle.down(progress)
+            await installation.down(progress)
 
     asyncio.run(run())
     say("Everything is gone." if purge else "Everything is stopped. 'haneul up' brings it back with its data.")

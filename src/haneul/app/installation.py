@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import sys
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from haneul.kernel.errors import HostNotReadyError, UnauthenticatedError
 from haneul.kernel.progress import Progress
 from haneul.management.certificates import Held
 from haneul.management.containers import SYSTEM_PATH
+from haneul.management.host_lock import host_lock
 from haneul.management.image_hub import ImageHub, is_wanted
 from haneul.management.ingress_host import range_of, worker_service
 from haneul.management.lifecycle import Lifecycle
@@ -62,19 +64,29 @@ class Installation:
     async def up(self, progress: Progress) -> None:
         """Build what is missing, bring everything up, and sign root in.
 
-        Raises HostNotReadyError, before anything is changed, if another program has one of our ports.
+        Raises HostNotReadyError, before anything is changed, if another program has one of our ports, and ConflictError
+        if another command is changing this host.
         """
         await self._refuse_foreign_ports()
-        await self.store.build([], progress)
-        await self.lifecycle.up(progress)
-        # After what clusters run without: they come back also where it cannot start.
-        with progress.stage("start the load balancer", expected_seconds=2):
-            await self.balancer.start()
-        await self.platform.up(progress)
-        await self.services.ensure(renewal_service())
-        with progress.stage("start ingress and its sign-on", expected_seconds=2):
-            await self._start_ingress()
-        self.sign_root_in()
+        with self._changing("haneul up"):
+            await self.store.build([], progress)
+            await self.lifecycle.up(progress)
+            # After what clusters run without: they come back also where it cannot start.
+            with progress.stage("start the load balancer", expected_seconds=2):
+                await self.balancer.start()
+            await self.platform.up(progress)
+            await self.services.ensure(renewal_service(self.settings.state))
+            with progress.stage("start ingress and its sign-on", expected_seconds=2):
+                await self._start_ingress()
+            self.sign_root_in()
+
+    async def down(self, progress: Progress) -> None:
+        """Stop everything that runs. Raises ConflictError if another command is changing this host."""
+        with self._changing("haneul down"):
+            await self.lifecycle.down(progress)
+
+    def _changing(self, what: str) -> AbstractContextManager[None]:
+        return host_lock(self.settings.state, what, clock=SystemClock())
 
     async def _start_ingress(self) -> None:
         build = self.store.image_archive("platform").stem
@@ -112,14 +124,18 @@ class Installation:
                 )
 
     async def purge(self, progress: Progress) -> None:
-        """Remove everything of ours from this host but the cache of built components."""
-        await purge(
-            self.settings, services=self.services, cache=self.store.cache, clock=SystemClock(), progress=progress
-        )
-        contexts = Contexts.default()
-        with contextlib.suppress(UnauthenticatedError):
-            if contexts.current().token_file == self.platform.files.admin_token:
-                contexts.sign_out()
+        """Remove everything of ours from this host but the cache of built components.
+
+        Raises ConflictError if something could not be removed, or if another command is changing this host.
+        """
+        with self._changing("haneul down --purge"):
+            await purge(
+                self.settings, services=self.services, cache=self.store.cache, clock=SystemClock(), progress=progress
+            )
+            contexts = Contexts.default()
+            with contextlib.suppress(UnauthenticatedError):
+                if contexts.current().token_file == self.platform.files.admin_token:
+                    contexts.sign_out()
 
     def sign_root_in(self) -> None:
         """Let root's command line talk to the platform at once, in the project that was in use before."""
@@ -139,16 +155,17 @@ def ports_at_address(*, hub: bool) -> dict[int, str]:
     return {port: what for port, what in PORTS_AT_ADDRESS.items() if hub or port != ManagementSettings.hub_port}
 
 
-def renewal_service() -> HostService:
+def renewal_service(state: Path) -> HostService:
     """Return what renews this host's certificates: a look every six hours, every five minutes after a failure.
 
     A look is a program of its own, so that nothing but a sleep stays in memory, and each look is that of the installed
-    version. When the sleep is over the service ends, and what keeps host services running starts it again.
+    version. When the sleep is over the service ends, and what keeps host services running starts it again. The sleep is
+    called by a path of ours, so that one that was left behind is known.
     """
-    script = '"$@" || exec sleep 300; exec sleep 21600'
+    script = '"$@" || pause=300; exec -a "$0" sleep "${pause:-21600}"'
     return HostService(
         "certificates",
-        ("/bin/sh", "-c", script, "certificates", sys.executable, "-m", "haneul.app.main", "renew"),
+        ("/bin/bash", "-c", script, str(state / "certificates"), sys.executable, "-m", "haneul.app.main", "renew"),
         (("PATH", SYSTEM_PATH), *cache_variable()),
     )
 

@@ -7,7 +7,6 @@ like those of clusters, at the last address of ingress's range.
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import sys
 from collections.abc import Callable, Iterable
@@ -29,6 +28,7 @@ from haneul.kernel.clock import Clock
 from haneul.kernel.errors import HaneulError, NotFoundError
 from haneul.kernel.files import read_private, write_atomically
 from haneul.kernel.pki import KeyPair
+from haneul.kernel.processes import find, send
 from haneul.management.ingress_host import NGINX, user_of
 from haneul.management.settings import ManagementSettings
 from haneul.signon.addresses import sites_of
@@ -182,10 +182,10 @@ class GateDoor:
         await self._processes.check(text)
         self._processes.configure(text)
         number = await self._keeper.number()
+        master = None if number is None else find(number)
         await self._keeper.start()
-        if number is not None and self._told != (certificate.chain, text):
-            with suppress(ProcessLookupError):
-                os.kill(number, signal.SIGHUP)
+        if master is not None and self._told != (certificate.chain, text):
+            send([master], signal.SIGHUP)
         self._told = (certificate.chain, text)
 
 

@@ -17,10 +17,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from haneul.bench.readiness import INTERVAL, wait_ready
 from haneul.kernel.clock import Clock
+from haneul.kernel.documents import to_yaml
 from haneul.kernel.errors import CommandFailedError
 from haneul.kernel.kube import SERVICE_ACCOUNTS, KubeAccess
 from haneul.kernel.kube_http import HttpKubeClient
@@ -133,7 +132,7 @@ class PlainProcesses:
         self._write_pair("server", server)
         self._write_pair("admin", admin)
         self._folder.joinpath("account.key").write_bytes(private_key_pem(new_private_key()))
-        self._folder.joinpath("kubeconfig").write_text(yaml.safe_dump(self._kubeconfig(access.server)))
+        self._folder.joinpath("kubeconfig").write_text(to_yaml(self._kubeconfig(access.server)))
         return access
 
     def _write_pair(self, name: str, pair: KeyPair) -> None:

@@ -16,6 +16,7 @@ from haneul.cli.backups import backup_app, restore
 from haneul.cli.context import Contexts
 from haneul.cli.output import Column, Format, age, say, show
 from haneul.cli.waiting import describe, wait_asleep, wait_awake, wait_gone, wait_ready
+from haneul.kernel.documents import to_yaml
 from haneul.kernel.errors import InvalidInputError
 
 cluster_app = typer.Typer(help="Kubernetes clusters with masters of their own.", no_args_is_help=True)
@@ -475,7 +476,7 @@ def kubeconfig(
     kube.Credentials.default().forget(contexts.current().server, owner, name)
     new = kube.entries(owner, name, server=made["server"], authority=made["certificateAuthority"])
     if only_print:
-        print(yaml.safe_dump(new, sort_keys=False), end="")  # noqa: T201 - data goes to standard output
+        print(to_yaml(new), end="")  # noqa: T201 - data goes to standard output
         return
     path = file or kube.default_path()
     kube.merge_into(path, new)

@@ -15,10 +15,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from haneul.cli.client import ApiClient
 from haneul.cli.locked import locked
+from haneul.kernel.documents import from_yaml, to_yaml
 from haneul.kernel.errors import ConflictError
 from haneul.kernel.files import write_atomically
 
@@ -72,13 +71,13 @@ def merge_into(path: Path, new: dict[str, Any]) -> None:
     """Put the entries of ``new`` into the file, keeping all others; concurrent callers wait for each other."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path, seconds=_LOCK_SECONDS):
-        kept: dict[str, Any] = (yaml.safe_load(path.read_text()) if path.exists() else None) or {}
+        kept: dict[str, Any] = (from_yaml(path.read_text()) if path.exists() else None) or {}
         merged = {"apiVersion": "v1", "kind": "Config", **kept, "current-context": new["current-context"]}
         for section in ("clusters", "users", "contexts"):
             names = {entry["name"] for entry in new[section]}
             others = [entry for entry in kept.get(section) or [] if entry["name"] not in names]
             merged[section] = [*others, *new[section]]
-        write_atomically(path, str(yaml.safe_dump(merged, sort_keys=False)), mode=0o600)
+        write_atomically(path, to_yaml(merged), mode=0o600)
 
 
 def remove_from(path: Path, project: str, name: str) -> None:
@@ -87,12 +86,12 @@ def remove_from(path: Path, project: str, name: str) -> None:
         return
     context = f"{project}/{name}"
     with locked(path, seconds=_LOCK_SECONDS):
-        kept: dict[str, Any] = yaml.safe_load(path.read_text()) or {}
+        kept: dict[str, Any] = from_yaml(path.read_text()) or {}
         for section in ("clusters", "users", "contexts"):
             kept[section] = [entry for entry in kept.get(section) or [] if entry["name"] != context]
         if kept.get("current-context") == context:
             kept["current-context"] = ""
-        write_atomically(path, str(yaml.safe_dump(kept, sort_keys=False)), mode=0o600)
+        write_atomically(path, to_yaml(kept), mode=0o600)
 
 
 class Credentials:

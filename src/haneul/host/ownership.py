@@ -76,7 +76,9 @@ class Ownership:
             return True
         if re.search(r"/haneul-[^/]+\.service(/|$)", process.groups, re.MULTILINE):
             return True
-        return any(found in self.containers for found in _CONTAINER_ID.findall(process.groups))
+        called = process.arguments[0] if process.arguments else ""
+        in_container = any(found in self.containers for found in _CONTAINER_ID.findall(process.groups))
+        return in_container or called.startswith(f"{self.state}/")
 
     def _serves(self, process: Process) -> bool:
         """Say whether a program of this project serves this installation's host."""
@@ -107,6 +109,12 @@ def runs(process: Process, argv: tuple[str, ...], state: Path) -> bool:
     programs = _SYSTEM_PROGRAMS & {Path(argument).name for argument in argv}
     last = process.arguments[-1]
     return process.name in programs and f"{state}/" in argv[-1] and (last == argv[-1] or last.endswith(f" {argv[-1]}"))
+
+
+def is_called(process: Process, argv: tuple[str, ...], state: Path) -> bool:
+    """Say whether a host service's command became this process, which is called by a path of ours that it names."""
+    called = process.arguments[0] if process.arguments else ""
+    return called.startswith(f"{state}/") and called in argv
 
 
 def known_containers(*, state: Path, runtime: Path) -> frozenset[str]:

@@ -51,7 +51,10 @@ class ServiceManager(Protocol):
     """Keeps host services running, across their crashes and their definitions' changes."""
 
     async def ensure(self, service: HostService) -> bool:
-        """Define and start the service; restart it if its definition changed. Return whether anything changed."""
+        """Define and start the service; restart it if it runs by another definition.
+
+        Return whether anything changed. Whoever is ended in the midst of it leaves what the next one finishes.
+        """
         ...
 
     async def stop(self, name: str) -> None:

@@ -20,13 +20,14 @@ import xmlrpc.client
 from pathlib import Path
 from typing import Any
 
-from haneul.host.ownership import process_at, runs
+from haneul.host.ownership import is_called, process_at, runs
 from haneul.host.processes import command_line, processes_matching
 from haneul.host.services import HostService, ServiceState
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import DeadlineExceededError, UnavailableError
 from haneul.kernel.files import write_atomically
 from haneul.kernel.process import run
+from haneul.kernel.processes import Found, find, send
 from haneul.kernel.waiting import wait_for
 
 _START_SECONDS, _STOP_SECONDS, _CALL_SECONDS = 15.0, 40.0, 45.0
@@ -57,7 +58,7 @@ class Supervisord:
         self._begins = begins
 
     async def ensure(self, service: HostService) -> bool:
-        """Write the definition; start what is new, restart what changed.
+        """Write the definition; start what is new, restart what runs by another one.
 
         Raises UnavailableError, before anything is changed, if supervisord does not answer and may not be started.
         """
@@ -73,9 +74,10 @@ class Supervisord:
         if fresh:
             await self._begin()
         _prefer(int(await self._call("getPID")), _PREFERENCE)
-        await self._call("reloadConfig")
+        # What supervisord has, and what runs by it, may be older than the definition: its writer may have been killed.
+        ((_, differing, _),) = await self._call("reloadConfig")
         groups = {info["group"] for info in await self._call("getAllProcessInfo")}
-        if service.name in groups and changed and not fresh:
+        if service.name in differing:
             await self._take_out(service.name)
             groups.discard(service.name)
         if service.name not in groups:
@@ -121,11 +123,11 @@ class Supervisord:
     async def shut_down(self) -> None:
         """Stop all services, then supervisord, then whatever a killed supervisord left behind."""
         if await self._answers():
-            pid = int(await self._call("getPID"))
+            own = find(int(await self._call("getPID")))
             await self._until_executed()
             await self._call("shutdown")
             await wait_for(
-                lambda: _gone(pid), what="supervisord to stop its services", timeout=_STOP_SECONDS, clock=self._clock
+                lambda: _gone(own), what="supervisord to stop its services", timeout=_STOP_SECONDS, clock=self._clock
             )
         await self._end_orphans()
         self._socket.unlink(missing_ok=True)
@@ -193,22 +195,25 @@ class Supervisord:
 
         def left(pid: int) -> bool:
             process = process_at(pid) if pid != os.getpid() else None
-            return process is not None and any(runs(process, argv, self._state) for argv in commands)
+            return process is not None and any(
+                runs(process, argv, self._state) or is_called(process, argv, self._state) for argv in commands
+            )
 
-        for pid in processes_matching(left):
+        for process in map(find, processes_matching(left)):
             # One may have ended with another, and its number be somebody else's by now.
-            if left(pid):
-                await self._end(pid)
+            if process is not None and left(process.pid):
+                await self._end(process)
 
-    async def _end(self, pid: int) -> None:
+    async def _end(self, process: Found) -> None:
         for sign, seconds in ((signal.SIGTERM, self._patience), (signal.SIGKILL, _START_SECONDS)):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, sign)
-            what = f"process {pid} of an earlier run to end"
+            send([process], sign)
+            what = f"process {process.pid} of an earlier run to end"
             with contextlib.suppress(DeadlineExceededError):
-                await wait_for(lambda: _gone(pid), what=what, timeout=seconds, clock=self._clock)
+                await wait_for(lambda: _gone(process), what=what, timeout=seconds, clock=self._clock)
                 return
-        raise UnavailableError(f"process {pid} of an earlier run does not end", hint="look at what it waits for")
+        raise UnavailableError(
+            f"process {process.pid} of an earlier run does not end", hint="look at what it waits for"
+        )
 
     async def _answers(self) -> bool:
         if not self._socket.exists():
@@ -306,8 +311,8 @@ class _UnixTransport(xmlrpc.client.Transport):
         return connection
 
 
-async def _gone(pid: int) -> bool:
-    return command_line(pid) == ()
+async def _gone(process: Found | None) -> bool:
+    return process is None or not process.alive
 
 
 def _argv_of(definition: str) -> tuple[str, ...]:

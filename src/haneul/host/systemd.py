@@ -11,6 +11,8 @@ from haneul.kernel.process import run
 
 _CALL_SECONDS = 60.0
 _PREFIX = "haneul-"
+#: What is asked of a unit, with what holds if nothing is said.
+_PROPERTIES = {"Id": "", "ActiveState": "unknown", "MainPID": "0", "NeedDaemonReload": "yes"}
 
 
 class Systemd:
@@ -20,13 +22,21 @@ class Systemd:
         self._units = units
 
     async def ensure(self, service: HostService) -> bool:
-        """Write the unit; enable and start it, restart it if it changed."""
-        changed = write_atomically(self._unit(service.name), render_unit(service))
-        if changed:
+        """Write the unit; enable and start it.
+
+        One that changes is stopped first: so what runs was started by the unit that is there, whenever this is ended.
+        """
+        unit, text = self._unit(service.name), render_unit(service)
+        changed = not unit.exists() or unit.read_text() != text
+        if changed and unit.exists():
+            await self._systemctl("stop", unit.name)
+        write_atomically(unit, text)
+        shown = (await self._shown([unit.name]))[unit.name]
+        if changed or shown["NeedDaemonReload"] == "yes":
             await self._systemctl("daemon-reload")
-        await self._systemctl("enable", self._unit(service.name).name)
-        await self._systemctl("restart" if changed else "start", self._unit(service.name).name)
-        return changed
+        await self._systemctl("enable", unit.name)
+        await self._systemctl("start", unit.name)
+        return changed or shown["ActiveState"] not in ("active", "activating", "reloading")
 
     async def stop(self, name: str) -> None:
         """Stop the unit if it is defined."""
@@ -42,19 +52,33 @@ class Systemd:
 
     async def states(self) -> list[ServiceState]:
         """Return the state of every unit of ours."""
-        states = []
-        for unit in sorted(self._units.glob(f"{_PREFIX}*.service")):
-            shown = await run(["systemctl", "show", unit.name, "--property=ActiveState,MainPID"], timeout=_CALL_SECONDS)
-            values = dict(line.split("=", 1) for line in shown.stdout.splitlines() if "=" in line)
-            active = values.get("ActiveState", "unknown")
-            name = unit.stem.removeprefix(_PREFIX)
-            states.append(ServiceState(name, active == "active", int(values.get("MainPID", "0")) or None, active))
-        return states
+        shown = await self._shown(sorted(unit.name for unit in self._units.glob(f"{_PREFIX}*.service")))
+        return [
+            ServiceState(
+                name.removeprefix(_PREFIX).removesuffix(".service"),
+                values["ActiveState"] == "active",
+                int(values["MainPID"]) or None,
+                values["ActiveState"],
+            )
+            for name, values in shown.items()
+        ]
 
     async def shut_down(self) -> None:
         """Stop every unit of ours; they stay defined, and disabled so that a reboot does not start them."""
         for state in await self.states():
             await self._systemctl("disable", "--now", self._unit(state.name).name)
+
+    async def _shown(self, units: list[str]) -> dict[str, dict[str, str]]:
+        """Ask once for all units, see systemctl(1): of each its properties, then an empty line."""
+        if not units:
+            return {}
+        properties = f"--property={','.join(_PROPERTIES)}"
+        shown = await run(["systemctl", "show", *units, properties], timeout=_CALL_SECONDS)
+        blocks = [
+            dict(line.split("=", 1) for line in block.splitlines()) for block in shown.stdout.strip().split("\n\n")
+        ]
+        found = {block["Id"]: block for block in blocks if _PROPERTIES.keys() <= block.keys()}
+        return {unit: found.get(unit, _PROPERTIES) for unit in units}
 
     async def _systemctl(self, *arguments: str) -> None:
         await run(["systemctl", *arguments], timeout=_CALL_SECONDS)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from haneul.kernel.errors import CommandFailedError, DeadlineExceededError, HostNotReadyError
+from haneul.kernel.processes import Group
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,28 @@ async def run(
         process = await asyncio.shield(starting)
     except asyncio.CancelledError:
         with contextlib.suppress(OSError):
-            await _end(await starting, ())
+            late = await starting
+            with contextlib.closing(Group(late.pid)) as group:
+                await _end(late, group, ())
         raise
     except FileNotFoundError as error:
         raise HostNotReadyError(
             f"the program {argv[0]!r} is not installed", hint="run 'make setup' in the project's folder"
         ) from error
+    with contextlib.closing(Group(process.pid)) as group:
+        return await _completed(process, group, argv, timeout=timeout, stdin=stdin, check=check, on_line=on_line)
 
+
+async def _completed(
+    process: asyncio.subprocess.Process,
+    group: Group,
+    argv: Sequence[str],
+    *,
+    timeout: float,  # noqa: ASYNC109 - as above
+    stdin: bytes | None,
+    check: bool,
+    on_line: Callable[[str], None] | None,
+) -> Completed:
     async def feed() -> None:
         if stdin is not None and process.stdin is not None:
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
@@ -97,10 +112,10 @@ async def run(
             await asyncio.gather(*pipes)
             status = await process.wait()
     except TimeoutError as error:
-        await _end(process, pipes)
+        await _end(process, group, pipes)
         raise DeadlineExceededError(f"'{_shown(argv)}' did not end within {timeout:.0f} s") from error
     except BaseException:
-        await _end(process, pipes)
+        await _end(process, group, pipes)
         raise
     completed = Completed(status, output.result().decode(errors="replace"), errors.result())
     if check and status != 0:
@@ -109,10 +124,9 @@ async def run(
     return completed
 
 
-async def _end(process: asyncio.subprocess.Process, pipes: Sequence[asyncio.Task[Any]]) -> None:
+async def _end(process: asyncio.subprocess.Process, group: Group, pipes: Sequence[asyncio.Task[Any]]) -> None:
     """End the program's whole group, also what it left behind when it ended by itself, and let go of its output."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+    group.kill()
     for pipe in pipes:
         pipe.cancel()
     await asyncio.gather(*pipes, return_exceptions=True)

@@ -14,8 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from haneul.host.services import ServiceManager, ServiceState
 from haneul.kernel.clock import Clock
 from haneul.kernel.documents import from_yaml
@@ -37,6 +35,7 @@ from haneul.management import (
     secrets_at_rest,
 )
 from haneul.management.containers import ContainerRuntime, search_path
+from haneul.management.host_lock import host_lock
 from haneul.management.ingress_host import IngressHost
 from haneul.management.kernel_settings import raise_kernel_settings
 from haneul.management.mount_sharing import share_mounts
@@ -84,64 +83,65 @@ class Lifecycle:
         self.certificates = HostCertificates(settings, doing, clock=clock)
 
     async def up(self, progress: Progress) -> None:
-        """Bring the management cluster up, from whatever state it is in."""
+        """Bring the management cluster up, from whatever state it is in. The caller holds the host's lock."""
         settings = self._settings
         settings.state.mkdir(parents=True, exist_ok=True)
         settings.state.chmod(0o700)
         # Tenants' etcd members, which are not root, make their folders here; nobody else gets past the folder above.
         settings.clusters.mkdir(exist_ok=True)
         settings.clusters.chmod(0o777)
-        with host_lock(settings):
-            with progress.stage("prepare the host", expected_seconds=1):
-                ranges.check(settings)
-                public_addresses.check(settings)
-                self._claim_host()
-                ranges.keep(settings)
-                secrets_at_rest.ensure_key(settings, randomness.token_bytes)
-                api_server_files.write(settings)
-                raise_kernel_settings(settings.state / "kernel-settings.json")
-                await self._prepare_mounts()
-                self._install_plugins()
-                await self.ingress.open()
-            with progress.stage("start the container runtime", expected_seconds=3):
-                await self.containers.start()
-            with progress.stage("load images", expected_seconds=25) as stage:
-                for name in _IMAGES:
-                    stage.note(name)
-                    await self.containers.load_image(name)
-            with progress.stage("start the management cluster", expected_seconds=15) as stage:
-                await self._start_kubernetes()
-                stage.note("the API server")
-                await self._wait_for_api()
-                for phase in kubeadm.PHASES_AFTER_KUBELET:
-                    stage.note(" ".join(phase))
-                    await self._kubeadm_phase(phase)
-                stage.note("the kubelet and the controllers to report what runs")
-                await self._wait_for_reports()
-                async with self.client() as client:
-                    await secrets_at_rest.encrypt_older_secrets(settings, client, clock=self._clock)
-            with progress.stage("start the network", expected_seconds=25) as stage:
-                await self.apply(cilium.manifests(settings, image=self._artifacts.image_reference("cilium")))
-                stage.note("Cilium's agent compiles its BPF programs")
-                await self._wait_for_network()
-            # Last, for clusters run without it: they come back also where it cannot start.
-            with progress.stage("start the DNS server", expected_seconds=2):
-                await self.name_server.start()
+        with progress.stage("prepare the host", expected_seconds=1):
+            ranges.check(settings)
+            public_addresses.check(settings)
+            self._claim_host()
+            ranges.keep(settings)
+            secrets_at_rest.ensure_key(settings, randomness.token_bytes)
+            api_server_files.write(settings)
+            raise_kernel_settings(settings.state / "kernel-settings.json")
+            await self._prepare_mounts()
+            self._install_plugins()
+            await self.ingress.open()
+        with progress.stage("start the container runtime", expected_seconds=3):
+            await self.containers.start()
+        with progress.stage("load images", expected_seconds=25) as stage:
+            for name in _IMAGES:
+                stage.note(name)
+                await self.containers.load_image(name)
+        with progress.stage("start the management cluster", expected_seconds=15) as stage:
+            await self._start_kubernetes()
+            stage.note("the API server")
+            await self._wait_for_api()
+            for phase in kubeadm.PHASES_AFTER_KUBELET:
+                stage.note(" ".join(phase))
+                await self._kubeadm_phase(phase)
+            stage.note("the kubelet and the controllers to report what runs")
+            await self._wait_for_reports()
+            async with self.client() as client:
+                await secrets_at_rest.encrypt_older_secrets(settings, client, clock=self._clock)
+        with progress.stage("start the network", expected_seconds=25) as stage:
+            await self.apply(cilium.manifests(settings, image=self._artifacts.image_reference("cilium")))
+            stage.note("Cilium's agent compiles its BPF programs")
+            await self._wait_for_network()
+        # Last, for clusters run without it: they come back also where it cannot start.
+        with progress.stage("start the DNS server", expected_seconds=2):
+            await self.name_server.start()
 
     async def down(self, progress: Progress) -> None:
-        """Stop everything that runs; what it knows stays on disk for the next `up`."""
-        with host_lock(self._settings):
-            with progress.stage("stop the kubelet", expected_seconds=2):
-                await self._services.stop("certificates")
-                await self.ingress.stop()
-                await self._services.stop("kubelet")
-            with progress.stage("stop all pods", expected_seconds=10):
-                await self.containers.stop_pods()
-            with progress.stage("stop the host services", expected_seconds=5):
-                await self._services.stop("containerd")
-                await self._services.shut_down()
-                await self.ingress.close()
-                await public_addresses.remove()
+        """Stop everything that runs; what it knows stays on disk for the next `up`.
+
+        The caller holds the host's lock.
+        """
+        with progress.stage("stop the kubelet", expected_seconds=2):
+            await self._services.stop("certificates")
+            await self.ingress.stop()
+            await self._services.stop("kubelet")
+        with progress.stage("stop all pods", expected_seconds=10):
+            await self.containers.stop_pods()
+        with progress.stage("stop the host services", expected_seconds=5):
+            await self._services.stop("containerd")
+            await self._services.shut_down()
+            await self.ingress.close()
+            await public_addresses.remove()
 
     async def status(self) -> HostStatus:
         """Return what is seen of this host, without waiting for anything long."""
@@ -223,7 +223,7 @@ class Lifecycle:
         """Renew this host's certificates that are due; does nothing, and waits for nobody, if none is."""
         if not self.certificates.pending():
             return
-        with host_lock(self._settings):
+        with host_lock(self._settings.state, "haneul renew", clock=self._clock):
             await self.certificates.renew()
 
     async def _start_kubelet(self) -> None:
@@ -311,20 +311,3 @@ class Lifecycle:
                 clock=self._clock,
                 hint="look at the logs of the pods in the namespace kube-system",
             )
-
-
-def host_lock(settings: ManagementSettings) -> FileLock:
-    """Return the lock that keeps two commands from changing this host at once; entering it fails when it is held."""
-    settings.state.mkdir(parents=True, exist_ok=True)
-    return _HostLock(settings.state / "host.lock", timeout=0)
-
-
-class _HostLock(FileLock):
-    def __enter__(self) -> _HostLock:
-        try:
-            self.acquire()
-        except Timeout as error:
-            raise ConflictError(
-                "another 'haneul' command is changing this host", hint="wait for it to end, then try again"
-            ) from error
-        return self

@@ -22,7 +22,6 @@ from haneul.kernel.errors import ConflictError
 from haneul.kernel.progress import Progress
 from haneul.management import packet_rules, public_addresses, remains
 from haneul.management.kernel_settings import restore_kernel_settings
-from haneul.management.lifecycle import host_lock
 from haneul.management.mount_sharing import restore_mount_sharing
 from haneul.management.remains import Site
 from haneul.management.settings import ManagementSettings
@@ -51,33 +50,33 @@ async def purge(
 ) -> None:
     """Remove everything of ours from this host, tenants' data included, whatever state it is in.
 
-    Raises ConflictError, with what is left, if something could not be removed; it may be repeated.
+    The caller holds the host's lock, whose file goes too. Raises ConflictError, with what is left, if something could
+    not be removed; it may be repeated.
     """
     site = Site(settings, cache, clock)
-    with host_lock(settings):
-        with progress.stage("stop everything that runs", expected_seconds=10) as stage:
-            stage.note("the kubelet")
-            names = [state.name for state in await services.states()]
-            await _remove_services(services, [name for name in names if name != "containerd"])
-            stage.note("pods")
-            await remains.end_processes(site, spare=lambda process: _holds_others_up(process, cache))
-            stage.note("the container runtime")
-            await _remove_services(services, names)
-            await services.shut_down()
-            await remains.end_processes(site)
-        with progress.stage("clear the kernel", expected_seconds=5) as stage:
-            for what, step in _kernel_steps(site):
-                stage.note(what)
-                await step()
-            # Beside another installation our files tell what is ours, so they stay until all of it is gone.
-            _refuse_to_end_with(await _network_remains(site))
-        with progress.stage("delete files", expected_seconds=10):
-            if mounted := await asyncio.to_thread(remains.find_mounts, site):
-                raise ConflictError(
-                    f"still mounted: {', '.join(mounted[:5])}", hint="unmount these, then repeat 'haneul down --purge'"
-                )
-            await asyncio.to_thread(restore_kernel_settings, settings.state / "kernel-settings.json")
-            await asyncio.to_thread(_delete_files, site)
+    with progress.stage("stop everything that runs", expected_seconds=10) as stage:
+        stage.note("the kubelet")
+        names = [state.name for state in await services.states()]
+        await _remove_services(services, [name for name in names if name != "containerd"])
+        stage.note("pods")
+        await remains.end_processes(site, spare=lambda process: _holds_others_up(process, cache))
+        stage.note("the container runtime")
+        await _remove_services(services, names)
+        await services.shut_down()
+        await remains.end_processes(site)
+    with progress.stage("clear the kernel", expected_seconds=5) as stage:
+        for what, step in _kernel_steps(site):
+            stage.note(what)
+            await step()
+        # Beside another installation our files tell what is ours, so they stay until all of it is gone.
+        _refuse_to_end_with(await _network_remains(site))
+    with progress.stage("delete files", expected_seconds=10):
+        if mounted := await asyncio.to_thread(remains.find_mounts, site):
+            raise ConflictError(
+                f"still mounted: {', '.join(mounted[:5])}", hint="unmount these, then repeat 'haneul down --purge'"
+            )
+        await asyncio.to_thread(restore_kernel_settings, settings.state / "kernel-settings.json")
+        await asyncio.to_thread(_delete_files, site)
     _refuse_to_end_with(await leftovers(settings, cache, clock=clock))
 
 

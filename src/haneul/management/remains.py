@@ -15,14 +15,16 @@ import re
 import shutil
 import signal
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from haneul.host.facts import made_by_cilium
-from haneul.host.ownership import Ownership, Process, all_processes, known_containers
+from haneul.host.ownership import Ownership, Process, all_processes, known_containers, process_at
 from haneul.kernel.clock import Clock
 from haneul.kernel.process import run
+from haneul.kernel.processes import send_if
 from haneul.kernel.waiting import wait_for
 from haneul.management.settings import ManagementSettings
 
@@ -118,11 +120,16 @@ async def end_processes(site: Site, *, spare: Callable[[Process], bool] = lambda
         ours, _ = await asyncio.to_thread(site.processes)
         living = [process for process in ours.values() if process.executable and not spare(process)]
         for process in living:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process.pid, signal.SIGKILL)
+            send_if(process.pid, signal.SIGKILL, partial(_is_still, process))
         return not living
 
     await wait_for(none_left, what="processes of ours to end", timeout=60, clock=site.clock)
+
+
+def _is_still(process: Process) -> bool:
+    """Say whether the process of a number is the one that was seen, whoever its parent may be by now."""
+    now = process_at(process.pid)
+    return now is not None and replace(now, parent=process.parent) == process
 
 
 def find_processes(site: Site) -> list[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from haneul.balancer.adapters import haproxy_alive
+from haneul.balancer.adapters import haproxy_alive, pid_files
 from haneul.balancer.adapters.haproxy import HaproxyBalancer
 from haneul.balancer.adapters.haproxy_configuration import Process
 from haneul.balancer.adapters.keepalived import Keepalived
@@ -21,6 +21,7 @@ from haneul.balancer.adapters.keepalived_configuration import Sharing, file_name
 from haneul.balancer.adapters.truth import Truth
 from haneul.balancer.model import Change, Frontend, Listener, Member, Options, Protocol
 from haneul.kernel.clock import SystemClock
+from haneul.kernel.processes import Found, all_found, send
 from haneul.kernel.waiting import wait_for
 from tests.balancers import CHECK, short_folder
 from tests.namespaces import entered
@@ -66,30 +67,22 @@ class Host:
         with entered(self.net.path(self.name)):
             return await self.keepalived.has_addresses()
 
-    def processes(self) -> list[int]:
-        """Return the ids of its processes, each before those that it started."""
-        _, *files = file_names(self.process.folder)
+    def processes(self, *names: str) -> list[Found]:
+        """Return its processes by their files, each before those that it started."""
+        configuration, *files = file_names(self.process.folder)
+        known = {self.process.folder / "haproxy.pid": self.process.configuration, **dict.fromkeys(files, configuration)}
         found = []
-        for file in (self.process.folder / "haproxy.pid", *files):
-            with contextlib.suppress(OSError, ValueError):
-                number = int(file.read_text())
-                children = Path(f"/proc/{number}/task/{number}/children").read_text().split()
-                found += [number, *map(int, children)]
+        for file, named in known.items():
+            # What is left of a process that was killed may name somebody else's by now.
+            if (not names or file.name in names) and (number := pid_files.number(file, named)) is not None:
+                with contextlib.suppress(OSError):
+                    children = Path(f"/proc/{number}/task/{number}/children").read_text().split()
+                    found += all_found([number, *map(int, children)], lambda _: True)
         return list(dict.fromkeys(found))
 
-    async def kill(self, numbers: list[int], how: signal.Signals = signal.SIGKILL) -> None:
-        for number in numbers:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(number, how)
-        await until(lambda: not any(is_running(number) for number in numbers), "processes to be gone")
-
-
-def is_running(number: int) -> bool:
-    """Say whether a process is there that is not waited for by a parent only."""
-    try:
-        return ") Z " not in Path(f"/proc/{number}/stat").read_text()
-    except OSError:
-        return False
+    async def kill(self, found: list[Found], how: signal.Signals = signal.SIGKILL) -> None:
+        send(found, how)
+        await until(lambda: not any(process.alive for process in found), "processes to be gone")
 
 
 async def until(probe: object, what: str) -> None:
@@ -182,18 +175,13 @@ async def test_when_the_active_one_is_killed_the_other_one_serves_everything(gro
 
 async def test_one_whose_haproxy_is_gone_gives_the_addresses_away_and_does_not_take_them_back(ground: Ground) -> None:
     active, other = await ground.elected()
-    haproxy = int((active.process.folder / "haproxy.pid").read_text())
-    await active.kill([number for number in active.processes() if number == haproxy or _parent(number) == haproxy])
+    await active.kill(active.processes("haproxy.pid"))
     await until(other.has_addresses, "the other one to have the addresses")
     await ground.until_answered()
     # It is well again, as its controller sees to it, and leaves the addresses where they are.
     with entered(ground.net.path(active.name)):
         await active.balancer.tend()
     assert await asyncio.to_thread(haproxy_alive.answers, str(active.process.worker))
-    await other.kill([int((other.process.folder / "keepalived.pid").read_text())], signal.SIGTERM)
+    await other.kill(other.processes("keepalived.pid"), signal.SIGTERM)
     await until(active.has_addresses, "the first one to have the addresses when the other one leaves them")
     await ground.until_answered()
-
-
-def _parent(number: int) -> int:
-    return int(Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[1])

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import errno
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -14,9 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from haneul.chaos.adapters import packets, processes
+from haneul.chaos.adapters import packets
 from haneul.chaos.adapters.journal import Journal
-from haneul.chaos.adapters.processes import Found
 from haneul.chaos.adapters.volumes import SmallDisk
 from haneul.kernel.clock import SystemClock
 from haneul.kernel.waiting import wait_for
@@ -24,59 +22,6 @@ from tests.namespaces import cable, inside, listener, namespace, reaches
 
 CLOCK = SystemClock()
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make namespaces and mounts")
-
-
-@pytest.fixture
-def sleeper() -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    yield process
-    process.kill()
-    process.wait()
-
-
-def found(process: subprocess.Popen[bytes]) -> Found:
-    one = processes.find(process.pid)
-    assert one is not None
-    return one
-
-
-def test_a_killed_process_is_gone_also_while_its_parent_has_not_noticed(sleeper: subprocess.Popen[bytes]) -> None:
-    one = found(sleeper)
-    assert one.alive
-    processes.send([one], signal.SIGKILL)
-    os.waitid(os.P_PID, sleeper.pid, os.WEXITED | os.WNOWAIT)
-    assert not one.alive
-    processes.send([one], signal.SIGKILL)
-
-
-async def test_a_frozen_process_gets_no_processor_until_it_is_thawed(sleeper: subprocess.Popen[bytes]) -> None:
-    one = found(sleeper)
-    processes.send([one], signal.SIGSTOP)
-
-    async def stands() -> bool:
-        return processes.stopped(one)
-
-    await wait_for(stands, what="the process to stand", timeout=60, clock=CLOCK)
-    assert one.alive
-    processes.send([one], signal.SIGCONT)
-
-    async def goes_on() -> bool:
-        return not processes.stopped(one)
-
-    await wait_for(goes_on, what="the process to go on", timeout=60, clock=CLOCK)
-
-
-def test_another_process_with_the_same_number_is_not_touched(sleeper: subprocess.Popen[bytes]) -> None:
-    other = Found(sleeper.pid, found(sleeper).started - 1)
-    assert not other.alive
-    processes.send([other], signal.SIGKILL)
-    assert sleeper.poll() is None
-    assert found(sleeper).alive
-
-
-def test_processes_are_found_by_what_they_are(sleeper: subprocess.Popen[bytes]) -> None:
-    assert processes.all_found([sleeper.pid, os.getpid()], lambda pid: pid == sleeper.pid) == [found(sleeper)]
-    assert processes.find(2**22 + 1) is None
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import shlex
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -10,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from haneul.app.installation import renewal_service
+from haneul.host.ownership import Ownership, process_at
 from haneul.host.processes import command_line, processes_matching
 from haneul.host.services import HostService
 from haneul.host.supervisord import Supervisord
@@ -165,6 +166,26 @@ async def test_removing_ends_what_a_killed_supervisord_left(manager: Supervisord
     await manager.remove("patient")
     assert instances(wanted) == []
     assert await manager.states() == []
+
+
+async def test_the_sleep_that_a_service_became_is_known_when_a_killed_supervisord_left_it(
+    manager: Supervisord, tmp_path: Path
+) -> None:
+    argv = renewal_service(tmp_path / "state").argv
+    # What it looks at first, this host's certificates, is not what this is about.
+    wanted = HostService("certificates", (*argv[: argv.index(sys.executable)], "/bin/true"))
+    asleep = str(tmp_path / "state/certificates"), "21600"
+    await manager.ensure(wanted)
+
+    async def sleeps() -> int | None:
+        return next(iter(processes_matching(lambda pid: command_line(pid) == asleep)), None)
+
+    orphan = process_at(await wait_for(sleeps, what="the service to sleep", timeout=60, clock=SystemClock()))
+    assert orphan is not None
+    await killed(supervisor_pid(tmp_path))
+    assert Ownership(Path("/nowhere"), tmp_path / "state", frozenset()).of({orphan.pid: orphan})
+    await manager.shut_down()
+    assert processes_matching(lambda pid: command_line(pid) == asleep) == []
 
 
 async def test_shutting_down_ends_what_a_killed_supervisord_left(manager: Supervisord, tmp_path: Path) -> None:

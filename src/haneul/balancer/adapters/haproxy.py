@@ -17,12 +17,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import signal
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from haneul.balancer.adapters import pid_files
 from haneul.balancer.adapters.haproxy_configuration import (
     Process,
     digest,
@@ -33,7 +33,6 @@ from haneul.balancer.adapters.haproxy_configuration import (
 from haneul.balancer.adapters.haproxy_members import leaves, orders
 from haneul.balancer.adapters.haproxy_socket import ask, comma_table, field, order, table
 from haneul.balancer.adapters.listeners import refusal, trial
-from haneul.balancer.adapters.pid_files import lives
 from haneul.balancer.adapters.truth import Truth
 from haneul.balancer.changes import carried_out
 from haneul.balancer.model import (
@@ -161,16 +160,14 @@ class HaproxyBalancer:
 
     async def end(self) -> None:
         """Let the HAProxy that was started here end at once, with all its connections; for tests and measurements."""
-        if not self._lives():
+        file = self._process.folder / "haproxy.pid"
+        ended = pid_files.number(file, self._process.configuration)
+        if not pid_files.send(file, self._process.configuration, signal.SIGTERM):
             return
-        ended = (self._process.folder / "haproxy.pid").read_text()
-        os.kill(int(ended), signal.SIGTERM)
 
         async def is_gone() -> bool:
             # A controller that goes on starts another one at once.
-            with contextlib.suppress(OSError):
-                return not self._lives() or (self._process.folder / "haproxy.pid").read_text() != ended
-            return True
+            return pid_files.number(file, self._process.configuration) != ended
 
         await wait_for(is_gone, what="HAProxy to end", timeout=_START_SECONDS, clock=self._clock)
 
@@ -267,7 +264,7 @@ class HaproxyBalancer:
 
     def _lives(self) -> bool:
         """Say whether the process that was started here is there still."""
-        return lives(self._process.folder / "haproxy.pid", self._process.configuration)
+        return pid_files.lives(self._process.folder / "haproxy.pid", self._process.configuration)
 
     async def _until_described(self, wanted: str) -> None:
         async def is_so() -> bool:

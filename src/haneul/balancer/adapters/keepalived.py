@@ -6,14 +6,12 @@ when it differs, and it is started when it does not run.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import signal
 from typing import Final
 
+from haneul.balancer.adapters import pid_files
 from haneul.balancer.adapters.keepalived_configuration import Sharing, file_names, render
-from haneul.balancer.adapters.pid_files import lives, number
 from haneul.balancer.adapters.truth import Truth
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import CommandFailedError, UnavailableError
@@ -41,12 +39,10 @@ class Keepalived:
             known = self._configuration.exists() and self._configuration.read_text() == text
             if not known:
                 write_atomically(self._configuration, text, mode=0o600)
-            running = number(self._pid, self._configuration)
-            if running is None:
+            if not self.runs:
                 await self._start()
             elif not known:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(running, signal.SIGHUP)
+                pid_files.send(self._pid, self._configuration, signal.SIGHUP)
 
     async def has_addresses(self) -> bool:
         """Say whether this machine has the addresses now. Raises UnavailableError."""
@@ -59,9 +55,7 @@ class Keepalived:
 
     async def _start(self) -> None:
         # One whose main process was killed leaves the other, which would keep the addresses beside a new one.
-        if (left := number(self._vrrp_pid, self._configuration)) is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(left, signal.SIGTERM)
+        if pid_files.send(self._vrrp_pid, self._configuration, signal.SIGTERM):
             raise UnavailableError("a keepalived without its main process is ending; it is started again after that")
         # What is there is of a dead one; keepalived itself would not tell that from one that is not waited for.
         for file in (self._pid, self._vrrp_pid):
@@ -83,4 +77,4 @@ class Keepalived:
     @property
     def runs(self) -> bool:
         """Return whether it runs."""
-        return lives(self._pid, self._configuration)
+        return pid_files.lives(self._pid, self._configuration)

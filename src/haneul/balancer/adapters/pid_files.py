@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
+
+from haneul.kernel.processes import send_if
 
 
 def lives(pid_file: Path, named: Path) -> bool:
@@ -18,3 +21,9 @@ def number(pid_file: Path, named: Path) -> int | None:
     except (OSError, ValueError):
         return None
     return found if str(named).encode() in command.split(b"\0") else None
+
+
+def send(pid_file: Path, named: Path, sign: signal.Signals) -> bool:
+    """Send a signal to the process if it runs; say whether it was sent."""
+    found = number(pid_file, named)
+    return found is not None and send_if(found, sign, lambda: number(pid_file, named) == found)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import shutil
 import signal
 import tempfile
@@ -20,6 +19,7 @@ from typing import Final
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import CommandFailedError, InvalidInputError, UnavailableError
 from haneul.kernel.process import run
+from haneul.kernel.processes import send_if, title
 from haneul.kernel.waiting import wait_for
 from haneul.trail.adapters.spool import Spool
 from haneul.trail.model import Record, UnreadableError, parse_record
@@ -125,8 +125,7 @@ class NginxFirewall:
             master = int((folder / "nginx.pid").read_text())
         except (OSError, ValueError):
             return
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(master, signal.SIGTERM)
+        send_if(master, signal.SIGTERM, lambda: f"{folder}/" in title(master))
 
         async def gone() -> bool:
             # nginx removes the file as the last thing that it does.

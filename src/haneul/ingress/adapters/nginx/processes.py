@@ -16,7 +16,6 @@ for its number, its socket and bodies on their way. Its log goes to whoever keep
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pwd
 import signal
@@ -32,6 +31,7 @@ from haneul.kernel.clock import Clock
 from haneul.kernel.errors import CommandFailedError, DeadlineExceededError, UnavailableError
 from haneul.kernel.files import write_atomically
 from haneul.kernel.process import run
+from haneul.kernel.processes import send_if, title
 from haneul.kernel.waiting import wait_for
 
 _CHECK_SECONDS: Final = 300.0
@@ -183,8 +183,7 @@ class NginxProcesses:
         Workers of before take connections beside new ones for a moment, longer on a busy machine.
         """
         before = accepting(master)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(master, signal.SIGHUP)
+        send_if(master, signal.SIGHUP, lambda: self._is_master(master))
         await self._serves(generation)
 
         async def alone() -> bool:
@@ -207,10 +206,9 @@ class NginxProcesses:
             return False
 
         async def gone() -> bool:
-            return not is_running(master)
+            return not (is_running(master) and self._is_master(master))
 
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(master, signal.SIGQUIT)
+        send_if(master, signal.SIGQUIT, lambda: self._is_master(master))
         await wait_for(gone, what="nginx to end", timeout=self._patience, clock=self._clock)
         return True
 
@@ -238,11 +236,14 @@ class NginxProcesses:
         """Return the number of this folder's master if it runs, whether it answers or not."""
         try:
             number = int((self._folder / "nginx.pid").read_text())
-            title = Path(f"/proc/{number}/cmdline").read_bytes().decode(errors="replace")
         except (OSError, ValueError):
             return None
-        # Another process may have got its number since.
-        return number if f"-p {self._folder}/" in title.replace("\0", " ") and is_running(number) else None
+        return number if self._is_master(number) and is_running(number) else None
+
+    def _is_master(self, number: int) -> bool:
+        """Say whether a number is that of this folder's nginx: another process may have got it since."""
+        mark = f"env HANEUL_FOLDER={self._folder};" if self._confinement is not None else f"-p {self._folder}/"
+        return mark in title(number)
 
     def _command(self, *arguments: str) -> list[str]:
         if self._confinement is not None:
@@ -261,15 +262,7 @@ def accepting(master: int) -> frozenset[int]:
         children = Path(f"/proc/{master}/task/{master}/children").read_text().split()
     except (FileNotFoundError, ProcessLookupError):
         return frozenset()
-    return frozenset(number for number in map(int, children) if _title(number) == _WORKING)
-
-
-def _title(number: int) -> str:
-    try:
-        said = Path(f"/proc/{number}/cmdline").read_bytes()
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
-    return said.decode(errors="replace").rstrip("\0 ")
+    return frozenset(number for number in map(int, children) if title(number) == _WORKING)
 
 
 def is_running(number: int) -> bool:
