@@ -110,12 +110,13 @@ class PlatformGate:
         }
 
     def service(self, *, build: str, search_path: str, environment: Iterable[tuple[str, str]] = ()) -> HostService:
-        """Return it as a host service, another one when its settings or the ``build`` change."""
+        """Return it as a host service, another one when what it reads or the ``build`` changes."""
         argv = (
             sys.executable, "-m", "haneul.app.main", "serve", "gate", f"--folder={self.own}", f"--user={USER}",
         )  # fmt: skip
         written = str(self._secret.stat().st_mtime_ns)
-        told = made_from((self.own / "gate.yaml").read_text() + written)
+        read = "".join((self.own / name).read_text() for name in ("gate.yaml", _AUTHORITY))
+        told = made_from(read + written)
         variables = (("PATH", search_path), ("HANEUL_BUILD", build), told, *environment)
         return HostService(SERVICE, argv, variables)
 

@@ -84,10 +84,15 @@ def test_only_the_gate_reads_its_secrets_and_only_root_writes_beside_them(gate: 
     keys = gate.own / "keys"
     assert keys.read_text() != before
     assert (keys.stat().st_uid, keys.stat().st_gid, keys.stat().st_mode & 0o777) == (USER, USER, 0o600)
-    # What it is told again is no other service.
+    # What it is told again is no other service; with another authority it begins anew.
     first = gate.service(build="1", search_path="/bin")
     gate.prepare(clock=CLOCK)
     assert gate.service(build="1", search_path="/bin") == first
+    authority = PlatformFiles(gate.settings.state).authority
+    authority.write_bytes(issue_authority("another", now=CLOCK.now()).certificate)
+    gate.prepare(clock=CLOCK)
+    assert (gate.own / "platform-ca.crt").read_bytes() == authority.read_bytes()
+    assert gate.service(build="1", search_path="/bin") != first
 
 
 @pytest.mark.parametrize("killed_after", [None, "keys", "client.secret", "signed-out"])
