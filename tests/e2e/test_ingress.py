@@ -17,14 +17,16 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from haneul.app.demo import deploy_workload, kill_masters
 from haneul.app.installation import Installation
 from haneul.app.platform import PlatformFiles
+from haneul.app.platform_gate import USER, PlatformGate
 from haneul.cli.context import Contexts
 from haneul.dkos.readers import INGRESS
 from haneul.kernel.clock import SystemClock
 from haneul.kernel.errors import HaneulError
 from haneul.kernel.files import read_private
-from haneul.kernel.kube import CONFIG_MAPS, INGRESSES, SERVICES, Manifest
+from haneul.kernel.kube import CONFIG_MAPS, INGRESSES, NODES, SECRETS, SERVICES, KubeApiError, Manifest
 from haneul.kernel.kube_http import HttpKubeClient, access_from_kubeconfig
 from haneul.kernel.waiting import wait_for
+from haneul.management import host_users
 from haneul.management.ingress_host import IngressFiles
 from tests.e2e.names import resolved, until_resolved
 from tests.e2e.tenants import PROJECT, tenant
@@ -189,6 +191,86 @@ async def guards(client: Client, installation: Installation, url: str) -> None:
         name = (await asyncio.to_thread(api.get, "/whoami"))["person"]
     signed_on = {"Authorization": f"Bearer {token}", "X-Haneul-User": "somebody-else"}
     assert await client.until(f"{url}/header?key=X-Haneul-User", 200, signed_on) == name
+
+
+async def test_host_services_have_the_rights_that_they_use(installation: Installation) -> None:
+    """The gate is nobody; the worker has a credential that lets it do its work alone, and takes up a renewed one."""
+    gate = PlatformGate(installation.settings)
+    fields = status_of(await pid(installation, "auth"))
+    assert set(fields["Uid"]) == set(fields["Gid"]) == {str(USER)}
+    assert {int(fields[f"Cap{kind}"][0], 16) for kind in ("Inh", "Prm", "Eff", "Amb")} == {0}
+    assert {path.name for path in gate.folder.iterdir()} <= {"certificates", "nginx", "own"}
+
+    kubeconfig = host_users.INGRESS.kubeconfig(installation.settings.state)
+    assert kubeconfig.stat().st_mode & 0o777 == 0o600
+    assert await refused(kubeconfig) == []
+    before = access_from_kubeconfig(kubeconfig), await pid(installation, "ingress")
+    kubeconfig.unlink()
+    await asyncio.to_thread(haneul, "renew")
+    assert access_from_kubeconfig(kubeconfig) != before[0]
+
+    async def another() -> bool:
+        return await pid(installation, "ingress") not in (0, before[1])
+
+    # It looks once a minute.
+    await wait_for(another, what="the worker of ingress to begin anew", timeout=240, clock=CLOCK)
+    assert await refused(kubeconfig) == []
+
+
+@pytest.mark.long
+async def test_up_takes_over_from_the_version_before(installation: Installation) -> None:
+    """Where the gate was root and the worker the administrator, files lay elsewhere, or not at all."""
+    gate = PlatformGate(installation.settings)
+    keys = (gate.own / "keys").read_text()
+    for name in ("keys", "client.secret"):
+        (gate.own / name).rename(gate.folder / name)
+    (gate.own / "gate.yaml").unlink()
+    kubeconfig = host_users.INGRESS.kubeconfig(installation.settings.state)
+    kubeconfig.unlink()
+    before = await pid(installation, "auth")
+    await asyncio.to_thread(haneul, "up", timeout=900)
+    assert await refused(kubeconfig) == []
+    assert (gate.own / "keys").read_text() == keys
+    assert not gate.is_of_before()
+    after = await pid(installation, "auth")
+    assert after not in (0, before)
+    # Its end of a browser answers once it runs, which it does as its own user by then.
+    await Client(installation).until(f"https://{gate.host}/sign-out", 200, {"Accept": "text/html"})
+    assert set(status_of(after)["Uid"]) == {str(USER)}
+
+
+async def pid(installation: Installation, name: str) -> int:
+    """Return the number of a host service's process, or 0."""
+    states = {state.name: state for state in await installation.services.states()}
+    return states[name].pid or 0
+
+
+def status_of(process: int) -> dict[str, list[str]]:
+    """Return what the kernel says of a process (proc_pid_status(5))."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return {name: value.split() for name, _, value in (line.partition(":") for line in lines)}
+
+
+async def refused(kubeconfig: Path) -> list[str]:
+    """Return what the worker of ingress may not do though it has to, or may do though it need not."""
+    wrong = []
+    async with HttpKubeClient(access_from_kubeconfig(kubeconfig)) as client:
+        for resource, namespace, may in (
+            (SECRETS, INGRESS.name, True),
+            (CONFIG_MAPS, INGRESS.name, True),
+            (SECRETS, "kube-system", False),
+            (SECRETS, "", False),
+            (NODES, "", False),
+        ):
+            try:
+                await client.list(resource, namespace)
+            except KubeApiError as error:
+                if may or error.status != 403:
+                    wrong.append(f"{resource.plural} in {namespace!r}: {error.detail}")
+            else:
+                if not may:
+                    wrong.append(f"{resource.plural} in {namespace!r} are shown")
+    return wrong
 
 
 async def freed(installation: Installation, address: str) -> bool:

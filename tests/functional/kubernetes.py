@@ -64,6 +64,7 @@ class ApiServer:
             pair = issue_leaf(authority, profile, now=now, life=timedelta(hours=1))
             (folder / f"{key}.pem").write_bytes(pair.certificate + pair.key)
         (folder / "ca.crt").write_bytes(authority.certificate)
+        (folder / "ca.key").write_bytes(authority.key)
         (folder / "sa.key").write_bytes(private_key_pem(new_private_key()))
         self.write(files)
 

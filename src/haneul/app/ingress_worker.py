@@ -1,6 +1,7 @@
 """The ingress of all clusters: each has an nginx of its own on this host, told by one program of what to serve.
 
-That program is a host service, and root's: it makes users' folders and has services started. What clusters' people
+That program is a host service, and root's: it makes users' folders and has services started. To the management cluster
+it is a user of its own (:mod:`haneul.management.host_users`), to each other cluster a reader. What clusters' people
 write, it parses into values and gives to an nginx without any right (:mod:`haneul.ingress.adapters.nginx.confined`).
 An nginx runs as long as its cluster has something to serve. It is a host service too, so that it goes on, and comes
 back, when this program, the masters or the management cluster are gone.
@@ -44,11 +45,12 @@ from haneul.ingress.rendering import Site, render_configuration
 from haneul.ingress.table import Table
 from haneul.kernel.clock import Clock, SystemClock
 from haneul.kernel.ending import told_to_end, work_until
-from haneul.kernel.errors import UnavailableError
+from haneul.kernel.errors import InvalidInputError, UnavailableError
 from haneul.kernel.files import read_private
 from haneul.kernel.kube import KubeAccess, KubeClient
 from haneul.kernel.kube_http import HttpKubeClient, access_from_kubeconfig
 from haneul.kernel.pki import KeyPair
+from haneul.management import host_users
 from haneul.management.ingress_host import NGINX, IngressFiles, user_of
 from haneul.management.settings import ManagementSettings
 
@@ -59,8 +61,7 @@ _LUA: Final = "haneul.lua"
 _DRAIN_SECONDS: Final = 300
 _WORKERS: Final = 2
 _GRANTS_SECONDS: Final = 5.0
-#: The credential of the management cluster is renewed long before it ends; whoever begins anew reads the new one.
-_LIFE_SECONDS: Final = 86400.0
+_CREDENTIAL_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True)
@@ -314,8 +315,29 @@ def gate_of(settings: ManagementSettings) -> Gate | None:
     return Gate(f"127.0.0.1:{settings.gate_port}")
 
 
+async def serve_clusters(client: KubeClient, serving: IngressWork, *, clock: Clock) -> None:
+    """Serve what all clusters say of which the management cluster has a record, until cancelled; proxies serve on."""
+    board = KubeRecords(client, INGRESS)
+    worker = RecordWorker(serving, board, clock=clock)
+    try:
+        await board.run(worker.know, worker.forget)
+    finally:
+        await worker.close()
+
+
+async def tell_of_another(kubeconfig: Path, access: KubeAccess, told: asyncio.Event, *, clock: Clock) -> None:
+    """Tell once a kubeconfig gives another access than it did; one that cannot be read tells nothing."""
+    while True:
+        await clock.sleep(_CREDENTIAL_SECONDS)
+        with suppress(InvalidInputError):
+            if await asyncio.to_thread(access_from_kubeconfig, kubeconfig) != access:
+                break
+    _log.info("another credential is there, with which to begin anew", file=str(kubeconfig))
+    told.set()
+
+
 async def run_worker(folder: Path) -> None:
-    """Serve the Ingress objects of all clusters until told to end, or for a day; proxies serve on.
+    """Serve the Ingress objects of all clusters until told to end, or until its credential is another one.
 
     ``folder`` is ingress's, below the installation's state folder.
     """
@@ -328,13 +350,14 @@ async def run_worker(folder: Path) -> None:
     await installation.lifecycle.ingress.hold()
     ground = Ground(files, settings.ingress, settings.zone, gate_of(settings))
     authority = PlatformAuthority(PlatformFiles(settings.state))
+    kubeconfig = host_users.INGRESS.kubeconfig(settings.state)
+    access = access_from_kubeconfig(kubeconfig)
 
     def connect(tenant: KubeAccess) -> AbstractAsyncContextManager[KubeClient]:
         return HttpKubeClient(tenant, user_agent=INGRESS.name)
 
     async def work() -> None:
-        async with HttpKubeClient(access_from_kubeconfig(settings.admin_kubeconfig), user_agent=INGRESS.name) as client:
-            board = KubeRecords(client, INGRESS)
+        async with HttpKubeClient(access, user_agent=INGRESS.name) as client:
             serving = IngressWork(
                 ground,
                 installation.services,
@@ -343,7 +366,6 @@ async def run_worker(folder: Path) -> None:
                 authority=authority,
                 clock=clock,
             )
-            worker = RecordWorker(serving, board, clock=clock)
             door = GateDoor(
                 PlatformGate(settings),
                 installation.services,
@@ -351,16 +373,17 @@ async def run_worker(folder: Path) -> None:
                 authority=authority.read,
                 clock=clock,
             )
-            beside = [asyncio.create_task(serving.look_at_grants()), asyncio.create_task(door.keep())]
+            beside = [
+                asyncio.create_task(serving.look_at_grants()),
+                asyncio.create_task(door.keep()),
+                asyncio.create_task(tell_of_another(kubeconfig, access, told, clock=clock)),
+            ]
             try:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(_LIFE_SECONDS):
-                        await board.run(worker.know, worker.forget)
+                await serve_clusters(client, serving, clock=clock)
             finally:
                 for task in beside:
                     task.cancel()
                 await asyncio.gather(*beside, return_exceptions=True)
-                await worker.close()
 
     await work_until(told, work())
     _log.info("ended; what is served is served on")

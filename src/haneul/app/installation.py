@@ -12,6 +12,7 @@ from pathlib import Path
 
 from haneul.app.platform import API_PORT, Platform
 from haneul.app.platform_balancer import PlatformBalancer, networks_of, settings_of
+from haneul.app.platform_gate import SERVICE as GATE
 from haneul.app.platform_gate import PlatformGate, administrator_token
 from haneul.cli.context import Context, Contexts
 from haneul.components.store import ComponentStore
@@ -92,6 +93,10 @@ class Installation:
         build = self.store.image_archive("platform").stem
         gate = PlatformGate(self.settings)
         await gate.sign_up(administrator_token(self.settings))
+        if gate.is_of_before():
+            # A session that it ends while its files move would be one again.
+            await self.services.stop(GATE)
+        gate.prepare(clock=SystemClock())
         await self.services.ensure(gate.service(build=build, search_path=SYSTEM_PATH, environment=cache_variable()))
         await self.lifecycle.ingress.start(
             worker_service(self.settings.state, build=build, search_path=SYSTEM_PATH, environment=cache_variable())
@@ -104,7 +109,8 @@ class Installation:
 
     def certificates(self) -> list[Held]:
         """Return every certificate that this host has."""
-        return [*self.lifecycle.certificates.look(), *self.platform.certificates()]
+        lifecycle = self.lifecycle
+        return [*lifecycle.certificates.look(), *lifecycle.users.look(), *self.platform.certificates()]
 
     async def _refuse_foreign_ports(self) -> None:
         settings = self.settings

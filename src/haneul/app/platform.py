@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from haneul.app import reserved
+from haneul.app.host_rights import host_rights
 from haneul.app.platform_balancer import text_of
 from haneul.app.token_keys import json_web_keys
 from haneul.balancer.settings import HaproxySettings
@@ -369,6 +370,7 @@ def platform_manifests(
         *_reader_surroundings(NAMES, host_port=settings.zones_api_port),
         *([] if names_key is None else [_names_key(names_key)]),
         _record_namespace(INGRESS),
+        *host_rights(_LABELS),
         _names(settings, image, build, names_key),
         *_reader_surroundings(BALANCER, host_folders=True),
         _balancer_pools(balancer),

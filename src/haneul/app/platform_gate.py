@@ -2,6 +2,9 @@
 
 Proxies of clusters ask it on loopback, where it alone listens. Browsers reach its own host, ``auth.ZONE``, at an nginx
 like those of clusters, at the last address of ingress's range.
+
+The gate keeps no right of root's (:mod:`haneul.host.seclusion`). Of the installation's state it sees one folder, whose
+files root writes; only which sessions ended, it writes itself, in a folder of its own in there.
 """
 
 from __future__ import annotations
@@ -31,15 +34,21 @@ from haneul.kernel.pki import KeyPair
 from haneul.kernel.processes import find, send
 from haneul.management.ingress_host import NGINX, user_of
 from haneul.management.settings import ManagementSettings
+from haneul.signon.adapters.key_file import make_keys
 from haneul.signon.addresses import sites_of
 from haneul.signon.nginx import gate_part, http_part
 
 _log = structlog.get_logger(__name__)
 SERVICE: Final = "auth"
 DOOR_SERVICE: Final = "ingress-auth"
+#: The user that the gate is: a number, which no account has.
+USER: Final = 65530
 _CLIENT: Final = "haneul-auth"
 _LOOK_SECONDS: Final = 3600.0
 _SOON_SECONDS: Final = 10.0
+_KEYS, _SECRET, _ENDED, _AUTHORITY = "keys", "client.secret", "signed-out", "platform-ca.crt"
+#: What lay beside the folder of the gate while it was root.
+_OF_BEFORE: Final = ("gate.yaml", _KEYS, f"{_KEYS}.lock", _SECRET, _ENDED, f"{_ENDED}.lock")
 
 
 @dataclass(frozen=True)
@@ -50,8 +59,13 @@ class PlatformGate:
 
     @property
     def folder(self) -> Path:
-        """Return the folder, for root only, of its settings, its keys, and its secret at the issuer."""
+        """Return the folder, for root only, of the gate and of the nginx of its host."""
         return self.settings.state / "gate"
+
+    @property
+    def own(self) -> Path:
+        """Return what the gate sees of it: its settings, its keys, its secret at the issuer, sessions that ended."""
+        return self.folder / "own"
 
     @property
     def host(self) -> str:
@@ -76,14 +90,13 @@ class PlatformGate:
     def document(self) -> dict[str, Any]:
         """Return the file that it reads."""
         platform = f"https://{self.settings.address}:{API_PORT}"
-        authority = str(PlatformFiles(self.settings.state).authority)
         provider = {
             "name": "platform",
             "title": "Haneul",
             "issuer": f"{platform}/oidc",
             "clientId": _CLIENT,
-            "clientSecretFile": "client.secret",
-            "authorityFile": authority,
+            "clientSecretFile": _SECRET,
+            "authorityFile": _AUTHORITY,
             "emailIsVerified": True,
         }
         return {
@@ -91,27 +104,66 @@ class PlatformGate:
             "domain": self.settings.zone,
             "listen": self.listen,
             "providers": [provider],
-            "platform": {"url": platform, "authorityFile": authority},
+            "platform": {"url": platform, "authorityFile": _AUTHORITY},
+            "keysFile": _KEYS,
+            "signedOutFile": f"{_ENDED}/sessions",
         }
 
     def service(self, *, build: str, search_path: str, environment: Iterable[tuple[str, str]] = ()) -> HostService:
-        """Return it as a host service, another one when its settings or the ``build`` change."""
-        file = self.folder / "gate.yaml"
-        argv = (sys.executable, "-m", "haneul.app.main", "auth", "serve", "--config", str(file))
+        """Return it as a host service, another one when what it reads or the ``build`` changes."""
+        argv = (
+            sys.executable, "-m", "haneul.app.main", "serve", "gate", f"--folder={self.own}", f"--user={USER}",
+        )  # fmt: skip
         written = str(self._secret.stat().st_mtime_ns)
-        told = made_from(file.read_text() + written)
+        read = "".join((self.own / name).read_text() for name in ("gate.yaml", _AUTHORITY))
+        told = made_from(read + written)
         variables = (("PATH", search_path), ("HANEUL_BUILD", build), told, *environment)
         return HostService(SERVICE, argv, variables)
 
     async def sign_up(self, token: str) -> None:
-        """Have the issuer know the gate, by an administrator's ``token``, and write what the gate reads."""
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        """Have the issuer know the gate, by an administrator's ``token``, and keep its secret there."""
+        self._make_folders()
         await asyncio.to_thread(self._sign_up, token)
-        write_atomically(self.folder / "gate.yaml", yaml.safe_dump(self.document()), mode=0o600)
+
+    def is_of_before(self) -> bool:
+        """Say whether files are there of a gate that was root, which has to end before they are taken over."""
+        return any((self.folder / name).exists() for name in _OF_BEFORE)
+
+    def prepare(self, *, clock: Clock) -> None:
+        """Write what the gate reads, and take over what one that was root left; may be repeated."""
+        self._make_folders()
+        self._take_over()
+        make_keys(self.own / _KEYS, clock=clock)
+        for name in (_KEYS, _SECRET):
+            # Its own and nobody else's; in this folder it can put nothing in their place.
+            os.chown(self.own / name, USER, USER)
+        authority = PlatformFiles(self.settings.state).authority
+        write_atomically(self.own / _AUTHORITY, authority.read_bytes())
+        write_atomically(self.own / "gate.yaml", yaml.safe_dump(self.document()))
+
+    def _make_folders(self) -> None:
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.own.mkdir(exist_ok=True)
+        self.own.chmod(0o755)
+        ended = self.own / _ENDED
+        ended.mkdir(mode=0o700, exist_ok=True)
+        os.chown(ended, USER, USER)
+
+    def _take_over(self) -> None:
+        ended = self.folder / _ENDED
+        if ended.exists():
+            os.chown(ended, USER, USER)
+        moved = {_KEYS: self.own / _KEYS, _SECRET: self._secret, _ENDED: self.own / _ENDED / "sessions"}
+        for name, place in moved.items():
+            # Where both are there, the version of before was in use again, and its file is the later one.
+            with suppress(FileNotFoundError):
+                (self.folder / name).replace(place)
+        for name in _OF_BEFORE:
+            (self.folder / name).unlink(missing_ok=True)
 
     @property
     def _secret(self) -> Path:
-        return self.folder / "client.secret"
+        return self.own / _SECRET
 
     def _sign_up(self, token: str) -> None:
         files = PlatformFiles(self.settings.state)
@@ -119,10 +171,12 @@ class PlatformGate:
         with ApiClient(server, authority=files.authority, token=token) as api:
             known = {client["id"]: client for client in api.get("/clients")}
             client = known.get(_CLIENT)
-            if client is not None and self._secret.exists() and self.redirect_uri in _uris(client):
+            places = (self._secret, self.folder / _SECRET)
+            if client is not None and any(map(Path.exists, places)) and self.redirect_uri in _uris(client):
                 return
             # A secret of before would be taken for the new one's by whoever goes on after this was killed.
-            self._secret.unlink(missing_ok=True)
+            for place in places:
+                place.unlink(missing_ok=True)
             if client is not None:
                 # Its secret is in no place but this file: whoever lost it is signed up anew.
                 with suppress(NotFoundError):

@@ -286,6 +286,22 @@ def platform_hub(
     asyncio.run(serve_hub(settings))
 
 
+@serve_app.command("gate")
+def platform_gate(
+    folder: Annotated[Path, typer.Option(help="Folder with everything that the gate reads.")],
+    user: Annotated[int, typer.Option(help="Number of the user and group that it is.")],
+) -> None:
+    """Let people sign on before apps of all clusters, on a host, started as root."""
+    from haneul.host.seclusion import own_code, seclude  # noqa: PLC0415
+
+    seclude((*own_code(), folder), user=user)
+
+    from haneul.app.auth import serve_gate  # noqa: PLC0415
+
+    configure_logs(sys.stderr)
+    asyncio.run(serve_gate(folder / "gate.yaml"))
+
+
 @serve_app.command()
 def restore(
     step: Annotated[str, typer.Argument(help="prepare, place or clear.")],

@@ -23,6 +23,7 @@ from haneul.dkos.keyring import Keyring
 from haneul.kernel.documents import to_yaml
 from haneul.kernel.kube import KubeAccess, Manifest
 from haneul.kernel.kube_manifests import encryption_configuration
+from haneul.kernel.kubeconfig import client_kubeconfig, kubeconfig
 from haneul.kernel.pki import KeyPair, LeafProfile, issue_leaf
 
 _PROFILE_ANNOTATION = "dkos.haneul.dev/issued-for"
@@ -186,23 +187,13 @@ def content_digest(secret: Manifest) -> str:
     return hashlib.sha256(json.dumps(secret.get("data") or {}, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def client_kubeconfig(server: str, authority: bytes, leaf: KeyPair) -> bytes:
-    """Return a kubeconfig with embedded certificates."""
-    user = {
-        "client-certificate-data": base64.b64encode(leaf.certificate).decode(),
-        "client-key-data": base64.b64encode(leaf.key).decode(),
-    }
-    embedded = {"certificate-authority-data": base64.b64encode(authority).decode()}
-    return _kubeconfig(server, embedded, user)
-
-
 def node_kubeconfig(server: str, token: str) -> bytes:
     """Return a kubeconfig with a bearer token, as a node asks for its certificate with.
 
     It names the file of trusted authorities instead of holding them: the kubelet copies that into its own kubeconfig,
     so that programs of the node see when other authorities are trusted.
     """
-    return _kubeconfig(server, {"certificate-authority": NODE_AUTHORITY_FILE}, {"token": token})
+    return kubeconfig(server, {"certificate-authority": NODE_AUTHORITY_FILE}, {"token": token})
 
 
 def operator_access(keyring: Keyring, endpoints: Endpoints, now: datetime) -> KubeAccess:
@@ -218,23 +209,6 @@ def etcd_access(keyring: Keyring, urls: tuple[str, ...], now: datetime) -> EtcdA
         keyring.issuer("etcd"), LeafProfile("haneul:operator", client=True), now=now, life=timedelta(hours=1)
     )
     return EtcdAccess(urls, keyring.trusted("etcd"), leaf.certificate, leaf.key)
-
-
-def _kubeconfig(server: str, authority: Mapping[str, str], user: Mapping[str, str]) -> bytes:
-    config = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "current-context": "default",
-        "clusters": [
-            {
-                "name": "default",
-                "cluster": {"server": server, **authority},
-            }
-        ],
-        "contexts": [{"name": "default", "context": {"cluster": "default", "user": "default"}}],
-        "users": [{"name": "default", "user": dict(user)}],
-    }
-    return to_yaml(config).encode()
 
 
 def public_token_keys(keyring: Keyring) -> bytes:

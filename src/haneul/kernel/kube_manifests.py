@@ -41,6 +41,11 @@ def group(name: str) -> Manifest:
     return {"apiGroup": _RBAC, "kind": "Group", "name": name}
 
 
+def user(name: str) -> Manifest:
+    """Return a user as a subject of a binding."""
+    return {"apiGroup": _RBAC, "kind": "User", "name": name}
+
+
 def cluster_role(name: str, rules: Sequence[Manifest], labels: Mapping[str, str]) -> Manifest:
     """Return a role for the whole cluster."""
     metadata = {"name": name, "labels": dict(labels)}

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 # Clocks of nodes may lag behind the issuer's; a certificate is valid a little before it was made.
@@ -119,8 +119,9 @@ def _sign(
 ) -> bytes:
     issuer = x509.load_pem_x509_certificate(authority.certificate)
     issuer_key = serialization.load_pem_private_key(authority.key, password=None)
-    if not isinstance(issuer_key, ec.EllipticCurvePrivateKey):
-        raise TypeError("authorities made here have elliptic-curve keys")
+    # Those made here have elliptic-curve keys; an authority that somebody brings to a host may have another.
+    if not isinstance(issuer_key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
+        raise TypeError("an authority has an elliptic-curve or an RSA key")
     builder = (
         x509.CertificateBuilder()
         .subject_name(_subject(profile))

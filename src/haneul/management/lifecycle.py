@@ -36,6 +36,7 @@ from haneul.management import (
 )
 from haneul.management.containers import ContainerRuntime, search_path
 from haneul.management.host_lock import host_lock
+from haneul.management.host_users import HostUsers
 from haneul.management.ingress_host import IngressHost
 from haneul.management.kernel_settings import raise_kernel_settings
 from haneul.management.mount_sharing import share_mounts
@@ -81,6 +82,7 @@ class Lifecycle:
         self.ingress = IngressHost(settings, services=services)
         doing = Doing(self._kubeadm, self._restart_kubelet, self.client)
         self.certificates = HostCertificates(settings, doing, clock=clock)
+        self.users = HostUsers(settings, clock=clock)
 
     async def up(self, progress: Progress) -> None:
         """Bring the management cluster up, from whatever state it is in. The caller holds the host's lock."""
@@ -210,6 +212,7 @@ class Lifecycle:
         for phase in kubeadm.PHASES_OF_FILES:
             await self._kubeadm_phase(phase)
         self.certificates.keep_administrator()
+        self.users.ensure()
         self.certificates.write_patches()
         for phase in kubeadm.PHASES_BEFORE_KUBELET:
             await self._kubeadm_phase(phase)
@@ -221,6 +224,8 @@ class Lifecycle:
 
     async def renew(self) -> None:
         """Renew this host's certificates that are due; does nothing, and waits for nobody, if none is."""
+        # First, as these live the shortest, and nothing has to be started anew for them.
+        self.users.ensure()
         if not self.certificates.pending():
             return
         with host_lock(self._settings.state, "haneul renew", clock=self._clock):

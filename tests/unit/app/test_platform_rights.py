@@ -66,5 +66,22 @@ def test_the_api_makes_and_deletes_keys_to_machines_and_never_reads_one(manifest
     assert list(verbs(role(manifests, "haneul-api"), "", "secrets")) == []
 
 
+def test_programs_of_the_host_are_users_with_what_they_do_in_one_namespace(manifests: list[Manifest]) -> None:
+    bindings = [m for m in manifests if m["kind"].endswith("Binding") and "subjects" in m]
+    users = [(m, subject["name"]) for m in bindings for subject in m["subjects"] if subject["kind"] == "User"]
+    ((binding, name),) = users
+    assert (name, binding["kind"]) == ("haneul:host:ingress", "RoleBinding")
+    place = (binding["metadata"]["namespace"], binding["roleRef"]["name"])
+    (rules,) = [
+        m["rules"]
+        for m in manifests
+        if m["kind"] == "Role" and (m["metadata"]["namespace"], m["metadata"]["name"]) == place
+    ]
+    assert place[0] == "haneul-ingress"
+    assert {verb for verb, _ in verbs(rules, "", "secrets")} == {"list", "watch", "delete"}
+    assert {verb for verb, _ in verbs(rules, "", "configmaps")} == {"list", "delete"}
+    assert len(rules) == 2
+
+
 def test_everything_is_of_a_kind_that_can_be_applied(manifests: list[Manifest]) -> None:
     assert all(resource_of(manifest).kind == manifest["kind"] for manifest in manifests)

@@ -18,7 +18,6 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from haneul.dkos.credentials import (
     NODE_AUTHORITY_FILE,
     Endpoints,
-    client_kubeconfig,
     component_data,
     component_profiles,
     content_digest,
@@ -32,6 +31,7 @@ from haneul.dkos.credentials import (
 from haneul.dkos.keyring import Authorities, Keyring, authorities_from, new_authorities
 from haneul.kernel.clock import VirtualClock
 from haneul.kernel.kube import Manifest
+from haneul.kernel.kubeconfig import client_kubeconfig
 
 ISSUERS = {("etcd", "server"): "etcd", ("kube-apiserver", "etcd-client"): "etcd"}
 ISSUERS |= {("kube-apiserver", "front-proxy-client"): "front_proxy"}

@@ -51,6 +51,7 @@ def own(*arguments: str) -> Process:
         (own("serve", "balancer-keeper", "--balancer=/var/lib/haneul/balancer.yaml"), True),
         (own("serve", "balancer-keeper", "--balancer=/etc/balancer.yaml"), False),
         (own("serve", "ingress", "--folder=/var/lib/haneul/ingress"), True),
+        (own("serve", "gate", "--folder=/var/lib/haneul/gate/own", "--user=65530"), True),
         (own("auth", "serve", "--config", "/var/lib/haneul/gate/gate.yaml"), True),
         (own("auth", "serve", "--config", "/etc/haneul/auth.yaml"), False),
         (own("auth", "serve", "--config", "/var/lib/haneul-of-others/gate.yaml"), False),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
@@ -58,6 +59,9 @@ class KeyFile:
 
 def make_keys(path: Path, *, clock: Clock) -> None:
     """Make the file if it is not there."""
+    if path.exists():
+        # A gate that may read its keys need not be let write beside them.
+        return
     with _changing(path):
         if not path.exists():
             write_atomically(path, as_text([new_key(clock.now())]), mode=_OWNER_ONLY)
@@ -71,7 +75,7 @@ def rotate_keys(path: Path, *, life: timedelta, end_sessions: bool, clock: Clock
     with _changing(path):
         now = clock.now()
         keys: list[Key] = [new_key(now)] if end_sessions else rotated(read_keys(path), now=now, life=life)
-        write_atomically(path, as_text(keys), mode=_OWNER_ONLY)
+        write_atomically(path, as_text(keys), mode=_OWNER_ONLY, owner=_owner(path))
         return len(keys)
 
 
@@ -87,6 +91,14 @@ def read_keys(path: Path) -> list[Key]:
 
 def _changing(path: Path) -> FileLock:
     return FileLock(f"{path}.lock", timeout=_LOCK_SECONDS, mode=_OWNER_ONLY)
+
+
+def _owner(path: Path) -> tuple[int, int] | None:
+    """Return whose the file stays when root changes it, which may be a gate that is somebody else."""
+    if os.geteuid() != 0 or not path.exists():
+        return None
+    found = path.stat()
+    return found.st_uid, found.st_gid
 
 
 def _mark(path: Path) -> tuple[int, int, int]:
