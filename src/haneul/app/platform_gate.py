@@ -10,6 +10,7 @@ files root writes; only which sessions ended, it writes itself, in a folder of i
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterable
