@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,8 @@ from typing import Any
 import pytest
 
 from haneul.app.installation import Installation
-from haneul.host.processes import command_line, executable, processes_matching
+from haneul.host.processes import command_line, executable
+from haneul.kernel.clock import SystemClock
 from haneul.kernel.kube import (
     CLUSTER_ROLE_BINDINGS,
     CLUSTER_ROLES,
@@ -31,8 +31,10 @@ from haneul.kernel.kube import (
     SERVICE_ACCOUNTS,
     Manifest,
 )
+from haneul.kernel.processes import all_found, send
+from haneul.management.remains import Site
 from tests.e2e.tenants import PROJECT, tenant
-from tests.support import UP_SECONDS, haneul, kill_when, leftovers
+from tests.support import HANEUL, UP_SECONDS, haneul, kill_when, leftovers
 
 pytestmark = [pytest.mark.e2e, pytest.mark.last]
 
@@ -57,13 +59,13 @@ async def test_a_power_cut_loses_nothing_that_was_acknowledged(kept: str, instal
     """Every process of ours is killed at once, without warning; `up` brings all of it back."""
     await write_and_read(kept, "before the cut")
     cache = str(installation.store.cache)
-    ours = processes_matching(
-        lambda pid: executable(pid).startswith(cache) or "supervisor.supervisord" in " ".join(command_line(pid))
+    # Not those of other tests that run beside this one, which have the same programs.
+    owned, _ = Site(installation.settings, installation.store.cache, SystemClock()).processes()
+    ours = all_found(
+        owned, lambda pid: executable(pid).startswith(cache) or "supervisor.supervisord" in command_line(pid)
     )
     assert len(ours) > 5
-    for pid in ours:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    send(ours, signal.SIGKILL)
     haneul("up", timeout=600)
     haneul("cluster", "get", kept, "--wait", "-p", PROJECT)
     assert await write_and_read(kept, None) == "before the cut"
@@ -170,6 +172,29 @@ def test_a_foreign_kubelet_on_the_port_is_refused_and_goes_on(
     assert "port 10250 is taken" in refused.stderr and str(foreign_kubelet.pid) in refused.stderr
     assert foreign_kubelet.poll() is None
     assert haneul("status", check=False).returncode == 8
+
+
+def test_while_one_command_changes_the_host_another_is_told_so(kept: str, installation: Installation) -> None:
+    holder = installation.settings.state / "host.lock.json"
+    process = subprocess.Popen([str(HANEUL), "up"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + UP_SECONDS
+        while not holder.exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        # However long the others take, it does not end before they have asked.
+        process.send_signal(signal.SIGSTOP)
+        for command in (("up",), ("down",), ("down", "--purge")):
+            refused = haneul(*command, check=False, timeout=600)
+            assert refused.returncode != 0
+            assert f"'haneul up' (process {process.pid}, since " in refused.stderr
+        process.send_signal(signal.SIGCONT)
+        assert process.wait(UP_SECONDS) == 0
+    finally:
+        process.send_signal(signal.SIGCONT)
+        process.terminate()
+        process.wait(60)
+    assert not holder.exists()
+    haneul("status")
 
 
 def test_a_purge_that_was_killed_is_finished_by_the_next_one(kept: str, installation: Installation) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,7 +127,7 @@ async def _completed(
 
 async def _end(process: asyncio.subprocess.Process, group: Group, pipes: Sequence[asyncio.Task[Any]]) -> None:
     """End the program's whole group, also what it left behind when it ended by itself, and let go of its output."""
-    group.kill()
+    group.send(signal.SIGKILL)
     for pipe in pipes:
         pipe.cancel()
     await asyncio.gather(*pipes, return_exceptions=True)

@@ -78,12 +78,12 @@ class Group:
         self._started = started(leader)
         self._handle = _open(leader)
 
-    def kill(self) -> None:
-        """End everybody in the group, if somebody is."""
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to everybody in the group, if somebody is."""
         with contextlib.suppress(ProcessLookupError):
             if self._handle is not None:
                 try:
-                    signal.pidfd_send_signal(self._handle, signal.SIGKILL, None, _WHOLE_GROUP)
+                    signal.pidfd_send_signal(self._handle, number, None, _WHOLE_GROUP)
                 except OSError as error:
                     if error.errno != errno.EINVAL:
                         raise
@@ -91,7 +91,7 @@ class Group:
                     return
             # Before Linux 6.9. The number is kept for the group as long as somebody is in it.
             if started(self._number) in (None, self._started):
-                os.killpg(self._number, signal.SIGKILL)
+                os.killpg(self._number, number)
 
     def close(self) -> None:
         """Let go of the process."""

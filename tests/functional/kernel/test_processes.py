@@ -110,14 +110,14 @@ async def test_a_group_ends_with_what_its_head_has_left() -> None:
         assert head.wait(60) == 0
         assert left is not None
         assert left.alive
-        group.kill()
+        group.send(signal.SIGKILL)
 
         async def gone() -> bool:
             return not left.alive
 
         await wait_for(gone, what="what was left to end", timeout=60, clock=CLOCK)
         # Nobody is in it any more, and its number may be anybody's.
-        group.kill()
+        group.send(signal.SIGKILL)
 
 
 def test_a_group_of_a_number_that_somebody_else_has_now_is_left_alone(
@@ -129,7 +129,7 @@ def test_a_group_of_a_number_that_somebody_else_has_now_is_left_alone(
     with monkeypatch.context() as before:
         before.setattr(processes, "started", lambda pid: begun - 1)
         group = Group(sleeper.pid)
-    group.kill()
+    group.send(signal.SIGKILL)
     assert found(sleeper).alive
-    Group(sleeper.pid).kill()
+    Group(sleeper.pid).send(signal.SIGKILL)
     assert sleeper.wait(60) == -signal.SIGKILL
