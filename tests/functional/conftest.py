@@ -34,6 +34,7 @@ LONGEST = (
     "functional/d2hub/test_several.py",
     "functional/sign_on/test_provider.py",
     "functional/compliance/test_api_server_files.py",
+    "functional/management/test_host_users.py",
     "functional/d2hub/test_records.py",
     "functional/sign_on/test_codes.py",
     "unit/dkos/test_controller.py",

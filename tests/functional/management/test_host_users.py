@@ -42,9 +42,9 @@ from haneul.management import host_users
 from haneul.management.host_users import HostUsers
 from haneul.management.ingress_host import IngressFiles
 from haneul.management.settings import ManagementSettings
-from tests.followed import FollowedCluster, until
+from tests.followed import FollowedCluster
 from tests.functional.kubernetes import ApiServer, connected
-from tests.ingress_proxy import free_address, program
+from tests.ingress_proxy import free_address, program, until
 
 CLOCK = SystemClock()
 #: Nothing of theirs runs, so nobody listens at these addresses.
@@ -104,6 +104,9 @@ class Host:
     async def tell(self, record: ClusterRecord) -> None:
         await self.root.apply(SECRETS, secret_of(record, INGRESS))
 
+    async def is_looked_at(self) -> bool:
+        return self.tenant.looks > 0
+
     async def is_gone(self, uid: str) -> bool:
         claims = await self.root.list(CONFIG_MAPS, INGRESS.name, labels=f"dkos.haneul.dev/cluster={uid}")
         return not claims and await self.root.get(SECRETS, INGRESS.record_name(uid), INGRESS.name) is None
@@ -140,7 +143,7 @@ async def test_the_worker_of_ingress_does_all_that_it_does_and_nothing_else(fold
         await host.tell(first)
         second = await deleted(host, "uid-2")
         async with host.working() as client:
-            await until(lambda: host.tenant.looks > 0, "the cluster to be looked at")
+            await until(host.is_looked_at, "the cluster to be looked at")
             # Tenants' clusters are reached by what their record has for a reader, and by nothing else.
             assert host.connected == [TENANT]
             await until(lambda: host.is_gone(second.uid), "the deleted cluster to be forgotten")
