@@ -20,7 +20,7 @@ from typing import Final
 import structlog
 
 from haneul.app.ingress import own_certificate
-from haneul.app.ingress_hosts import GrantedHosts
+from haneul.app.ingress_hosts import GrantedHosts, Grantee
 from haneul.app.platform import PlatformFiles
 from haneul.app.platform_gate import GateDoor, PlatformGate
 from haneul.app.record_worker import Connect, RecordWorker
@@ -140,8 +140,13 @@ class ClusterHosts:
     async def refused(self, hosts: Sequence[str]) -> Mapping[str, str]:
         """Return the hosts that are neither."""
         record = self._record
-        granted = await asyncio.to_thread(self._granted.of, f"{record.project}/{record.name}")
+        granted = await asyncio.to_thread(self._granted.of, record.uid)
         return await AllowedHosts((f"*.{record.domain}", *granted)).refused(hosts)
+
+
+def grantee(record: ClusterRecord) -> Grantee:
+    """Return a cluster as grants name it."""
+    return Grantee(f"{record.project}/{record.name}", record.uid)
 
 
 @dataclass(frozen=True)
@@ -190,6 +195,7 @@ class IngressWork:
         """Serve what the cluster says, at its own address, by its own nodes."""
         if record.access is None or not record.address:
             return
+        await asyncio.to_thread(self.granted.adopt, grantee(record))
         proxy, place = self._proxy(record), place_of(record, self._ground)
         await proxy.lead_only_to(record.nodes)
         await HostKeeper(self._services, place.service).resume()
@@ -230,7 +236,9 @@ class IngressWork:
             await HostKeeper(self._services, place_of(record, self._ground).service).resume()
 
     async def withdraw(self, record: ClusterRecord) -> None:
-        """End the cluster's nginx and all that it had; its address is free then."""
+        """End the cluster's nginx and all that it had, its grants too; its address is free then."""
+        if ended := await asyncio.to_thread(self.granted.end, record.uid):
+            _log.info("grants ended with their cluster", cluster=record.uid, hosts=ended)
         if record.address:
             place = place_of(record, self._ground)
             await HostKeeper(self._services, place.service).end()

@@ -22,6 +22,7 @@ from haneul.app.token_keys import json_web_keys
 from haneul.balancer.settings import HaproxySettings
 from haneul.components.store import ComponentStore
 from haneul.components.table import image_reference, variants
+from haneul.dkos.adapters.kube_address_use import ADDRESS_USE
 from haneul.dkos.adapters.kube_events import READER
 from haneul.dkos.adapters.kube_machines import KEYS_NAMESPACE
 from haneul.dkos.adapters.sandbox_policy import node_pod_policy, runtime_class
@@ -371,6 +372,7 @@ def platform_manifests(
         _record_namespace(INGRESS),
         _names(settings, image, build, names_key),
         *_reader_surroundings(BALANCER, host_folders=True),
+        *_address_use_rights(),
         _balancer_pools(balancer),
         _balancer(settings, image, f"{build}-{hashlib.sha256(balancer.encode()).hexdigest()[:12]}"),
         *([*_hub_surroundings(settings, authority), _hub_reporter(settings, image, build)] if settings.hub else []),
@@ -454,6 +456,18 @@ def _claims_rights() -> list[Manifest]:
         rule("", ["configmaps"], ["get", "patch"], names=["cluster-claims"]),
     ]
     return rights_in_namespace("cluster-claims", NAMESPACE, rules, account("haneul-api", NAMESPACE), _LABELS)
+
+
+def _address_use_rights() -> list[Manifest]:
+    """Return the rights to the object that says what projects have: the balancer tells it, the API reads it."""
+    named = [ADDRESS_USE]
+    tells = [rule("", ["configmaps"], ["create"]), rule("", ["configmaps"], ["get", "patch"], names=named)]
+    reads = [rule("", ["configmaps"], ["get"], names=named)]
+    namespace = BALANCER.name
+    return [
+        *rights_in_namespace("address-use", namespace, tells, account(BALANCER.name, namespace), _LABELS),
+        *rights_in_namespace("address-use-reader", namespace, reads, account("haneul-api", NAMESPACE), _LABELS),
+    ]
 
 
 def _keys_rights() -> list[Manifest]:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import structlog
 
@@ -43,6 +43,9 @@ class Work(Protocol):
     async def withdraw(self, record: ClusterRecord) -> None:
         """Take away all that was made for a deleted cluster."""
         ...
+
+
+W = TypeVar("W", bound=Work)
 
 
 class Board(Protocol):
@@ -166,14 +169,15 @@ class RecordWorker:
 async def run_worker(
     access: KubeAccess,
     reader: Reader,
-    work: Callable[[Connect, Clock], Work],
+    work: Callable[[Connect, Clock], W],
     *,
     port: int,
     metrics: Metrics | None = None,
+    beside: Callable[[W, KubeClient], Coroutine[Any, Any, None]] | None = None,
 ) -> None:
     """Work for all clusters until cancelled; ``port`` is open meanwhile, and tells the metrics if there are any.
 
-    ``work`` is told how to reach clusters.
+    ``work`` is told how to reach clusters; what is done ``beside`` that, with the management cluster, has no end.
     """
     clock = SystemClock()
 
@@ -183,9 +187,14 @@ async def run_worker(
     async with HttpKubeClient(access, user_agent=reader.name) as client:
         board = KubeRecords(client, reader)
         await until_readable(board.ready, what=f"the records for {reader.name}", clock=clock)
-        worker = RecordWorker(work(connect, clock), board, clock=clock, metrics=metrics)
+        working = work(connect, clock)
+        worker = RecordWorker(working, board, clock=clock, metrics=metrics)
         async with alive(port) if metrics is None else telling(port, metrics.text):
+            tasks = [] if beside is None else [asyncio.create_task(beside(working, client))]
             try:
                 await board.run(worker.know, worker.forget)
             finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
                 await worker.close()

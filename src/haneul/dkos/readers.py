@@ -20,7 +20,8 @@ class Reader:
 
     ``rules`` are what it may in a cluster, ``objects`` what else a cluster has for it. With ``nodes``, its records say
     where the cluster's machines are; with ``token_keys``, by which public keys tokens of its service accounts are
-    checked; with ``addresses``, a network in CIDR notation, each cluster gets one of these.
+    checked; with ``addresses``, a network in CIDR notation, each cluster gets one of these. With ``limits``, its
+    records say what a project may have of what it gives out.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Reader:
     objects: tuple[Manifest, ...] = ()
     addresses: str = ""
     token_keys: bool = False
+    limits: bool = False
 
     @property
     def user(self) -> str:
@@ -61,6 +63,7 @@ BALANCER: Final = Reader(
         IDENTITY_RULE,
     ),
     nodes=True,
+    limits=True,
 )
 #: Publishes names: it reads what has some, and gives Services receipts.
 NAMES: Final = Reader(
