@@ -47,6 +47,7 @@ from haneul.kernel.ending import told_to_end, work_until
 from haneul.kernel.errors import UnavailableError
 from haneul.kernel.files import read_private
 from haneul.kernel.kube import KubeAccess, KubeClient
+from haneul.kernel.kube_budget import Ledger
 from haneul.kernel.kube_http import HttpKubeClient, access_from_kubeconfig
 from haneul.kernel.pki import KeyPair
 from haneul.management.ingress_host import NGINX, IngressFiles, user_of
@@ -329,7 +330,7 @@ async def run_worker(folder: Path) -> None:
     """
     from haneul.app.installation import this_host  # noqa: PLC0415 - which starts this program
 
-    told, clock = told_to_end(), SystemClock()
+    told, clock, ledger = told_to_end(), SystemClock(), Ledger()
     installation = await this_host()
     settings = installation.settings
     files = IngressFiles(folder.parent)
@@ -338,7 +339,7 @@ async def run_worker(folder: Path) -> None:
     authority = PlatformAuthority(PlatformFiles(settings.state))
 
     def connect(tenant: KubeAccess) -> AbstractAsyncContextManager[KubeClient]:
-        return HttpKubeClient(tenant, user_agent=INGRESS.name)
+        return HttpKubeClient(tenant, user_agent=INGRESS.name, account=ledger.open(INGRESS.annotations))
 
     async def work() -> None:
         async with HttpKubeClient(access_from_kubeconfig(settings.admin_kubeconfig), user_agent=INGRESS.name) as client:

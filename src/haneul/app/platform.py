@@ -656,15 +656,16 @@ def _backup(settings: ManagementSettings, image: str, build: str) -> Manifest:
 def _reader_surroundings(reader: Reader, *, host_port: int | None = None, host_folders: bool = False) -> list[Manifest]:
     """Return the own namespace, account and bounds of who works for clusters outside of them.
 
-    It reads the records and what else lies there, and deletes the record of a cluster that is gone. Kubernetes has no
-    level for pods that are restricted in all but ``host_folders``.
+    It reads the records and what else lies there, writes down in a record why it does nothing more for its cluster, and
+    deletes the record of one that is gone. Kubernetes has no level for pods that are restricted in all but
+    ``host_folders``.
     """
     level = "privileged" if host_folders else "restricted"
     labels = {**_LABELS, "pod-security.kubernetes.io/enforce": level}
     if host_folders:
         labels["pod-security.kubernetes.io/warn"] = "baseline"
     metadata = {"name": reader.name, "namespace": reader.name, "labels": _LABELS}
-    rules = [rule("", ["secrets"], [*READ, "delete"])]
+    rules = [rule("", ["secrets"], [*READ, "patch", "delete"])]
     return [
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": reader.name, "labels": labels}},
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata},

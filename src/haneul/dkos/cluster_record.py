@@ -11,10 +11,14 @@ import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from haneul.dkos.control_plane import CLUSTER_LABEL, ROLE_LABEL
 from haneul.dkos.readers import Reader
 from haneul.kernel.kube import KubeAccess, Manifest
+
+#: The annotation of a record in which its reader says why it does nothing more for the cluster.
+TROUBLE: Final = "haneul.dev/trouble"
 
 
 class Standing(StrEnum):

@@ -9,7 +9,7 @@ from typing import Final
 import structlog
 
 from haneul.dkos.address_claims import given_address
-from haneul.dkos.cluster_record import ClusterRecord, Standing, record_of, secret_of
+from haneul.dkos.cluster_record import TROUBLE, ClusterRecord, Standing, record_of, secret_of
 from haneul.dkos.cluster_store import QuotaStore
 from haneul.dkos.credentials import public_token_keys
 from haneul.dkos.masters import MadeMasters
@@ -25,6 +25,7 @@ from haneul.kernel.pki import KeyPair, LeafProfile, issue_leaf
 
 _log = structlog.get_logger(__name__)
 _QUOTAS_SECONDS: Final = 5.0
+_TROUBLE_SECONDS: Final = 15.0
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,14 @@ class ClusterRecords:
         self._limits, self._limits_until = Quotas(), float("-inf")
         self._written: dict[str, tuple[object, ...]] = {}
         self._located: dict[str, _Located] = {}
+        #: What readers said of clusters, and until when they are not asked again.
+        self._troubles: dict[str, tuple[str, float]] = {}
 
     def forget(self, uid: str) -> None:
         """Look at a cluster's records anew at the next call, in case somebody else changed them."""
         self._written.pop(uid, None)
         self._located.pop(uid, None)
+        self._troubles.pop(uid, None)
 
     async def follow(self, cluster: Cluster, made: MadeMasters, machines: Iterable[ProvidedNode] = ()) -> None:
         """Have a running cluster worked for."""
@@ -142,6 +146,20 @@ class ClusterRecords:
                 ended = replace(kept, standing=Standing.DELETED, access=None, nodes=())
                 await self._client.apply(SECRETS, secret_of(ended, reader))
         self.forget(cluster.uid)
+
+    async def trouble(self, cluster: Cluster) -> str:
+        """Return why a reader does nothing more for a cluster, in words for people; nothing if all do."""
+        now = self._clock.monotonic()
+        known = self._troubles.get(cluster.uid)
+        if known is None or now >= known[1]:
+            said = [await self._said(reader, cluster.uid) for reader in self.readers]
+            known = self._troubles[cluster.uid] = "; ".join(filter(None, said)), now + _TROUBLE_SECONDS
+        return known[0]
+
+    async def _said(self, reader: Reader, uid: str) -> str:
+        found = await self._client.get(SECRETS, reader.record_name(uid), reader.name)
+        trouble = ((found or {}).get("metadata", {}).get("annotations") or {}).get(TROUBLE, "")
+        return f"{reader.name} follows it no longer, what is there stays: {trouble}" if trouble else ""
 
     async def _locate(self, cluster: Cluster, machines: Iterable[ProvidedNode]) -> _Located:
         amounts = (await self._known_quotas()).of(cluster.project)

@@ -133,6 +133,9 @@ class Platform:
     async def forget(self, uid: str) -> None:
         self.forgotten.append(uid)
 
+    async def tell(self, uid: str, trouble: str) -> None:
+        """Nobody is over any budget here."""
+
     async def pid(self) -> int:
         name = place_of(self.record, self.ground).service.name
         return next((state.pid or 0 for state in await self.services.states() if state.name == name), 0)
