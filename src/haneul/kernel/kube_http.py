@@ -257,6 +257,9 @@ class HttpKubeClient:
                 async for piece in response.content.iter_any():
                     text += piece
                     if len(text) > longest:
+                        # What is left is on its way already; nobody waits for it.
+                        if response.connection is not None and response.connection.transport is not None:
+                            response.connection.transport.abort()
                         return None
                 if response.status >= 400:
                     raise _refusal(text.decode(errors="replace"), response.status)
