@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from haneul import identity as identity_package
 from haneul.app.benchmark_checks import ExaminationsOfClusters, MembersMayExamine
-from haneul.app.cluster_usage import USAGE_MIGRATIONS, ClusterSightings, NoAddresses, ProjectUsageAccess
+from haneul.app.cluster_usage import USAGE_MIGRATIONS, ClusterSightings, ProjectUsageAccess
 from haneul.app.firewall_access import (
     FIREWALL_MIGRATIONS,
     AskersOnRecord,
@@ -36,7 +36,7 @@ from haneul.dkos.machine_http import machines_router
 from haneul.dkos.machine_service import MachineService
 from haneul.dkos.machine_store import MachineStore, PublicKeys
 from haneul.dkos.model import Cluster
-from haneul.dkos.ports import BackupCatalogues
+from haneul.dkos.ports import AddressUse, BackupCatalogues
 from haneul.dkos.ports import Caller as AnyCaller
 from haneul.dkos.quota import QuotaLimits
 from haneul.dkos.quota_http import quotas_router
@@ -186,6 +186,7 @@ def create_api(
     engine: AsyncEngine,
     store: ClusterStore,
     quotas: QuotaStore,
+    addresses: AddressUse,
     machines: MachineStore,
     keys: PublicKeys,
     authorities: ClientAuthorities,
@@ -282,7 +283,7 @@ def create_api(
         machines_router(machine_service, access),
         firewall_router(firewall, PeopleAtTheGate(gate, identity, proxies)),
         upgrades_router(service, access),
-        quotas_router(quotas, store, NoAddresses(), access),
+        quotas_router(quotas, store, addresses, access),
         benchmark_router(ExaminationsOfClusters(service, looks, clock), MembersMayExamine(gate)),
         usage_router(record, ProjectUsageAccess(gate, identity), clock),
     ):

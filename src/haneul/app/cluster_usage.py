@@ -56,11 +56,3 @@ class ProjectUsageAccess:
         if caller.admin:
             return None
         return {project.name: project.created for project in await self._identity.list_projects(caller)}
-
-
-class NoAddresses:
-    """DKOS's port for addresses of load balancers, of which this platform gives out none."""
-
-    async def of(self, project: str) -> int:
-        """Return none."""
-        return 0

@@ -146,6 +146,8 @@ def grant(
 ) -> None:
     """Let a cluster of the platform's serve a host outside of its own domain. The host's name is yours to publish.
 
+    The grant ends with the cluster: another one of the same name has to be granted it anew.
+
     Examples:
 
         haneul ingress grant shop.example.com team/shop
@@ -154,7 +156,7 @@ def grant(
     owner = f"{parse_label(project, what='project name')}/{parse_label(name, what='cluster name')}"
 
     async def write() -> None:
-        (await _platform()).granted.grant(host, owner)
+        await (await _platform()).grant(host, owner)
 
     asyncio.run(write())
     say(f"{owner} may serve {host}.")
@@ -187,9 +189,13 @@ def hosts(output: Output = Format.TABLE) -> None:
 
     async def look() -> list[dict[str, str]]:
         granted = (await _platform()).granted.all()
-        return [{"host": host, "cluster": owner} for host, owner in sorted(granted.items())]
+        return [{"host": host, "cluster": owner.name, "uid": owner.uid} for host, owner in sorted(granted.items())]
 
-    columns = [Column("HOST", lambda row: row["host"]), Column("CLUSTER", lambda row: row["cluster"])]
+    columns = [
+        Column("HOST", lambda row: row["host"]),
+        Column("CLUSTER", lambda row: row["cluster"]),
+        Column("UID", lambda row: row["uid"] or "-", wide=True),
+    ]
     show(asyncio.run(look()), columns, output)
 
 

@@ -1,6 +1,8 @@
 """Hosts beyond a cluster's own domain that it was granted: one file on the host, which root alone writes.
 
 A host belongs to one cluster at most, and nobody is granted what lies below a wildcard of another one, or above it.
+A grant is for the cluster that was there when it was given, known by its id: it ends with the cluster, and another one
+that is made under the same name has none of it.
 What lies in the platform's zone is no grant: there each cluster has its own domain.
 """
 
@@ -8,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -20,14 +23,22 @@ from haneul.kernel.files import write_atomically
 _LOCK_SECONDS: Final = 10.0
 
 
+@dataclass(frozen=True)
+class Grantee:
+    """A cluster: its name as ``PROJECT/CLUSTER``, and its id; a grant of a file that is older than ids has none."""
+
+    name: str
+    uid: str
+
+
 class GrantedHosts:
-    """The grants in a file: of each host, ``PROJECT/CLUSTER``."""
+    """The grants in a file: of each host, ``PROJECT/CLUSTER/UID``."""
 
     def __init__(self, file: Path, *, zone: str) -> None:
         self._file = file
         self._zone = zone
 
-    def all(self) -> dict[str, str]:
+    def all(self) -> dict[str, Grantee]:
         """Return all grants. Raises InvalidInputError if the file was spoiled."""
         try:
             found = json.loads(self._file.read_text())
@@ -37,13 +48,30 @@ class GrantedHosts:
             raise InvalidInputError(f"{self._file} is no JSON: {error}", hint="mend it, or delete it") from error
         if not isinstance(found, dict) or not all(isinstance(owner, str) for owner in found.values()):
             raise InvalidInputError(f"{self._file} is no mapping of hosts to clusters", hint="mend it, or delete it")
-        return dict(found)
+        return {host: _grantee(owner) for host, owner in found.items()}
 
-    def of(self, owner: str) -> list[str]:
-        """Return the hosts of a cluster, ``PROJECT/CLUSTER``."""
-        return sorted(host for host, found in self.all().items() if found == owner)
+    def of(self, uid: str) -> list[str]:
+        """Return the hosts of a cluster."""
+        return sorted(host for host, found in self.all().items() if found.uid == uid)
 
-    def grant(self, host: str, owner: str) -> None:
+    def adopt(self, owner: Grantee) -> None:
+        """Write a cluster's id down in grants that are older than ids, and name it."""
+        if not any(found == Grantee(owner.name, "") for found in self.all().values()):
+            return
+        with self._locked():
+            grants = self.all()
+            self._write({host: owner if found == Grantee(owner.name, "") else found for host, found in grants.items()})
+
+    def end(self, uid: str) -> list[str]:
+        """Take everything back that a cluster was granted which is deleted; return the hosts."""
+        if not self.of(uid):
+            return []
+        with self._locked():
+            ended = self.of(uid)
+            self._write({host: found for host, found in self.all().items() if found.uid != uid})
+        return ended
+
+    def grant(self, host: str, owner: Grantee) -> None:
         """Let a cluster serve a host, or with ``*.`` all below one. Raises ConflictError, InvalidInputError."""
         try:
             wanted = parse_host(host)
@@ -59,7 +87,8 @@ class GrantedHosts:
             for other, found in grants.items():
                 if found != owner and _overlap(other, wanted):
                     raise ConflictError(
-                        f"{other} is granted to {found}", hint=f"'haneul ingress revoke {other}' takes it back first"
+                        f"{other} is granted to {found.name}",
+                        hint=f"'haneul ingress revoke {other}' takes it back first",
                     )
             self._write({**grants, wanted: owner})
 
@@ -75,8 +104,15 @@ class GrantedHosts:
         self._file.parent.mkdir(parents=True, exist_ok=True)
         return FileLock(self._file.with_suffix(".lock"), timeout=_LOCK_SECONDS)
 
-    def _write(self, grants: Mapping[str, str]) -> None:
-        write_atomically(self._file, json.dumps(dict(sorted(grants.items())), indent=1) + "\n", mode=0o600)
+    def _write(self, grants: Mapping[str, Grantee]) -> None:
+        owners = {host: f"{owner.name}/{owner.uid}".rstrip("/") for host, owner in sorted(grants.items())}
+        write_atomically(self._file, json.dumps(owners, indent=1) + "\n", mode=0o600)
+
+
+def _grantee(owner: str) -> Grantee:
+    project, _, rest = owner.partition("/")
+    name, _, uid = rest.partition("/")
+    return Grantee(f"{project}/{name}", uid)
 
 
 def _overlap(one: str, other: str) -> bool:

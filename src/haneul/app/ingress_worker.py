@@ -21,7 +21,7 @@ from typing import Final
 import structlog
 
 from haneul.app.ingress import own_certificate
-from haneul.app.ingress_hosts import GrantedHosts
+from haneul.app.ingress_hosts import GrantedHosts, Grantee
 from haneul.app.platform import PlatformFiles
 from haneul.app.platform_gate import GateDoor, PlatformGate
 from haneul.app.record_worker import Connect, RecordWorker
@@ -48,6 +48,7 @@ from haneul.kernel.ending import told_to_end, work_until
 from haneul.kernel.errors import InvalidInputError, UnavailableError
 from haneul.kernel.files import read_private
 from haneul.kernel.kube import KubeAccess, KubeClient
+from haneul.kernel.kube_budget import Ledger
 from haneul.kernel.kube_http import HttpKubeClient, access_from_kubeconfig
 from haneul.kernel.pki import KeyPair
 from haneul.management import host_users
@@ -141,8 +142,13 @@ class ClusterHosts:
     async def refused(self, hosts: Sequence[str]) -> Mapping[str, str]:
         """Return the hosts that are neither."""
         record = self._record
-        granted = await asyncio.to_thread(self._granted.of, f"{record.project}/{record.name}")
+        granted = await asyncio.to_thread(self._granted.of, record.uid)
         return await AllowedHosts((f"*.{record.domain}", *granted)).refused(hosts)
+
+
+def grantee(record: ClusterRecord) -> Grantee:
+    """Return a cluster as grants name it."""
+    return Grantee(f"{record.project}/{record.name}", record.uid)
 
 
 @dataclass(frozen=True)
@@ -191,6 +197,7 @@ class IngressWork:
         """Serve what the cluster says, at its own address, by its own nodes."""
         if record.access is None or not record.address:
             return
+        await asyncio.to_thread(self.granted.adopt, grantee(record))
         proxy, place = self._proxy(record), place_of(record, self._ground)
         await proxy.lead_only_to(record.nodes)
         await HostKeeper(self._services, place.service).resume()
@@ -231,7 +238,9 @@ class IngressWork:
             await HostKeeper(self._services, place_of(record, self._ground).service).resume()
 
     async def withdraw(self, record: ClusterRecord) -> None:
-        """End the cluster's nginx and all that it had; its address is free then."""
+        """End the cluster's nginx and all that it had, its grants too; its address is free then."""
+        if ended := await asyncio.to_thread(self.granted.end, record.uid):
+            _log.info("grants ended with their cluster", cluster=record.uid, hosts=ended)
         if record.address:
             place = place_of(record, self._ground)
             await HostKeeper(self._services, place.service).end()
@@ -343,7 +352,7 @@ async def run_worker(folder: Path) -> None:
     """
     from haneul.app.installation import this_host  # noqa: PLC0415 - which starts this program
 
-    told, clock = told_to_end(), SystemClock()
+    told, clock, ledger = told_to_end(), SystemClock(), Ledger()
     installation = await this_host()
     settings = installation.settings
     files = IngressFiles(folder.parent)
@@ -354,7 +363,7 @@ async def run_worker(folder: Path) -> None:
     access = access_from_kubeconfig(kubeconfig)
 
     def connect(tenant: KubeAccess) -> AbstractAsyncContextManager[KubeClient]:
-        return HttpKubeClient(tenant, user_agent=INGRESS.name)
+        return HttpKubeClient(tenant, user_agent=INGRESS.name, account=ledger.open(INGRESS.annotations))
 
     async def work() -> None:
         async with HttpKubeClient(access, user_agent=INGRESS.name) as client:

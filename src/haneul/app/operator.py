@@ -110,7 +110,9 @@ class Operator:
         self._controllers: dict[str, ClusterController] = {}
         self._specs = KubeClusters(self._management, clock=self._clock)
         self._records = BackupRecords(self._management, clock=self._clock)
-        self._readers = ClusterRecords(self._management, settings.readers, naming=settings.naming, clock=self._clock)
+        self._readers = ClusterRecords(
+            self._management, settings.readers, naming=settings.naming, quotas=self._specs, clock=self._clock
+        )
         self._backups: dict[str, BackupStatus] = {}
         self._wakers = Wakers()
         # Sleeping clusters that somebody asks for.

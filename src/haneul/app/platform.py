@@ -23,6 +23,7 @@ from haneul.app.token_keys import json_web_keys
 from haneul.balancer.settings import HaproxySettings
 from haneul.components.store import ComponentStore
 from haneul.components.table import image_reference, variants
+from haneul.dkos.adapters.kube_address_use import ADDRESS_USE
 from haneul.dkos.adapters.kube_events import READER
 from haneul.dkos.adapters.kube_machines import KEYS_NAMESPACE
 from haneul.dkos.adapters.sandbox_policy import node_pod_policy, runtime_class
@@ -373,6 +374,7 @@ def platform_manifests(
         *host_rights(_LABELS),
         _names(settings, image, build, names_key),
         *_reader_surroundings(BALANCER, host_folders=True),
+        *_address_use_rights(),
         _balancer_pools(balancer),
         _balancer(settings, image, f"{build}-{hashlib.sha256(balancer.encode()).hexdigest()[:12]}"),
         *([*_hub_surroundings(settings, authority), _hub_reporter(settings, image, build)] if settings.hub else []),
@@ -456,6 +458,18 @@ def _claims_rights() -> list[Manifest]:
         rule("", ["configmaps"], ["get", "patch"], names=["cluster-claims"]),
     ]
     return rights_in_namespace("cluster-claims", NAMESPACE, rules, account("haneul-api", NAMESPACE), _LABELS)
+
+
+def _address_use_rights() -> list[Manifest]:
+    """Return the rights to the object that says what projects have: the balancer tells it, the API reads it."""
+    named = [ADDRESS_USE]
+    tells = [rule("", ["configmaps"], ["create"]), rule("", ["configmaps"], ["get", "patch"], names=named)]
+    reads = [rule("", ["configmaps"], ["get"], names=named)]
+    namespace = BALANCER.name
+    return [
+        *rights_in_namespace("address-use", namespace, tells, account(BALANCER.name, namespace), _LABELS),
+        *rights_in_namespace("address-use-reader", namespace, reads, account("haneul-api", NAMESPACE), _LABELS),
+    ]
 
 
 def _keys_rights() -> list[Manifest]:
@@ -644,15 +658,16 @@ def _backup(settings: ManagementSettings, image: str, build: str) -> Manifest:
 def _reader_surroundings(reader: Reader, *, host_port: int | None = None, host_folders: bool = False) -> list[Manifest]:
     """Return the own namespace, account and bounds of who works for clusters outside of them.
 
-    It reads the records and what else lies there, and deletes the record of a cluster that is gone. Kubernetes has no
-    level for pods that are restricted in all but ``host_folders``.
+    It reads the records and what else lies there, writes down in a record why it does nothing more for its cluster, and
+    deletes the record of one that is gone. Kubernetes has no level for pods that are restricted in all but
+    ``host_folders``.
     """
     level = "privileged" if host_folders else "restricted"
     labels = {**_LABELS, "pod-security.kubernetes.io/enforce": level}
     if host_folders:
         labels["pod-security.kubernetes.io/warn"] = "baseline"
     metadata = {"name": reader.name, "namespace": reader.name, "labels": _LABELS}
-    rules = [rule("", ["secrets"], [*READ, "delete"])]
+    rules = [rule("", ["secrets"], [*READ, "patch", "delete"])]
     return [
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": reader.name, "labels": labels}},
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata},

@@ -11,7 +11,7 @@ from typing import Any
 
 from haneul.app.ingress import problems_of, read_manifests, rows_of, seen_of, taken
 from haneul.app.ingress_hosts import GrantedHosts
-from haneul.app.ingress_worker import ClusterHosts, gate_of
+from haneul.app.ingress_worker import ClusterHosts, gate_of, grantee
 from haneul.dkos.cluster_record import ClusterRecord, Standing, record_of
 from haneul.dkos.readers import INGRESS
 from haneul.ingress.model import Routes
@@ -37,6 +37,12 @@ class PlatformIngress:
     def granted(self) -> GrantedHosts:
         """Return the hosts that clusters were granted."""
         return GrantedHosts(IngressFiles(self.settings.state).hosts, zone=self.settings.zone)
+
+    async def grant(self, host: str, owner: str) -> None:
+        """Let the cluster that is ``PROJECT/CLUSTER`` now serve a host. Raises NotFoundError if there is none."""
+        (record,) = await self._records(owner)
+        self.granted.adopt(grantee(record))
+        self.granted.grant(host, grantee(record))
 
     async def listed(self, owner: str) -> list[dict[str, Any]]:
         """Return what is served, of one cluster (``PROJECT/CLUSTER``) or of all that are awake."""

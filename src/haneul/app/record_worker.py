@@ -1,16 +1,17 @@
 """Working for all clusters that have a record: each by itself, and what was made for deleted ones is withdrawn.
 
-Each cluster's work is a task of its own with its own connections and back-off: trouble in one touches no other.
+Each cluster's work is a task of its own with its own connections and back-off: trouble in one touches no other. A
+cluster that has more objects than one may have is left as it is, and its record says so; it is looked at again later.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import structlog
 
@@ -21,6 +22,7 @@ from haneul.dkos.readers import Reader
 from haneul.kernel.clock import Clock, SystemClock
 from haneul.kernel.errors import HaneulError
 from haneul.kernel.kube import KubeAccess, KubeClient
+from haneul.kernel.kube_budget import Budget, Ledger, over_budget
 from haneul.kernel.kube_http import HttpKubeClient
 
 _log = structlog.get_logger(__name__)
@@ -45,11 +47,18 @@ class Work(Protocol):
         ...
 
 
+W = TypeVar("W", bound=Work)
+
+
 class Board(Protocol):
     """Where records end."""
 
     async def forget(self, uid: str) -> None:
         """Delete a cluster's record: nothing that was made for it is left."""
+        ...
+
+    async def tell(self, uid: str, trouble: str) -> None:
+        """Have a cluster's people told why nothing more is done for it; without words, that all is well again."""
         ...
 
 
@@ -77,6 +86,18 @@ class Metrics(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Patience:
+    """Seconds after which a cluster that was over its budget is looked at again, at ``first`` and at the ``last``.
+
+    ``within`` is after how long one that is followed is taken to be within it.
+    """
+
+    first: float = 30.0
+    last: float = 600.0
+    within: float = 20.0
+
+
 @dataclass
 class _Known:
     record: ClusterRecord
@@ -86,7 +107,16 @@ class _Known:
 class RecordWorker:
     """Works for all clusters that have a record."""
 
-    def __init__(self, work: Work, board: Board, *, clock: Clock, metrics: Metrics | None = None) -> None:
+    def __init__(
+        self,
+        work: Work,
+        board: Board,
+        *,
+        clock: Clock,
+        metrics: Metrics | None = None,
+        patience: Patience | None = None,
+    ) -> None:
+        self._patience = patience or Patience()
         self._work = work
         self._metrics = metrics
         self._board = board
@@ -134,22 +164,49 @@ class RecordWorker:
 
     async def _guarded(self, record: ClusterRecord) -> None:
         """Do the work of a cluster; an error ends no other cluster's, and is tried again."""
-        backoff = _BACKOFF_FIRST
+        backoff, over_backoff = _BACKOFF_FIRST, self._patience.first
         while True:
+            clearing = asyncio.create_task(self._clear(record))
             try:
                 await self._do(record)
             except asyncio.CancelledError:
                 raise
-            except HaneulError as error:
-                if self._metrics:
-                    self._metrics.of(record.owner).failed(error.code)
-                _log.warning("held up", cluster=record.uid, standing=record.standing, detail=error.detail)
             except Exception as error:
-                _log.error("the work for a cluster failed", cluster=record.uid, exc_info=error)
+                self._note_failure(record, error)
+                over = over_budget(error)
             else:
                 return
-            await self._clock.sleep(backoff)
-            backoff = min(backoff * 2, _BACKOFF_LAST)
+            finally:
+                clearing.cancel()
+                await asyncio.gather(clearing, return_exceptions=True)
+            if over is None:
+                await self._clock.sleep(backoff)
+                backoff = min(backoff * 2, _BACKOFF_LAST)
+            else:
+                await self._tell(record, f"{over.detail}; {over.hint}")
+                await self._clock.sleep(over_backoff)
+                over_backoff = min(over_backoff * 2, self._patience.last)
+
+    def _note_failure(self, record: ClusterRecord, error: Exception) -> None:
+        known = over_budget(error) or (error if isinstance(error, HaneulError) else None)
+        if known is None:
+            _log.error("the work for a cluster failed", cluster=record.uid, exc_info=error)
+            return
+        if self._metrics:
+            self._metrics.of(record.owner).failed(known.code)
+        _log.warning("held up", cluster=record.uid, standing=record.standing, detail=known.detail)
+
+    async def _clear(self, record: ClusterRecord) -> None:
+        """Once a cluster was followed for a while, say that all is well, whoever said something else before."""
+        if record.standing is Standing.FOLLOWED:
+            await self._clock.sleep(self._patience.within)
+            await self._tell(record, "")
+
+    async def _tell(self, record: ClusterRecord, trouble: str) -> None:
+        try:
+            await self._board.tell(record.uid, trouble)
+        except HaneulError as error:
+            _log.warning("a record says nothing new", cluster=record.uid, detail=error.detail)
 
     async def _do(self, record: ClusterRecord) -> None:
         if record.standing is Standing.FOLLOWED:
@@ -166,26 +223,33 @@ class RecordWorker:
 async def run_worker(
     access: KubeAccess,
     reader: Reader,
-    work: Callable[[Connect, Clock], Work],
+    work: Callable[[Connect, Clock], W],
     *,
     port: int,
     metrics: Metrics | None = None,
+    budget: Budget | None = None,
+    beside: Callable[[W, KubeClient], Coroutine[Any, Any, None]] | None = None,
 ) -> None:
     """Work for all clusters until cancelled; ``port`` is open meanwhile, and tells the metrics if there are any.
 
-    ``work`` is told how to reach clusters.
+    ``work`` is told how to reach clusters; what is done ``beside`` that, with the management cluster, has no end.
     """
-    clock = SystemClock()
+    clock, ledger = SystemClock(), Ledger(budget)
 
     def connect(tenant: KubeAccess) -> AbstractAsyncContextManager[KubeClient]:
-        return HttpKubeClient(tenant, user_agent=reader.name)
+        return HttpKubeClient(tenant, user_agent=reader.name, account=ledger.open(reader.annotations))
 
     async with HttpKubeClient(access, user_agent=reader.name) as client:
         board = KubeRecords(client, reader)
         await until_readable(board.ready, what=f"the records for {reader.name}", clock=clock)
-        worker = RecordWorker(work(connect, clock), board, clock=clock, metrics=metrics)
+        working = work(connect, clock)
+        worker = RecordWorker(working, board, clock=clock, metrics=metrics)
         async with alive(port) if metrics is None else telling(port, metrics.text):
+            tasks = [] if beside is None else [asyncio.create_task(beside(working, client))]
             try:
                 await board.run(worker.know, worker.forget)
             finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
                 await worker.close()

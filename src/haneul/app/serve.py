@@ -209,7 +209,7 @@ def balancer(
     alive_port: Annotated[int, typer.Option(help="Port that is open while it works.")] = 8080,
 ) -> None:
     """Balance the Services of every cluster."""
-    from haneul.app.balancer_worker import BalancerWork, given_out  # noqa: PLC0415
+    from haneul.app.balancer_worker import BalancerWork, given_out, told_use  # noqa: PLC0415
     from haneul.app.record_worker import run_worker  # noqa: PLC0415
     from haneul.balancer.adapters.kept import KeptBalancer  # noqa: PLC0415
     from haneul.balancer.settings import read_settings  # noqa: PLC0415
@@ -219,7 +219,7 @@ def balancer(
     configure_logs()
     settings = read_settings(balancer)
     work = partial(BalancerWork, KeptBalancer(socket), lambda project: given_out(settings.pools_of(project)))
-    asyncio.run(run_worker(access_in_cluster(), BALANCER, work, port=alive_port))
+    asyncio.run(run_worker(access_in_cluster(), BALANCER, work, port=alive_port, beside=told_use))
 
 
 @serve_app.command()
@@ -353,6 +353,7 @@ def api(
     from haneul.app.server import DrainingServer  # noqa: PLC0415
     from haneul.app.serving_certificate import ServingCertificate  # noqa: PLC0415
     from haneul.compliance.adapters.kube_looks import KubeLooks  # noqa: PLC0415
+    from haneul.dkos.adapters.kube_address_use import KubeAddressUse  # noqa: PLC0415
     from haneul.dkos.adapters.kube_authorities import KubeAuthorities  # noqa: PLC0415
     from haneul.dkos.adapters.kube_backups import KubeBackups  # noqa: PLC0415
     from haneul.dkos.adapters.kube_clusters import KubeClusters  # noqa: PLC0415
@@ -374,6 +375,7 @@ def api(
         engine=open_database(database),
         store=clusters,
         quotas=clusters,
+        addresses=KubeAddressUse(client),
         machines=KubeMachines(client),
         keys=KubeKeys(client),
         authorities=KubeAuthorities(client),

@@ -7,6 +7,8 @@ pools of their own project.
 
 Where machines share addresses, each with a memory of its own, what the status says comes first: it is what they have in
 common. On those that are not active it alone counts, and nothing is given that it does not say.
+
+A project may have so many addresses and no more; what the balancer serves for a Service is its own whatever the limit.
 """
 
 from __future__ import annotations
@@ -16,16 +18,9 @@ from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_address
-from typing import NamedTuple
 
-from haneul.balancer.model import Part, Pool
-
-
-class Slot(NamedTuple):
-    """What two Services at one address cannot both have; the protocol as the Service has it."""
-
-    protocol: str
-    port: int
+from haneul.balancer.model import Part, Pool, Slot
+from haneul.balancer.room import QUOTA, Held, Room
 
 
 @dataclass(frozen=True)
@@ -67,8 +62,9 @@ class _Use:
 class _Book:
     """Who has what, while it is decided."""
 
-    def __init__(self, pools: Sequence[Pool], foreign: Set[str]) -> None:
+    def __init__(self, pools: Sequence[Pool], foreign: Set[str], held: Held) -> None:
         self.pools = pools
+        self.held = held
         self._foreign = foreign
         self._uses: dict[str, _Use] = defaultdict(_Use)
         #: What is left of pools to look at: nothing is given back while it is decided.
@@ -95,18 +91,28 @@ class _Book:
             return f"{others} has port {slot.port} of {slot.protocol} there"
         return ""
 
+    def has_room(self, request: Request, address: str = "") -> bool:
+        """Say whether a Service's project may have an address for it, one that is free if none is named."""
+        theirs = address and (address in self._uses or address == request.served)
+        return bool(theirs) or self.held.has_room(moves=bool(request.served))
+
     def take(self, request: Request, address: str) -> None:
+        self.held.hold(address)
         use = self._uses[address]
         use.share = request.share
         use.slots |= request.slots
         use.services.append(request.service)
 
-    def lowest(self, request: Request) -> str:
-        """Return a shared address if there is one for it, else the lowest that nobody has; nothing if none is left."""
+    def shared(self, request: Request) -> str:
+        """Return the lowest address that others share with a Service; nothing if there is none."""
         if request.share:
             for address in sorted(self._uses, key=lambda text: (ip_address(text).version, int(ip_address(text)))):
                 if self.fits(request, address) and not self.in_the_way(request, address):
                     return address
+        return ""
+
+    def lowest(self, request: Request) -> str:
+        """Return the lowest address that nobody has; nothing if none is left."""
         rest = self._rest.setdefault(
             (request.pool, request.version),
             (address for pool in self.pools_of(request) for address in _addresses(pool, request.version)),
@@ -115,23 +121,34 @@ class _Book:
 
 
 def allocate(
-    requests: Iterable[Request], pools: Sequence[Pool], foreign: Set[str], part: Part = Part.ALONE
+    requests: Iterable[Request],
+    pools: Sequence[Pool],
+    foreign: Set[str],
+    part: Part = Part.ALONE,
+    room: Room | None = None,
 ) -> dict[str, str | Refusal]:
     """Return for each Service its address, or why it gets none; on standby, of those alone that get one.
 
-    ``pools`` are those that it may have addresses of, ``foreign`` the addresses that are somebody else's.
+    ``pools`` are those that it may have addresses of, ``foreign`` the addresses that are somebody else's, ``room`` how
+    many its project may have; on standby, who is active has seen to that.
     """
-    book = _Book(pools, foreign)
-    result: dict[str, str | Refusal] = {}
     waiting = sorted(requests, key=lambda request: (not request.served, request.created, request.service))
+    standing = [request.served for request in waiting if request.served]
+    book = _Book(pools, foreign, Held(None if part is Part.STANDBY else room, standing))
+    result: dict[str, str | Refusal] = {}
     kept = partial(_kept, part=part)
     for round_ in (kept,) if part is Part.STANDBY else (kept, _asked_for, _any):
         for request in waiting:
+            if request.served:
+                book.held.let_go(request.served)
             found = round_(book, request)
             if isinstance(found, str):
                 book.take(request, found)
             if found is not None:
                 result[request.service] = found
+            elif request.served:
+                # As long as it is open where it goes, what it has is its own.
+                book.held.hold(request.served)
         waiting = [request for request in waiting if request.service not in result]
     return result
 
@@ -142,7 +159,7 @@ def _kept(book: _Book, request: Request, part: Part) -> str | None:
         # Whether a Service moves that asks for another address is not for one on standby to say.
         stays = part is Part.STANDBY or request.wanted in ("", standing)
         kept = standing and stays and book.fits(request, standing)
-        if kept and not book.in_the_way(request, standing):
+        if kept and not book.in_the_way(request, standing) and book.has_room(request, standing):
             return standing
     return None
 
@@ -154,6 +171,8 @@ def _asked_for(book: _Book, request: Request) -> str | Refusal | None:
         return _outside(book, request)
     if why := book.in_the_way(request, request.wanted):
         return Refusal(TAKEN, f"{request.wanted} cannot be given: {why}")
+    if not book.has_room(request, request.wanted):
+        return Refusal(QUOTA, book.held.full())
     return request.wanted
 
 
@@ -163,6 +182,10 @@ def _any(book: _Book, request: Request) -> str | Refusal:
         names = ", ".join(pool.name for pool in book.pools) or "there are none"
         what = f"there is no pool {request.pool}" if request.pool else "there is no pool"
         return Refusal(NO_POOL, f"{what} that this project may use: {names}")
+    if address := book.shared(request):
+        return address
+    if not book.has_room(request):
+        return Refusal(QUOTA, book.held.full())
     if address := book.lowest(request):
         return address
     return Refusal(NONE_LEFT, f"no IPv{request.version} address is free in the pools of this project: {pools}")

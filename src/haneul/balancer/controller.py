@@ -11,18 +11,21 @@ What it rests on:
 - Where machines share the balancer's addresses, each has a controller for the same cluster. The one of the machine that
   is active tells Services; the others do as these were told, so that they serve the same when they are.
 - One controller is for one cluster, with its own connections and back-off, so that no other cluster waits for it.
+- What a project may have is counted over all its clusters: of their controllers one at a time changes the balancer, and
+  none on what another one has changed since it looked.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
 import structlog
 
+from haneul.balancer.allocation import NONE_LEFT, TAKEN
 from haneul.balancer.changes import plan
 from haneul.balancer.decisions import (
     NOT_ACKNOWLEDGED,
@@ -37,6 +40,7 @@ from haneul.balancer.decisions import (
 from haneul.balancer.model import Frontends, FrontendsChangedError, ListenerRefusedError, Part
 from haneul.balancer.objects import RESOURCES, Objects
 from haneul.balancer.ports import LoadBalancer
+from haneul.balancer.room import QUOTA, use_of_others
 from haneul.balancer.verdicts import CONDITION, FINALIZER, event_of, nothing_served, status_of
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import HaneulError
@@ -48,6 +52,8 @@ _log = structlog.get_logger(__name__)
 #: Somebody else changed the object meanwhile, or it is gone: we hear of that, and decide anew.
 _OVERTAKEN: Final = frozenset({404, 409})
 _TRIES: Final = 5
+#: What a Service is told that gets something when others give it back.
+_WAITING: Final = frozenset({QUOTA, NONE_LEFT, TAKEN})
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,17 @@ class Pace:
     tend: float = 1.0
     first_backoff: float = 0.5
     last_backoff: float = 30.0
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The other controllers of a project's clusters on the same balancer.
+
+    ``turn`` is whoever's that changes the balancer; ``changed`` is called after listeners came or went.
+    """
+
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    changed: Callable[[], None] = lambda: None
 
 
 class ClusterController:
@@ -74,8 +91,11 @@ class ClusterController:
         clock: Clock,
         pace: Pace | None = None,
         part: Callable[[], Part] = lambda: Part.ALONE,
+        neighbours: Neighbours | None = None,
     ) -> None:
         """``part`` says which one the balancer has now; whoever knows of a change calls :meth:`wake`."""
+        self._neighbours = neighbours or Neighbours()
+        self._waits = False
         self._client = client
         self._balancer = balancer
         self._cluster = cluster
@@ -101,6 +121,11 @@ class ClusterController:
         """Return whose mark the frontends bear, once the cluster was seen."""
         return self._following.owner
 
+    @property
+    def waits(self) -> bool:
+        """Say whether Services wait for what others may give back."""
+        return self._waits
+
     def wake(self) -> None:
         """Look at everything again."""
         self._following.wake()
@@ -123,15 +148,25 @@ class ClusterController:
             if part is not Part.STANDBY:
                 decision = await self._marked(decision, present)
             try:
-                decision = await self._applied(decision, present)
+                async with self._neighbours.turn:
+                    await self._unsurpassed(decision, present)
+                    decision = await self._applied(decision, present)
             except FrontendsChangedError:
                 # Another cluster's controller was quicker; what it has now is decided on.
                 if attempt == _TRIES - 1:
                     raise
             else:
+                self._waits = any(verdict.reason in _WAITING for verdict in decision.verdicts.values())
                 if part is not Part.STANDBY:
                     self._note(decision)
                 return
+
+    async def _unsurpassed(self, decision: Decision, present: Frontends) -> None:
+        """Raise FrontendsChangedError if more is to be had, and the project has another use of the balancer now."""
+        if self._site.limits is None or all(listener in present for listener in decision.frontends):
+            return
+        if use_of_others(await self._balancer.read(), self.owner) != use_of_others(present, self.owner):
+            raise FrontendsChangedError("another cluster of the project was quicker")
 
     async def _marked(self, decision: Decision, present: Frontends) -> Decision:
         """Put our finalizer on what is to be served; leave out, for now, what it cannot be put on and is not served."""
@@ -167,6 +202,8 @@ class ClusterController:
                 decision = refused(decision, error.listener, f"{error.detail}; {error.hint}".removesuffix("; "))
             else:
                 _log.info("balanced", cluster=self._cluster, balancer=self._balancer.name, changes=len(changes))
+                if any(change.before is None or change.after is None for change in changes):
+                    self._neighbours.changed()
                 break
         return decision
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from haneul.balancer.allocation import Refusal, Request, Slot, allocate
+from haneul.balancer.allocation import Refusal, Request, allocate
 from haneul.balancer.annotations import Asked, asked
 from haneul.balancer.members import Behind, Ground, Targets, behind
 from haneul.balancer.model import (
@@ -25,9 +25,11 @@ from haneul.balancer.model import (
     Pool,
     Protocol,
     ProxyProtocol,
+    Slot,
     canonical,
     is_port,
 )
+from haneul.balancer.room import QUOTA, Limits, Room, Wish, use_of_others, without_room
 from haneul.kernel.kube import SERVICES, Manifest
 from haneul.kernel.kube_objects import Place, place_of, service_of
 
@@ -42,7 +44,8 @@ _MOST_NAMED: Final = 3
 class Site:
     """What holds for a whole cluster: the pools of its project, what its members may be, what its balancer can do.
 
-    ``load_balancer_class`` is whose Services are served; without one, those that name none.
+    ``load_balancer_class`` is whose Services are served; without one, those that name none. ``limits`` are the
+    project's.
     """
 
     pools: tuple[Pool, ...]
@@ -50,6 +53,7 @@ class Site:
     abilities: Abilities = field(default_factory=Abilities)
     load_balancer_class: str = ""
     defaults: Options = field(default_factory=Options)
+    limits: Limits | None = None
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,10 @@ class View:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A Service that is to be balanced, before it has an address."""
+    """A Service that is to be balanced, before it has an address.
+
+    ``unable`` are ports that the balancer cannot serve, ``over`` those for which the project has no room.
+    """
 
     place: Place
     manifest: Manifest
@@ -95,6 +102,7 @@ class _Candidate:
     ports: tuple[tuple[Slot, Manifest], ...]
     unable: tuple[tuple[Slot, str], ...]
     served: tuple[Frontend, ...]
+    over: tuple[Slot, ...] = ()
 
 
 def is_ours(service: Manifest, site: Site) -> bool:
@@ -120,7 +128,9 @@ def decide(view: View, present: Frontends, owner: str, site: Site, part: Part = 
     ]
     foreign = {listener.address for listener, there in present.items() if there.owner != owner}
     able = [candidate for candidate in candidates if candidate.ports and (candidate.served or _is_right(candidate))]
-    addresses = allocate([_request(candidate) for candidate in able], site.pools, foreign, part)
+    addresses_room, listeners_room = _rooms(site, present, owner, part)
+    addresses = allocate([_request(candidate) for candidate in able], site.pools, foreign, part, addresses_room)
+    candidates, full = _within_room(candidates, addresses, listeners_room)
     slices: dict[Place | None, list[Manifest]] = defaultdict(list)
     for piece in view.slices:
         slices[service_of(piece)].append(piece)
@@ -131,6 +141,9 @@ def decide(view: View, present: Frontends, owner: str, site: Site, part: Part = 
         if not isinstance(address, str):
             verdicts[candidate.place] = _without_address(candidate, address)
             continue
+        if not candidate.ports:
+            verdicts[candidate.place] = _without_address(candidate, Refusal(QUOTA, full))
+            continue
         pieces = slices[candidate.place]
         found = {
             slot: behind(candidate.manifest, port, pieces, view.nodes, site.ground) for slot, port in candidate.ports
@@ -138,8 +151,42 @@ def decide(view: View, present: Frontends, owner: str, site: Site, part: Part = 
         for slot, one in found.items():
             listener = Listener(address, Protocol(slot.protocol), slot.port)
             frontends[listener] = Frontend(listener, str(candidate.place), candidate.asked.options, one.members)
-        verdicts[candidate.place] = _with_address(candidate, address, found, site)
+        verdicts[candidate.place] = _with_address(candidate, address, found, site, full)
     return Decision(frontends, verdicts)
+
+
+def _rooms(site: Site, present: Frontends, owner: str, part: Part) -> tuple[Room | None, Room | None]:
+    """Return how many addresses and listeners there may be; who is on standby does as it is told."""
+    if site.limits is None or part is Part.STANDBY:
+        return None, None
+    others, limits = use_of_others(present, owner), site.limits
+    return (
+        Room(limits.project, limits.addresses, others.addresses),
+        Room(limits.project, limits.listeners, others.listeners),
+    )
+
+
+def _within_room(
+    candidates: Sequence[_Candidate], addresses: Mapping[str, str | Refusal], room: Room | None
+) -> tuple[list[_Candidate], str]:
+    """Return candidates without the ports for which there is no room, and in words that there is none."""
+    ordered = sorted(candidates, key=lambda one: (not one.served, _created(one.manifest), str(one.place)))
+    wishes = [
+        Wish(
+            str(one.place),
+            frozenset(slot for slot, _ in one.ports),
+            frozenset(Slot(frontend.listener.protocol, frontend.listener.port) for frontend in one.served),
+        )
+        for one in ordered
+        if isinstance(addresses.get(str(one.place)), str)
+    ]
+    denied, full = without_room(wishes, room)
+    return [_without_slots(one, denied.get(str(one.place), frozenset())) for one in candidates], full
+
+
+def _without_slots(candidate: _Candidate, over: frozenset[Slot]) -> _Candidate:
+    ports = tuple((slot, port) for slot, port in candidate.ports if slot not in over)
+    return replace(candidate, ports=ports, over=tuple(sorted(over))) if over else candidate
 
 
 def refused(decision: Decision, listener: Listener, detail: str) -> Decision:
@@ -208,7 +255,7 @@ def _request(candidate: _Candidate) -> Request:
     return Request(
         str(candidate.place),
         frozenset(slot for slot, _ in candidate.ports),
-        created=candidate.manifest["metadata"].get("creationTimestamp") or "",
+        created=_created(candidate.manifest),
         wanted=candidate.asked.address,
         pool=candidate.asked.pool,
         share=candidate.asked.share,
@@ -216,6 +263,10 @@ def _request(candidate: _Candidate) -> Request:
         said=_said(candidate.manifest),
         version=6 if families[0] == "IPv6" else 4,
     )
+
+
+def _created(service: Manifest) -> str:
+    return service["metadata"].get("creationTimestamp") or ""
 
 
 def _said(service: Manifest) -> str:
@@ -236,19 +287,22 @@ def _without_address(candidate: _Candidate, refusal: Refusal | str | None) -> Ve
     return Verdict(False, NOT_SUPPORTED, _unable(candidate), errors=candidate.unable)
 
 
-def _with_address(candidate: _Candidate, address: str, found: Mapping[Slot, Behind], site: Site) -> Verdict:
+def _with_address(candidate: _Candidate, address: str, found: Mapping[Slot, Behind], site: Site, full: str) -> Verdict:
     told = Verdict(
         True,
         BALANCED,
         f"{address} is served",
         address,
         tuple(slot for slot, _ in candidate.ports),
-        candidate.unable,
+        (*candidate.unable, *((slot, QUOTA) for slot in candidate.over)),
         candidate.asked.options.proxy_protocol is not ProxyProtocol.OFF,
     )
     if candidate.asked.errors:
         text = "; ".join(candidate.asked.errors)
         return replace(told, balanced=False, reason=WRONG_SETTING, message=f"{text}; it stays as it was set before")
+    if candidate.over:
+        text = ", ".join(f"{slot.port}/{slot.protocol}" for slot in candidate.over)
+        return replace(told, balanced=False, reason=QUOTA, message=f"{address} is served, but not port {text}: {full}")
     if candidate.unable:
         return replace(told, balanced=False, reason=NOT_SUPPORTED, message=_unable(candidate))
     empty = sorted(slot for slot, one in found.items() if not one.members)

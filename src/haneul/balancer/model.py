@@ -10,7 +10,7 @@ import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TypeGuard
+from typing import NamedTuple, TypeGuard
 
 from haneul.kernel.errors import ConflictError, InvalidInputError
 
@@ -88,6 +88,13 @@ class ListenerRefusedError(InvalidInputError):
     def __init__(self, detail: str, *, listener: Listener, hint: str = "") -> None:
         super().__init__(detail, hint=hint)
         self.listener = listener
+
+
+class Slot(NamedTuple):
+    """What two Services at one address cannot both have; the protocol as the Service has it."""
+
+    protocol: str
+    port: int
 
 
 @dataclass(frozen=True, order=True)
@@ -208,6 +215,11 @@ class Pool:
             and int(ipaddress.ip_address(first)) <= int(one) <= int(ipaddress.ip_address(last))
             for first, last in self.ranges
         )
+
+
+def project_of(owner: str) -> str:
+    """Return whose a cluster is that an owner's mark names: the platform's are ``PROJECT/CLUSTER/UID/ID``."""
+    return owner.partition("/")[0]
 
 
 def canonical(address: str) -> str:

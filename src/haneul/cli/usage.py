@@ -27,7 +27,7 @@ _DEFAULTS = [
     Column("LIMIT", lambda line: f"{line['limit']:.15g}"),
     Column("SET BY", lambda line: line["setBy"]),
 ]
-_LIMITS = ("clusters", "nodes", "cpu", "memoryMib", "addresses")
+_LIMITS = ("clusters", "nodes", "cpu", "memoryMib", "addresses", "listeners")
 
 
 @quota_app.command("show")
@@ -54,8 +54,9 @@ def set_quota(
     cpu: Annotated[float | None, typer.Option(help="Cores of nodes and masters at most.")] = None,
     memory: Annotated[int | None, typer.Option(help="Memory of nodes and masters at most, in MiB.")] = None,
     addresses: Annotated[int | None, typer.Option(help="Addresses of load balancers at most.")] = None,
+    listeners: Annotated[int | None, typer.Option(help="Ports of load balancers' addresses at most.")] = None,
     inherit: Annotated[
-        list[str] | None, typer.Option(help="Take a limit back: clusters, nodes, cpu, memory or addresses.")
+        list[str] | None, typer.Option(help="Take a limit back: clusters, nodes, cpu, memory, addresses or listeners.")
     ] = None,
     platform: Platform = False,
     output: Output = Format.TABLE,
@@ -74,13 +75,20 @@ def set_quota(
     """
     contexts = Contexts.default()
     path = _path(contexts, project, platform)
-    named = {"clusters": clusters, "nodes": nodes, "cpu": cpu, "memoryMib": memory, "addresses": addresses}
+    named = {
+        "clusters": clusters,
+        "nodes": nodes,
+        "cpu": cpu,
+        "memoryMib": memory,
+        "addresses": addresses,
+        "listeners": listeners,
+    }
     given = {name: limit for name, limit in named.items() if limit is not None}
     taken_back = {"memoryMib" if name == "memory" else name for name in inherit or []}
     if unknown := taken_back - set(_LIMITS):
         raise InvalidInputError(
             f"there is no limit named {', '.join(sorted(unknown))}",
-            hint="the limits are clusters, nodes, cpu, memory and addresses",
+            hint="the limits are clusters, nodes, cpu, memory, addresses and listeners",
         )
     if not given and not taken_back:
         raise InvalidInputError("no limit is named", hint="for example --clusters 10")

@@ -24,13 +24,16 @@ _STAGES = {
     "VersionCurrent": "bring everything to the version of Kubernetes",
 }
 
+#: What a cluster is told of that has more than is followed; it is ready all the same.
+NOT_WAITED_FOR = "Followed"
+
 
 def describe(cluster: dict[str, Any]) -> str:
     """Return what a cluster waits on; nothing when it waits on nothing."""
     if cluster["status"]["lookAnswered"] != cluster["lookRequested"]:
         return "waiting for the operator to look at it"
     for condition in cluster["status"]["conditions"]:
-        if condition["status"] != "True":
+        if condition["status"] != "True" and condition["type"] != NOT_WAITED_FOR:
             return str(condition["message"] or _STAGES.get(condition["type"], condition["type"]))
     return "" if cluster["status"]["conditions"] else "waiting for the operator"
 
@@ -38,7 +41,11 @@ def describe(cluster: dict[str, Any]) -> str:
 def is_settled(cluster: dict[str, Any]) -> bool:
     """Say whether what is seen is what was asked for last."""
     conditions = cluster["status"]["conditions"]
-    return is_current(cluster) and bool(conditions) and all(condition["status"] == "True" for condition in conditions)
+    return (
+        is_current(cluster)
+        and bool(conditions)
+        and all(condition["status"] == "True" for condition in conditions if condition["type"] != NOT_WAITED_FOR)
+    )
 
 
 def is_current(cluster: dict[str, Any]) -> bool:

@@ -11,10 +11,14 @@ import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from haneul.dkos.control_plane import CLUSTER_LABEL, ROLE_LABEL
 from haneul.dkos.readers import Reader
 from haneul.kernel.kube import KubeAccess, Manifest
+
+#: The annotation of a record in which its reader says why it does nothing more for the cluster.
+TROUBLE: Final = "haneul.dev/trouble"
 
 
 class Standing(StrEnum):
@@ -32,6 +36,8 @@ class ClusterRecord:
     ``domain`` has no dot at its end, and is empty where nobody publishes names. ``networks`` are the cluster's own
     ranges; ``nodes`` the addresses of its machines that run, sorted, ``address`` its own one of those that the reader
     has for clusters, and ``token_keys`` the public keys of its service accounts' tokens in PEM, for readers of such.
+    ``most_addresses`` and ``most_listeners`` are what its whole project may have of the load balancers, for whoever
+    gives these out.
     """
 
     uid: str
@@ -44,6 +50,8 @@ class ClusterRecord:
     nodes: tuple[str, ...] = ()
     address: str = ""
     token_keys: bytes = b""
+    most_addresses: int | None = None
+    most_listeners: int | None = None
 
     @property
     def owner(self) -> str:
@@ -65,6 +73,9 @@ def secret_of(record: ClusterRecord, reader: Reader) -> Manifest:
     }
     if record.token_keys:
         data["tokens.pub"] = record.token_keys
+    if record.most_addresses is not None and record.most_listeners is not None:
+        data["most-addresses"] = str(record.most_addresses).encode()
+        data["most-listeners"] = str(record.most_listeners).encode()
     if record.access is not None:
         data |= {
             "url": record.access.server.encode(),
@@ -97,6 +108,8 @@ def record_of(secret: Manifest) -> ClusterRecord | None:
             nodes=_several(data, "nodes"),
             address=data.get("address", b"").decode(),
             token_keys=data.get("tokens.pub", b""),
+            most_addresses=_number(data, "most-addresses"),
+            most_listeners=_number(data, "most-listeners"),
         )
     except (KeyError, ValueError):
         return None
@@ -104,6 +117,10 @@ def record_of(secret: Manifest) -> ClusterRecord | None:
 
 def _several(data: Mapping[str, bytes], name: str) -> tuple[str, ...]:
     return tuple(filter(None, data.get(name, b"").decode().split(",")))
+
+
+def _number(data: Mapping[str, bytes], name: str) -> int | None:
+    return int(data[name]) if name in data else None
 
 
 def _access(data: Mapping[str, bytes]) -> KubeAccess:

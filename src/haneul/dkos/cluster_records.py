@@ -3,39 +3,69 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Final
+
+import structlog
 
 from haneul.dkos.address_claims import given_address
-from haneul.dkos.cluster_record import ClusterRecord, Standing, record_of, secret_of
+from haneul.dkos.cluster_record import TROUBLE, ClusterRecord, Standing, record_of, secret_of
+from haneul.dkos.cluster_store import QuotaStore
 from haneul.dkos.credentials import public_token_keys
 from haneul.dkos.masters import MadeMasters
 from haneul.dkos.model import Cluster
 from haneul.dkos.naming import Naming
 from haneul.dkos.ports import ProvidedNode
+from haneul.dkos.quota import Quotas
 from haneul.dkos.readers import Reader
 from haneul.kernel.clock import Clock
+from haneul.kernel.errors import HaneulError
 from haneul.kernel.kube import SECRETS, KubeAccess, KubeClient
 from haneul.kernel.pki import KeyPair, LeafProfile, issue_leaf
+
+_log = structlog.get_logger(__name__)
+_QUOTAS_SECONDS: Final = 5.0
+_TROUBLE_SECONDS: Final = 15.0
+
+
+@dataclass(frozen=True)
+class _Located:
+    """The addresses of a cluster's machines, and how many addresses and listeners its project may have."""
+
+    nodes: tuple[str, ...]
+    limits: tuple[int, int]
 
 
 class ClusterRecords:
     """The records of all clusters; what this process wrote last is not written again until :meth:`forget`."""
 
     def __init__(
-        self, client: KubeClient, readers: Sequence[Reader] = (), *, naming: Naming | None = None, clock: Clock
+        self,
+        client: KubeClient,
+        readers: Sequence[Reader] = (),
+        *,
+        naming: Naming | None = None,
+        quotas: QuotaStore | None = None,
+        clock: Clock,
     ) -> None:
-        """Without a ``naming``, clusters have no domains."""
+        """Without a ``naming``, clusters have no domains; without ``quotas``, nobody set any."""
         self._client = client
         self.readers = tuple(readers)
         self.naming = naming
         self._clock = clock
+        self._quotas = quotas
+        #: What quotas were last, and until when, by the monotonic clock, they are not asked for again.
+        self._limits, self._limits_until = Quotas(), float("-inf")
         self._written: dict[str, tuple[object, ...]] = {}
-        self._nodes: dict[str, tuple[str, ...]] = {}
+        self._located: dict[str, _Located] = {}
+        #: What readers said of clusters, and until when they are not asked again.
+        self._troubles: dict[str, tuple[str, float]] = {}
 
     def forget(self, uid: str) -> None:
         """Look at a cluster's records anew at the next call, in case somebody else changed them."""
         self._written.pop(uid, None)
-        self._nodes.pop(uid, None)
+        self._located.pop(uid, None)
+        self._troubles.pop(uid, None)
 
     async def follow(self, cluster: Cluster, made: MadeMasters, machines: Iterable[ProvidedNode] = ()) -> None:
         """Have a running cluster worked for."""
@@ -48,12 +78,12 @@ class ClusterRecords:
         )
         if self._written.get(cluster.uid) == inputs:
             return
-        nodes = addresses(machines)
+        located = await self._locate(cluster, machines)
         for reader in self.readers:
-            await self._follow(reader, cluster, made, nodes if reader.nodes else ())
-        self._written[cluster.uid], self._nodes[cluster.uid] = inputs, nodes
+            await self._follow(reader, cluster, made, located)
+        self._written[cluster.uid], self._located[cluster.uid] = inputs, located
 
-    async def _follow(self, reader: Reader, cluster: Cluster, made: MadeMasters, nodes: tuple[str, ...]) -> None:
+    async def _follow(self, reader: Reader, cluster: Cluster, made: MadeMasters, located: _Located) -> None:
         url, trusted = made.endpoints.inside, made.keyring.trusted("cluster")
         kept = await self._of(reader, cluster.uid)
         access = kept.access if kept is not None else None
@@ -71,26 +101,32 @@ class ClusterRecords:
             Standing.FOLLOWED,
             access,
             (str(cluster.spec.network.pods), str(cluster.spec.network.services)),
-            nodes,
+            located.nodes if reader.nodes else (),
             await given_address(self._client, reader, cluster.uid) if reader.addresses else "",
             public_token_keys(made.keyring) if reader.token_keys else b"",
+            *(located.limits if reader.limits else ()),
         )
         if record != kept:
             await self._client.apply(SECRETS, secret_of(record, reader))
 
     async def locate(self, cluster: Cluster, machines: Iterable[ProvidedNode]) -> None:
-        """Say where the machines of a followed cluster are now, also when its API does not answer.
+        """Say where the machines of a followed cluster are now, and its project's limits, also when no API answers.
 
         An address of a machine that is gone is soon somebody else's: nobody may be led there any more.
         """
-        nodes = addresses(machines)
-        if self._nodes.get(cluster.uid) == nodes:
+        located = await self._locate(cluster, machines)
+        if self._located.get(cluster.uid) == located:
             return
         for reader in self.readers:
-            kept = await self._of(reader, cluster.uid) if reader.nodes else None
-            if kept is not None and kept.standing is Standing.FOLLOWED and kept.nodes != nodes:
-                await self._client.apply(SECRETS, secret_of(replace(kept, nodes=nodes), reader))
-        self._nodes[cluster.uid] = nodes
+            kept = await self._of(reader, cluster.uid) if reader.nodes or reader.limits else None
+            if kept is None or kept.standing is not Standing.FOLLOWED:
+                continue
+            wanted = replace(kept, nodes=located.nodes) if reader.nodes else kept
+            if reader.limits:
+                wanted = replace(wanted, most_addresses=located.limits[0], most_listeners=located.limits[1])
+            if wanted != kept:
+                await self._client.apply(SECRETS, secret_of(wanted, reader))
+        self._located[cluster.uid] = located
 
     async def rest(self, cluster: Cluster) -> None:
         """Have everything left as it is, and nobody ask the cluster's API, which would wake it."""
@@ -110,6 +146,34 @@ class ClusterRecords:
                 ended = replace(kept, standing=Standing.DELETED, access=None, nodes=())
                 await self._client.apply(SECRETS, secret_of(ended, reader))
         self.forget(cluster.uid)
+
+    async def trouble(self, cluster: Cluster) -> str:
+        """Return why a reader does nothing more for a cluster, in words for people; nothing if all do."""
+        now = self._clock.monotonic()
+        known = self._troubles.get(cluster.uid)
+        if known is None or now >= known[1]:
+            said = [await self._said(reader, cluster.uid) for reader in self.readers]
+            known = self._troubles[cluster.uid] = "; ".join(filter(None, said)), now + _TROUBLE_SECONDS
+        return known[0]
+
+    async def _said(self, reader: Reader, uid: str) -> str:
+        found = await self._client.get(SECRETS, reader.record_name(uid), reader.name)
+        trouble = ((found or {}).get("metadata", {}).get("annotations") or {}).get(TROUBLE, "")
+        return f"{reader.name} follows it no longer, what is there stays: {trouble}" if trouble else ""
+
+    async def _locate(self, cluster: Cluster, machines: Iterable[ProvidedNode]) -> _Located:
+        amounts = (await self._known_quotas()).of(cluster.project)
+        return _Located(addresses(machines), (amounts.addresses, amounts.listeners))
+
+    async def _known_quotas(self) -> Quotas:
+        """Return the quotas; while they cannot be read, those of before: no cluster is held up by that."""
+        if self._quotas is not None and self._clock.monotonic() >= self._limits_until:
+            self._limits_until = self._clock.monotonic() + _QUOTAS_SECONDS
+            try:
+                self._limits = await self._quotas.quotas()
+            except HaneulError as error:
+                _log.warning("quotas cannot be read; those of before hold", detail=error.detail)
+        return self._limits
 
     async def _of(self, reader: Reader, uid: str) -> ClusterRecord | None:
         found = await self._client.get(SECRETS, reader.record_name(uid), reader.name)

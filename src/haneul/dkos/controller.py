@@ -271,6 +271,7 @@ class ClusterController:
             stopped=change.stopped,
             upgrade=made.upgrade,
             nodes_version=made.nodes_version,
+            trouble=await self._readers.trouble(cluster),
         )
         return await self._report(cluster, seen, provided)
 

@@ -460,7 +460,8 @@ def _ready_events(before: ClusterStatus, after: ClusterStatus) -> Iterator[Event
 
 def _patience_events(before: Look, after: Look) -> Iterator[Event]:
     """Tell of the first condition that is not true once it has been so for another of the times of patience."""
-    waiting = next((condition for condition in after.status.conditions if not _true(condition)), None)
+    conditions = (entry for entry in after.status.conditions if entry.type is not ConditionType.FOLLOWED)
+    waiting = next((condition for condition in conditions if not _true(condition)), None)
     if waiting is None or after.at is None or waiting.type is ConditionType.ACCEPTED:
         return
     ends = [(waiting.last_transition_time + patience, patience) for patience in _PATIENCE]

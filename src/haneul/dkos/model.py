@@ -414,6 +414,8 @@ class ConditionType(StrEnum):
     NODES_READY = "NodesReady"
     AUTHORITIES_CURRENT = "AuthoritiesCurrent"
     VERSION_CURRENT = "VersionCurrent"
+    #: It is there, and False, only while names, balancers or ingress do not follow the cluster; nothing waits on it.
+    FOLLOWED = "Followed"
 
 
 class Condition(_Model):

@@ -44,7 +44,9 @@ class Pace:
 
 def is_settled(status: ClusterStatus) -> bool:
     """Say whether nothing is left to do."""
-    return all(condition.status == "True" for condition in status.conditions)
+    return all(
+        condition.status == "True" for condition in status.conditions if condition.type is not ConditionType.FOLLOWED
+    )
 
 
 def _only_a_person_goes_on(status: ClusterStatus) -> bool:

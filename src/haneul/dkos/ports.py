@@ -12,6 +12,7 @@ from starlette.requests import Request
 
 from haneul.dkos.backup.catalogue import Catalogue
 from haneul.dkos.model import Cluster, ClusterSpec, NodePool
+from haneul.dkos.quota import Amounts
 from haneul.kernel.kube import KubeClient
 
 
@@ -191,10 +192,10 @@ class PoolAskers(Protocol):
 
 
 class AddressUse(Protocol):
-    """How many addresses of load balancers a project has; whoever gives them out knows, and holds to the limit."""
+    """What a project has of the load balancers; whoever gives it out knows, and holds to the limits."""
 
-    async def of(self, project: str) -> int:
-        """Return the number of addresses."""
+    async def of(self, project: str) -> Amounts:
+        """Return its addresses and listeners, and nothing else."""
         ...
 
 

@@ -33,6 +33,7 @@ class Amounts:
     millicores: int = 0
     memory_mib: int = 0
     addresses: int = 0
+    listeners: int = 0
 
     def __add__(self, other: Amounts) -> Amounts:
         return Amounts(*(mine + theirs for mine, theirs in zip(_numbers(self), _numbers(other), strict=True)))
@@ -56,6 +57,7 @@ class QuotaLimits(BaseModel):
     cpu: float | None = Field(default=None, ge=0, le=10_000_000, description="Cores of nodes and masters.")
     memory_mib: int | None = Field(default=None, ge=0, le=1 << 40, description="Memory of nodes and masters, in MiB.")
     addresses: int | None = Field(default=None, ge=0, le=1_000_000, description="Addresses of load balancers.")
+    listeners: int | None = Field(default=None, ge=0, le=1_000_000, description="Ports of these addresses.")
 
     def over(self, inherited: QuotaLimits) -> QuotaLimits:
         """Return these limits, with the inherited ones where there is none."""
@@ -63,7 +65,7 @@ class QuotaLimits(BaseModel):
 
 
 #: Limits of a project for which nobody set any.
-BUILT_IN: Final = QuotaLimits(clusters=20, nodes=100, cpu=200, memory_mib=400 * 1024, addresses=20)
+BUILT_IN: Final = QuotaLimits(clusters=20, nodes=100, cpu=200, memory_mib=400 * 1024, addresses=20, listeners=200)
 
 
 class Quotas(BaseModel):
@@ -83,6 +85,7 @@ class Quotas(BaseModel):
             round((limits.cpu or 0) * 1000),
             limits.memory_mib or 0,
             limits.addresses or 0,
+            limits.listeners or 0,
         )
 
     def own(self, project: str) -> QuotaLimits:
@@ -100,8 +103,8 @@ class Quotas(BaseModel):
 def needs(spec: ClusterSpec) -> Amounts:
     """Return what a cluster of this spec counts for while it is awake.
 
-    Its addresses are counted by whoever gives them out. Machines that the project brought itself count as nodes; their
-    cores and memory are nobody else's to limit.
+    Its addresses and listeners are counted by whoever gives them out. Machines that the project brought
+    itself count as nodes; their cores and memory are nobody else's to limit.
     """
     given = [pool for pool in spec.node_pools if pool.provider is not NodeProviderName.SSH]
     return Amounts(
@@ -195,6 +198,7 @@ _KINDS: Final = (
     _Kind("millicores", "cores", "--cpu", 1000),
     _Kind("memory_mib", "MiB of memory", "--memory"),
     _Kind("addresses", "addresses", "--addresses"),
+    _Kind("listeners", "listeners", "--listeners"),
 )
 
 

@@ -11,7 +11,7 @@ from pydantic.alias_generators import to_camel
 
 from haneul.dkos.cluster_store import ClusterStore, QuotaStore
 from haneul.dkos.ports import Access, AddressUse, Caller
-from haneul.dkos.quota import BUILT_IN, Amounts, QuotaLimits, total, used_by_clusters
+from haneul.dkos.quota import BUILT_IN, QuotaLimits, total, used_by_clusters
 
 
 class _Value(BaseModel):
@@ -49,6 +49,7 @@ _LINES: Final = (
     ("cpu", "millicores", 1000),
     ("memory_mib", "memory_mib", 1),
     ("addresses", "addresses", 1),
+    ("listeners", "listeners", 1),
 )
 
 
@@ -60,7 +61,7 @@ def quotas_router(quotas: QuotaStore, clusters: ClusterStore, addresses: Address
     async def shown(project: str) -> ProjectQuota:
         found = await quotas.quotas()
         used = total(used_by_clusters(project, await clusters.list(project)).values())
-        used = used + Amounts(addresses=await addresses.of(project))
+        used = used + await addresses.of(project)
         own, limits = found.own(project), found.of(project)
         lines = []
         for field, amount, per_unit in _LINES:

@@ -20,7 +20,9 @@ class Reader:
 
     ``rules`` are what it may in a cluster, ``objects`` what else a cluster has for it. With ``nodes``, its records say
     where the cluster's machines are; with ``token_keys``, by which public keys tokens of its service accounts are
-    checked; with ``addresses``, a network in CIDR notation, each cluster gets one of these.
+    checked; with ``addresses``, a network in CIDR notation, each cluster gets one of these. With ``limits``, its
+    records say what a project may have of what it gives out. Of objects' annotations it reads those that begin with one
+    of ``annotations``.
     """
 
     name: str
@@ -30,6 +32,8 @@ class Reader:
     objects: tuple[Manifest, ...] = ()
     addresses: str = ""
     token_keys: bool = False
+    limits: bool = False
+    annotations: tuple[str, ...] = ()
 
     @property
     def user(self) -> str:
@@ -61,6 +65,8 @@ BALANCER: Final = Reader(
         IDENTITY_RULE,
     ),
     nodes=True,
+    limits=True,
+    annotations=("balancer.haneul.dev/",),
 )
 #: Publishes names: it reads what has some, and gives Services receipts.
 NAMES: Final = Reader(
@@ -92,6 +98,12 @@ INGRESS: Final = Reader(
         IDENTITY_RULE,
     ),
     nodes=True,
+    annotations=(
+        "haneul.dev/",
+        "nginx.ingress.kubernetes.io/",
+        "kubernetes.io/ingress.class",
+        "ingressclass.kubernetes.io/is-default-class",
+    ),
     objects=(
         {
             "apiVersion": "networking.k8s.io/v1",

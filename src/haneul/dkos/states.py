@@ -42,6 +42,9 @@ UPGRADE_REFUSED: Final = "UpgradeRefused"
 #: How long masters may take to come to another version before somebody should look at them.
 MASTERS_LIFE: Final = timedelta(minutes=5)
 
+#: The reason of the condition Followed.
+OVER_BUDGET: Final = "OverBudget"
+
 #: The reason of the condition of nodes while all that is missing is a firewall approver's decision.
 WAITS_FOR_APPROVER: Final = "WaitsForApprover"
 
@@ -90,6 +93,8 @@ class Observation:
     #: How far the masters are on their way to the version that is asked for, and which one the nodes are to have.
     upgrade: UpgradeVerdict = field(default_factory=UpgradeVerdict)
     nodes_version: str = ""
+    #: Why somebody outside the cluster follows it no longer, because it has too much; nothing if all do.
+    trouble: str = ""
 
 
 def status_of(cluster: Cluster, seen: Observation, now: datetime) -> ClusterStatus:
@@ -100,8 +105,13 @@ def status_of(cluster: Cluster, seen: Observation, now: datetime) -> ClusterStat
         _condition(before.get(kind), kind, true=true, reason=reason, message=message, now=now)
         for kind, true, reason, message in verdicts
     )
+    phase = _phase(cluster, conditions, changing=bool(seen.change))
+    if seen.trouble:
+        kind = ConditionType.FOLLOWED
+        told = _condition(before.get(kind), kind, true=False, reason=OVER_BUDGET, message=seen.trouble, now=now)
+        conditions = (*conditions, told)
     return ClusterStatus(
-        phase=_phase(cluster, conditions, changing=bool(seen.change)),
+        phase=phase,
         observed_generation=cluster.generation,
         look_answered=cluster.look_requested,
         endpoint=seen.endpoint or cluster.status.endpoint,
@@ -181,7 +191,7 @@ def has_answered(status: ClusterStatus) -> bool:
 def waits_on(status: ClusterStatus) -> str:
     """Return what a cluster waits on, in words for people; nothing when it is ready."""
     for condition in status.conditions:
-        if condition.status != "True":
+        if condition.status != "True" and condition.type is not ConditionType.FOLLOWED:
             return condition.message or condition.reason
     return "" if status.conditions else "the operator to look at it"
 

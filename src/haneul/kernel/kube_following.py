@@ -6,6 +6,7 @@ What it rests on:
   answer: only an object that the API says is deleted, or leaves out of a whole list, is forgotten.
 - What was heard is acted on only after the API was seen to be the same cluster's still.
 - An error ends nothing: whatever failed is tried again, ever more slowly.
+- A cluster that has more than is kept of one (:mod:`haneul.kernel.kube_budget`) ends its following, not that of others.
 - Kinds of objects that a cluster need not have (custom resources) are followed from when it has them. Where it does not
   know such a kind, there are no objects of it; where it does not let them be read, what was seen of them stays.
 """
@@ -22,6 +23,7 @@ import structlog
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import ConflictError, HaneulError, UnavailableError
 from haneul.kernel.kube import NAMESPACES, KubeApiError, KubeClient, Manifest, Resource
+from haneul.kernel.kube_budget import OverBudgetError
 from haneul.kernel.kube_objects import Place, place_of
 from haneul.kernel.tasks import in_own_task
 
@@ -106,6 +108,8 @@ class Following:
         while True:
             try:
                 await in_own_task(work())
+            except OverBudgetError:
+                raise
             except HaneulError as error:
                 _log.warning(f"held up; what is {self._done} stays", cluster=self._cluster, detail=error.detail)
                 await self._clock.sleep(backoff)

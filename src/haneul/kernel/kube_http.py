@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Self
@@ -19,6 +20,7 @@ import yaml
 
 from haneul.kernel.errors import InvalidInputError, UnavailableError
 from haneul.kernel.kube import FIELD_MANAGER, KubeAccess, KubeApiError, Manifest, Resource, WatchEvent
+from haneul.kernel.kube_budget import Account
 from haneul.kernel.tls import client_context
 
 _CALL_SECONDS = 20.0
@@ -29,11 +31,32 @@ _BACKOFF_FIRST, _BACKOFF_LAST = 0.2, 10.0
 _ASK_AGAIN_SECONDS, _ASK_AGAIN_TIMES = 2, 5
 
 
+@dataclass
+class _Watched:
+    """Objects that are watched: which, the version they were seen in, and what was seen of each."""
+
+    resource: Resource
+    namespace: str
+    selector: Mapping[str, str]
+    version: str = ""
+    seen: dict[tuple[str, str], Manifest] = field(default_factory=dict)
+
+    @property
+    def path(self) -> str:
+        return _path(self.resource, self.namespace)
+
+    @property
+    def listed(self) -> str:
+        return _listed(self.resource, self.selector)
+
+
 class HttpKubeClient:
     """One API server, one identity, one connection pool."""
 
-    def __init__(self, access: KubeAccess, *, user_agent: str = "haneul") -> None:
+    def __init__(self, access: KubeAccess, *, user_agent: str = "haneul", account: Account | None = None) -> None:
+        """With an ``account`` of a budget, lists come in pages, and of objects only so much as that one keeps."""
         self._access = access
+        self._account = account
         self._user_agent = user_agent
         self._session: aiohttp.ClientSession | None = None
 
@@ -44,7 +67,9 @@ class HttpKubeClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connections."""
+        """Close the connections; of what was read, nothing is counted any more."""
+        if self._account is not None:
+            self._account.close()
         if self._session is not None:
             await self._session.close()
             self._session = None
@@ -64,6 +89,8 @@ class HttpKubeClient:
         """Return all objects that match."""
         selectors = {"labelSelector": labels, "fieldSelector": fields}
         query = {name: value for name, value in selectors.items() if value}
+        if self._account is not None:
+            return [item async for page, _ in self._pages(self._account, resource, namespace, query) for item in page]
         answer = await self._call("GET", _path(resource, namespace), query=query)
         return [_typed(item, resource) for item in answer.get("items") or []]
 
@@ -113,46 +140,132 @@ class HttpKubeClient:
     async def watch(self, resource: Resource, namespace: str = "", *, labels: str = "") -> AsyncIterator[WatchEvent]:
         """Yield what is and what changes, without end."""
         backoff = _BACKOFF_FIRST
-        version = ""
-        seen: dict[tuple[str, str], Manifest] = {}
-        selector = {"labelSelector": labels} if labels else {}
+        watched = _Watched(resource, namespace, {"labelSelector": labels} if labels else {})
         time = asyncio.get_running_loop().time
         while True:
             started, useful = time(), False
             try:
-                if not version:
-                    answer = await self._call("GET", _path(resource, namespace), query=selector)
-                    version = answer["metadata"]["resourceVersion"]
-                    there = {_place(item): _typed(item, resource) for item in answer.get("items") or []}
-                    # What went while nobody watched is in no event; it was there and is missing now.
-                    gone = [seen[place] for place in seen.keys() - there.keys()]
-                    seen = there
-                    for item in gone:
-                        yield WatchEvent("DELETED", item)
-                    for item in list(there.values()):
-                        yield WatchEvent("ADDED", item)
-                async with contextlib.aclosing(self._stream(_path(resource, namespace), selector, version)) as stream:
+                if not watched.version:
+                    listing = self._catch_up(watched) if self._account is None else self._catch_up_in_pages(watched)
+                    async with contextlib.aclosing(listing) as found:
+                        async for event in found:
+                            yield event
+                async with contextlib.aclosing(self._stream(watched)) as stream:
                     async for event in stream:
                         if event.type == "ERROR":
-                            version = ""
+                            watched.version = ""
                             break
-                        version, useful = event.object["metadata"]["resourceVersion"], True
+                        watched.version, useful = event.object["metadata"]["resourceVersion"], True
                         backoff = _BACKOFF_FIRST
-                        if event.type == "BOOKMARK":
-                            continue
-                        if event.type == "DELETED":
-                            seen.pop(_place(event.object), None)
-                        else:
-                            seen[_place(event.object)] = event.object
-                        yield event
+                        if event.type != "BOOKMARK":
+                            yield self._noted(watched, event)
                 # Servers end quiet watches after minutes; one that ends them at once is not to be asked without pause.
                 if useful or time() - started > _BACKOFF_LAST:
                     continue
             except (UnavailableError, KubeApiError) as error:
                 if isinstance(error, KubeApiError) and error.status == 410:
-                    version = ""
+                    watched.version = ""
             await asyncio.sleep(backoff)
             backoff = min(backoff * 2, _BACKOFF_LAST)
+
+    async def _catch_up(self, watched: _Watched) -> AsyncGenerator[WatchEvent]:
+        """List what is watched, and yield what differs from what was seen."""
+        answer = await self._call("GET", watched.path, query=watched.selector)
+        watched.version = answer["metadata"]["resourceVersion"]
+        there = {_place(item): _typed(item, watched.resource) for item in answer.get("items") or []}
+        # What went while nobody watched is in no event; it was there and is missing now.
+        gone = [watched.seen[place] for place in watched.seen.keys() - there.keys()]
+        watched.seen = there
+        for item in gone:
+            yield WatchEvent("DELETED", item)
+        for item in list(there.values()):
+            yield WatchEvent("ADDED", item)
+
+    async def _catch_up_in_pages(self, watched: _Watched) -> AsyncGenerator[WatchEvent]:
+        """Do the same page by page; of what was seen no more is kept than which objects these were."""
+        account, listed, there = self._ready_account(), "", {}
+        pages = self._pages(account, watched.resource, watched.namespace, watched.selector)
+        async with contextlib.aclosing(pages) as found:
+            async for page, version in found:
+                listed = version
+                for item in page:
+                    there[_place(item)] = watched.seen[_place(item)] = _skeleton(item)
+                    yield WatchEvent("ADDED", item)
+        gone = [watched.seen[place] for place in watched.seen.keys() - there.keys()]
+        watched.seen, watched.version = there, listed
+        for item in gone:
+            yield WatchEvent("DELETED", item)
+
+    def _noted(self, watched: _Watched, event: WatchEvent) -> WatchEvent:
+        """Return an event as it is told, after noting what there is then. Raises OverBudgetError."""
+        place, account = _place(event.object), self._account
+        if event.type == "DELETED":
+            watched.seen.pop(place, None)
+            if account is not None:
+                account.drop(watched.listed, place)
+            return event
+        if account is None:
+            watched.seen[place] = event.object
+            return event
+        kept = account.keep(watched.listed, watched.resource, event.object)
+        watched.seen[place] = _skeleton(kept)
+        return WatchEvent(event.type, kept)
+
+    def _ready_account(self) -> Account:
+        if self._account is None:
+            raise AssertionError("only who has an account reads in pages")
+        return self._account
+
+    async def _pages(
+        self, account: Account, resource: Resource, namespace: str, selector: Mapping[str, str]
+    ) -> AsyncGenerator[tuple[list[Manifest], str]]:
+        """Yield a list page by page, each with the version that all of it is of. Raises OverBudgetError.
+
+        Source: Kubernetes documentation "API concepts", "Retrieving large results sets in chunks".
+        """
+        limit, following, listed = account.budget.page, "", _listed(resource, selector)
+        account.begin(listed)
+        while True:
+            query = {**selector, "limit": str(limit), **({"continue": following} if following else {})}
+            text = await self._bounded(_path(resource, namespace), query, account.budget.page_octets)
+            if text is None:
+                if limit == 1:
+                    raise account.too_large(listed)
+                # Larger objects than were thought of: fewer at once.
+                limit = max(1, limit // 5)
+                continue
+            answer = json.loads(text)
+            del text
+            items = answer.pop("items", None) or []
+            page = [account.keep(listed, resource, _typed(item, resource)) for item in items]
+            del items
+            yield page, answer["metadata"]["resourceVersion"]
+            following = answer["metadata"].get("continue") or ""
+            if not following:
+                return
+
+    async def _bounded(self, path: str, query: Mapping[str, str], longest: int) -> bytes | None:
+        """Return what a GET is answered with; None if that is longer than may be."""
+        try:
+            async with self._ready_session().get(
+                path,
+                params=query,
+                headers=self._headers(),
+                timeout=aiohttp.ClientTimeout(total=_CALL_SECONDS, sock_connect=5),
+            ) as response:
+                text = bytearray()
+                async for piece in response.content.iter_any():
+                    text += piece
+                    if len(text) > longest:
+                        # What is left is on its way already; nobody waits for it.
+                        if response.connection is not None and response.connection.transport is not None:
+                            response.connection.transport.abort()
+                        return None
+                if response.status >= 400:
+                    raise _refusal(text.decode(errors="replace"), response.status)
+                return bytes(text)
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            raise self._unavailable(error) from error
 
     async def raw_get(self, path: str) -> str:
         """Return the body of a plain GET; raises KubeApiError for a status of 400 and above."""
@@ -167,18 +280,18 @@ class HttpKubeClient:
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise self._unavailable(error) from error
 
-    async def _stream(self, path: str, selector: Mapping[str, str], version: str) -> AsyncGenerator[WatchEvent]:
+    async def _stream(self, watched: _Watched) -> AsyncGenerator[WatchEvent]:
         query = {
-            **selector,
+            **watched.selector,
             "watch": "true",
-            "resourceVersion": version,
+            "resourceVersion": watched.version,
             "allowWatchBookmarks": "true",
             "timeoutSeconds": str(_WATCH_SECONDS),
         }
         timeout = aiohttp.ClientTimeout(total=_WATCH_SECONDS + 30, sock_connect=5)
         try:
             async with self._ready_session().get(
-                path, params=query, headers=self._headers(), timeout=timeout
+                watched.path, params=query, headers=self._headers(), timeout=timeout
             ) as response:
                 if response.status >= 400:
                     raise _refusal(await response.text(), response.status)
@@ -186,6 +299,8 @@ class HttpKubeClient:
                 pending = b""
                 async for piece in response.content.iter_any():
                     *lines, pending = (pending + piece).split(b"\n")
+                    if self._account is not None and len(pending) > self._account.budget.page_octets:
+                        raise self._account.too_large("objects")
                     for line in filter(None, lines):
                         data = json.loads(line)
                         yield WatchEvent(data["type"], data["object"])
@@ -307,6 +422,18 @@ def _path(resource: Resource, namespace: str = "", name: str = "", subresource: 
 
 def _place(item: Manifest) -> tuple[str, str]:
     return item["metadata"].get("namespace", ""), item["metadata"]["name"]
+
+
+def _listed(resource: Resource, selector: Mapping[str, str]) -> str:
+    """Return what a list is called: a kind, with what chooses among its objects."""
+    return " ".join([resource.plural, *selector.values()])
+
+
+def _skeleton(item: Manifest) -> Manifest:
+    """Return what is left to say of an object that goes: which one it was."""
+    metadata = item["metadata"]
+    kept = {name: metadata[name] for name in ("name", "namespace", "uid") if name in metadata}
+    return {"apiVersion": item["apiVersion"], "kind": item["kind"], "metadata": kept}
 
 
 def _typed(item: Manifest, resource: Resource) -> Manifest:

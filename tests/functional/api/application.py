@@ -21,6 +21,7 @@ from fastapi import FastAPI
 from haneul.app.api import create_api
 from haneul.compliance.adapters.memory_looks import MemoryLooks
 from haneul.dkos.adapters.backup_board import MemoryCatalogues
+from haneul.dkos.adapters.kube_address_use import KubeAddressUse
 from haneul.dkos.admission import TakenRange
 from haneul.dkos.cluster_store import MemoryClusters
 from haneul.dkos.event_log import MemoryEvents
@@ -34,6 +35,7 @@ from haneul.identity.secrets import SecretHasher, Work
 from haneul.identity.service import Identity
 from haneul.kernel.clock import VirtualClock
 from haneul.kernel.database import open_database
+from haneul.kernel.kube_memory import MemoryKubeClient
 from haneul.kernel.pki import issue_authority
 
 #: An address in the management cluster, and one of its host.
@@ -80,6 +82,7 @@ class Api:
         board: MemoryApprovals,
         looks: MemoryLooks,
         backups: MemoryCatalogues,
+        addresses: KubeAddressUse,
     ) -> None:
         self.app = app
         self.database = database
@@ -90,6 +93,7 @@ class Api:
         self.board = board
         self.looks = looks
         self.backups = backups
+        self.addresses = addresses
         self._transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
         self.tokens = tokens
 
@@ -148,6 +152,7 @@ async def running_api(folder: Path, *, clusters_trust_issuer: bool = False) -> A
     tokens = {name: token for beginning in begun for name, token in beginning.tokens.items()}
     store, machines, events = MemoryClusters(clock), MemoryMachines(), MemoryEvents()
     board, looks, backups = MemoryApprovals(), MemoryLooks(), MemoryCatalogues()
+    addresses = KubeAddressUse(MemoryKubeClient(clock=clock))
     database = f"sqlite+aiosqlite:///{file}"
     hasher = SecretHasher(clock, LIGHT)
     engine = open_database(database)
@@ -155,6 +160,7 @@ async def running_api(folder: Path, *, clusters_trust_issuer: bool = False) -> A
         engine=engine,
         store=store,
         quotas=store,
+        addresses=addresses,
         machines=machines,
         keys=machines,
         authorities=Authorities(),
@@ -171,7 +177,7 @@ async def running_api(folder: Path, *, clusters_trust_issuer: bool = False) -> A
         hasher=hasher,
     )
     async with app.router.lifespan_context(app):
-        api = Api(app, store, machines, events, clock, tokens, database, board, looks, backups)
+        api = Api(app, store, machines, events, clock, tokens, database, board, looks, backups, addresses)
         if not begun:
             identity = Identity(engine, audit=AuditLog(engine, clock=clock), hasher=hasher, clock=clock)
             await _begin(api, file, identity)

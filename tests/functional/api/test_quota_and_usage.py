@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from haneul.app.cluster_usage import ClusterSightings
+from haneul.dkos.quota import Amounts
 from haneul.kernel.database import open_database
 from haneul.usage.record import UsageRecord
 from tests.functional.api.application import Api
@@ -17,6 +18,7 @@ def lines(quota: dict[str, list[dict[str, object]]]) -> dict[object, tuple[objec
 async def test_members_read_their_quota_and_administrators_set_it(api: Api) -> None:
     await api.call("alice", "POST", "/projects/shop/clusters", {"name": "web"}, status=201)
     await api.call("admin", "PUT", "/quota", {"nodes": 50})
+    await api.addresses.tell({"shop": Amounts(addresses=3, listeners=7), "team": Amounts(addresses=1, listeners=1)})
     set_to = await api.call("admin", "PUT", "/projects/shop/quota", {"clusters": 2, "cpu": 6.5})
     shown = await api.call("alice", "GET", "/projects/shop/quota")
     assert shown == set_to
@@ -25,9 +27,10 @@ async def test_members_read_their_quota_and_administrators_set_it(api: Api) -> N
         "nodes": (1, 50, "platform"),
         "cpu": (2.1, 6.5, "project"),
         "memoryMib": (2560, 409600, "built-in"),
-        "addresses": (0, 20, "built-in"),
+        "addresses": (3, 20, "built-in"),
+        "listeners": (7, 200, "built-in"),
     }
-    assert shown["limits"] == {"clusters": 2, "nodes": None, "cpu": 6.5, "memoryMib": None, "addresses": None}
+    assert {name: limit for name, limit in shown["limits"].items() if limit is not None} == {"clusters": 2, "cpu": 6.5}
     assert (await api.call("alice", "GET", "/quota"))["effective"]["nodes"] == 50
 
 

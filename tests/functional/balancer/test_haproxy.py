@@ -31,7 +31,7 @@ from haneul.balancer.model import (
 from haneul.kernel.clock import SystemClock
 from haneul.kernel.errors import InvalidInputError, UnavailableError
 from haneul.kernel.waiting import wait_for
-from tests.balancers import CHECK, Echo, address, answered, connected, haproxy, short_folder
+from tests.balancers import CHECK, Client, Echo, address, answered, connected, haproxy, short_folder
 
 OWNER = "first/0c5e7a0e"
 OPTIONS = Options(check=CHECK)
@@ -302,3 +302,33 @@ async def test_one_that_others_start_is_waited_for() -> None:
             await supervised.read()
         # What its supervisor starts it with is there.
         assert process.configuration.exists()
+
+
+async def test_one_project_cannot_take_the_connections_of_another_whatever_its_clusters_and_ports(
+    ground: Ground,
+) -> None:
+    listeners = [ground.listener, replace(ground.listener, port=8081), Listener(address(), Protocol.TCP, 8080)]
+    one, two, other = (replace(ground.frontend(ground.echo.member), listener=listener) for listener in listeners)
+    for owner, frontend in (("shop/web/u1/k1", one), ("shop/web/u1/k1", two), ("team/web/u2/k2", other)):
+        await ground.balancer.apply(owner, [Change(None, frontend)])
+    share = ground.process.share(2)
+    assert share == 125
+    clients: list[Client] = []
+    try:
+        # By turns, so that neither listener alone has as many as it may; a worker that ends may have taken some first.
+        for number in range(share + 75):
+            listener = listeners[number % 2]
+            client = await connected(listener.address, listener.port)
+            if client is None:
+                break
+            clients.append(client)
+        assert share <= len(clients) < share + 75
+        assert await answered(other.listener.address, other.listener.port) == ground.echo.name
+        for client in clients:
+            client.close()
+        await wait_for(
+            ground.served, what="the project to have connections again", timeout=60, clock=SystemClock(), interval=0.05
+        )
+    finally:
+        for client in clients:
+            client.close()

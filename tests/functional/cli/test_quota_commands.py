@@ -59,6 +59,7 @@ async def test_a_quota_is_set_shown_inherited_and_taken_back(run: Run) -> None:
         ["cpu", "0", "12.5", "project"],
         ["memoryMib", "0", "409600", "built-in"],
         ["addresses", "0", "20", "built-in"],
+        ["listeners", "0", "200", "built-in"],
     ]
     assert (await run("alice", "project", "quota", "show", "shop")).stdout == changed.stdout
     shown = yaml.safe_load((await run("alice", "project", "quota", "show", "shop", "-o", "yaml")).stdout)

@@ -16,7 +16,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from haneul.app.ingress_worker import Ground, HostKeeper, IngressWork, PlatformAuthority, place_of
+from haneul.app.ingress_hosts import GrantedHosts
+from haneul.app.ingress_worker import Ground, HostKeeper, IngressWork, PlatformAuthority, grantee, place_of
 from haneul.app.platform import PlatformFiles
 from haneul.app.record_worker import RecordWorker
 from haneul.dkos.address_claims import given_address
@@ -131,6 +132,9 @@ class Platform:
 
     async def forget(self, uid: str) -> None:
         self.forgotten.append(uid)
+
+    async def tell(self, uid: str, trouble: str) -> None:
+        """Nobody is over any budget here."""
 
     async def pid(self) -> int:
         name = place_of(self.record, self.ground).service.name
@@ -257,7 +261,7 @@ async def hosts_are_granted(platform: Platform) -> None:
         authority=PlatformAuthority(platform.files),
         clock=CLOCK,
     )
-    work.granted.grant("www.example.org", "shop/first")
+    work.granted.grant("www.example.org", grantee(platform.record))
     # Whoever begins anew knows of it at once; one that works looks at grants now and then.
     assert platform.worker
     await platform.worker.close()
@@ -322,3 +326,5 @@ async def it_rests_and_ends(platform: Platform) -> None:
     await until(forgotten, "the record to go")
     assert not place_of(platform.record, platform.ground).folder.exists()
     assert await platform.management.list(CONFIG_MAPS, INGRESS.name) == []
+    # Nobody has what it was granted, whoever gets its name.
+    assert GrantedHosts(platform.ground.files.hosts, zone=platform.ground.zone).all() == {}

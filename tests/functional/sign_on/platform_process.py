@@ -18,6 +18,7 @@ import yaml
 from haneul.app.api import MIGRATIONS, create_api
 from haneul.compliance.adapters.memory_looks import MemoryLooks
 from haneul.dkos.adapters.backup_board import MemoryCatalogues
+from haneul.dkos.adapters.kube_address_use import KubeAddressUse
 from haneul.dkos.cluster_store import MemoryClusters
 from haneul.dkos.event_log import MemoryEvents
 from haneul.dkos.machine_store import MemoryMachines
@@ -29,6 +30,7 @@ from haneul.identity.secrets import SecretHasher
 from haneul.identity.service import Identity
 from haneul.kernel.clock import SystemClock
 from haneul.kernel.database import migrate, open_database
+from haneul.kernel.kube_memory import MemoryKubeClient
 from haneul.kernel.pki import LeafProfile, issue_authority, issue_leaf
 from tests.functional.api.application import LIGHT, Authorities
 
@@ -55,6 +57,7 @@ async def main(folder: Path, provider: Path | None) -> None:
             engine=engine,
             store=store,
             quotas=store,
+            addresses=KubeAddressUse(MemoryKubeClient(clock=clock)),
             machines=machines,
             keys=machines,
             authorities=Authorities(),

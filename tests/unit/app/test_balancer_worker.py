@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -13,9 +14,13 @@ from haneul.app.record_worker import RecordWorker
 from haneul.balancer.adapters.memory import MemoryBalancer
 from haneul.balancer.controller import Pace
 from haneul.balancer.model import Listener, Member, Pool, Protocol
+from haneul.dkos.adapters.kube_address_use import KubeAddressUse
 from haneul.dkos.cluster_record import ClusterRecord, Standing
+from haneul.dkos.quota import Amounts
+from haneul.dkos.readers import BALANCER
 from haneul.kernel.clock import SystemClock
-from haneul.kernel.kube import NODES, SERVICES, KubeAccess, KubeClient
+from haneul.kernel.kube import NAMESPACES, NODES, SERVICES, KubeAccess, KubeClient
+from haneul.kernel.kube_memory import MemoryKubeClient
 from tests.followed import FollowedCluster, until
 from tests.unit.balancer.objects import POOL, node, port, service
 
@@ -37,11 +42,14 @@ class Ground:
         self.ended: list[str] = []
         self.connections = 0
         clock = SystemClock()
-        work = BalancerWork(self.balancer, lambda _: (POOL,), self.connect, clock, pace=PACE)
-        self.worker = RecordWorker(work, self, clock=clock)
+        self.work = BalancerWork(self.balancer, lambda _: (POOL,), self.connect, clock, pace=PACE)
+        self.worker = RecordWorker(self.work, self, clock=clock)
 
     async def forget(self, uid: str) -> None:
         self.ended.append(uid)
+
+    async def tell(self, uid: str, trouble: str) -> None:
+        """Nobody is over any budget here."""
 
     @contextlib.asynccontextmanager
     async def connect(self, access: KubeAccess) -> AsyncIterator[KubeClient]:
@@ -161,3 +169,58 @@ def test_a_range_is_routed_as_networks_which_have_a_lowest_address_each() -> Non
         ("192.0.2.5", "192.0.2.5"),
         ("192.0.2.6", "192.0.2.6"),
     )
+
+
+async def told(client: FollowedCluster) -> str:
+    """Return the reason that the cluster's Service is told."""
+    found = await client.get(SERVICES, "web", "shop")
+    conditions = ((found or {}).get("status") or {}).get("conditions") or []
+    return str(conditions[0]["reason"]) if conditions else ""
+
+
+async def test_what_waits_for_room_goes_on_when_another_cluster_gives_some_back_or_there_is_more(
+    ground: Ground,
+) -> None:
+    kube = MemoryKubeClient(clock=SystemClock())
+    await kube.apply(NAMESPACES, {"metadata": {"name": BALANCER.name}})
+    use = KubeAddressUse(kube)
+    telling = asyncio.create_task(ground.work.tell_use(use))
+    clients = {name: await ground.cluster(name, OURS) for name in ("first", "second", "third")}
+
+    def limited(name: str, most: int) -> ClusterRecord:
+        return replace(record(name, OURS), most_addresses=most, most_listeners=10)
+
+    async def waits(name: str) -> bool:
+        return await told(clients[name]) == "QuotaExceeded"
+
+    async def is_told(count: int) -> bool:
+        return await use.of("shop") == Amounts(addresses=count, listeners=count)
+
+    try:
+        await ground.worker.know(limited("first", 1))
+        await ground.until("first", OURS)
+        for name in ("second", "third"):
+            await ground.worker.know(limited(name, 1))
+            await until(lambda name=name: waits(name), f"{name} to be told of the quota")  # type: ignore[misc]
+        await until(lambda: is_told(1), "one address to be told of")
+        # The first one's goes: one of the others has it, and no more than one.
+        await clients["first"].delete(SERVICES, "web", "shop")
+
+        async def another_has_it() -> bool:
+            return {there.owner.split("/")[1] for there in (await ground.balancer.read()).values()} in (
+                {"second"},
+                {"third"},
+            )
+
+        await until(another_has_it, "another cluster to have the address")
+        await ground.worker.know(limited("second", 2))
+        await ground.worker.know(limited("third", 2))
+        await ground.until("second", OURS)
+        await ground.until("third", OURS)
+        await until(lambda: is_told(2), "two addresses to be told of")
+        # Less takes nothing back.
+        await ground.worker.know(limited("second", 0))
+        await ground.until("second", OURS)
+    finally:
+        telling.cancel()
+        await asyncio.gather(telling, return_exceptions=True)

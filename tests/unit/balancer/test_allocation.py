@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from haneul.balancer.allocation import NO_POOL, NONE_LEFT, OUTSIDE, TAKEN, Refusal, Request, Slot, allocate
-from haneul.balancer.model import Part, Pool, Protocol, parse_range
+from haneul.balancer.allocation import NO_POOL, NONE_LEFT, OUTSIDE, TAKEN, Refusal, Request, allocate
+from haneul.balancer.model import Part, Pool, Protocol, Slot, parse_range
 from tests.unit.balancer.objects import POOL, SIX
 
 HTTP, HTTPS, DNS = Slot(Protocol.TCP, 80), Slot(Protocol.TCP, 443), Slot(Protocol.UDP, 53)

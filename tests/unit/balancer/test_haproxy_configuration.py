@@ -11,7 +11,18 @@ from hypothesis import strategies as st
 
 from haneul.balancer.adapters.haproxy_configuration import Process, digest, member_name, member_of, render
 from haneul.balancer.adapters.haproxy_socket import comma_table, field, table
-from haneul.balancer.model import Algorithm, Frontend, HealthCheck, Listener, Member, Options, Protocol, ProxyProtocol
+from haneul.balancer.model import (
+    Algorithm,
+    Frontend,
+    Frontends,
+    HealthCheck,
+    Listener,
+    Member,
+    Options,
+    Present,
+    Protocol,
+    ProxyProtocol,
+)
 from tests.golden import compare
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -33,22 +44,40 @@ FULL = Frontend(
 )
 
 
+def there(*frontends: Frontend, owner: str = "shop/web/uid/id") -> Frontends:
+    return {frontend.listener: Present(frontend, owner) for frontend in frontends}
+
+
 def test_it_is_as_it_was_looked_at() -> None:
-    compare(GOLDEN, "haproxy.cfg", render([FULL, PLAIN], PROCESS))
-    compare(GOLDEN, "haproxy-empty.cfg", render([], Process(Path("/run/b"), connections=50, keep=60)))
+    compare(GOLDEN, "haproxy.cfg", render({**there(FULL), **there(PLAIN, owner="team/api/uid/id")}, PROCESS))
+    compare(GOLDEN, "haproxy-empty.cfg", render(there(), Process(Path("/run/b"), connections=50, keep=60)))
 
 
 @pytest.mark.parametrize(("all_of_them", "each"), [(20_000, 5_000), (10, 2), (3, 1)])
 def test_no_frontend_takes_the_connections_of_all(all_of_them: int, each: int) -> None:
-    lines = render([PLAIN], replace(PROCESS, connections=all_of_them)).splitlines()
+    lines = render(there(PLAIN), replace(PROCESS, connections=all_of_them)).splitlines()
     assert [line.split()[1] for line in lines if "maxconn" in line] == [str(all_of_them), str(each)]
 
 
+def test_all_listeners_of_a_projects_clusters_together_have_one_share() -> None:
+    ports = [replace(PLAIN, listener=replace(PLAIN.listener, port=port)) for port in range(1, 11)]
+    present: dict[Listener, Present] = {}
+    for number, port in enumerate(ports):
+        # Five projects, each with two clusters.
+        present |= there(port, owner=f"project-{number % 5}/cluster-{number}/uid/id")
+    text = render(present, replace(PROCESS, connections=1000))
+    tracked = [line.split()[3] for line in text.splitlines() if "track-sc0" in line]
+    assert tracked == [f"int({number % 5 + 1})" for number in range(10)]
+    # What is there is enough for all five, whatever each of them does.
+    assert text.count("reject if { sc0_conn_cur gt 200 }") == 10
+    assert "size 5 nopurge store conn_cur" in text
+
+
 def test_members_and_their_time_to_leave_are_no_reason_to_read_it_again() -> None:
-    before = digest([PLAIN, FULL], PROCESS)
-    assert digest([replace(PLAIN, members=()), FULL], PROCESS) == before
-    assert digest([replace(PLAIN, options=replace(PLAIN.options, drain=1)), FULL], PROCESS) == before
-    assert digest([replace(PLAIN, service="shop/other"), FULL], PROCESS) == before
+    before = digest(there(PLAIN, FULL), PROCESS)
+    assert digest(there(replace(PLAIN, members=()), FULL), PROCESS) == before
+    assert digest(there(replace(PLAIN, options=replace(PLAIN.options, drain=1)), FULL), PROCESS) == before
+    assert digest(there(replace(PLAIN, service="shop/other"), FULL), PROCESS) == before
     for changed in (
         replace(PLAIN, listener=replace(PLAIN.listener, port=81)),
         replace(PLAIN, options=replace(PLAIN.options, sources=("10.0.0.0/8",))),
@@ -58,8 +87,8 @@ def test_members_and_their_time_to_leave_are_no_reason_to_read_it_again() -> Non
         replace(PLAIN, options=replace(PLAIN.options, check=HealthCheck(interval=77))),
         replace(PLAIN, options=replace(PLAIN.options, proxy_protocol=ProxyProtocol.V1)),
     ):
-        assert digest([changed, FULL], PROCESS) != before
-    assert digest([PLAIN, FULL], replace(PROCESS, connections=1000)) != before
+        assert digest(there(changed, FULL), PROCESS) != before
+    assert digest(there(PLAIN, FULL), replace(PROCESS, connections=1000)) != before
 
 
 _TEXT = st.text(st.sampled_from("a1.:/\n\r \t#\"'\\;$%"), max_size=12)
@@ -67,8 +96,8 @@ _TEXT = st.text(st.sampled_from("a1.:/\n\r \t#\"'\\;$%"), max_size=12)
 
 @given(_TEXT, _TEXT, _TEXT, _TEXT)
 def test_no_value_makes_another_line(address: str, source: str, path: str, service: str) -> None:
-    lines = set(render([PLAIN, FULL], PROCESS).splitlines())
-    count = len(render([PLAIN, FULL], PROCESS).splitlines())
+    lines = set(render(there(PLAIN, FULL), PROCESS).splitlines())
+    count = len(render(there(PLAIN, FULL), PROCESS).splitlines())
     hostile = replace(
         FULL,
         service=service,
@@ -76,7 +105,7 @@ def test_no_value_makes_another_line(address: str, source: str, path: str, servi
         options=replace(FULL.options, sources=(source,), check=replace(FULL.options.check, path=path)),
     )
     try:
-        text = render([PLAIN, hostile], PROCESS)
+        text = render(there(PLAIN, hostile), PROCESS)
     except ValueError:
         return
     assert len(text.splitlines()) <= count

@@ -102,8 +102,8 @@ def containers(part: object) -> list[dict[str, dict[str, dict[str, str]]]]:
 
 def test_limits_are_inherited_from_the_platform_and_there_from_the_program() -> None:
     quotas = Quotas().with_limits(None, QuotaLimits(nodes=7)).with_limits("shop", QuotaLimits(clusters=2, cpu=0.5))
-    assert quotas.of("shop") == Amounts(2, 7, 500, 400 * 1024, 20)
-    assert quotas.of("other") == Amounts(20, 7, 200_000, 400 * 1024, 20)
+    assert quotas.of("shop") == Amounts(2, 7, 500, 400 * 1024, 20, 200)
+    assert quotas.of("other") == Amounts(20, 7, 200_000, 400 * 1024, 20, 200)
     assert Quotas().of("shop").clusters == BUILT_IN.clusters
 
 

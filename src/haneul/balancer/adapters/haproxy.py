@@ -180,8 +180,7 @@ class HaproxyBalancer:
 
     def _drawing(self, present: Frontends) -> _Drawing:
         if self._drawn is None or self._drawn[0] is not present:
-            frontends = [present[listener].frontend for listener in sorted(present)]
-            self._drawn = (present, _Drawing(render(frontends, self._process), digest(frontends, self._process)))
+            self._drawn = (present, _Drawing(render(present, self._process), digest(present, self._process)))
         return self._drawn[1]
 
     async def _hasten(self, before: Frontends, after: Frontends) -> None:

@@ -5,19 +5,30 @@ other value gets into a line, so none can make another line. Names of Services a
 configuration so that HAProxy has them when it is started anew; they are changed by its runtime API, so the digest
 that tells whether it has to read its configuration again is of everything but members.
 
+Nobody takes the connections of all others: what there is is shared evenly between the projects, however many clusters
+and listeners each has.
+
 Source: HAProxy 2.6, "Configuration Manual" and "Management Guide".
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Final
 
-from haneul.balancer.model import Algorithm, Frontend, Listener, Member, Options, ProxyProtocol
+from haneul.balancer.model import (
+    Algorithm,
+    Frontend,
+    Frontends,
+    Listener,
+    Member,
+    Options,
+    ProxyProtocol,
+    project_of,
+)
 
 _ALGORITHMS: Final = {
     # Each of them takes members at run time ("dynamic"); hashing does with this way of it alone.
@@ -27,6 +38,8 @@ _ALGORITHMS: Final = {
     Algorithm.SOURCE: ("balance source", "hash-type consistent"),
 }
 _PROXY: Final = {ProxyProtocol.OFF: "", ProxyProtocol.V1: " send-proxy", ProxyProtocol.V2: " send-proxy-v2"}
+#: The table in which connections are counted by project; no listener is called so.
+_PROJECTS: Final = "projects"
 _PATHS: Final = frozenset({"", "/healthz"})
 
 
@@ -42,10 +55,9 @@ class Process:
     connections: int = 20_000
     keep: int = 3600
 
-    @property
-    def connections_each(self) -> int:
-        """Return how many connections one frontend has at once."""
-        return max(1, self.connections // 4)
+    def share(self, projects: int) -> int:
+        """Return how many connections one of so many projects has at once: what is there is enough for all of them."""
+        return max(1, self.connections // max(4, projects))
 
     @property
     def configuration(self) -> Path:
@@ -68,15 +80,14 @@ class Process:
         return self.folder / "server-state"
 
 
-def digest(frontends: Iterable[Frontend], process: Process) -> str:
+def digest(present: Frontends, process: Process) -> str:
     """Return what tells two configurations apart that differ in more than members."""
-    return hashlib.sha256(_render(frontends, process, "", members=False).encode()).hexdigest()[:20]
+    return hashlib.sha256(_render(present, process, "", members=False).encode()).hexdigest()[:20]
 
 
-def render(frontends: Iterable[Frontend], process: Process) -> str:
+def render(present: Frontends, process: Process) -> str:
     """Return the whole configuration; its ``description`` is the digest. Raises ValueError if a value is none."""
-    ordered = sorted(frontends, key=lambda frontend: frontend.listener)
-    return _render(ordered, process, digest(ordered, process), members=True)
+    return _render(present, process, digest(present, process), members=True)
 
 
 def name_of(listener: Listener) -> str:
@@ -109,7 +120,11 @@ def _member_options(options: Options) -> str:
     )
 
 
-def _render(frontends: Iterable[Frontend], process: Process, description: str, *, members: bool) -> str:
+def _render(present: Frontends, process: Process, description: str, *, members: bool) -> str:
+    # Projects by numbers, which mean something within one configuration alone: no name gets into a line.
+    projects = sorted({project_of(there.owner) for there in present.values()})
+    numbers = {project: number for number, project in enumerate(projects, 1)}
+    share = process.share(len(projects))
     lines = [
         "# Written by Haneul, which writes it anew whenever something differs.",
         "global",
@@ -133,9 +148,12 @@ def _render(frontends: Iterable[Frontend], process: Process, description: str, *
         "    retries 3",
         "    option redispatch 1",
         "    load-server-state-from-file global",
+        f"backend {_PROJECTS}",
+        f"    stick-table type integer size {max(1, len(projects))} nopurge store conn_cur",
     ]
-    for frontend in frontends:
-        lines += _frontend(frontend, process.connections_each)
+    for listener in sorted(present):
+        frontend = present[listener].frontend
+        lines += _frontend(frontend, numbers[project_of(present[listener].owner)], share)
         lines += _backend(frontend)
         if members:
             lines += [
@@ -145,17 +163,19 @@ def _render(frontends: Iterable[Frontend], process: Process, description: str, *
     return "\n".join(lines) + "\n"
 
 
-def _frontend(frontend: Frontend, connections: int) -> list[str]:
+def _frontend(frontend: Frontend, project: int, share: int) -> list[str]:
     name = name_of(frontend.listener)
     sources = [f"    acl allowed src {ip_network(source)}" for source in frontend.options.sources]
     return [
         f"frontend {name}",
         # An address that the machine has lost, or does not have yet, is no reason not to start for all others.
         f"    bind {_place(frontend.listener.address, frontend.listener.port)} transparent",
-        # What comes beyond waits: nobody takes all connections from all others.
-        f"    maxconn {int(connections)}",
+        # What comes beyond waits; beyond what all listeners of a project have together, it is turned away at once.
+        f"    maxconn {int(share)}",
         *sources,
         *(["    tcp-request connection reject if !allowed"] if sources else []),
+        f"    tcp-request connection track-sc0 int({int(project)}) table {_PROJECTS}",
+        f"    tcp-request connection reject if {{ sc0_conn_cur gt {int(share)} }}",
         f"    default_backend {name}",
     ]
 

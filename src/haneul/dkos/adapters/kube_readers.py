@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from haneul.dkos.adapters.kube_records import follow_records
-from haneul.dkos.cluster_record import ClusterRecord, record_of
+from haneul.dkos.cluster_record import TROUBLE, ClusterRecord, record_of
 from haneul.dkos.readers import Reader
 from haneul.kernel.kube import SECRETS, KubeClient
 
@@ -27,6 +27,11 @@ class KubeRecords:
         """Tell of every record and its changes, until cancelled."""
         reader = self._reader
         await follow_records(self._client, reader.name, reader.record_labels, read=record_of, know=know, forget=forget)
+
+    async def tell(self, uid: str, trouble: str) -> None:
+        """Write down with a cluster's record why nothing more is done for it, or that there is no reason any more."""
+        patch = {"metadata": {"annotations": {TROUBLE: trouble or None}}}
+        await self._client.patch(SECRETS, self._reader.record_name(uid), patch, self._reader.name)
 
     async def forget(self, uid: str) -> None:
         """Delete a cluster's record: nothing that was made for it is left."""

@@ -1,0 +1,179 @@
+"""How much of clusters' objects one program keeps in memory that follows many of them.
+
+Whoever owns a cluster may fill its API with objects, which must not cost the others anything. So of each object only
+what is of use is kept, lists are read in pages whose size is bounded, and what a cluster has is counted: by the number
+of its objects and by their length as JSON. A cluster that is over its budget is not followed any further.
+
+All clusters together have a bound too. As long as they are within it, each may have as much as the budget of one; else
+no more than an even share. So a cluster within its share is never stopped for what others have, and all of them have at
+most twice the bound.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from haneul.kernel.errors import HaneulError
+from haneul.kernel.kube import PODS, Manifest, Resource
+
+#: Where an object is: its namespace and name.
+Spot = tuple[str, str]
+_CONTAINERS: Final = ("containers", "initContainers", "ephemeralContainers")
+_STATUSES: Final = ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses")
+
+
+class OverBudgetError(HaneulError):
+    """A cluster has more objects, or larger ones, than whoever follows many clusters keeps of one."""
+
+    code = "over-budget"
+    title = "The cluster has more than is followed"
+    http_status = 507
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Bounds: ``objects`` and ``octets`` of one cluster's, ``shared`` octets of all; a page's objects and octets.
+
+    Octets are of JSON; the same objects take some four times as much in memory.
+    """
+
+    objects: int = 20_000
+    octets: int = 16 << 20
+    shared: int = 48 << 20
+    page: int = 500
+    page_octets: int = 4 << 20
+
+
+class Ledger:
+    """What all clusters have that one program follows."""
+
+    def __init__(self, budget: Budget | None = None) -> None:
+        self.budget = budget or Budget()
+        self._accounts: set[Account] = set()
+
+    def open(self, annotations: Sequence[str] = ()) -> Account:
+        """Return a new account, for one cluster; annotations with other beginnings than these are not kept."""
+        account = Account(self, tuple(annotations))
+        self._accounts.add(account)
+        return account
+
+    def close(self, account: Account) -> None:
+        """Count an account no longer: nothing of its cluster is kept."""
+        self._accounts.discard(account)
+
+    def share(self) -> int:
+        """Return how many octets one cluster may have now."""
+        budget = self.budget
+        if sum(account.octets for account in self._accounts) <= budget.shared:
+            return budget.octets
+        return min(budget.octets, budget.shared // len(self._accounts))
+
+
+class Account:
+    """What one cluster has, list by list: of a kind all objects, or those that a selector chose."""
+
+    def __init__(self, ledger: Ledger, annotations: tuple[str, ...]) -> None:
+        self._ledger = ledger
+        self._annotations = annotations
+        self._sizes: dict[str, dict[Spot, int]] = {}
+        self._octets: dict[str, int] = {}
+
+    @property
+    def budget(self) -> Budget:
+        """Return the bounds."""
+        return self._ledger.budget
+
+    @property
+    def octets(self) -> int:
+        """Return how many octets the cluster's objects have."""
+        return sum(self._octets.values())
+
+    def close(self) -> None:
+        """Say that nothing of it is kept any more."""
+        self._ledger.close(self)
+
+    def begin(self, listed: str) -> None:
+        """Count a list anew."""
+        self._sizes[listed], self._octets[listed] = {}, 0
+
+    def keep(self, listed: str, resource: Resource, manifest: Manifest) -> Manifest:
+        """Return what is kept of an object as it is now, and count it. Raises OverBudgetError."""
+        kept = trimmed(resource, manifest, self._annotations)
+        sizes, spot = self._sizes.setdefault(listed, {}), spot_of(kept)
+        size = len(json.dumps(kept, separators=(",", ":"), ensure_ascii=False))
+        self._octets[listed] = self._octets.get(listed, 0) + size - sizes.get(spot, 0)
+        sizes[spot] = size
+        self._check()
+        return kept
+
+    def drop(self, listed: str, spot: Spot) -> None:
+        """Count an object no longer."""
+        size = self._sizes.get(listed, {}).pop(spot, 0)
+        self._octets[listed] = self._octets.get(listed, 0) - size
+
+    def too_large(self, listed: str) -> OverBudgetError:
+        """Return the error that one object alone is larger than any answer that is read."""
+        return OverBudgetError(f"one of its {listed} has more than {self.budget.page_octets >> 10} KiB", hint=_HINT)
+
+    def _check(self) -> None:
+        count = sum(len(sizes) for sizes in self._sizes.values())
+        if count > self.budget.objects:
+            raise OverBudgetError(f"it has more than {self.budget.objects} objects: {self._most()}", hint=_HINT)
+        if self.octets > (share := self._ledger.share()):
+            raise OverBudgetError(f"its objects have more than {share >> 10} KiB in all: {self._most()}", hint=_HINT)
+
+    def _most(self) -> str:
+        ranked = sorted(self._octets.items(), key=lambda entry: -entry[1])
+        return ", ".join(
+            f"{len(self._sizes[listed])} {listed} with {octets >> 10} KiB" for listed, octets in ranked[:3]
+        )
+
+
+def trimmed(resource: Resource, manifest: Manifest, annotations: tuple[str, ...]) -> Manifest:
+    """Return an object without what nobody reads who follows it: who set which field, and others' annotations.
+
+    Of a pod, which has most of all, its containers' images and its addresses are left.
+    """
+    metadata = {name: value for name, value in manifest["metadata"].items() if name != "managedFields"}
+    found = metadata.pop("annotations", None) or {}
+    if kept := {name: value for name, value in found.items() if annotations and name.startswith(annotations)}:
+        metadata["annotations"] = kept
+    if resource == PODS:
+        manifest = {**manifest, "spec": _pod_spec(manifest), "status": _pod_status(manifest)}
+    return {**manifest, "metadata": metadata}
+
+
+def _pod_spec(pod: Manifest) -> Manifest:
+    spec = pod.get("spec") or {}
+    kept = {name: [{"image": one.get("image")} for one in spec.get(name) or []] for name in _CONTAINERS}
+    volumes = [{"image": volume["image"]} for volume in spec.get("volumes") or [] if volume.get("image")]
+    return {**{name: ones for name, ones in kept.items() if ones}, **({"volumes": volumes} if volumes else {})}
+
+
+def _pod_status(pod: Manifest) -> Manifest:
+    status = pod.get("status") or {}
+    kept = {name: [{"imageID": one.get("imageID")} for one in status.get(name) or []] for name in _STATUSES}
+    return {
+        **{name: ones for name, ones in kept.items() if ones},
+        **{name: status[name] for name in ("phase", "podIP", "podIPs") if name in status},
+    }
+
+
+def spot_of(manifest: Manifest) -> Spot:
+    """Return where an object is among those of its kind."""
+    return manifest["metadata"].get("namespace", ""), manifest["metadata"]["name"]
+
+
+def over_budget(error: BaseException) -> OverBudgetError | None:
+    """Return the error of this kind that another one is or has in it, if there is one."""
+    if isinstance(error, OverBudgetError):
+        return error
+    if isinstance(error, BaseExceptionGroup):
+        return next((found for one in error.exceptions if (found := over_budget(one))), None)
+    return None
+
+
+_HINT: Final = "delete objects that are not needed, or move some to another cluster; it is looked at again by itself"
