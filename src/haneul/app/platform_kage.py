@@ -1,8 +1,9 @@
 """The platform's object store: Kage as host services of this host, on loopback alone, for what the image hub keeps.
 
 Each part of Swift is a service of its own, without any right of root's: a number that no account has, which sees the
-store's folder and Swift, and of closed folders nothing else. Its secrets are root's; the parts are told theirs in files
-that are their user's, the hub what it needs in one that is the hub's.
+store's folder and Swift, and of closed folders nothing else. The parts trust each other, and packet rules keep all
+other users of this host from them (:mod:`haneul.management.loopback_guard`). Its secrets are root's; the parts are told
+theirs in files that are their user's, the hub what it needs in one that is the hub's.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from haneul.kage.model import REGION, KageSettings, Part, Ports
 from haneul.kage.store import Kage
 from haneul.kernel.clock import Clock
 from haneul.kernel.files import write_atomically
+from haneul.management import loopback_guard
 from haneul.management.containers import SYSTEM_PATH
 
 #: The user that all parts are: a number, which no account has.
@@ -30,6 +32,8 @@ USER: Final = 65530
 HUB_BUCKET: Final = "hub"
 #: Where it listens on loopback, beside what Swift's parts are wont to have.
 PORTS: Final = Ports(proxy=6204)
+#: Where all zones have their addresses.
+_ZONES: Final = "127.0.1.0/24"
 _PREFIX: Final = "kage-"
 _SHOWN: Final = 2000
 
@@ -123,7 +127,11 @@ class SwiftServices:
 
 
 class PlatformKage:
-    """The object store of this host. ``command`` returns an interpreter that has Swift, with ``swift_run.py``."""
+    """The object store of this host.
+
+    ``command`` returns an interpreter that has Swift, with ``swift_run.py``; ``guard`` names the table of packet rules
+    that keeps others from its servers.
+    """
 
     def __init__(
         self,
@@ -133,21 +141,25 @@ class PlatformKage:
         command: Callable[[], Sequence[str]],
         logs: Path,
         clock: Clock,
+        guard: str = loopback_guard.TABLE,
     ) -> None:
         self._settings, self._services, self._logs, self._clock = settings, services, logs, clock
-        self._command = command
+        self._command, self._guard = command, guard
 
     async def start(self) -> None:
         """Start it, from whatever state it is in, with a bucket for the hub. Raises what Kage's start does."""
-        kage = self._kage()
+        kage, ports = self._kage(), self._settings.ports
+        servers = (ports.object, ports.container, ports.account, ports.rsync)
+        await loopback_guard.ensure(_ZONES, servers, user=USER, table=self._guard)
         await kage.start()
         await kage.make_bucket(HUB_BUCKET)
 
     async def end(self) -> None:
         """Have no part run here any more; what they keep stays."""
-        for state in await self._services.states():
-            if state.name.startswith(_PREFIX):
-                await self._services.remove(state.name)
+        running = [state.name for state in await self._services.states() if state.name.startswith(_PREFIX)]
+        for name in running:
+            await self._services.remove(name)
+        await loopback_guard.remove(self._guard)
 
     def bucket_file(self) -> str:
         """Return what the hub's file of its store says, secrets and all."""
