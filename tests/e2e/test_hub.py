@@ -56,6 +56,14 @@ async def pushed(installation: Installation, folder: Path, *repositories: str) -
         await skopeo("copy", "--quiet", *options, source, target)
 
 
+async def pulled(installation: Installation, folder: Path, repository: str, into: str) -> None:
+    """Pull an image as who pushed it, into a folder."""
+    settings = installation.settings
+    source = f"docker://{settings.address}:{settings.hub_port}/{repository}:v1"
+    options = (f"--src-cert-dir={folder / 'certificates'}", f"--src-authfile={folder / 'auth.json'}")
+    await skopeo("copy", "--quiet", *options, source, f"dir:{folder / into}")
+
+
 def pod(name: str, image: str) -> dict[str, Any]:
     container = {"name": "main", "image": image, "args": ["pause"], "imagePullPolicy": "Always"}
     spec = {"containers": [container], "terminationGracePeriodSeconds": 0}
@@ -140,11 +148,12 @@ async def test_images_move_into_the_object_store_and_back(
         seen = {state.name: state for state in await installation.services.states()}
         parts = {name: state for name, state in seen.items() if name.startswith("kage-")}
         assert len(parts) == 28
-        # A zone is lost, and a pod pulls all the same.
+        # A zone is lost, and people and pods pull all the same.
         for name, state in parts.items():
             if name.startswith("kage-zone1-"):
                 assert state.pid is not None
                 os.kill(state.pid, signal.SIGKILL)
+        await pulled(installation, tmp_path, repository, "from-store")
         await until_runs(shop, "in-store", f"{installation.settings.hub_name}/{repository}:v1")
 
         async def all_run() -> bool:
@@ -157,6 +166,7 @@ async def test_images_move_into_the_object_store_and_back(
     assert not (files / "store.id").exists()
     assert (files / "blobs").exists()
     assert not [state for state in await installation.services.states() if state.name.startswith("kage-")]
+    await pulled(installation, tmp_path, repository, "from-files")
     await until_runs(shop, "in-files", f"{installation.settings.hub_name}/{repository}:v1")
 
 

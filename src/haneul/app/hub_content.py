@@ -6,6 +6,8 @@ is wanted, and for as long as images are there.
 
 from __future__ import annotations
 
+import contextlib
+
 from haneul.app.platform_kage import PlatformKage
 from haneul.kernel.errors import HaneulError
 from haneul.kernel.progress import Progress, Stage
@@ -47,5 +49,7 @@ class HubContent:
             await self._hub.move_content(bucket=bucket, told=stage.note)
         except HaneulError:
             if self._settings.hub:
-                await self._hub.start(platform=platform)
+                # What stands in the way of the move is what is to be told.
+                with contextlib.suppress(HaneulError):
+                    await self._hub.start(platform=platform)
             raise

@@ -75,7 +75,7 @@ def want(state: Path, *, wanted: bool) -> None:
 
 def settings_on_host(state: Path, *, ports: Ports = PORTS) -> KageSettings:
     """Return the settings of this host's object store."""
-    return KageSettings(KageFiles(state).folder, str(USER), (USER, USER), ports)
+    return KageSettings(KageFiles(state).folder, str(USER), ports, owner=(USER, USER))
 
 
 def taken_by(ports: Ports) -> dict[int, str]:

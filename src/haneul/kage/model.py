@@ -57,14 +57,14 @@ class KageSettings:
 
     folder: Path
     user: str
-    #: Numbers of the user and group that zones and what servers are told belong to, if not whoever makes them. They
-    #: can make nothing beside these.
-    owner: tuple[int, int] | None = None
     ports: Ports = field(default_factory=Ports)
     zones: int = COPIES
     part_power: int = 8
     #: Seconds between passes of the daemons that bring copies together.
     replicate_every: float = 30.0
+    #: Numbers of the user and group that zones and what servers are told belong to, if not whoever makes them. They
+    #: can make nothing beside these.
+    owner: tuple[int, int] | None = None
 
     @property
     def etc(self) -> Path:

@@ -43,6 +43,8 @@ from tests.ports import ports
 CLOCK = SystemClock()
 DEADLINE = 120.0
 REPOSITORY = "shop/web"
+#: Nine of each zone's, and the API.
+PARTS = 28
 
 
 class Site:
@@ -76,6 +78,11 @@ class Site:
         await hub.start(platform=PLATFORM)
         await self.hub.until_answers()
 
+    async def on(self) -> None:
+        """Have images in the store and all of it run, as it is after most tests."""
+        if not self.hub.hub.files.in_bucket or len(await self.parts()) != PARTS:
+            await self.up(kage=True)
+
     def push(self, layer: bytes) -> Image:
         made = image(layer)
         self.hub.push(made, REPOSITORY)
@@ -100,7 +107,7 @@ class Site:
 
     async def until_all_run(self) -> dict[str, int]:
         async def all_run() -> bool:
-            return len(await self.parts()) == 28
+            return len(await self.parts()) == PARTS
 
         await wait_for(all_run, what="every part of the store to run", timeout=DEADLINE, clock=CLOCK)
         return await self.parts()
@@ -144,7 +151,7 @@ async def test_images_move_into_the_store_and_none_is_lost(site: Site) -> None:
 
 
 async def test_a_zone_is_killed_and_pushes_and_pulls_go_on(site: Site) -> None:
-    await site.up(kage=True)
+    await site.on()
     before = await site.until_all_run()
     made = [site.push(b"before")]
     killed = await site.parts("kage-zone1-")
@@ -173,7 +180,7 @@ async def test_a_zone_is_killed_and_pushes_and_pulls_go_on(site: Site) -> None:
 
 
 async def test_its_api_is_killed_and_comes_back(site: Site) -> None:
-    await site.up(kage=True)
+    await site.on()
     made = site.push(b"before the API was killed")
     before = (await site.until_all_run())["kage-proxy-server"]
     os.kill(before, signal.SIGKILL)
@@ -188,7 +195,7 @@ async def test_its_api_is_killed_and_comes_back(site: Site) -> None:
 
 
 async def test_its_parts_keep_nothing_of_root_s_and_secrets_are_theirs_who_need_them(site: Site) -> None:
-    await site.up(kage=True)
+    await site.on()
     files = site.hub.hub.files
     for name, pid in (await site.until_all_run()).items():
         process = Path(f"/proc/{pid}")
@@ -216,7 +223,7 @@ async def test_its_parts_keep_nothing_of_root_s_and_secrets_are_theirs_who_need_
 
 
 async def test_only_its_parts_and_root_reach_its_servers(site: Site) -> None:
-    await site.up(kage=True)
+    await site.on()
     servers = [("127.0.1.1", site.store.ports.object), ("127.0.1.3", site.store.ports.rsync)]
     api = (site.store.address, site.store.ports.proxy)
 
@@ -240,7 +247,7 @@ async def test_only_its_parts_and_root_reach_its_servers(site: Site) -> None:
 
 
 async def test_what_says_where_objects_are_is_not_made_anew(site: Site) -> None:
-    await site.up(kage=True)
+    await site.on()
     for name in ("secrets.yaml", "etc/object.ring.gz"):
         path = site.store.folder / name
         aside = path.rename(path.with_name("aside"))
@@ -308,7 +315,7 @@ async def one(content: bytes) -> AsyncIterator[bytes]:
 
 
 async def test_a_move_that_was_killed_loses_nothing_and_is_finished_by_the_next(site: Site, tmp_path: Path) -> None:
-    await site.up(kage=True)
+    await site.on()
     # The largest is sent in parts, and read in ranges.
     content = await Content(site, tmp_path / "data", "moves").made(b"", b"one", b"two", bytes((16 << 20) + 5))
     before = content.files()
@@ -358,7 +365,7 @@ async def test_a_move_that_was_killed_loses_nothing_and_is_finished_by_the_next(
 
 
 async def test_what_is_not_to_be_had_ends_a_move_before_anything_changes(site: Site, tmp_path: Path) -> None:
-    await site.up(kage=True)
+    await site.on()
     content = await Content(site, tmp_path / "data", "wanting").made(b"one")
     other = await Content(site, tmp_path / "other", "wanting").made(b"other")
     before = other.files()
@@ -379,7 +386,7 @@ async def test_what_is_not_to_be_had_ends_a_move_before_anything_changes(site: S
 
 
 async def test_a_hub_whose_images_cannot_be_moved_serves_them_from_where_they_are(site: Site) -> None:
-    await site.up(kage=True)
+    await site.on()
     made = site.push(b"stays where it is")
     with closing(sqlite3.connect(site.hub.hub.files.folder / "hub.db")) as connection, connection:
         connection.execute("INSERT INTO blobs VALUES ('sha256:gone', 'sha256/00/00.gone', 3, '2026-01-01')")
@@ -395,7 +402,7 @@ async def test_a_hub_whose_images_cannot_be_moved_serves_them_from_where_they_ar
 
 
 async def test_images_move_back_into_files_and_the_store_ends(site: Site) -> None:
-    await site.up(kage=True)
+    await site.on()
     made = site.push(b"goes back")
     await site.up(kage=False)
     files = site.hub.hub.files
