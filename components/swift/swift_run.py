@@ -4,21 +4,33 @@
     python swift_run.py rings FOLDER                       rings by a description on standard input
 
 Swift's servers can be told their folder in their configuration, its daemons cannot: they would look for
-``/etc/swift/swift.conf``, of which a machine has one.
+``/etc/swift/swift.conf``, of which a machine has one. All look up their user's account, which one that is a number has
+not.
 """
 
 import importlib
 import json
+import os
 import sys
 from pathlib import Path
 
+from swift.common import utils
 from swift.common.ring import RingBuilder
-from swift.common.utils import set_swift_dir
+
+become_account = utils.drop_privileges
+
+
+def become(user: str) -> None:
+    """Become a user, unless the process was started as that number: there may be no account of it to look up."""
+    if user != str(os.getuid()):
+        become_account(user)
 
 
 def run_part(folder: str, module: str, configuration: str) -> None:
     """Run a server or daemon until it is ended."""
-    set_swift_dir(folder)
+    utils.set_swift_dir(folder)
+    # Before the part is imported, which takes its name of it then.
+    utils.drop_privileges = become
     sys.argv = [module, configuration, "--verbose"]
     importlib.import_module(module).main()
 

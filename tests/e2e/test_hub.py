@@ -56,6 +56,14 @@ async def pushed(installation: Installation, folder: Path, *repositories: str) -
         await skopeo("copy", "--quiet", *options, source, target)
 
 
+async def pulled(installation: Installation, folder: Path, repository: str, into: str) -> None:
+    """Pull an image as who pushed it, into a folder."""
+    settings = installation.settings
+    source = f"docker://{settings.address}:{settings.hub_port}/{repository}:v1"
+    options = (f"--src-cert-dir={folder / 'certificates'}", f"--src-authfile={folder / 'auth.json'}")
+    await skopeo("copy", "--quiet", *options, source, f"dir:{folder / into}")
+
+
 def pod(name: str, image: str) -> dict[str, Any]:
     container = {"name": "main", "image": image, "args": ["pause"], "imagePullPolicy": "Always"}
     spec = {"containers": [container], "terminationGracePeriodSeconds": 0}
@@ -123,3 +131,54 @@ async def until_kept(installation: Installation) -> None:
         return await asyncio.to_thread(look)
 
     await wait_for(kept, what=f"the hub to keep what {WORKLOAD} runs", timeout=120, clock=CLOCK)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(2400)
+async def test_images_move_into_the_object_store_and_back(
+    shop: str, installation: Installation, tmp_path: Path
+) -> None:
+    repository = f"{PROJECT}/moved"
+    await pushed(installation, tmp_path, repository)
+    files = installation.platform.files.state / "hub"
+    try:
+        await asyncio.to_thread(haneul, "up", "--kage", timeout=900)
+        assert (files / "store.id").exists()
+        assert not (files / "blobs").exists()
+        seen = {state.name: state for state in await installation.services.states()}
+        parts = {name: state for name, state in seen.items() if name.startswith("kage-")}
+        assert len(parts) == 28
+        # A zone is lost, and people and pods pull all the same.
+        for name, state in parts.items():
+            if name.startswith("kage-zone1-"):
+                assert state.pid is not None
+                os.kill(state.pid, signal.SIGKILL)
+        await pulled(installation, tmp_path, repository, "from-store")
+        await until_runs(shop, "in-store", f"{installation.settings.hub_name}/{repository}:v1")
+
+        async def all_run() -> bool:
+            return all(state.running for state in await installation.services.states() if state.name in parts)
+
+        await wait_for(all_run, what="the zone to be started again", timeout=120, clock=CLOCK)
+        assert "kage-proxy-server" in (await asyncio.to_thread(haneul, "status", check=False)).stdout
+    finally:
+        await asyncio.to_thread(haneul, "up", "--no-kage", timeout=900)
+    assert not (files / "store.id").exists()
+    assert (files / "blobs").exists()
+    assert not [state for state in await installation.services.states() if state.name.startswith("kage-")]
+    await pulled(installation, tmp_path, repository, "from-files")
+    await until_runs(shop, "in-files", f"{installation.settings.hub_name}/{repository}:v1")
+
+
+async def until_runs(cluster: str, name: str, image: str) -> None:
+    """Have a pod pull an image and run it, and remove the pod."""
+    async with tenant(cluster) as kube:
+        await kube.create(PODS, pod(name, image))
+        try:
+
+            async def runs() -> bool:
+                return "running" in await state_of(kube, name)
+
+            await wait_for(runs, what=f"the pod {name} to run", timeout=120, clock=CLOCK)
+        finally:
+            await kube.delete(PODS, name, "default")

@@ -9,10 +9,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from haneul.app.installation import component_store, ports_at_address, project_folder, this_host
+from haneul.app import platform_kage
+from haneul.app.installation import component_store, ports, ports_at_address, project_folder, this_host
 from haneul.app.platform_balancer import networks_of, own_networks, settings_of
 from haneul.host.doctor import Finding, findings
-from haneul.host.doctor_gather import Expectations, gather
+from haneul.host.doctor_gather import PROGRAMS, PROGRAMS_OF_KAGE, Expectations, gather
 from haneul.host.networks import host_networks
 from haneul.kernel.clock import SystemClock
 from haneul.management.certificates import Held, nearest
@@ -26,6 +27,7 @@ async def examine() -> list[dict[str, Any]]:
     defaults = ManagementSettings(address="", host_name="")
     networks = [(route.network, route.device) for route in await host_networks()]
     ranges = ranges_of(defaults.state, networks)
+    kage = platform_kage.is_wanted(defaults.state)
     expectations = Expectations(
         state=defaults.state,
         runtime=defaults.runtime,
@@ -38,7 +40,9 @@ async def examine() -> list[dict[str, Any]]:
                 for one in own_networks(networks_of(settings_of(defaults.state, networks)), networks)
             ),
         ),
+        ports=ports(kage=kage),
         ports_at_address=ports_at_address(hub=is_wanted(defaults.state)),
+        programs={**PROGRAMS, **(PROGRAMS_OF_KAGE if kage else {})},
         packages=_packages(project_folder() / "components" / "system-packages.txt"),
     )
     found = findings(await gather(expectations))

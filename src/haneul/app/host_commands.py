@@ -35,6 +35,12 @@ def up(
     hub: Annotated[
         bool | None, typer.Option("--hub/--no-hub", help="Whether the image hub runs here; kept, at first it does.")
     ] = None,
+    kage: Annotated[
+        bool | None,
+        typer.Option(
+            "--kage/--no-kage", help="Whether images are in an object store that runs here; kept, at first no."
+        ),
+    ] = None,
 ) -> None:
     """Bring the platform up on this host, from whatever state it is in; builds what is missing first.
 
@@ -43,8 +49,11 @@ def up(
         haneul up
 
         haneul up --no-hub
+
+        haneul up --kage
     """
     need_root()
+    from haneul.app import platform_kage  # noqa: PLC0415
     from haneul.app.installation import this_host  # noqa: PLC0415
     from haneul.cli.progress import TerminalProgress  # noqa: PLC0415
     from haneul.management.image_hub import want  # noqa: PLC0415
@@ -52,6 +61,8 @@ def up(
 
     if hub is not None:
         want(ManagementSettings.state, wanted=hub)
+    if kage is not None:
+        platform_kage.want(ManagementSettings.state, wanted=kage)
 
     async def run() -> None:
         installation = await this_host(begins=True)

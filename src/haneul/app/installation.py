@@ -10,6 +10,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
+from haneul.app import platform_kage
+from haneul.app.hub_content import HubContent
 from haneul.app.platform import API_PORT, Platform
 from haneul.app.platform_balancer import PlatformBalancer, networks_of, settings_of
 from haneul.app.platform_gate import SERVICE as GATE
@@ -17,7 +19,7 @@ from haneul.app.platform_gate import PlatformGate, administrator_token
 from haneul.cli.context import Context, Contexts
 from haneul.components.store import ComponentStore
 from haneul.host import facts
-from haneul.host.doctor_gather import PORTS_AT_ADDRESS, Expectations, taken_ports
+from haneul.host.doctor_gather import PORTS, PORTS_AT_ADDRESS, Expectations, taken_ports
 from haneul.host.networks import host_networks, name_servers, nameservers
 from haneul.host.services import HostService, ServiceManager
 from haneul.host.supervisord import Supervisord
@@ -71,6 +73,8 @@ class Installation:
         await self._refuse_foreign_ports()
         with self._changing("haneul up"):
             await self.store.build([], progress)
+            if self.platform.content.needs_store:
+                await self.store.build(["swift"], progress)
             await self.lifecycle.up(progress)
             # After what clusters run without: they come back also where it cannot start.
             with progress.stage("start the load balancer", expected_seconds=2):
@@ -119,6 +123,7 @@ class Installation:
             runtime=settings.runtime,
             cache=self.store.cache,
             address=settings.address,
+            ports=ports(kage=settings.kage),
             ports_at_address=ports_at_address(hub=settings.hub),
         )
         for port in await asyncio.to_thread(taken_ports, wanted):
@@ -154,6 +159,11 @@ class Installation:
         except UnauthenticatedError:
             project = ""
         contexts.write(Context(server, files.authority, files.admin_token, project))
+
+
+def ports(*, kage: bool) -> dict[int, str]:
+    """Return the ports that are taken whatever the address, with the object store's if it runs here."""
+    return {**PORTS, **(platform_kage.taken_by(platform_kage.PORTS) if kage else {})}
 
 
 def ports_at_address(*, hub: bool) -> dict[int, str]:
@@ -204,6 +214,7 @@ async def this_host(*, begins: bool = False) -> Installation:
         resolvers=resolvers_of(ManagementSettings.state, told, address=address),
         balancer_networks=networks_of(balancer),
         hub=is_wanted(ManagementSettings.state),
+        kage=platform_kage.is_wanted(ManagementSettings.state),
     )
     services: ServiceManager = (
         Systemd()
@@ -213,11 +224,26 @@ async def this_host(*, begins: bool = False) -> Installation:
     store = component_store()
     lifecycle = Lifecycle(settings, artifacts=store, services=services, clock=clock)
     hub = ImageHub(settings, services=services, clock=clock)
+    kage = platform_kage.PlatformKage(
+        platform_kage.settings_on_host(settings.state),
+        services=services,
+        command=lambda: store.python_command("swift", "swift_run.py"),
+        logs=settings.logs,
+        clock=clock,
+    )
     return Installation(
         settings,
         services,
         store,
         lifecycle,
-        Platform(settings, balancer, lifecycle=lifecycle, store=store, hub=hub, clock=clock),
+        Platform(
+            settings,
+            balancer,
+            lifecycle=lifecycle,
+            store=store,
+            hub=hub,
+            content=HubContent(settings, hub, kage),
+            clock=clock,
+        ),
         PlatformBalancer(settings, balancer, services=services, clock=clock),
     )

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from haneul.app import reserved
 from haneul.app.host_rights import host_rights
+from haneul.app.hub_content import HubContent
 from haneul.app.platform_balancer import text_of
 from haneul.app.token_keys import json_web_keys
 from haneul.balancer.settings import HaproxySettings
@@ -129,11 +130,13 @@ class Platform:
         lifecycle: Lifecycle,
         store: ComponentStore,
         hub: ImageHub,
+        content: HubContent,
         clock: Clock,
     ) -> None:
         self._settings = settings
         self._balancer = balancer
         self._hub = hub
+        self.content = content
         self._lifecycle = lifecycle
         self._store = store
         self._clock = clock
@@ -177,11 +180,12 @@ class Platform:
                 ):
                     stage.note(name)
                     await self._wait_for(client, name, namespace)
+        if not self._settings.hub:
+            await self._hub.end()
+        await self.content.settle(progress, platform=_url(self._settings))
         if self._settings.hub:
             with progress.stage("start the image hub", expected_seconds=3):
                 await self._hub.start(platform=_url(self._settings))
-        else:
-            await self._hub.end()
         with progress.stage("make the first administrator", expected_seconds=2):
             await self._ensure_admin_token()
 

@@ -263,6 +263,7 @@ def platform_hub(
     name: Annotated[str, typer.Option(help="Name by which people and pods reach it.")],
     platform: Annotated[str, typer.Option(help="Where the platform's API is.")],
     user: Annotated[int, typer.Option(help="Number of the user and group that it is.")],
+    store: Annotated[Path | None, typer.Option(help="File that tells of the bucket with the content.")] = None,
 ) -> None:
     """Serve the platform's images, on a host, started as root."""
     from haneul.host.seclusion import own_code, seclude  # noqa: PLC0415
@@ -271,6 +272,7 @@ def platform_hub(
     seclude((*own_code(), folder), user=user)
 
     from haneul.app.d2hub import HubSettings, serve_hub  # noqa: PLC0415
+    from haneul.d2hub.adapters.object_settings import read_object_settings  # noqa: PLC0415
 
     files = HubFiles(folder.parent)
     configure_logs(sys.stderr)
@@ -282,6 +284,9 @@ def platform_hub(
         platform=platform,
         platform_authority=files.authority,
         certificate=(files.certificate, files.key),
+        objects=read_object_settings(store) if store else None,
+        # The store is on loopback, where none of who pulls could be sent to.
+        proxy_content=store is not None,
     )
     asyncio.run(serve_hub(settings))
 
@@ -300,6 +305,22 @@ def platform_gate(
 
     configure_logs(sys.stderr)
     asyncio.run(serve_gate(folder / "gate.yaml"))
+
+
+@serve_app.command("hub-content")
+def hub_content(
+    folder: Annotated[Path, typer.Option(help="Folder of a hub that does not run.")],
+    store: Annotated[Path, typer.Option(help="File that tells of its bucket.")],
+    to: Annotated[str, typer.Option(help="bucket or files.")],
+) -> None:
+    """Move a hub's content into its bucket, or back into files, and tell on standard error how far it is."""
+    from haneul.app.d2hub_moving import ContentMove  # noqa: PLC0415
+    from haneul.cli.output import say  # noqa: PLC0415
+    from haneul.d2hub.adapters.object_settings import read_object_settings  # noqa: PLC0415
+    from haneul.kage.model import COPIES  # noqa: PLC0415
+
+    move = ContentMove(folder, read_object_settings(store), copies=COPIES, told=say)
+    asyncio.run(move.into_bucket() if to == "bucket" else move.into_files())
 
 
 @serve_app.command()

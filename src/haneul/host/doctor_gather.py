@@ -62,6 +62,8 @@ PROGRAMS: Final[Mapping[str, str]] = {
     "tc": "iproute2",
     "umount": "mount",
 }
+#: Those that an object store on this host runs besides.
+PROGRAMS_OF_KAGE: Final[Mapping[str, str]] = {"rsync": "rsync"}
 _ENOUGH_INOTIFY: Final = {"max_user_instances": 8192, "max_user_watches": 1048576}
 #: Attempts, each in a network namespace of its own.
 _ATTEMPTS: Final[Mapping[str, tuple[str, ...]]] = {

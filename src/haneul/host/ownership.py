@@ -1,9 +1,9 @@
 """Which processes of this machine are Haneul's: the one answer for `doctor`, `up`, `down` and their tests.
 
-A process is ours if it runs one of our host programs from the component cache, one of the system's by a configuration
-in our folder, or one of this project's with a path there, if it supervises or is supervised as one of our host
-services, if it lives in the control group of a container that our container runtime made, or if it descends from such a
-one. Everything else is somebody else's, whatever its name.
+A process is ours if it runs one of our host programs from the component cache, a script from there or one of the
+system's programs by a configuration in our folder, or one of this project's with a path there, if it supervises or is
+supervised as one of our host services, if it lives in the control group of a container that our container runtime made,
+or if it descends from such a one. Everything else is somebody else's, whatever its name.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from typing import Final
 #: Programs of ours that run on the host itself and may outlive what started them.
 _HOST_PROGRAMS: Final = frozenset({"containerd", "containerd-shim-runc-v2", "kubelet", "runc"})
 #: Programs of the system's that are host services of ours if their configuration is: others may run their own.
-_SYSTEM_PROGRAMS: Final = frozenset({"haproxy", "nginx", "pdns_recursor", "pdns_server"})
+_SYSTEM_PROGRAMS: Final = frozenset({"haproxy", "nginx", "pdns_recursor", "pdns_server", "rsync"})
 #: The variable that a host service's nginx has for its mark; it shows what it was begun with in its title.
 _NGINX_MARK: Final = "env HANEUL_FOLDER="
-#: Host services that are this project's own programs are this module, and name a file or folder of ours.
-_OWN_PROGRAM: Final = "haneul.app.main"
+#: Host services that are this project's own programs, or become others, are these modules, and name a path of ours.
+_OWN_PROGRAMS: Final = frozenset({"haneul.app.main", "haneul.host.secluded"})
+#: How programs are told their configuration in one word.
+_TOLD: Final = re.compile(r"^--config(-dir)?=")
 _CONTAINER_ID: Final = re.compile(r"[0-9a-f]{64}")
 
 
@@ -70,7 +72,7 @@ class Ownership:
             return True
         if executable.name in _SYSTEM_PROGRAMS and self._named(process):
             return True
-        if self._serves(process):
+        if self._serves(process) or self._scripted(process):
             return True
         if str(self.state / "supervisord.conf") in process.arguments and "supervisor.supervisord" in process.arguments:
             return True
@@ -83,28 +85,36 @@ class Ownership:
     def _serves(self, process: Process) -> bool:
         """Say whether a program of this project serves this installation's host."""
         below = f"{self.state}/"
-        return _OWN_PROGRAM in process.arguments and any(
+        return not _OWN_PROGRAMS.isdisjoint(process.arguments) and any(
             argument.startswith(below) or argument.partition("=")[2].startswith(below) for argument in process.arguments
         )
+
+    def _scripted(self, process: Process) -> bool:
+        """Say whether an interpreter of the cache's runs a script of the cache's on what is ours."""
+        called, told = process.arguments[:2], process.arguments[2:]
+        from_cache = len(called) == 2 and all(Path(word).is_relative_to(self.cache) for word in called)
+        return from_cache and any(word.startswith(f"{self.state}/") for word in told)
 
     def _named(self, process: Process) -> bool:
         """Say whether a process was told a configuration of ours."""
         return any(
-            argument.removeprefix("--config-dir=").startswith(f"{self.state}/")
-            or f"{_NGINX_MARK}{self.state}/" in argument
+            _TOLD.sub("", argument, count=1).startswith(f"{self.state}/") or f"{_NGINX_MARK}{self.state}/" in argument
             for argument in process.arguments
         )
 
 
 def runs(process: Process, argv: tuple[str, ...], state: Path) -> bool:
-    """Say whether a process runs a host service's command, or is the system's program that this becomes.
+    """Say whether a process runs a host service's command, or is the program that this becomes.
 
-    Such a program is known by the command's last argument, which has to name a path of ours: HAProxy that was told to
-    read its configuration anew has more before it, as have its workers; nginx's master has all in one, its title.
+    It was called by what the command ends with, the last of which names a path of ours. Of the system's programs that
+    last word is enough: HAProxy that was told to read its configuration anew has more before it, as have its workers;
+    nginx's master has all in one, its title.
     """
     if not argv or not process.arguments:
         return False
     if process.arguments == argv:
+        return True
+    if f"{state}/" in argv[-1] and process.arguments == argv[-len(process.arguments) :]:
         return True
     programs = _SYSTEM_PROGRAMS & {Path(argument).name for argument in argv}
     last = process.arguments[-1]

@@ -51,7 +51,8 @@ class Secrets:
 class KageSettings:
     """A store on one machine: its zones are folders, each with servers on a loopback address of its own.
 
-    ``user`` is the system's user that servers run as. 2 ** ``part_power`` is how finely a ring can be divided.
+    ``user`` is the system's user that servers run as: the name of an account, or the number that they were started as.
+    2 ** ``part_power`` is how finely a ring can be divided.
     """
 
     folder: Path
@@ -61,6 +62,9 @@ class KageSettings:
     part_power: int = 8
     #: Seconds between passes of the daemons that bring copies together.
     replicate_every: float = 30.0
+    #: Numbers of the user and group that zones and what servers are told belong to, if not whoever makes them. They
+    #: can make nothing beside these.
+    owner: tuple[int, int] | None = None
 
     @property
     def etc(self) -> Path:

@@ -15,12 +15,12 @@ class Parts(Protocol):
         """Write rings into the configuration's folder."""
         ...
 
-    def start(self, parts: Sequence[Part]) -> None:
+    async def start(self, parts: Sequence[Part]) -> None:
         """Start those that do not run."""
         ...
 
-    def running(self, part: Part) -> bool:
-        """Say whether a part runs."""
+    async def ended(self, parts: Sequence[Part]) -> Sequence[Part]:
+        """Return those that ended since they were started, and that nobody starts again."""
         ...
 
     async def stop(self, parts: Sequence[Part], *, at_once: bool = False) -> None:

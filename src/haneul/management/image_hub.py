@@ -3,6 +3,9 @@
 It keeps no right of root's (:mod:`haneul.host.seclusion`), and of the installation's state sees its own folder alone.
 People and robots of the platform sign in; the platform's authority signs its certificate, which is renewed with those
 of the host. Which clusters' pods are let in lies in a folder of its own, which the worker that follows clusters writes.
+
+Content is in files of the folder, or in a bucket of the platform's object store, as the folder's mark says; it is moved
+from the one to the other while the hub does not run.
 """
 
 from __future__ import annotations
@@ -10,19 +13,21 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from haneul.host.secluded import secluded
 from haneul.host.services import HostService, ServiceManager, made_from
 from haneul.kernel.clock import Clock
-from haneul.kernel.errors import HostNotReadyError
+from haneul.kernel.errors import CommandFailedError, ConflictError, HostNotReadyError
 from haneul.kernel.files import write_atomically
 from haneul.kernel.listening import listens
 from haneul.kernel.pki import KeyPair, LeafProfile, issue_leaf
+from haneul.kernel.process import run
 from haneul.kernel.waiting import wait_for
 from haneul.management.certificates import Held, held
 from haneul.management.containers import SYSTEM_PATH
@@ -37,6 +42,10 @@ _ISSUER: Final = "https://kubernetes.default.svc.haneul.internal"
 _CERTIFICATE_LIFE: Final = timedelta(days=90)
 _CONNECT_SECONDS: Final = 2.0
 _PRIVATE: Final = 0o600
+#: Content may be a disk's; each request to the store has its own deadline.
+_MOVE_SECONDS: Final = 24 * 3600.0
+#: So much is told of what a move has said, in characters.
+_SHOWN: Final = 2000
 
 
 @dataclass(frozen=True)
@@ -80,6 +89,21 @@ class HubFiles:
         """Return the key of the hub's certificate."""
         return self.folder / "serving.key"
 
+    @property
+    def store(self) -> Path:
+        """Return the file that tells the hub of its bucket, secrets and all."""
+        return self.folder / "store.yaml"
+
+    @property
+    def in_bucket(self) -> bool:
+        """Say whether content is in the bucket, and not in files."""
+        return (self.folder / "store.id").exists()
+
+    @property
+    def being_moved(self) -> bool:
+        """Say whether content may be in both, as a move was ended or is under way."""
+        return (self.folder / "store.moving").exists()
+
 
 def is_wanted(state: Path) -> bool:
     """Say whether the hub runs on this host, unless somebody turned it off."""
@@ -101,18 +125,20 @@ def want(state: Path, *, wanted: bool) -> None:
 
 def hub_service(settings: ManagementSettings, *, platform: str, certificate: bytes) -> HostService:
     """Return the hub as a host service. ``platform`` is where its API is; another certificate starts the hub anew."""
+    files = HubFiles(settings.state)
     argv = (
         sys.executable,
         "-m",
         "haneul.app.main",
         "serve",
         "hub",
-        f"--folder={HubFiles(settings.state).folder}",
+        f"--folder={files.folder}",
         f"--address={settings.address}",
         f"--port={settings.hub_port}",
         f"--name={settings.hub_name}",
         f"--platform={platform}",
         f"--user={USER}",
+        *([f"--store={files.store}"] if files.in_bucket else []),
     )
     return HostService(SERVICE, argv, (("PATH", SYSTEM_PATH), made_from(certificate.decode())))
 
@@ -157,6 +183,38 @@ class ImageHub:
         }
         write_atomically(files.reporter, json.dumps(reporter, indent=2) + "\n", mode=_PRIVATE, owner=owner)
         self._ensure_certificate(authority)
+
+    async def move_content(self, *, bucket: str | None, told: Callable[[str], None]) -> None:
+        """Move all content into a bucket, or back into files, unless it is there; the hub does not run meanwhile.
+
+        ``bucket`` is what the hub's file of its bucket shall say; without one all comes back into files. ``told`` hears
+        how far it has come. Raises ConflictError if the move was ended by what it met: nothing is lost then, the hub
+        can serve what it has from where that is, and the move, or the other one, may be begun again.
+        """
+        files, owner = self.files, (USER, USER)
+        if bucket is not None:
+            write_atomically(files.store, bucket, mode=_PRIVATE, owner=owner)
+        if files.in_bucket == (bucket is not None) and not files.being_moved:
+            return
+        await self._services.stop(SERVICE)
+        command = (sys.executable, "-m", "haneul.app.main", "serve", "hub-content", f"--folder={files.folder}")
+        where = (f"--store={files.store}", "--to=bucket" if bucket is not None else "--to=files")
+        # It ends with this process, however that ends.
+        argv = secluded(("setpriv", "--pdeathsig", "KILL", *command, *where), user=USER, sees=[files.folder])
+        heard = ""
+
+        def hear(line: str) -> None:
+            nonlocal heard
+            heard = f"{heard}\n{line}"[-_SHOWN:]
+            told(line)
+
+        try:
+            await run(argv, timeout=_MOVE_SECONDS, on_line=hear)
+        except CommandFailedError as error:
+            raise ConflictError(
+                f"the images could not be moved, and are where they were:\n{heard.strip()}",
+                hint="repeat 'haneul up' once that is mended; the other of --kage and --no-kage leaves them there",
+            ) from error
 
     async def start(self, *, platform: str) -> None:
         """Start the hub, whose folder is prepared, or start it anew if it has another certificate."""

@@ -28,6 +28,7 @@ from haneul.management import (
     api_server_files,
     cilium,
     kubeadm,
+    loopback_guard,
     public_addresses,
     ranges,
     reports,
@@ -144,6 +145,7 @@ class Lifecycle:
             await self._services.shut_down()
             await self.ingress.close()
             await public_addresses.remove()
+            await loopback_guard.remove()
 
     async def status(self) -> HostStatus:
         """Return what is seen of this host, without waiting for anything long."""

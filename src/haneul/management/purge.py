@@ -20,7 +20,7 @@ from haneul.host.services import ServiceManager
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import ConflictError
 from haneul.kernel.progress import Progress
-from haneul.management import packet_rules, public_addresses, remains
+from haneul.management import loopback_guard, packet_rules, public_addresses, remains
 from haneul.management.kernel_settings import restore_kernel_settings
 from haneul.management.mount_sharing import restore_mount_sharing
 from haneul.management.remains import Site
@@ -112,6 +112,7 @@ async def _network_remains(site: Site) -> list[str]:
         *await packet_rules.find(await asyncio.to_thread(site.chain_prefixes)),
         *await public_addresses.remains(),
         *await public_addresses.remains(public_addresses.INGRESS),
+        *await loopback_guard.remains(),
     ]
 
 
@@ -146,6 +147,7 @@ def _kernel_steps(site: Site) -> tuple[tuple[str, Callable[[], Awaitable[None]]]
         ("packet rules", remove_packet_rules),
         ("ingress's addresses", lambda: public_addresses.remove(public_addresses.INGRESS)),
         ("load balancers' addresses", public_addresses.remove),
+        ("the object store's guard", loopback_guard.remove),
         ("control groups", lambda: remains.remove_cgroups(site)),
         ("mounts' sharing", lambda: restore_mount_sharing(site.settings.state / "private-mounts.json")),
     )

@@ -44,6 +44,8 @@ class ManagementSettings:
     # Whether the image hub runs here, and at which port of ``address``.
     hub: bool = True
     hub_port: int = 5443
+    # Whether the object store runs here, and the hub has its content there.
+    kage: bool = False
 
     @property
     def admin_kubeconfig(self) -> Path:

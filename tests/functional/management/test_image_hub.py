@@ -71,6 +71,7 @@ class Running:
         self.authority = issue_authority("test platform", now=made)
         now = int(time.time())
         self.shop, self.management = Issuer(CLUSTERS, now=now), Issuer(MANAGEMENT, now=now)
+        self.build = Issuer("https://ci.test", now=now)
         self.url = f"https://{address}:{self.settings.hub_port}"
 
     async def start(self) -> None:
@@ -91,7 +92,7 @@ class Running:
 
     def push(self, made: Image, repository: str) -> None:
         """Push an image as a build does that somebody trusts."""
-        build = Issuer("https://ci.test", now=self.shop.now)
+        build = self.build
         folder = self.hub.files.folder
         (folder / "ci.jwks").write_text(json.dumps(build.jwks()))
         rule = {"claims": {"sub": "build"}, "repositories": [repository], "actions": ["pull", "push"]}

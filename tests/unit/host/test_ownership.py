@@ -6,12 +6,26 @@ import pytest
 
 from haneul.app.platform_balancer import BalancerFiles, haproxy_service
 from haneul.host.ownership import Ownership, Process, all_processes, known_containers, process_at, runs
+from haneul.host.secluded import secluded
 from haneul.ingress.adapters.nginx.confined import kept
 
 ID, OTHER_ID = "a" * 64, "b" * 64
 MARKS = Ownership(Path("/var/cache/haneul"), Path("/var/lib/haneul"), frozenset({ID}))
 STATE = Path("/var/lib/haneul")
 SUPERVISOR = ("/venv/bin/python", "-m", "supervisor.supervisord", "-c", "/var/lib/haneul/supervisord.conf")
+
+_SWIFT = "/var/cache/haneul/environments/swift-1"
+_PART = "/var/lib/haneul/kage/etc/zone1-object-server.conf"
+SWIFT = (
+    f"{_SWIFT}/bin/python",
+    f"{_SWIFT}/swift_run.py",
+    "part",
+    "/var/lib/haneul/kage/etc",
+    "swift.obj.server",
+    _PART,
+)
+SECLUDED = secluded(SWIFT, user=65529, sees=[STATE / "kage"])
+RSYNC = ("rsync", "--daemon", "--no-detach", "--config=/var/lib/haneul/kage/etc/zone1-rsync.conf")
 
 
 def process(
@@ -48,6 +62,12 @@ def own(*arguments: str) -> Process:
         (process(7, "/usr/bin/sleep", ("/var/lib/haneul/certificates", "21600")), True),
         (process(7, "/usr/bin/sleep", ("/var/lib/haneul-of-others/certificates", "21600")), False),
         (process(7, "/usr/bin/sleep", ("sleep", "21600")), False),
+        (process(7, "/usr/bin/python3.11", SWIFT), True),
+        (process(7, "/usr/bin/python3.11", ("/venv/bin/python", *SWIFT[1:])), False),
+        (process(7, "/usr/bin/python3.11", (*SWIFT[:2], "part", "/srv/etc", "/srv/etc/proxy-server.conf")), False),
+        (process(7, "/usr/bin/python3.11", SECLUDED), True),
+        (process(7, "/usr/bin/rsync", RSYNC), True),
+        (process(7, "/usr/bin/rsync", ("rsync", "--daemon", "--no-detach", "--config=/etc/rsyncd.conf")), False),
         (own("serve", "balancer-keeper", "--balancer=/var/lib/haneul/balancer.yaml"), True),
         (own("serve", "balancer-keeper", "--balancer=/etc/balancer.yaml"), False),
         (own("serve", "ingress", "--folder=/var/lib/haneul/ingress"), True),
@@ -134,6 +154,11 @@ TITLE = f"nginx: master process {' '.join(NGINX[NGINX.index('/usr/sbin/nginx') :
         (process(7, "/usr/bin/vim", (TITLE,)), NGINX, False),
         (process(7, "/usr/sbin/nginx", ("nginx", "-f", "x.conf")), ("/usr/sbin/nginx", "-c", "x.conf"), False),
         (process(7, "/usr/bin/sleep", ("sleep", "/var/lib/haneul/x")), ("/bin/sh", "-c", "/var/lib/haneul/x"), False),
+        (process(7, "/usr/bin/python3.11", SECLUDED), SECLUDED, True),
+        (process(7, "/usr/bin/python3.11", SWIFT), SECLUDED, True),
+        (process(7, "/usr/bin/python3.11", (*SWIFT[:-1], "/srv/zone1-object-server.conf")), SECLUDED, False),
+        (process(7, "/usr/bin/python3.11", (*SWIFT[:-2], "swift.account.server", SWIFT[-1])), SECLUDED, False),
+        (process(7, "/usr/bin/rsync", RSYNC), (*SECLUDED[:6], *RSYNC), True),
         (process(7, ""), HAPROXY, False),
         (process(7, ""), (), False),
     ],

@@ -29,6 +29,7 @@ from typing import Final
 
 import obstore
 from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
+from obstore.store import S3Store
 
 from haneul.d2hub.adapters.content_keys import new_content_key
 from haneul.d2hub.adapters.file_uploads import FileUploads
@@ -69,7 +70,7 @@ class ObjectBlobs:
 
     async def claim(self, owner: str) -> None:
         """Make the bucket this hub's, whose mark ``owner`` is. Raises ConflictError if it is another's."""
-        with _translated(self._bucket):
+        with translated(self._bucket):
             try:
                 found = bytes(await (await obstore.get_async(self._store, _OWNER)).bytes_async()).decode()
             except FileNotFoundError:
@@ -88,7 +89,7 @@ class ObjectBlobs:
 
     async def is_empty(self) -> bool:
         """Say whether the bucket has no content."""
-        with _translated(self._bucket):
+        with translated(self._bucket):
             async for entries in obstore.list(self._store, _PREFIX, chunk_size=1):
                 if entries:
                     return False
@@ -112,16 +113,8 @@ class ObjectBlobs:
         key = new_content_key(wanted)
         async with self._uploads.ending(scope, upload) as ending:
             size = await self._uploads.in_thread(lambda: ending.verify(wanted))
-            with _translated(self._bucket):
-                await obstore.put_async(
-                    self._store,
-                    _path(key),
-                    ending.path if size else b"",
-                    attributes={"Content-Type": "application/octet-stream"},
-                    use_multipart=size > _PART,
-                    chunk_size=max(_PART, size // _MOST_PARTS),
-                    max_concurrency=_PARTS_AT_ONCE,
-                )
+            with translated(self._bucket):
+                await put_file(self._store, key, ending.path, size)
             await self._uploads.in_thread(lambda: ending.path.unlink(missing_ok=True))
         return StoredBlob(digest, key, size)
 
@@ -131,8 +124,8 @@ class ObjectBlobs:
 
     async def content(self, key: str) -> RemoteContent | None:
         """Ask the store how large it is, if it is there."""
-        path = _path(key)
-        with _translated(self._bucket):
+        path = path_of(key)
+        with translated(self._bucket):
             try:
                 size = (await obstore.head_async(self._store, path))["size"]
             except FileNotFoundError:
@@ -144,7 +137,7 @@ class ObjectBlobs:
             return ranges.parts()
 
         async def link() -> str:
-            with _translated(self._bucket):
+            with translated(self._bucket):
                 return await obstore.sign_async(self._store, "GET", path, self._link_life)
 
         return RemoteContent(size, read, link if self._redirects else None)
@@ -152,14 +145,14 @@ class ObjectBlobs:
     async def remove(self, keys: Sequence[str]) -> None:
         """Remove objects, some hundreds at a time."""
         for start in range(0, len(keys), _BATCH):
-            with _translated(self._bucket):
-                await obstore.delete_async(self._store, [_path(key) for key in keys[start : start + _BATCH]])
+            with translated(self._bucket):
+                await obstore.delete_async(self._store, [path_of(key) for key in keys[start : start + _BATCH]])
 
     async def strays(self, *, older_than: float) -> tuple[Sequence[str], Sequence[tuple[str, str]]]:
         """List the bucket. A list may be late: a removed object may still be in it, which does no harm."""
         limit = time.time() - older_than
         keys: list[str] = []
-        with _translated(self._bucket):
+        with translated(self._bucket):
             async for entries in obstore.list(self._store, _PREFIX, chunk_size=_BATCH):
                 keys += [
                     entry["path"].removeprefix(f"{_PREFIX}/")
@@ -178,7 +171,7 @@ class ObjectBlobs:
 
     async def fetch(self, path: str, first: int, end: int) -> bytes:
         """Return the bytes of an object from ``first`` to before ``end``."""
-        with _translated(self._bucket):
+        with translated(self._bucket):
             return bytes(await obstore.get_range_async(self._store, path, start=first, end=end))
 
 
@@ -210,12 +203,26 @@ class _Ranges:
         return await self._store.fetch(self._path, first, self._next) if first < self._next else b""
 
 
-def _path(key: str) -> str:
+def path_of(key: str) -> str:
+    """Return an object's place in the bucket."""
     return f"{_PREFIX}/{key}"
 
 
+async def put_file(store: S3Store, key: str, file: Path, size: int) -> None:
+    """Send a file of so many bytes, a large one in parts; it is there once it is whole."""
+    await obstore.put_async(
+        store,
+        path_of(key),
+        file if size else b"",
+        attributes={"Content-Type": "application/octet-stream"},
+        use_multipart=size > _PART,
+        chunk_size=max(_PART, size // _MOST_PARTS),
+        max_concurrency=_PARTS_AT_ONCE,
+    )
+
+
 @contextmanager
-def _translated(bucket: str) -> Iterator[None]:
+def translated(bucket: str) -> Iterator[None]:
     """Make errors of the store ours. What is not there is told by FileNotFoundError, which passes."""
     try:
         yield

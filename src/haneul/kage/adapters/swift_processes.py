@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -12,10 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from haneul.kage.model import RSYNC, Part
-from haneul.kernel.process import run
+from haneul.kage.adapters import swift_commands
+from haneul.kage.model import Part
 
-_RING_SECONDS: Final = 120.0
 _END_SECONDS: Final = 10.0
 _SHOWN: Final = 2000
 
@@ -32,32 +30,18 @@ class SwiftProcesses:
 
     async def make_rings(self, described: Mapping[str, Any]) -> None:
         """Make them with Swift's own builder."""
-        await run(
-            [*self._command, "rings", str(self._etc)], stdin=json.dumps(described).encode(), timeout=_RING_SECONDS
-        )
+        await swift_commands.make_rings(self._command, self._etc, described)
 
-    def start(self, parts: Sequence[Part]) -> None:
+    async def start(self, parts: Sequence[Part]) -> None:
         """Start each in a session of its own, so that a terminal's Ctrl-C does not end it before its proxy."""
         self._logs.mkdir(mode=0o700, parents=True, exist_ok=True)
         for part in parts:
-            if self.running(part):
-                continue
-            descriptor = os.open(self._log(part), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-            try:
-                self._processes[part.name] = subprocess.Popen(
-                    ["setpriv", "--pdeathsig", "KILL", *self._arguments(part)],
-                    stdin=subprocess.DEVNULL,
-                    stdout=descriptor,
-                    stderr=descriptor,
-                    start_new_session=True,
-                )
-            finally:
-                os.close(descriptor)
+            if not self._running(part):
+                self._begin(part)
 
-    def running(self, part: Part) -> bool:
-        """Ask the process."""
-        process = self._processes.get(part.name)
-        return process is not None and process.poll() is None
+    async def ended(self, parts: Sequence[Part]) -> Sequence[Part]:
+        """Ask their processes."""
+        return [part for part in parts if not self._running(part)]
 
     async def stop(self, parts: Sequence[Part], *, at_once: bool = False) -> None:
         """Signal all, then wait for all; who does not end in time is killed."""
@@ -76,10 +60,22 @@ class SwiftProcesses:
         path = self._log(part)
         return path.read_text(errors="replace")[-_SHOWN:] if path.exists() else ""
 
-    def _arguments(self, part: Part) -> list[str]:
-        if part.module == RSYNC:
-            return ["rsync", "--daemon", "--no-detach", f"--config={part.configuration}"]
-        return [*self._command, "part", str(self._etc), part.module, str(part.configuration)]
+    def _begin(self, part: Part) -> None:
+        descriptor = os.open(self._log(part), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            self._processes[part.name] = subprocess.Popen(
+                ["setpriv", "--pdeathsig", "KILL", *swift_commands.of_part(self._command, self._etc, part)],
+                stdin=subprocess.DEVNULL,
+                stdout=descriptor,
+                stderr=descriptor,
+                start_new_session=True,
+            )
+        finally:
+            os.close(descriptor)
+
+    def _running(self, part: Part) -> bool:
+        process = self._processes.get(part.name)
+        return process is not None and process.poll() is None
 
     def _log(self, part: Part) -> Path:
         return self._logs / f"{part.name}.log"

@@ -1,0 +1,51 @@
+"""Who reaches the object store's servers on loopback: Swift's parts trust whoever does, so nobody else may.
+
+Packets that leave this host's programs know whose program they are of (nft(8), "meta skuid"). A table of its own
+refuses connections to the servers' ports from all users but the store's and root; the store's API, which asks for a
+secret, is not in it.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from typing import Final
+
+from haneul.kernel.process import run
+
+TABLE: Final = "haneul_kage"
+_CALL_SECONDS: Final = 10.0
+
+
+def rules(network: str, ports: Sequence[int], *, user: int, table: str = TABLE) -> str:
+    """Return nft's script that makes the guard anew in one transaction."""
+    there = f"ip daddr {network} tcp dport {{ {', '.join(map(str, ports))} }}"
+    return f"""table ip {table} {{ }}
+delete table ip {table}
+table ip {table} {{
+    chain output {{
+        type filter hook output priority 0; policy accept;
+        {there} meta skuid != {{ 0, {user} }} reject with tcp reset
+    }}
+}}
+"""
+
+
+async def ensure(network: str, ports: Sequence[int], *, user: int, table: str = TABLE) -> None:
+    """Guard these ports at a network's addresses for a user. Raises CommandFailedError, HostNotReadyError."""
+    script = rules(network, ports, user=user, table=table)
+    await run(["nft", "-f", "-"], stdin=script.encode(), timeout=_CALL_SECONDS)
+
+
+async def remove(table: str = TABLE) -> None:
+    """Remove the guard, if it is there."""
+    if await remains(table):
+        await run(["nft", "delete", "table", "ip", table], timeout=_CALL_SECONDS)
+
+
+async def remains(table: str = TABLE) -> list[str]:
+    """Return, for people, what there is of ours."""
+    if shutil.which("nft") is None:
+        return []
+    listed = await run(["nft", "list", "table", "ip", table], timeout=_CALL_SECONDS, check=False)
+    return [f"nft table ip {table}"] if listed.status == 0 else []
