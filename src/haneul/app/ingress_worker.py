@@ -23,6 +23,7 @@ from haneul.app.ingress import own_certificate
 from haneul.app.ingress_hosts import GrantedHosts
 from haneul.app.platform import PlatformFiles
 from haneul.app.platform_gate import GateDoor, PlatformGate
+from haneul.app.platform_issuer import PlatformIssuer, PublicIssuer
 from haneul.app.record_worker import Connect, RecordWorker
 from haneul.dkos.adapters.kube_readers import KubeRecords
 from haneul.dkos.address_claims import free_addresses
@@ -44,7 +45,7 @@ from haneul.ingress.rendering import Site, render_configuration
 from haneul.ingress.table import Table
 from haneul.kernel.clock import Clock, SystemClock
 from haneul.kernel.ending import told_to_end, work_until
-from haneul.kernel.errors import UnavailableError
+from haneul.kernel.errors import HaneulError, UnavailableError
 from haneul.kernel.files import read_private
 from haneul.kernel.kube import KubeAccess, KubeClient
 from haneul.kernel.kube_http import HttpKubeClient, access_from_kubeconfig
@@ -73,6 +74,8 @@ class Ground:
     gate: Gate | None = None
     program: str = str(NGINX)
     ports: tuple[int, int] = (80, 443)
+    #: Who certifies hosts with public names.
+    issuer: PublicIssuer | None = None
 
 
 class HostKeeper:
@@ -196,6 +199,7 @@ class IngressWork:
         now = self._clock.now()
         own = await asyncio.to_thread(own_certificate, self._certificates(record), now)
         site = site_of(record.address, own, self._ground)
+        issuer = self._ground.issuer
         async with self._connect(record.access) as client:
             controller = ClusterController(
                 client,
@@ -207,11 +211,15 @@ class IngressWork:
                     gate=self._ground.gate is not None,
                     ports={scheme: (port,) for scheme, port in zip(Scheme, self._ground.ports, strict=True)},
                     addresses=(record.address,),
+                    supplied=True,
+                    issuer=issuer is not None,
+                    by_itself=issuer.names if issuer else None,
                 ),
                 addresses=(record.address,),
                 clock=self._clock,
                 pace=self._pace,
                 reach=NodePorts(record.nodes),
+                issuer=issuer.issuer(self._certificates(record), self._clock) if issuer else None,
                 certificates=IssuedCertificates(
                     self._certificates(record) / "hosts", self._authority.read, clock=self._clock
                 ),
@@ -314,6 +322,15 @@ def gate_of(settings: ManagementSettings) -> Gate | None:
     return Gate(f"127.0.0.1:{settings.gate_port}")
 
 
+def issuer_of(files: IngressFiles) -> PublicIssuer | None:
+    """Return who certifies public hosts; nobody while what was kept of it cannot be read: all else is served."""
+    try:
+        return PlatformIssuer(files).made()
+    except (HaneulError, OSError) as error:
+        _log.warning("public hosts have certificates of the platform's authority only", detail=str(error))
+        return None
+
+
 async def run_worker(folder: Path) -> None:
     """Serve the Ingress objects of all clusters until told to end, or for a day; proxies serve on.
 
@@ -326,7 +343,7 @@ async def run_worker(folder: Path) -> None:
     settings = installation.settings
     files = IngressFiles(folder.parent)
     await installation.lifecycle.ingress.hold()
-    ground = Ground(files, settings.ingress, settings.zone, gate_of(settings))
+    ground = Ground(files, settings.ingress, settings.zone, gate_of(settings), issuer=issuer_of(files))
     authority = PlatformAuthority(PlatformFiles(settings.state))
 
     def connect(tenant: KubeAccess) -> AbstractAsyncContextManager[KubeClient]:

@@ -177,9 +177,7 @@ class GatewayApi:
             given = certificate_of(host, self._options, self._now) if self._may_ask(host) else None
             certificate = given or self._options.issued.get(host)
         challenged = supplied and self._may_ask(host)
-        return Server(
-            host, locations, certificate, tls=secure, schemes=schemes, for_routes=True, challenged=challenged
-        )
+        return Server(host, locations, certificate, tls=secure, schemes=schemes, for_routes=True, challenged=challenged)
 
     def _may_ask(self, host: str) -> bool:
         """Say whether the issuer is to give a host's certificate."""

@@ -315,7 +315,7 @@ class _Compiler:
         if not wanted and names is None:
             return
         if not self._options.issuer:
-            if self._own[ingress.place] <= self._options.issued.keys():
+            if self._options.supplied:
                 return
             why = "certificate: there is no issuer; whoever runs this has to name one"
             self._tell(ingress.place, Reason.CERTIFICATE_REFUSED, why)

@@ -213,7 +213,8 @@ def _ordered(made: _Client, host: str) -> _Order:
 def _looked_up(made: _Client, address: str, request: bytes, key: bytes) -> _Order:
     body = messages.Order.from_json(made.read(address))
     if body.status == messages.STATUS_INVALID:
-        raise errors.IssuanceError(body.error or messages.Error(typ="invalid", detail="the issuer gave the order up"))
+        why = _problem(body.error) if body.error else "the issuer gave the order up"
+        raise CertificateRefusedError(why, over=True)
     authorizations = [
         messages.AuthorizationResource(body=messages.Authorization.from_json(made.read(place)), uri=place)
         for place in body.authorizations
