@@ -15,8 +15,8 @@ import aiohttp
 import pytest
 
 from haneul.app.ingress_hosts import GrantedHosts
-from haneul.app.ingress_worker import Ground, IngressWork, PlatformAuthority, place_of
-from haneul.app.platform import PlatformFiles
+from haneul.app.ingress_worker import Ground, IngressWork, place_of
+from haneul.app.platform import PlatformAuthority, PlatformFiles
 from haneul.app.record_worker import RecordWorker
 from haneul.dkos.cluster_record import ClusterRecord, Standing
 from haneul.host.supervisord import Supervisord

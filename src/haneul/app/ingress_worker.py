@@ -21,7 +21,7 @@ import structlog
 
 from haneul.app.ingress import own_certificate
 from haneul.app.ingress_hosts import GrantedHosts
-from haneul.app.platform import PlatformFiles
+from haneul.app.platform import PlatformAuthority, PlatformFiles
 from haneul.app.platform_gate import GateDoor, PlatformGate
 from haneul.app.platform_issuer import PlatformIssuer, PublicIssuer
 from haneul.app.record_worker import Connect, RecordWorker
@@ -45,11 +45,9 @@ from haneul.ingress.rendering import Site, render_configuration
 from haneul.ingress.table import Table
 from haneul.kernel.clock import Clock, SystemClock
 from haneul.kernel.ending import told_to_end, work_until
-from haneul.kernel.errors import HaneulError, UnavailableError
-from haneul.kernel.files import read_private
+from haneul.kernel.errors import HaneulError
 from haneul.kernel.kube import KubeAccess, KubeClient
 from haneul.kernel.kube_http import HttpKubeClient, access_from_kubeconfig
-from haneul.kernel.pki import KeyPair
 from haneul.management.ingress_host import NGINX, IngressFiles, user_of
 from haneul.management.settings import ManagementSettings
 
@@ -283,20 +281,6 @@ class IngressWork:
 def _delete(folder: Path) -> None:
     with suppress(FileNotFoundError):
         shutil.rmtree(folder)
-
-
-class PlatformAuthority:
-    """What signs the platform's certificates; ``up`` makes it."""
-
-    def __init__(self, files: PlatformFiles) -> None:
-        self._files = files
-
-    def read(self) -> KeyPair:
-        """Return the authority. Raises UnavailableError as long as there is none."""
-        try:
-            return KeyPair(self._files.authority.read_bytes(), read_private(self._files.authority_key).encode())
-        except FileNotFoundError as error:
-            raise UnavailableError(f"{self._files.authority} is not there yet", hint="'haneul up' makes it") from error
 
 
 def site_of(address: str, certificate: Certificate, ground: Ground) -> Site:

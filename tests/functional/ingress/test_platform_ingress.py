@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from haneul.app.ingress_worker import HostKeeper, IngressWork, PlatformAuthority, place_of
+from haneul.app.ingress_worker import HostKeeper, IngressWork, place_of
+from haneul.app.platform import PlatformAuthority
 from haneul.dkos.address_claims import given_address
 from haneul.dkos.cluster_record import Standing
 from haneul.dkos.readers import INGRESS
