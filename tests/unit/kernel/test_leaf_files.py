@@ -50,7 +50,7 @@ def test_other_names_another_authority_and_what_is_spoiled_make_it_anew(
     for spoil in (
         lambda: kept.key.chmod(0o644),
         lambda: kept.certificate.write_text("no certificate"),
-        lambda: kept.key.unlink(),
+        kept.key.unlink,
     ):
         kept.ensure(OTHER, PROFILE, now=NOW, life=LIFE)
         spoil()
