@@ -64,7 +64,7 @@ it is so](../decisions/0039-routes-of-the-gateway-api-and-acme.md).
 | question | here |
 | --- | --- |
 | listener | `HTTP`, or `HTTPS` with mode `Terminate` |
-| `HTTPS` without `certificateRefs` (so without `tls`, or with `tls.options`) | hosts are certified as those of Ingress |
+| `HTTPS` without `certificateRefs` (without `tls`, or with `tls.options`) | hosts are certified as those of Ingress |
 | the same where there is neither an issuer nor a platform | not served (`InvalidCertificateRef`) |
 | plain HTTP at a host that only an `HTTPS` listener has | 404, but for what an issuer asks |
 | its port | one of nginx's; 80 and 443 stand for whichever those are |
@@ -104,7 +104,7 @@ Statuses are those of the specification: GatewayClass `Accepted`; Gateway `Accep
 | address | one for each cluster, of the range in `/var/lib/haneul/ingress/range`; ports 80 and 443 |
 | names | hosts below the cluster's domain are published by the [in-house DNS](dns.md) |
 | certificate of a public host without one | of the [issuer](#certificates-of-an-issuer), if root named one |
-| certificate of any other host without one | of the platform's authority (`haneul ingress authority`); renewed after 60 days |
+| certificate of any other host | of the platform's authority (`haneul ingress authority`); renewed after 60 days |
 | where requests go | to ports of the cluster's nodes, whatever endpoints say |
 | Service without node ports | gets another one beside it, `haneul-ingress-…`, which is not yours to change |
 | affinity by cookie | to a node |
