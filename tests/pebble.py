@@ -40,6 +40,10 @@ class Pebble:
     management: str
     log: Path
 
+    def orders(self) -> int:
+        """Return how many orders it has taken."""
+        return self.log.read_text().count("Added order")
+
     async def root(self) -> bytes:
         """Return the certificate of the authority that it signs with, PEM."""
         connector = aiohttp.TCPConnector(ssl=False)

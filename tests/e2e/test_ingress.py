@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -30,6 +31,7 @@ from haneul.management import host_users
 from haneul.management.ingress_host import IngressFiles
 from tests.e2e.names import resolved, until_resolved
 from tests.e2e.tenants import PROJECT, tenant
+from tests.pebble import pebble
 from tests.support import haneul
 
 pytestmark = pytest.mark.e2e
@@ -177,6 +179,53 @@ async def test_an_ingress_is_all_that_it_takes(published: str, installation: Ins
     await wait_for(gone, what="the cluster's nginx to go", timeout=60, clock=CLOCK)
     await wait_for(lambda: freed(installation, at["ip"]), what="its address to be free", timeout=60, clock=CLOCK)
     assert not await asyncio.to_thread(left, IngressFiles(installation.settings.state).proxies, at["ip"])
+
+
+async def test_a_granted_host_is_certified_by_an_issuer_that_up_names(
+    published: str, installation: Installation, tmp_path: Path
+) -> None:
+    host, domain = "www.example.com", f"{published}.{installation.settings.zone}"
+    client = Client(installation)
+    async with tenant(NAME) as kube:
+        service = await kube.get(SERVICES, "web", "default")
+        assert service is not None
+        await kube.apply(SERVICES, inside(service))
+        await kube.apply(INGRESSES, ingress("web", f"web.{domain}", "inside"))
+        await client.until(f"https://web.{domain}/hostname", 200)
+        found = await kube.get(INGRESSES, "web", "default") or {}
+        (at,) = found["status"]["loadBalancer"]["ingress"]
+        async with pebble(tmp_path, address=at["ip"], http_port=80) as authority:
+            root = (await authority.root()).decode()
+            file = tmp_path / "issuer.yaml"
+            told = {"directory": authority.directory, "authorities": "ca.pem", "termsOfServiceAgreed": True}
+            file.write_text(json.dumps(told))
+            try:
+                await asyncio.to_thread(haneul, "up", "--acme", str(file), timeout=600)
+                await asyncio.to_thread(haneul, "ingress", "grant", host, f"{PROJECT}/{NAME}")
+                await kube.apply(INGRESSES, ingress("www", host, "inside"))
+                await wait_for(
+                    lambda: trusted(at["ip"], host, root), what=f"{host} to be certified", timeout=120, clock=CLOCK
+                )
+                # Names that nobody finds in public have the platform's certificates as before.
+                await client.until(f"https://web.{domain}/hostname", 200)
+            finally:
+                await asyncio.to_thread(haneul, "ingress", "revoke", host, check=False)
+                await asyncio.to_thread(haneul, "up", "--no-acme", timeout=600)
+
+
+async def trusted(address: str, host: str, root: str) -> bool:
+    """Say whether a host shows a certificate that whoever trusts one authority takes."""
+    try:
+        async with asyncio.timeout(10):
+            _, writer = await asyncio.open_connection(
+                address, 443, ssl=ssl.create_default_context(cadata=root), server_hostname=host
+            )
+    except (OSError, TimeoutError):
+        return False
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+    return True
 
 
 async def guards(client: Client, installation: Installation, url: str) -> None:

@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Final
 
 import structlog
-from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 from filelock import FileLock, Timeout
 
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import ConflictError, InvalidInputError, NotFoundError, UnavailableError
 from haneul.kernel.files import write_atomically
-from haneul.kernel.pki import KeyPair, LeafProfile, issue_authority, issue_leaf
+from haneul.kernel.leaf_files import LeafFiles
+from haneul.kernel.pki import KeyPair, LeafProfile, issue_authority
 
 _log = structlog.get_logger(__name__)
 _LEAF_LIFE: Final = timedelta(days=365)
@@ -124,13 +123,8 @@ def certificate_for(data: Path, hosts: Sequence[str], clock: Clock, *, shared: b
     profile = _profile(hosts)
     name = f"tls-{_mark(profile)}" if shared else "tls"
     certificate, key = folder / f"{name}.crt", folder / f"{name}.key"
-    leaf = _kept(certificate, key)
-    if leaf is None or leaf.needs_renewal(now) or not _is_for(leaf, profile) or not _is_of(leaf, authority):
-        leaf = issue_leaf(authority, profile, now=now, life=_LEAF_LIFE)
-        # In between a crash leaves a pair that does not fit, so the old certificate goes first.
-        certificate.unlink(missing_ok=True)
-        write_atomically(key, leaf.key, mode=_PRIVATE)
-        write_atomically(certificate, leaf.certificate)
+    leaf, made = LeafFiles(certificate, key).ensure(authority, profile, now=now, life=_LEAF_LIFE)
+    if made:
         _log.info("certificate made", expires=leaf.expires().isoformat(), authority=str(folder / "ca.crt"))
     return certificate, key
 
@@ -154,21 +148,3 @@ def _profile(hosts: Sequence[str]) -> LeafProfile:
 
 def _mark(profile: LeafProfile) -> str:
     return hashlib.sha256(repr((profile.dns_names, profile.addresses)).encode()).hexdigest()[:12]
-
-
-def _is_for(leaf: KeyPair, profile: LeafProfile) -> bool:
-    said = x509.load_pem_x509_certificate(leaf.certificate)
-    names = said.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    return set(names.get_values_for_type(x509.DNSName)) == set(profile.dns_names) and {
-        str(address) for address in names.get_values_for_type(x509.IPAddress)
-    } == set(profile.addresses)
-
-
-def _is_of(leaf: KeyPair, authority: KeyPair) -> bool:
-    """Say whether clients that trust the authority trust the certificate; not after somebody made a new authority."""
-    issuer = x509.load_pem_x509_certificate(authority.certificate)
-    try:
-        x509.load_pem_x509_certificate(leaf.certificate).verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature):
-        return False
-    return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,7 +12,7 @@ from haneul.app.bench_commands import bench_commands
 from haneul.app.rights import need_root
 from haneul.cli.check import Results, show_report
 from haneul.cli.output import Column, Format, say, show
-from haneul.kernel.errors import HostNotReadyError
+from haneul.kernel.errors import HostNotReadyError, InvalidInputError
 
 if TYPE_CHECKING:
     from haneul.components.store import ComponentStore
@@ -41,6 +42,10 @@ def up(
             "--kage/--no-kage", help="Whether images are in an object store that runs here; kept, at first no."
         ),
     ] = None,
+    acme: Annotated[
+        Path | None, typer.Option("--acme", help="File that names who certifies hosts with public names; kept.")
+    ] = None,
+    no_acme: Annotated[bool, typer.Option("--no-acme", help="Have nobody certify them any more.")] = False,
 ) -> None:
     """Bring the platform up on this host, from whatever state it is in; builds what is missing first.
 
@@ -51,6 +56,7 @@ def up(
         haneul up --no-hub
 
         haneul up --kage
+        haneul up --acme issuer.yaml
     """
     need_root()
     from haneul.app import platform_kage  # noqa: PLC0415
@@ -59,6 +65,8 @@ def up(
     from haneul.management.image_hub import want  # noqa: PLC0415
     from haneul.management.settings import ManagementSettings  # noqa: PLC0415
 
+    if acme is not None or no_acme:
+        _name_issuer(acme, forget=no_acme)
     if hub is not None:
         want(ManagementSettings.state, wanted=hub)
     if kage is not None:
@@ -70,6 +78,20 @@ def up(
 
     asyncio.run(run())
     say("The platform is up. Next: haneul project create NAME, then haneul cluster create NAME")
+
+
+def _name_issuer(file: Path | None, *, forget: bool) -> None:
+    from haneul.app.platform_issuer import PlatformIssuer  # noqa: PLC0415
+    from haneul.management.ingress_host import IngressFiles  # noqa: PLC0415
+    from haneul.management.settings import ManagementSettings  # noqa: PLC0415
+
+    if file is not None and forget:
+        raise InvalidInputError("--acme and --no-acme are opposites", hint="give one of them")
+    issuer = PlatformIssuer(IngressFiles(ManagementSettings.state))
+    if file is None:
+        issuer.forget()
+    else:
+        issuer.name(file)
 
 
 def down(

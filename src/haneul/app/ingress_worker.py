@@ -22,8 +22,9 @@ import structlog
 
 from haneul.app.ingress import own_certificate
 from haneul.app.ingress_hosts import GrantedHosts, Grantee
-from haneul.app.platform import PlatformFiles
+from haneul.app.platform import PlatformAuthority, PlatformFiles
 from haneul.app.platform_gate import GateDoor, PlatformGate
+from haneul.app.platform_issuer import PlatformIssuer, PublicIssuer
 from haneul.app.record_worker import Connect, RecordWorker
 from haneul.dkos.adapters.kube_readers import KubeRecords
 from haneul.dkos.address_claims import free_addresses
@@ -45,12 +46,10 @@ from haneul.ingress.rendering import Site, render_configuration
 from haneul.ingress.table import Table
 from haneul.kernel.clock import Clock, SystemClock
 from haneul.kernel.ending import told_to_end, work_until
-from haneul.kernel.errors import InvalidInputError, UnavailableError
-from haneul.kernel.files import read_private
+from haneul.kernel.errors import HaneulError, InvalidInputError
 from haneul.kernel.kube import KubeAccess, KubeClient
 from haneul.kernel.kube_budget import Ledger
 from haneul.kernel.kube_http import HttpKubeClient, access_from_kubeconfig
-from haneul.kernel.pki import KeyPair
 from haneul.management import host_users
 from haneul.management.ingress_host import NGINX, IngressFiles, user_of
 from haneul.management.settings import ManagementSettings
@@ -75,6 +74,8 @@ class Ground:
     gate: Gate | None = None
     program: str = str(NGINX)
     ports: tuple[int, int] = (80, 443)
+    #: Who certifies hosts with public names.
+    issuer: PublicIssuer | None = None
 
 
 class HostKeeper:
@@ -204,6 +205,7 @@ class IngressWork:
         now = self._clock.now()
         own = await asyncio.to_thread(own_certificate, self._certificates(record), now)
         site = site_of(record.address, own, self._ground)
+        issuer = self._ground.issuer
         async with self._connect(record.access) as client:
             controller = ClusterController(
                 client,
@@ -215,11 +217,15 @@ class IngressWork:
                     gate=self._ground.gate is not None,
                     ports={scheme: (port,) for scheme, port in zip(Scheme, self._ground.ports, strict=True)},
                     addresses=(record.address,),
+                    supplied=True,
+                    issuer=issuer is not None,
+                    by_itself=issuer.names if issuer else None,
                 ),
                 addresses=(record.address,),
                 clock=self._clock,
                 pace=self._pace,
                 reach=NodePorts(record.nodes),
+                issuer=issuer.issuer(self._certificates(record), self._clock) if issuer else None,
                 certificates=IssuedCertificates(
                     self._certificates(record) / "hosts", self._authority.read, clock=self._clock
                 ),
@@ -287,20 +293,6 @@ def _delete(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
-class PlatformAuthority:
-    """What signs the platform's certificates; ``up`` makes it."""
-
-    def __init__(self, files: PlatformFiles) -> None:
-        self._files = files
-
-    def read(self) -> KeyPair:
-        """Return the authority. Raises UnavailableError as long as there is none."""
-        try:
-            return KeyPair(self._files.authority.read_bytes(), read_private(self._files.authority_key).encode())
-        except FileNotFoundError as error:
-            raise UnavailableError(f"{self._files.authority} is not there yet", hint="'haneul up' makes it") from error
-
-
 def site_of(address: str, certificate: Certificate, ground: Ground) -> Site:
     """Return where a cluster's nginx listens, and what it has; ``certificate`` is for hosts without one."""
     http, https = ground.ports
@@ -345,6 +337,15 @@ async def tell_of_another(kubeconfig: Path, access: KubeAccess, told: asyncio.Ev
     told.set()
 
 
+def issuer_of(files: IngressFiles) -> PublicIssuer | None:
+    """Return who certifies public hosts; nobody while what was kept of it cannot be read: all else is served."""
+    try:
+        return PlatformIssuer(files).made()
+    except (HaneulError, OSError) as error:
+        _log.warning("public hosts have certificates of the platform's authority only", detail=str(error))
+        return None
+
+
 async def run_worker(folder: Path) -> None:
     """Serve the Ingress objects of all clusters until told to end, or until its credential is another one.
 
@@ -357,7 +358,7 @@ async def run_worker(folder: Path) -> None:
     settings = installation.settings
     files = IngressFiles(folder.parent)
     await installation.lifecycle.ingress.hold()
-    ground = Ground(files, settings.ingress, settings.zone, gate_of(settings))
+    ground = Ground(files, settings.ingress, settings.zone, gate_of(settings), issuer=issuer_of(files))
     authority = PlatformAuthority(PlatformFiles(settings.state))
     kubeconfig = host_users.INGRESS.kubeconfig(settings.state)
     access = access_from_kubeconfig(kubeconfig)

@@ -16,12 +16,13 @@ from haneul.app.platform import API_PORT, Platform
 from haneul.app.platform_balancer import PlatformBalancer, networks_of, settings_of
 from haneul.app.platform_gate import SERVICE as GATE
 from haneul.app.platform_gate import PlatformGate, administrator_token
+from haneul.app.platform_issuer import PlatformIssuer
 from haneul.cli.context import Context, Contexts
 from haneul.components.store import ComponentStore
 from haneul.host import facts
 from haneul.host.doctor_gather import PORTS, PORTS_AT_ADDRESS, Expectations, taken_ports
 from haneul.host.networks import host_networks, name_servers, nameservers
-from haneul.host.services import HostService, ServiceManager
+from haneul.host.services import HostService, ServiceManager, made_from
 from haneul.host.supervisord import Supervisord
 from haneul.host.systemd import Systemd
 from haneul.kernel.clock import SystemClock
@@ -102,8 +103,10 @@ class Installation:
             await self.services.stop(GATE)
         gate.prepare(clock=SystemClock())
         await self.services.ensure(gate.service(build=build, search_path=SYSTEM_PATH, environment=cache_variable()))
+        # The worker reads once who certifies public hosts.
+        environment = (made_from(PlatformIssuer(self.lifecycle.ingress.files).told()), *cache_variable())
         await self.lifecycle.ingress.start(
-            worker_service(self.settings.state, build=build, search_path=SYSTEM_PATH, environment=cache_variable())
+            worker_service(self.settings.state, build=build, search_path=SYSTEM_PATH, environment=environment)
         )
 
     async def renew(self) -> None:

@@ -12,7 +12,7 @@ import base64
 import hashlib
 import os
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,7 +37,7 @@ from haneul.dkos.schema import custom_resource_definition, machine_resource_defi
 from haneul.firewall.schema import custom_resource_definition as approvals_definition
 from haneul.firewall.schema import writer_policy
 from haneul.kernel.clock import Clock
-from haneul.kernel.errors import HaneulError
+from haneul.kernel.errors import HaneulError, UnavailableError
 from haneul.kernel.files import read_private, write_atomically
 from haneul.kernel.kube import DEPLOYMENTS, NAMESPACES, SECRETS, KubeClient, Manifest, is_rolled_out, resource_of
 from haneul.kernel.kube_manifests import (
@@ -51,7 +51,8 @@ from haneul.kernel.kube_manifests import (
     rights_in_namespace,
     rule,
 )
-from haneul.kernel.pki import KeyPair, LeafProfile, issue_authority, issue_leaf
+from haneul.kernel.leaf_files import LeafFiles
+from haneul.kernel.pki import KeyPair, LeafProfile, issue_authority
 from haneul.kernel.process import run
 from haneul.kernel.progress import Progress
 from haneul.kernel.waiting import wait_for
@@ -119,6 +120,31 @@ class PlatformFiles:
         return self.state / "backups"
 
 
+class PlatformAuthority:
+    """What signs the platform's certificates; ``up`` makes it."""
+
+    def __init__(self, files: PlatformFiles) -> None:
+        self._files = files
+
+    def read(self) -> KeyPair:
+        """Return the authority. Raises UnavailableError as long as there is none."""
+        files = self._files
+        try:
+            return KeyPair(files.authority.read_bytes(), read_private(files.authority_key).encode())
+        except FileNotFoundError as error:
+            raise UnavailableError(f"{files.authority} is not there yet", hint="'haneul up' makes it") from error
+
+    def ensure(self, now: datetime) -> KeyPair:
+        """Return the authority, which is made once."""
+        files = self._files
+        if not files.authority.exists():
+            authority = issue_authority("Haneul platform", now=now)
+            # The key first: a certificate without its key would be taken for whole.
+            write_atomically(files.authority_key, authority.key, mode=0o600)
+            write_atomically(files.authority, authority.certificate)
+        return self.read()
+
+
 class Platform:
     """Installs the platform's services; every step may be repeated."""
 
@@ -141,6 +167,7 @@ class Platform:
         self._store = store
         self._clock = clock
         self.files = PlatformFiles(settings.state)
+        self._authority = PlatformAuthority(self.files)
 
     async def up(self, progress: Progress) -> None:
         """Install or update the services and wait until they serve."""
@@ -153,7 +180,7 @@ class Platform:
                 folder.mkdir(mode=0o700, exist_ok=True)
                 os.chown(folder, _USER, _USER)
             if self._settings.hub:
-                self._hub.prepare(self._authority(), json_web_keys(_TOKEN_KEY.read_bytes()))
+                self._hub.prepare(self._authority.ensure(self._clock.now()), json_web_keys(_TOKEN_KEY.read_bytes()))
             build = self._store.image_archive("platform").stem
             manifests = platform_manifests(
                 settings=self._settings,
@@ -198,7 +225,7 @@ class Platform:
             return
         async with self._lifecycle.client() as client:
             await client.apply(SECRETS, _tls_secret(self._certificate()))
-        await self._hub.renew(self._authority(), platform=_url(self._settings))
+        await self._hub.renew(self._authority.read(), platform=_url(self._settings))
 
     def certificates(self) -> list[Held]:
         """Return the platform's own certificates, as far as they are made."""
@@ -235,34 +262,16 @@ class Platform:
             for entry in found
         ]
 
-    def _authority(self) -> KeyPair:
-        """Return the platform's own authority, which is made once."""
-        files = self.files
-        if not files.authority.exists():
-            authority = issue_authority("Haneul platform", now=self._clock.now())
-            write_atomically(files.authority_key, authority.key, mode=0o600)
-            write_atomically(files.authority, authority.certificate)
-        return KeyPair(files.authority.read_bytes(), files.authority_key.read_bytes())
-
     def _certificate(self) -> KeyPair:
         """Return the API's certificate: the kept one while it is good for this address, else a fresh one."""
-        files, now = self.files, self._clock.now()
-        authority = self._authority()
-        kept, address = files.certificate, files.state / "platform-api.address"
-        if kept.exists() and address.exists() and address.read_text() == self._settings.address:
-            certificate, _, key = kept.read_bytes().partition(b"\n\n")
-            pair = KeyPair(certificate + b"\n", key)
-            if not pair.needs_renewal(now):
-                return pair
         profile = LeafProfile(
             "haneul-api",
             dns_names=("localhost", "haneul"),
             addresses=("127.0.0.1", self._settings.address),
             server=True,
         )
-        pair = issue_leaf(authority, profile, now=now, life=_CERTIFICATE_LIFE)
-        write_atomically(kept, pair.certificate.rstrip() + b"\n\n" + pair.key, mode=0o600)
-        write_atomically(address, self._settings.address)
+        leaf, now = LeafFiles(self.files.certificate, self.files.certificate), self._clock.now()
+        pair, _ = leaf.ensure(self._authority.ensure(now), profile, now=now, life=_CERTIFICATE_LIFE)
         return pair
 
     async def _wait_for(self, client: KubeClient, name: str, namespace: str) -> None:

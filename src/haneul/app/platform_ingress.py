@@ -5,13 +5,13 @@ from __future__ import annotations
 import tempfile
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from haneul.app.ingress import problems_of, read_manifests, rows_of, seen_of, taken
 from haneul.app.ingress_hosts import GrantedHosts
-from haneul.app.ingress_worker import ClusterHosts, gate_of, grantee
+from haneul.app.ingress_worker import ClusterHosts, gate_of, grantee, issuer_of
 from haneul.dkos.cluster_record import ClusterRecord, Standing, record_of
 from haneul.dkos.readers import INGRESS
 from haneul.ingress.model import Routes
@@ -94,7 +94,20 @@ class PlatformIngress:
 
     async def _routes(self, record: ClusterRecord, observed: Observed) -> Routes:
         refused = await ClusterHosts(record, self.granted).refused(hosts_asked_for(observed))
-        options = Options(gate=gate_of(self.settings) is not None, refused_hosts=refused, addresses=(record.address,))
+        files = IngressFiles(self.settings.state)
+        issuer = issuer_of(files)
+        options = Options(
+            gate=gate_of(self.settings) is not None,
+            refused_hosts=refused,
+            addresses=(record.address,),
+            supplied=True,
+            issuer=issuer is not None,
+            by_itself=issuer.names if issuer else None,
+        )
+        if issuer:
+            store = issuer.store(files.certificates / record.uid)
+            unissued = {host: refusals.why for host, refusals in store.refusals().items()}
+            options = replace(options, by_acme=store.certificates(), unissued=unissued)
         return compile_routes(observed, options, SystemClock().now())
 
     @asynccontextmanager

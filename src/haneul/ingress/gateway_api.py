@@ -4,6 +4,9 @@ A host belongs to the namespace of the Gateway through which the oldest route go
 Within it all routes are put together as the specification says: of several that match a request, by the precision of
 the host, then of the path, then method, headers, queries, then age. A request is for the listener with the most precise
 host, never for the routes of another.
+
+A host at an HTTPS listener that names no certificate gets one as hosts of Ingress objects do, where anybody gives some.
+An issuer asks by plain HTTP, so such a host answers there even if no listener does.
 """
 
 from __future__ import annotations
@@ -11,13 +14,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from haneul.ingress.attachments import Attachment, Parent, covering, covers, parents_of, precision
 from haneul.ingress.claims import CONTROLLER, Age
 from haneul.ingress.gateways import listeners_of, read_gateways
 from haneul.ingress.grammar import parse_host
 from haneul.ingress.http_routes import read_route
-from haneul.ingress.model import Location, Problem, Reason, Scheme, Server
+from haneul.ingress.issued import certificate_of, refusal_of
+from haneul.ingress.model import ANY_HOST, Location, Problem, Reason, Scheme, Server
 from haneul.ingress.observed import Observed
 from haneul.ingress.options import Options
 from haneul.ingress.paths import precedence
@@ -49,9 +54,12 @@ class _Won:
 class GatewayApi:
     """A cluster's objects of the Gateway API, as far as they are ours."""
 
-    def __init__(self, observed: Observed, options: Options) -> None:
+    def __init__(self, observed: Observed, options: Options, now: datetime) -> None:
         self._options = options
-        self._classes, self._gateways = read_gateways(observed, options.ports, options.addresses)
+        self._now = now
+        self._classes, self._gateways = read_gateways(
+            observed, options.ports, options.addresses, supplied=options.supplied or options.issuer
+        )
         self._forgotten: list[Place] = []
         self._parents: list[Parent] = []
         for manifest in observed.all(HTTP_ROUTES):
@@ -81,24 +89,42 @@ class GatewayApi:
                     found.setdefault(host, (attachment.route.born, attachment.route.place))
         return found
 
-    def serve(self, taken: Mapping[str, Place]) -> Served:
-        """Return what is served; ``taken`` are the hosts that Ingress objects have, each with the oldest of them."""
+    def serve(self, taken: Mapping[str, Place], *, room: int) -> Served:
+        """Return what is served; ``taken`` are the hosts that Ingress objects have, each with the oldest of them.
+
+        ``room`` is for how many hosts the issuer may be asked by itself.
+        """
         owners: dict[str, Place] = {}
         for attachment in self._attached:
             for host in attachment.hosts:
                 if host not in taken and host not in self._options.refused_hosts:
                     owners.setdefault(host, attachment.listener.gateway)
         won = [self._won(attachment, taken, owners) for attachment in self._attached]
-        servers = tuple(
-            self._server(host, scheme, owners[host].namespace, by_host)
-            for scheme in Scheme
-            for by_host in (_by_host(won, scheme),)
-            for host in sorted(by_host)
-        )
+        by_scheme = {scheme: _by_host(won, scheme) for scheme in Scheme}
+        secure = [
+            self._server(host, Scheme.HTTPS, owners[host].namespace, by_scheme[Scheme.HTTPS])
+            for host in sorted(by_scheme[Scheme.HTTPS])
+        ]
+        asked = self._asked([server for server in secure if server.challenged], room)
+        plain = [
+            replace(
+                self._server(host, Scheme.HTTP, owners[host].namespace, by_scheme[Scheme.HTTP]),
+                challenged=host in asked,
+            )
+            for host in sorted({*by_scheme[Scheme.HTTP], *asked})
+        ]
+        # Challenges come by plain HTTP.
+        servers = (*plain, *(replace(server, challenged=False) for server in secure))
+        too_many = "the cluster has as many certificates of the issuer as it gets"
+        refusals = [
+            Problem(by_scheme[Scheme.HTTPS][host][0].attachment.route.place, Reason.CERTIFICATE_REFUSED, why)
+            for host in (server.host for server in secure if server.challenged)
+            if (why := asked.get(host, f"{host}: {too_many}"))
+        ]
         routed = {location.ingress for server in servers for location in server.locations}
         return Served(
             servers,
-            tuple(self._problems(won)),
+            (*self._problems(won), *refusals),
             frozenset(routed),
             frozenset(parent.route.place for parent in self._parents),
             tuple(self._states(won)),
@@ -128,7 +154,7 @@ class GatewayApi:
             and covers(one.host, host)
             and self._shares(one.gateway.namespace, owner)
         ]
-        best = max((one.host for one in listeners), key=precision)
+        best = max((one.host for one in listeners), key=precision, default=host)
         chosen = [one for one in listeners if one.host == best]
         found: dict[tuple[object, ...], Location] = {}
         seen: set[object] = set()
@@ -144,10 +170,28 @@ class GatewayApi:
                         seen.add((key, route.place))
                         found[rank, *key] = _at(location, one.attachment)
         locations = tuple(found[key] for key in sorted(found))
-        certificates = (one.certificate(host) for one in chosen)
-        certificate = next((one for one in certificates if one), None)
         secure, schemes = scheme is Scheme.HTTPS, frozenset((scheme,))
-        return Server(host, locations, certificate, tls=secure, schemes=schemes, for_routes=True)
+        certificate = next((one for one in (one.certificate(host) for one in chosen) if one), None)
+        supplied = secure and certificate is None and any(one.supplied for one in chosen)
+        if supplied:
+            given = certificate_of(host, self._options, self._now) if self._may_ask(host) else None
+            certificate = given or self._options.issued.get(host)
+        challenged = supplied and self._may_ask(host)
+        return Server(host, locations, certificate, tls=secure, schemes=schemes, for_routes=True, challenged=challenged)
+
+    def _may_ask(self, host: str) -> bool:
+        """Say whether the issuer is to give a host's certificate."""
+        names = self._options.by_itself
+        may = names.has(host) if names else host != ANY_HOST and not host.startswith("*.")
+        return self._options.issuer and may
+
+    def _asked(self, servers: Sequence[Server], room: int) -> dict[str, str]:
+        """Return the hosts that the issuer is asked for, each with why it gave none; some if they are too many."""
+        options = self._options
+        hosts = sorted((server.host for server in servers), key=lambda host: (host not in options.by_acme, host))
+        if options.by_itself:
+            hosts = hosts[: max(room, 0)]
+        return {host: refusal_of(host, options) for host in hosts}
 
     def _problems(self, won: Sequence[_Won]) -> Iterator[Problem]:
         for parent in self._parents:

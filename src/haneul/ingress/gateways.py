@@ -40,6 +40,8 @@ class Listener:
     #: From which namespaces routes are taken; None is all.
     namespaces: frozenset[str] | None
     takes_routes: bool
+    #: Whether it names no certificate, so that each of its hosts gets one as hosts of Ingress objects do.
+    supplied: bool = False
 
     def certificate(self, host: str) -> Certificate | None:
         """Return the first of its certificates that is for a host; the first of all if none is."""
@@ -91,11 +93,12 @@ class Gateway:
 
 
 def read_gateways(
-    observed: Observed, ports: Mapping[Scheme, Collection[int]], addresses: Collection[str]
+    observed: Observed, ports: Mapping[Scheme, Collection[int]], addresses: Collection[str], *, supplied: bool = False
 ) -> tuple[list[ClassState], list[Gateway]]:
     """Return our classes with what they are told, and their Gateways, the oldest first.
 
-    ``ports`` are those that the proxy has for each scheme, ``addresses`` where clients reach it.
+    ``ports`` are those that the proxy has for each scheme, ``addresses`` where clients reach it; ``supplied`` says
+    whether hosts without a certificate get one here.
     """
     mine = [
         found for found in observed.all(GATEWAY_CLASSES) if found.get("spec", {}).get("controllerName") == CONTROLLER
@@ -103,7 +106,7 @@ def read_gateways(
     states = {found["metadata"]["name"]: _class_state(found) for found in sorted(mine, key=age)}
     names = {name for name, state in states.items() if state.conditions[0].holds}
     gateways = [
-        _gateway(found, observed, ports, addresses)
+        _gateway(found, observed, ports, addresses, supplied=supplied)
         for found in sorted(observed.all(GATEWAYS), key=age)
         if found.get("spec", {}).get("gatewayClassName") in names and not found["metadata"].get("deletionTimestamp")
     ]
@@ -119,12 +122,17 @@ def _class_state(manifest: Manifest) -> ClassState:
 
 
 def _gateway(
-    manifest: Manifest, observed: Observed, ports: Mapping[Scheme, Collection[int]], addresses: Collection[str]
+    manifest: Manifest,
+    observed: Observed,
+    ports: Mapping[Scheme, Collection[int]],
+    addresses: Collection[str],
+    *,
+    supplied: bool,
 ) -> Gateway:
     spec = manifest["spec"]
     entries = spec.get("listeners") or []
     taken = Counter((entry.get("protocol"), _host_text(entry)) for entry in entries)
-    made = [_seen(entry, manifest, observed, ports, taken) for entry in entries]
+    made = [_seen(entry, manifest, observed, ports, taken, supplied=supplied) for entry in entries]
     wanted = [entry.get("value") or "" for entry in spec.get("addresses") or []]
     foreign = tuple(value for value in wanted if value and value not in addresses)
     return Gateway(place_of(GATEWAYS, manifest), tuple(made), foreign)
@@ -136,6 +144,8 @@ def _seen(
     observed: Observed,
     ports: Mapping[Scheme, Collection[int]],
     taken: Mapping[tuple[str | None, str], int],
+    *,
+    supplied: bool,
 ) -> Seen:
     name, protocol = entry["name"], entry.get("protocol")
     allowed = entry.get("allowedRoutes") or {}
@@ -151,7 +161,9 @@ def _seen(
     accepted = _accepted(entry, ports)
     scheme = Scheme.HTTPS if protocol == "HTTPS" else Scheme.HTTP
     certificates: tuple[Certificate, ...] = ()
-    if accepted.holds and scheme is Scheme.HTTPS:
+    # The API takes HTTPS without certificateRefs, and leaves to us what that means; a name that is wrong stays wrong.
+    supplied = supplied and scheme is Scheme.HTTPS and not (entry.get("tls") or {}).get("certificateRefs")
+    if accepted.holds and scheme is Scheme.HTTPS and not supplied:
         certificates, refused = _certificates(entry, gateway, observed)
         resolved = refused or resolved
     listener = None
@@ -164,9 +176,10 @@ def _seen(
             entry["port"],
             parse_host(entry["hostname"]) if entry.get("hostname") else ANY_HOST,
             certificates,
-            ready=scheme is Scheme.HTTP or bool(certificates),
+            ready=scheme is Scheme.HTTP or bool(certificates) or supplied,
             namespaces=_namespaces(allowed.get("namespaces") or {}, gateway, observed),
             takes_routes=_SUPPORTED_KIND in kinds,
+            supplied=supplied,
         )
     return Seen(name, listener, kinds, accepted, resolved, conflicted)
 

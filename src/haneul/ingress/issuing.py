@@ -1,7 +1,8 @@
 """Keeps hosts supplied with certificates: one order after the other, each with its own end and its own back-off.
 
 An order that is refused is a refusal for its host alone; what the host had before is served on. What was given is kept
-before it is served, and what was refused too, so that whoever comes later does not ask at once again.
+before it is served, and what was refused too, so that whoever comes later does not ask at once again. An order is kept
+from when it was taken to its end: whoever comes after one that was killed goes on with it, and orders nothing anew.
 """
 
 from __future__ import annotations
@@ -91,6 +92,8 @@ class Issuer:
             self._store.keep(host, certificate)
         except HaneulError as error:
             wait = error.wait if isinstance(error, CertificateRefusedError) else None
+            if isinstance(error, CertificateRefusedError) and error.over:
+                self._forget_order(host)
             why = error.detail[:_LONGEST_WHY]
             self._refusals[host] = refused(before, host, why, wait, self._clock.now())
             _log.warning("no certificate", host=host, detail=why, again=str(self._refusals[host].after))
@@ -112,7 +115,10 @@ class Issuer:
         self._changed()
 
     async def _ordered(self, host: str) -> Certificate:
-        begun = await self._authority.begin(host)
+        if kept := self._store.order(host):
+            begun = await self._authority.resume(host, kept)
+        else:
+            begun = await self._begun(host)
         try:
             await self._show(begun)
             chain, key = await self._authority.finish(begun)
@@ -121,7 +127,28 @@ class Issuer:
         try:
             return checked_certificate(chain, key, host)
         except ValueError as error:
-            raise CertificateRefusedError(f"what the issuer gave is no certificate for this: {error}") from error
+            why = f"what the issuer gave is no certificate for this: {error}"
+            raise CertificateRefusedError(why, over=True) from error
+
+    async def _begun(self, host: str) -> Begun:
+        """Order a certificate; whoever is told to end meanwhile does so once the order is kept."""
+        ordering = asyncio.ensure_future(self._authority.begin(host))
+        try:
+            begun = await asyncio.shield(ordering)
+        except asyncio.CancelledError:
+            await asyncio.wait([ordering])
+            if not ordering.cancelled() and ordering.exception() is None:
+                self._store.ordered(host, ordering.result().kept)
+            raise
+        self._store.ordered(host, begun.kept)
+        return begun
+
+    def _forget_order(self, host: str) -> None:
+        try:
+            self._store.ordered(host, "")
+        except HaneulError as error:
+            # Whoever goes on with it hears again that nothing comes of it.
+            _log.warning("an order cannot be forgotten", host=host, detail=error.detail)
 
     async def _show(self, begun: Begun) -> None:
         """Wait until the proxy shows what the authority wants to find."""

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from haneul.ingress.model import Certificate, Scheme
+from haneul.ingress.public_names import PublicNames
 from haneul.kernel.kube_objects import Place
 
 
@@ -18,7 +19,8 @@ class Options:
     hosts_across_namespaces: bool = False
     #: Hosts that this cluster may not serve, and why.
     refused_hosts: Mapping[str, str] = field(default_factory=dict)
-    #: Certificates of hosts that bring none.
+    #: Whether hosts that bring no certificate get one of an authority here, and those that they have.
+    supplied: bool = False
     issued: Mapping[str, Certificate] = field(default_factory=dict)
     #: Objects that the proxy does not take, and what it says.
     excluded: Mapping[Place, str] = field(default_factory=dict)
@@ -31,3 +33,5 @@ class Options:
     issuer: bool = False
     by_acme: Mapping[str, Certificate] = field(default_factory=dict)
     unissued: Mapping[str, str] = field(default_factory=dict)
+    #: Which hosts the issuer is asked for by itself, and for no others; without, those of objects that say so.
+    by_itself: PublicNames | None = None

@@ -59,22 +59,30 @@ class Hosts(Protocol):
 
 
 class CertificateRefusedError(UnavailableError):
-    """An authority does not give a certificate; ``wait`` is how many seconds it wants to be left alone."""
+    """An authority does not give a certificate; ``wait`` is how many seconds it wants to be left alone.
+
+    ``over`` says that nothing comes of the order any more; else it can be gone on with.
+    """
 
     code = "ingress-certificate-refused"
     title = "No certificate could be had"
 
-    def __init__(self, detail: str, *, wait: float | None = None) -> None:
+    def __init__(self, detail: str, *, wait: float | None = None, over: bool = False) -> None:
         super().__init__(detail)
         self.wait = wait
+        self.over = over
 
 
 @dataclass(frozen=True)
 class Begun:
-    """An order that an authority has taken: which text it wants to find by each token, and what only it knows."""
+    """An order that an authority has taken: which text it wants to find by each token, and what only it knows.
+
+    ``kept`` is a text, with a key in it, by which another process goes on with the order.
+    """
 
     challenges: Mapping[str, str]
     order: Any = field(repr=False)
+    kept: str = field(default="", repr=False)
 
 
 class Authority(Protocol):
@@ -82,6 +90,10 @@ class Authority(Protocol):
 
     async def begin(self, host: str) -> Begun:
         """Order a certificate; raises CertificateRefusedError."""
+        ...
+
+    async def resume(self, host: str, kept: str) -> Begun:
+        """Go on with an order that was begun, perhaps by a process that ended; raises CertificateRefusedError."""
         ...
 
     async def finish(self, begun: Begun) -> tuple[bytes, bytes]:
@@ -97,7 +109,15 @@ class CertificateStore(Protocol):
         ...
 
     def keep(self, host: str, certificate: Certificate) -> None:
-        """Keep the certificate of a host, in place of the one before."""
+        """Keep the certificate of a host, in place of the one before, and forget its order, both at once."""
+        ...
+
+    def order(self, host: str) -> str:
+        """Return the order of a host that was begun and came to no end; empty if there is none."""
+        ...
+
+    def ordered(self, host: str, kept: str) -> None:
+        """Keep a host's order, or with an empty text forget it; its certificate stays."""
         ...
 
     def refusals(self) -> dict[str, Refusals]:

@@ -12,7 +12,8 @@ from haneul.ingress.certificates import LARGEST, LONGEST_KEY
 from haneul.ingress.claims import CONTROLLER
 from haneul.ingress.expressions import LONGEST, MOST_UNBOUNDED
 from haneul.ingress.model import MEANINGS
-from haneul.ingress.routes import MOST_LIMITS
+from haneul.ingress.public_names import SPECIAL
+from haneul.ingress.routes import MOST_CERTIFIED, MOST_LIMITS
 
 _HEAD: Final = f"""# Ingress
 
@@ -62,7 +63,10 @@ it is so](../decisions/0039-routes-of-the-gateway-api-and-acme.md).
 
 | question | here |
 | --- | --- |
-| listener | `HTTP`, or `HTTPS` with `certificateRefs` and mode `Terminate` |
+| listener | `HTTP`, or `HTTPS` with mode `Terminate` |
+| `HTTPS` without `certificateRefs` (without `tls`, or with `tls.options`) | hosts are certified as those of Ingress |
+| the same where there is neither an issuer nor a platform | not served (`InvalidCertificateRef`) |
+| plain HTTP at a host that only an `HTTPS` listener has | 404, but for what an issuer asks |
 | its port | one of nginx's; 80 and 443 stand for whichever those are |
 | host with `*` | any number of labels, in listeners and routes; the more precise of the two is served |
 | `allowedRoutes` | `Same`, `All`, `Selector`; kind HTTPRoute |
@@ -99,7 +103,8 @@ Statuses are those of the specification: GatewayClass `Accepted`; Gateway `Accep
 | hosts | everything below `<cluster>.<project>.<zone>`, and what was granted by `haneul ingress grant` |
 | address | one for each cluster, of the range in `/var/lib/haneul/ingress/range`; ports 80 and 443 |
 | names | hosts below the cluster's domain are published by the [in-house DNS](dns.md) |
-| certificate of a host without one | of the platform's authority (`haneul ingress authority`); renewed after 60 days |
+| certificate of a public host without one | of the [issuer](#certificates-of-an-issuer), if root named one |
+| certificate of any other host | of the platform's authority (`haneul ingress authority`); renewed after 60 days |
 | where requests go | to ports of the cluster's nodes, whatever endpoints say |
 | Service without node ports | gets another one beside it, `haneul-ingress-…`, which is not yours to change |
 | affinity by cookie | to a node |
@@ -179,12 +184,27 @@ so it has to reach nginx there. Below `/.well-known/acme-challenge/` nothing els
 | question | here |
 | --- | --- |
 | until there is a certificate | plain HTTP is served, and not redirected unless `spec.tls` has the host |
+| an order | one at a time in a cluster; kept until its end: whoever comes after one that was killed goes on with it |
 | renewed | after two thirds of its time, and up to a thirtieth more |
-| refused | told with what the issuer said; what there was is served on; no other host waits for it |
+| refused | told with what the issuer said and what to do; what there was is served on; no other host waits for it |
 | asked again | after a minute, then twice as long each time, up to 12 hours |
 | `Retry-After` | held to, up to 7 days, also by whoever starts later |
 | new certificate | a reload: connections go on, as with any change of routes |
-| kept | in `acme` in nginx's folder, for the owner alone: the account's key, certificates with keys, refusals |
+| kept | in `acme` in nginx's folder, for the owner alone: the account's key, certificates with keys, orders, refusals |
+
+On the platform no annotation is needed: once root has named an issuer (`haneul up --acme FILE`), all hosts that
+clusters may serve and that it may be asked for get certificates of it. The file has the fields of `acme` above, at its
+top, and `names`.
+
+| question | on the platform |
+| --- | --- |
+| which hosts | those at or below `names`; without, all but those that end with a special-use name |
+| special-use names | {", ".join(f"`{name}`" for name in sorted(SPECIAL))} |
+| `spec.tls` names a Secret | not asked for, unless the annotation says so: the Secret may be on its way |
+| how many | {MOST_CERTIFIED} hosts of a cluster; the others are told |
+| until there is a certificate, and when it ended | that of the platform's authority |
+| who asks | one account of the host's for each directory; it outlives clusters |
+| kept | by the host, for root alone ([files](files-and-ports.md)); nothing is in the cluster |
 
 ## Expressions
 

@@ -19,6 +19,7 @@ from haneul.ingress.claims import Age, Claims, age, ours
 from haneul.ingress.endpoints import port_of
 from haneul.ingress.gateway_api import GatewayApi, route_hosts_asked_for
 from haneul.ingress.grammar import parse_host
+from haneul.ingress.issued import certificate_of, refusal_of
 from haneul.ingress.model import (
     ANY_HOST,
     Affinity,
@@ -40,6 +41,8 @@ from haneul.ingress.paths import parse_rule_path, precedence
 from haneul.kernel.kube import INGRESS_CLASSES, INGRESSES, SECRETS, SERVICES, Manifest
 from haneul.kernel.kube_objects import Place, place_of
 
+#: How many hosts of a cluster an issuer is asked for by itself: its limits are for all clusters together.
+MOST_CERTIFIED: Final = 100
 #: How many limits of clients a cluster's Ingress objects may have: for each nginx has 1 MiB of memory.
 MOST_LIMITS: Final = 200
 
@@ -84,12 +87,14 @@ class _Compiler:
         self._observed = observed
         self._options = options
         self._now = now
-        self._gateway_api = GatewayApi(observed, options)
+        self._gateway_api = GatewayApi(observed, options, now)
         self._claims = Claims(across_namespaces=options.hosts_across_namespaces, routes=self._gateway_api.wanted())
         self._locations: dict[str, dict[Path, Location]] = defaultdict(dict)
         #: Which hosts each Ingress has a path of.
         self._own: dict[Place, set[str]] = defaultdict(set)
         self._certificates: dict[str, Certificate | None] = {}
+        #: Hosts for which a Secret is named.
+        self._brought: set[str] = set()
         #: Hosts that are to get certificates from the issuer.
         self._certified: set[str] = set()
         self._problems: list[Problem] = []
@@ -122,7 +127,7 @@ class _Compiler:
         )
         locations = [location for server in servers for location in server.locations]
         routed = {one for location in locations for one in (location.ingress, location.canary_of) if one}
-        by_routes = self._gateway_api.serve(self._claims.hosts())
+        by_routes = self._gateway_api.serve(self._claims.hosts(), room=MOST_CERTIFIED - len(self._certified))
         return Routes(
             (*servers, *by_routes.servers),
             tuple(sorted({*self._problems, *by_routes.problems})),
@@ -292,6 +297,7 @@ class _Compiler:
             named = [host.lower() for host in entry.get("hosts") or []]
             hosts = {host for host in own if host and (not named or any(_covers(name, host) for name in named))}
             certificate = self._certificate(entry.get("secretName") or "", ingress) if hosts else None
+            self._brought |= hosts if entry.get("secretName") else set()
             for host in sorted(hosts):
                 if not self._claims.may_certify(host, ingress.place) or self._certificates.get(host):
                     continue
@@ -301,11 +307,15 @@ class _Compiler:
                 self._certificates[host] = None if why else certificate
 
     def _add_issued(self, ingress: _Ingress) -> None:
-        """Let hosts have certificates of the issuer where the Ingress wants that, and no Secret has one."""
-        if not ingress.wishes.certificate:
+        """Let hosts have certificates of the issuer where the Ingress wants that, and no Secret has one.
+
+        Or by itself, where whoever runs this wants that; never where a Secret may be on its way.
+        """
+        names, wanted = self._options.by_itself, ingress.wishes.certificate
+        if not wanted and names is None:
             return
         if not self._options.issuer:
-            if self._own[ingress.place] <= self._options.issued.keys():
+            if self._options.supplied:
                 return
             why = "certificate: there is no issuer; whoever runs this has to name one"
             self._tell(ingress.place, Reason.CERTIFICATE_REFUSED, why)
@@ -313,14 +323,28 @@ class _Compiler:
         for host in sorted(host for host in self._own[ingress.place] if host != ANY_HOST):
             if self._certificates.get(host) or not self._claims.may_certify(host, ingress.place):
                 continue
-            if host.startswith("*."):
-                self._tell(ingress.place, Reason.CERTIFICATE_REFUSED, f"{host}: the issuer gives none for '*'")
+            if not wanted and (host in self._brought or host.startswith("*.")):
+                continue
+            if why := self._unasked(host):
+                if wanted:
+                    self._tell(ingress.place, Reason.CERTIFICATE_REFUSED, f"{host}: {why}")
+                continue
+            if names is not None and host not in self._certified and len(self._certified) >= MOST_CERTIFIED:
+                why = f"older hosts have all {MOST_CERTIFIED} certificates that a cluster gets of the issuer"
+                self._tell(ingress.place, Reason.CERTIFICATE_REFUSED, f"{host}: {why}")
                 continue
             self._certified.add(host)
-            if why := self._options.unissued.get(host, ""):
-                self._tell(ingress.place, Reason.CERTIFICATE_REFUSED, f"{host}: {why}")
-            if certificate := self._options.by_acme.get(host):
+            if refusal := refusal_of(host, self._options):
+                self._tell(ingress.place, Reason.CERTIFICATE_REFUSED, refusal)
+            if certificate := certificate_of(host, self._options, self._now):
                 self._certificates[host] = certificate
+
+    def _unasked(self, host: str) -> str:
+        """Return why the issuer is not asked for a host; empty if it is."""
+        if host.startswith("*."):
+            return "the issuer gives none for '*'"
+        names = self._options.by_itself
+        return "" if names is None or names.has(host) else "it is no name that the issuer is asked for"
 
     def _certificate(self, name: str, ingress: _Ingress) -> Certificate | None:
         if not name:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -31,6 +31,7 @@ from haneul.kernel.errors import InvalidInputError
 _HINT: Final = "docs/reference/ingress.md has every field"
 _NAME: Final = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 _MAIL: Final = re.compile(r"[A-Za-z0-9._+-]{1,64}@[A-Za-z0-9.-]{1,253}")
+T = TypeVar("T", bound=BaseModel)
 _FILE: Final = re.compile(r"[A-Za-z0-9_./-]{1,200}")
 
 
@@ -96,6 +97,18 @@ class IssuerSettings(_Part):
         if not all(_MAIL.fullmatch(address) for address in addresses):
             raise ValueError("they are addresses of mail")
         return addresses
+
+
+class PlatformIssuerSettings(IssuerSettings):
+    """Who gives certificates to public hosts of a platform's clusters."""
+
+    #: Names at and below which hosts get certificates; all that are no special-use names if left out.
+    names: tuple[str, ...] = ()
+
+    @field_validator("names")
+    @classmethod
+    def _names(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(map(parse_plain_host, entries))
 
 
 class IngressSettings(_Part):
@@ -183,8 +196,19 @@ def read_settings(file: Path) -> IngressSettings:
         if isinstance(document.get(name), str):
             document[name] = str(file.parent.absolute() / document[name])
     _place_files(document.get("acme"), file.parent.absolute())
+    return _validated(IngressSettings, file, document)
+
+
+def read_issuer(file: Path) -> PlatformIssuerSettings:
+    """Read the file of a platform's issuer; paths in it are relative to its folder. Raises InvalidInputError."""
+    document = _document(file)
+    _place_files(document, file.parent.absolute())
+    return _validated(PlatformIssuerSettings, file, document)
+
+
+def _validated(kind: type[T], file: Path, document: dict[str, Any]) -> T:
     try:
-        return IngressSettings.model_validate(document)
+        return kind.model_validate(document)
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}" for entry in error.errors())
         raise InvalidInputError(f"{file}: {wrong}", hint=_HINT) from error
@@ -202,7 +226,7 @@ def _document(file: Path) -> dict[str, Any]:
     try:
         document = yaml.safe_load(file.read_text())
     except OSError as error:
-        raise InvalidInputError(f"{file} cannot be read: {error.strerror}", hint="--config names the file") from error
+        raise InvalidInputError(f"{file} cannot be read: {error.strerror}", hint="name a file that is there") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InvalidInputError(f"{file} is no YAML: {error}", hint=_HINT) from error
     if not isinstance(document, dict):

@@ -25,8 +25,9 @@ from haneul.host.services import HostService, ServiceManager, made_from
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import CommandFailedError, ConflictError, HostNotReadyError
 from haneul.kernel.files import write_atomically
+from haneul.kernel.leaf_files import LeafFiles
 from haneul.kernel.listening import listens
-from haneul.kernel.pki import KeyPair, LeafProfile, issue_leaf
+from haneul.kernel.pki import KeyPair, LeafProfile
 from haneul.kernel.process import run
 from haneul.kernel.waiting import wait_for
 from haneul.management.certificates import Held, held
@@ -254,23 +255,13 @@ class ImageHub:
 
     def _ensure_certificate(self, authority: KeyPair) -> bool:
         """Make a certificate unless the kept one is good for this host; return whether one was made."""
-        files, settings, now, owner = self.files, self._settings, self._clock.now(), (USER, USER)
-        made_for = files.folder / "serving.names"
-        names = f"{settings.hub_name} {settings.address}\n"
-        if files.certificate.exists() and files.key.exists() and made_for.exists() and made_for.read_text() == names:
-            pair = KeyPair(files.certificate.read_bytes(), files.key.read_bytes())
-            if not pair.needs_renewal(now):
-                return False
+        files, settings = self.files, self._settings
         profile = LeafProfile(
             "haneul-hub",
             dns_names=(settings.hub_name, "localhost"),
             addresses=(settings.address, "127.0.0.1"),
             server=True,
         )
-        leaf = issue_leaf(authority, profile, now=now, life=_CERTIFICATE_LIFE)
-        # In between a crash leaves a pair that does not fit, so the old certificate goes first.
-        files.certificate.unlink(missing_ok=True)
-        write_atomically(files.key, leaf.key, mode=_PRIVATE, owner=owner)
-        write_atomically(made_for, names, owner=owner)
-        write_atomically(files.certificate, leaf.certificate, owner=owner)
-        return True
+        leaf = LeafFiles(files.certificate, files.key, owner=(USER, USER))
+        _, made = leaf.ensure(authority, profile, now=self._clock.now(), life=_CERTIFICATE_LIFE)
+        return made

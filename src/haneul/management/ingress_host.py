@@ -65,6 +65,16 @@ class IngressFiles:
         """Return the folder, for root only, of the certificates that the platform gives hosts, cluster by cluster."""
         return self.folder / "certificates"
 
+    @property
+    def issuer(self) -> Path:
+        """Return the file, for root only, of who certifies public hosts, if somebody named one."""
+        return self.folder / "issuer.json"
+
+    @property
+    def accounts(self) -> Path:
+        """Return the folder, for root only, of the accounts at issuers."""
+        return self.folder / "accounts"
+
 
 def range_of(state: Path, host: Iterable[tuple[str, str]]) -> str:
     """Return the range that was written down; before the first `up`, the first that fits beside the host's networks.

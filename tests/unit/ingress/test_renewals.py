@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -15,9 +16,10 @@ import pytest
 from haneul.ingress.adapters.certificate_folder import CertificateFolder
 from haneul.ingress.annotations import PREFIX
 from haneul.ingress.issuing import Issuer
-from haneul.ingress.model import Certificate, Reason, Routes
+from haneul.ingress.model import Certificate, Reason, Routes, Scheme
 from haneul.ingress.options import Options
 from haneul.ingress.ports import Begun, CertificateRefusedError
+from haneul.ingress.public_names import PublicNames
 from haneul.ingress.rendering import render_configuration
 from haneul.ingress.renewals import (
     FIRST_PAUSE,
@@ -30,11 +32,12 @@ from haneul.ingress.renewals import (
     refused,
     renewal,
 )
-from haneul.ingress.routes import compile_routes
+from haneul.ingress.routes import MOST_CERTIFIED, compile_routes
 from haneul.kernel.clock import SystemClock
 from haneul.kernel.kube import Manifest
 from haneul.kernel.pki import LeafProfile, issue_authority, issue_leaf
 from tests.followed import until
+from tests.unit.ingress.gateway_objects import gateway, gateway_class, http_route, listener
 from tests.unit.ingress.objects import HOST, NOW, certificate, ingress, observed, path, tls_secret
 from tests.unit.ingress.test_rendering import SITE, locations
 
@@ -112,13 +115,19 @@ class MemoryAuthority:
         self.refuses = set(refuses)
         self.gives = dict(gives or {})
         self.begun: list[str] = []
+        self.resumed: list[str] = []
         self.shown: Mapping[str, str] = {}
 
     async def begin(self, host: str) -> Begun:
         self.begun.append(host)
         if host in self.refuses:
             raise CertificateRefusedError("rejectedIdentifier: no", wait=7200.0)
-        return Begun({f"token-{host}": f"text-{host}"}, host)
+        return Begun({f"token-{host}": f"text-{host}"}, host, kept=f"order of {host}")
+
+    async def resume(self, host: str, kept: str) -> Begun:
+        self.resumed.append(host)
+        assert kept == f"order of {host}"
+        return Begun({f"token-{host}": f"text-{host}"}, host, kept)
 
     async def finish(self, begun: Begun) -> tuple[bytes, bytes]:
         if dict(self.shown) != dict(begun.challenges):
@@ -160,6 +169,56 @@ async def test_hosts_are_supplied_and_one_that_is_refused_stops_nobody(tmp_path:
         await until(lambda: "c.example.com" in issuer.issued, "what is new to be asked for")
     # Whoever comes later asks neither for what was given nor, before its time, for what was refused.
     assert later.begun == ["c.example.com"]
+
+
+async def test_an_order_is_gone_on_with_until_it_is_over(tmp_path: Path) -> None:
+    store = CertificateFolder(tmp_path)
+    store.keep(HOST, given(HOST, begins=SystemClock().now() - timedelta(days=80)))
+    store.ordered(HOST, f"order of {HOST}")
+    # What it had before is served on.
+    assert set(store.certificates()) == {HOST}
+    authority = MemoryAuthority()
+    async with supplying(authority, store, HOST) as issuer:
+        fresh = issuer.issued[HOST]
+        await until(lambda: issuer.issued[HOST] != fresh, "the certificate to be renewed")
+    assert (authority.begun, authority.resumed, store.order(HOST)) == ([], [HOST], "")
+
+
+async def test_whoever_is_told_to_end_keeps_the_order_that_is_under_way(tmp_path: Path) -> None:
+    class Slow(MemoryAuthority):
+        asked, goes_on = asyncio.Event(), asyncio.Event()
+
+        async def begin(self, host: str) -> Begun:
+            self.asked.set()
+            await self.goes_on.wait()
+            return await super().begin(host)
+
+    authority, store = Slow(), CertificateFolder(tmp_path)
+    issuer = Issuer(authority, store, SystemClock())
+    issuer.serves([HOST], [])
+    working = asyncio.ensure_future(issuer.run())
+    async with asyncio.timeout(60):
+        await authority.asked.wait()
+        working.cancel()
+        authority.goes_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await working
+    assert store.order(HOST) == f"order of {HOST}"
+
+
+async def test_a_refusal_that_ends_an_order_forgets_it_and_others_do_not(tmp_path: Path) -> None:
+    class Refusing(MemoryAuthority):
+        over = False
+
+        async def finish(self, begun: Begun) -> tuple[bytes, bytes]:
+            raise CertificateRefusedError("connection: no", over=self.over)
+
+    for over in (False, True):
+        authority, store = Refusing(), CertificateFolder(tmp_path / str(over))
+        authority.over = over
+        async with supplying(authority, store, HOST) as issuer:
+            await until(lambda: bool(issuer.unissued), "it to be refused")
+        assert bool(store.order(HOST)) is not over
 
 
 async def test_what_is_no_certificate_for_the_host_is_refused(tmp_path: Path) -> None:
@@ -235,7 +294,7 @@ def test_what_stops_a_certificate_is_told() -> None:
     [problem] = compiled(certified(), issuer=False).problems
     assert (problem.reason, "no issuer" in problem.message) == (Reason.CERTIFICATE_REFUSED, True)
     [problem] = compiled(certified(), unissued={HOST: "dns: no such name"}).problems
-    assert problem.message == f"{HOST}: dns: no such name"
+    assert problem.message == f"{HOST}: dns: no such name; let the host's name lead to this proxy"
     assert compiled(ingress(), unissued={HOST: "dns: no such name"}).problems == ()
 
 
@@ -245,3 +304,85 @@ def test_challenges_are_answered_before_whatever_an_ingress_has_there() -> None:
     found = locations(render_configuration(routes, SITE).text)
     assert [words for words in found if words[-1].startswith(at)] == [("^~", f"{at}/")]
     assert ("^~", "/.well-known/") in found
+
+
+PUBLIC = Options(issuer=True, supplied=True, by_itself=PublicNames(), addresses=("192.0.2.1",))
+
+
+def by_itself(*manifests: Manifest, **options: Any) -> Routes:
+    return compile_routes(observed(*manifests), replace(PUBLIC, **options), NOW)
+
+
+def test_public_hosts_are_certified_by_themselves_but_not_where_a_secret_may_come() -> None:
+    private, wild = ingress("a", host="web.first.haneul.internal"), ingress("b", host="*.example.com")
+    coming = ingress("c", host="c.example.com", tls=[{"hosts": ["c.example.com"], "secretName": "later"}])
+    routes = by_itself(ingress(), private, wild, coming)
+    assert routes.certified == {HOST}
+    assert {problem.reason for problem in routes.problems} == {Reason.CERTIFICATE_BROKEN}
+    [problem] = by_itself(certified(host="web.first.haneul.internal")).problems
+    assert "no name that the issuer is asked for" in problem.message
+    [problem] = by_itself(ingress(), unissued={HOST: "connection: refused"}).problems
+    assert problem.message == f"{HOST}: connection: refused; let the issuer reach port 80 of 192.0.2.1"
+
+
+def test_what_ended_gives_way_to_the_platforms_certificate() -> None:
+    ours, fresh, ended = given(HOST), given(HOST), given(HOST, begins=NOW - timedelta(days=200))
+    for by_acme, served in ((fresh, fresh), (ended, ours)):
+        [web] = by_itself(ingress(), issued={HOST: ours}, by_acme={HOST: by_acme}).servers
+        assert (web.certificate, web.tls, web.challenged) == (served, True, True)
+
+
+def test_a_cluster_gets_so_many_certificates_of_the_issuer_and_the_others_are_told() -> None:
+    hosts = [f"h{number}.example.com" for number in range(MOST_CERTIFIED + 1)]
+    routes = by_itself(*(ingress(f"i{number:03}", host=host) for number, host in enumerate(hosts)))
+    assert routes.certified == set(hosts[:-1])
+    [problem] = routes.problems
+    assert problem.message.startswith(f"{hosts[-1]}: older hosts have all {MOST_CERTIFIED}")
+
+
+@pytest.mark.parametrize(
+    ("below", "host", "has"),
+    [
+        ((), "shop.example.com", True),
+        ((), "web.first.shop.haneul.internal", False),
+        ((), "printer.local", False),
+        ((), "localhost", False),
+        ((), "*.example.com", False),
+        ((), "", False),
+        (("corp.internal",), "web.corp.internal", True),
+        (("corp.internal",), "corp.internal", True),
+        (("corp.internal",), "notcorp.internal", False),
+        (("corp.internal",), "shop.example.com", False),
+    ],
+)
+def test_public_names_are_those_that_are_named_or_no_special_ones(below: Sequence[str], host: str, has: bool) -> None:
+    assert PublicNames(tuple(below)).has(host) is has
+
+
+def supplied(*hosts: str, secret: str = "", plain: bool = False, **options: Any) -> Routes:
+    https = {"name": "https", "port": 443, "protocol": "HTTPS"} if not secret else listener("https", secret=secret)
+    listeners = [https, *([listener()] if plain else [])]
+    return by_itself(gateway_class(), gateway("web", *listeners), http_route(hosts=hosts), **options)
+
+
+def test_hosts_of_https_listeners_without_certificates_get_them_as_hosts_of_ingresses_do() -> None:
+    inside, ours, theirs = "web.first.haneul.internal", given("web.first.haneul.internal"), given(HOST)
+    routes = supplied(HOST, inside, issued={inside: ours, HOST: given(HOST)}, by_acme={HOST: theirs})
+    found = {(one.host, *one.schemes): one for one in routes.servers}
+    assert found[HOST, Scheme.HTTPS].certificate == theirs
+    assert found[inside, Scheme.HTTPS].certificate == ours
+    # The issuer asks by plain HTTP, where nothing else is served as long as no listener is there.
+    assert routes.certified == {HOST}
+    assert (found[HOST, Scheme.HTTP].challenged, found[HOST, Scheme.HTTP].locations) == (True, ())
+    assert (inside, Scheme.HTTP) not in found
+    both = supplied(HOST, plain=True)
+    assert [len(one.locations) for one in both.servers if Scheme.HTTP in one.schemes] == [1]
+    [problem] = supplied(HOST, unissued={HOST: "caa: no"}).problems
+    assert (problem.ingress.kind, problem.reason) == ("HTTPRoute", Reason.CERTIFICATE_REFUSED)
+    assert "CAA" in problem.message
+
+
+def test_listeners_get_no_certificates_where_nobody_gives_any_or_a_secret_is_named() -> None:
+    assert supplied(HOST, supplied=False, issuer=False).servers == ()
+    assert supplied(HOST, secret="none").servers == ()
+    assert [one.host for one in supplied(HOST, issuer=False, by_itself=None).servers] == [HOST]

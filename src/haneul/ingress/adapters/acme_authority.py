@@ -7,6 +7,7 @@ answer at most. Every request has a timeout, every order a deadline.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -32,6 +33,8 @@ _REQUEST_SECONDS: Final = 30
 #: Seconds of one look at an order, and of all together.
 _LOOK_SECONDS, _ORDER_SECONDS = 5.0, 180.0
 _AGENT: Final = "haneul-ingress"
+#: What authorities say of a moment, not of an order (RFC 8555 section 6.7).
+_PASSING: Final = frozenset({"badNonce", "rateLimited", "serverInternal", "orderNotReady"})
 _FAILURES: Final = (
     errors.Error,
     messages.Error,
@@ -86,27 +89,40 @@ class AcmeAuthority:
 
     async def begin(self, host: str) -> Begun:
         """Order a certificate."""
+        made = self._client()
+        return _begun(await made.call(lambda: _ordered(made, host)))
+
+    async def resume(self, host: str, kept: str) -> Begun:
+        """Look what became of an order, and go on from there."""
         try:
-            made = _Client(self._issuing, self._clock)
-        except (ValueError, TypeError) as error:
-            raise CertificateRefusedError(f"the account's key cannot be read: {error}") from error
-        order = await made.call(lambda: _ordered(made, host))
-        tokens = {}
-        for body, response in order.answers:
-            tokens[str(body.chall.encode("token"))] = str(response.key_authorization)
-        return Begun(tokens, order)
+            document = json.loads(kept)
+            address, key = str(document["order"]), str(document["key"]).encode()
+            request = crypto_util.make_csr(key, [host])
+        except (ValueError, KeyError, TypeError) as error:
+            raise CertificateRefusedError(f"the order that was begun cannot be read: {error}", over=True) from error
+        made = self._client()
+        return _begun(await made.call(lambda: _looked_up(made, address, request, key)))
 
     async def finish(self, begun: Begun) -> tuple[bytes, bytes]:
         """Let the authority look, and return chain and key."""
         begun_order: _Order = begun.order
         made, order = begun_order.client, begun_order.order
         for body, response in begun_order.answers:
+            # One that was told to look already is at it; it wants to find the answer still.
+            if body.status != messages.STATUS_PENDING:
+                continue
             await made.call(partial(made.acme.answer_challenge, body, response))
         end = self._clock.monotonic() + self._deadline
         valid = await self._until(end, made, lambda deadline: made.acme.poll_authorizations(order, deadline))
         await made.call(lambda: _finalized(made, valid))
         ready = await self._until(end, made, lambda deadline: made.acme.poll_finalization(valid, deadline))
         return str(ready.fullchain_pem).encode(), begun_order.key
+
+    def _client(self) -> _Client:
+        try:
+            return _Client(self._issuing, self._clock)
+        except (ValueError, TypeError) as error:
+            raise CertificateRefusedError(f"the account's key cannot be read: {error}") from error
 
     async def _until(self, end: float, made: _Client, look: Callable[[datetime], T]) -> T:
         while self._clock.monotonic() < end:
@@ -154,7 +170,13 @@ class _Client:
         except errors.TimeoutError as error:
             raise _NotYetError from error
         except _FAILURES as error:
-            raise CertificateRefusedError(_said(error), wait=self._wait()) from error
+            raise CertificateRefusedError(_said(error), wait=self._wait(), over=_is_over(error)) from error
+
+    def read(self, address: str) -> Any:
+        """Return what lies at an address of the authority's (RFC 8555 section 6.3, POST-as-GET)."""
+        # Signed with the account that the client has, which is there only with it.
+        acme = self.acme
+        return acme.net.post(address, None, new_nonce_url=acme.directory["newNonce"]).json()
 
     def _sign_up(self, acme: client.ClientV2) -> None:
         """Have the account that the key is of, a new one the first time."""
@@ -185,15 +207,41 @@ class _Client:
 def _ordered(made: _Client, host: str) -> _Order:
     key = private_key_pem(new_private_key())
     order = made.acme.new_order(crypto_util.make_csr(key, [host]))
-    answers = []
+    return _Order(made, order, _answers(made, order), key)
+
+
+def _looked_up(made: _Client, address: str, request: bytes, key: bytes) -> _Order:
+    body = messages.Order.from_json(made.read(address))
+    if body.status == messages.STATUS_INVALID:
+        why = _problem(body.error) if body.error else "the issuer gave the order up"
+        raise CertificateRefusedError(why, over=True)
+    authorizations = [
+        messages.AuthorizationResource(body=messages.Authorization.from_json(made.read(place)), uri=place)
+        for place in body.authorizations
+    ]
+    order = messages.OrderResource(body=body, uri=address, authorizations=authorizations, csr_pem=request)
+    return _Order(made, order, _answers(made, order), key)
+
+
+def _answers(
+    made: _Client, order: messages.OrderResource
+) -> list[tuple[messages.ChallengeBody, challenges.ChallengeResponse]]:
+    """Return what is to be answered: of each authorization that is open, HTTP-01."""
+    found = []
     for authorization in order.authorizations:
-        if authorization.body.status == messages.STATUS_VALID:
+        if authorization.body.status != messages.STATUS_PENDING:
             continue
         offered = [body for body in authorization.body.challenges if isinstance(body.chall, challenges.HTTP01)]
         if not offered:
             raise ValueError("the issuer offers no HTTP-01")
-        answers.append((offered[0], offered[0].chall.response(made.key)))
-    return _Order(made, order, answers, key)
+        found.append((offered[0], offered[0].chall.response(made.key)))
+    return found
+
+
+def _begun(order: _Order) -> Begun:
+    tokens = {str(body.chall.encode("token")): str(response.key_authorization) for body, response in order.answers}
+    kept = {"order": order.order.uri, "key": order.key.decode()}
+    return Begun(tokens, order, json.dumps(kept, sort_keys=True))
 
 
 def _finalized(made: _Client, order: messages.OrderResource) -> None:
@@ -203,6 +251,13 @@ def _finalized(made: _Client, order: messages.OrderResource) -> None:
         # It is asked again when the order is ready (RFC 8555 section 7.4).
         if error.code != "orderNotReady":
             raise
+
+
+def _is_over(error: Exception) -> bool:
+    """Say whether an order has come to its end by what went wrong."""
+    if isinstance(error, messages.Error):
+        return error.code not in _PASSING
+    return isinstance(error, errors.ValidationError | errors.IssuanceError)
 
 
 def _said(error: Exception) -> str:

@@ -2,7 +2,7 @@
 
 ```
 FOLDER/account.key              the account's key, PEM
-FOLDER/certificates/HOST.json   chain and key, PEM
+FOLDER/certificates/HOST.json   chain and key, PEM; the order that was begun for another one
 FOLDER/refusals.json            how often each host was refused, until when, and why
 ```
 """
@@ -35,12 +35,8 @@ class CertificateFolder:
         self._certificates = folder / "certificates"
 
     def account_key(self) -> bytes:
-        """Return the account's key, PEM; the first time it is made."""
-        self._prepare()
-        file = self._folder / "account.key"
-        if not file.exists():
-            write_atomically(file, private_key_pem(new_private_key()), mode=0o600)
-        return file.read_bytes()
+        """Return the key of the folder's own account, PEM; the first time it is made."""
+        return account_key(self._folder)
 
     def certificates(self) -> dict[str, Certificate]:
         """Return every host's certificate."""
@@ -52,9 +48,20 @@ class CertificateFolder:
         return found
 
     def keep(self, host: str, certificate: Certificate) -> None:
-        """Keep the certificate of a host."""
+        """Keep the certificate of a host, whose order is at its end."""
         document = {"chain": certificate.chain.decode(), "key": certificate.key.decode()}
-        self._write(self._certificates / f"{host}.json", document)
+        self._write(self._file(host), document)
+
+    def order(self, host: str) -> str:
+        """Return a host's order."""
+        return str(_read(self._file(host)).get("order", ""))
+
+    def ordered(self, host: str, kept: str) -> None:
+        """Keep a host's order, or forget it."""
+        before = _read(self._file(host))
+        document = {name: text for name, text in before.items() if name != "order"} | ({"order": kept} if kept else {})
+        if document != before:
+            self._write(self._file(host), document)
 
     def refusals(self) -> dict[str, Refusals]:
         """Return what was refused."""
@@ -71,17 +78,30 @@ class CertificateFolder:
         entries = {host: {**asdict(entry), "after": entry.after.isoformat()} for host, entry in refusals.items()}
         self._write(self._folder / "refusals.json", entries)
 
-    def _prepare(self) -> None:
-        for folder in (self._folder, self._certificates):
-            folder.mkdir(parents=True, exist_ok=True)
-            folder.chmod(0o700)
+    def _file(self, host: str) -> Path:
+        return self._certificates / f"{host}.json"
 
     def _write(self, file: Path, document: Mapping[str, Any]) -> None:
         try:
-            self._prepare()
+            for folder in (self._folder, self._certificates):
+                _prepare(folder)
             write_atomically(file, json.dumps(document, sort_keys=True, indent=1), mode=0o600)
         except OSError as error:
             raise UnavailableError(f"{file} cannot be written: {error.strerror}") from error
+
+
+def account_key(folder: Path) -> bytes:
+    """Return the key of an account, ``account.key`` in its folder, PEM; the first time it is made."""
+    _prepare(folder)
+    file = folder / "account.key"
+    if not file.exists():
+        write_atomically(file, private_key_pem(new_private_key()), mode=0o600)
+    return file.read_bytes()
+
+
+def _prepare(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -11,12 +11,11 @@ from typing import Final
 
 from haneul.ingress.model import Certificate
 from haneul.kernel.clock import Clock
-from haneul.kernel.files import read_private, write_atomically
-from haneul.kernel.pki import KeyPair, LeafProfile, issue_leaf
+from haneul.kernel.leaf_files import LeafFiles
+from haneul.kernel.pki import KeyPair, LeafProfile
 
 _LIFE: Final = timedelta(days=90)
 _COMMON_NAME: Final = "Haneul ingress"
-_END: Final = "-----END CERTIFICATE-----\n"
 
 
 class IssuedCertificates:
@@ -47,23 +46,9 @@ class IssuedCertificates:
         return found
 
     def _of(self, host: str, authority: KeyPair) -> Certificate:
-        file = self._file(host)
-        if file.exists():
-            chain, key = _parts(read_private(file))
-            pair = KeyPair(chain.encode(), key.encode())
-            if chain.endswith(authority.certificate.decode()) and not pair.needs_renewal(self._clock.now()):
-                return Certificate(pair.certificate, pair.key)
-        profile = LeafProfile(_COMMON_NAME, dns_names=(host,), server=True)
-        leaf = issue_leaf(authority, profile, now=self._clock.now(), life=_LIFE)
-        chain, key = (leaf.certificate + authority.certificate).decode(), leaf.key.decode()
-        write_atomically(file, chain + key, mode=0o600)
-        return Certificate(chain.encode(), key.encode())
+        file, profile = self._file(host), LeafProfile(_COMMON_NAME, dns_names=(host,), server=True)
+        leaf, _ = LeafFiles(file, file, chained=True).ensure(authority, profile, now=self._clock.now(), life=_LIFE)
+        return Certificate(leaf.certificate, leaf.key)
 
     def _file(self, host: str) -> Path:
         return self._folder / f"{hashlib.sha256(host.encode()).hexdigest()[:32]}.pem"
-
-
-def _parts(text: str) -> tuple[str, str]:
-    """Return the chain and the key of a file that has one after the other."""
-    chain, end, key = text.rpartition(_END)
-    return chain + end, key
