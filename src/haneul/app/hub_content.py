@@ -45,8 +45,9 @@ class HubContent:
 
     async def _move(self, stage: Stage, platform: str) -> None:
         try:
-            bucket = self._kage.bucket_file() if self._settings.kage else None
-            await self._hub.move_content(bucket=bucket, told=stage.note)
+            await self._hub.move_content(
+                into_bucket=self._settings.kage, bucket=self._kage.bucket_file(), told=stage.note
+            )
         except HaneulError:
             if self._settings.hub:
                 # What stands in the way of the move is what is to be told.

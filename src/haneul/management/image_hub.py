@@ -185,21 +185,20 @@ class ImageHub:
         write_atomically(files.reporter, json.dumps(reporter, indent=2) + "\n", mode=_PRIVATE, owner=owner)
         self._ensure_certificate(authority)
 
-    async def move_content(self, *, bucket: str | None, told: Callable[[str], None]) -> None:
-        """Move all content into a bucket, or back into files, unless it is there; the hub does not run meanwhile.
+    async def move_content(self, *, into_bucket: bool, bucket: str, told: Callable[[str], None]) -> None:
+        """Move all content into the bucket, or back into files, unless it is there; the hub does not run meanwhile.
 
-        ``bucket`` is what the hub's file of its bucket shall say; without one all comes back into files. ``told`` hears
-        how far it has come. Raises ConflictError if the move was ended by what it met: nothing is lost then, the hub
-        can serve what it has from where that is, and the move, or the other one, may be begun again.
+        ``bucket`` is what the hub's file of its bucket shall say, in either case. ``told`` hears how far it has come.
+        Raises ConflictError if the move was ended by what it met: nothing is lost then, the hub can serve what it has
+        from where that is, and the move, or the other one, may be begun again.
         """
         files, owner = self.files, (USER, USER)
-        if bucket is not None:
-            write_atomically(files.store, bucket, mode=_PRIVATE, owner=owner)
-        if files.in_bucket == (bucket is not None) and not files.being_moved:
+        write_atomically(files.store, bucket, mode=_PRIVATE, owner=owner)
+        if files.in_bucket == into_bucket and not files.being_moved:
             return
         await self._services.stop(SERVICE)
         command = (sys.executable, "-m", "haneul.app.main", "serve", "hub-content", f"--folder={files.folder}")
-        where = (f"--store={files.store}", "--to=bucket" if bucket is not None else "--to=files")
+        where = (f"--store={files.store}", "--to=bucket" if into_bucket else "--to=files")
         # It ends with this process, however that ends.
         argv = secluded(("setpriv", "--pdeathsig", "KILL", *command, *where), user=USER, sees=[files.folder])
         heard = ""
@@ -212,8 +211,10 @@ class ImageHub:
         try:
             await run(argv, timeout=_MOVE_SECONDS, on_line=hear)
         except CommandFailedError as error:
+            # How far it had come is no reason.
+            why = heard[max(heard.rfind("error["), 0) :].strip()
             raise ConflictError(
-                f"the images could not be moved, and are where they were:\n{heard.strip()}",
+                f"the images could not be moved, and are where they were:\n{why}",
                 hint="repeat 'haneul up' once that is mended; the other of --kage and --no-kage leaves them there",
             ) from error
 
