@@ -89,6 +89,7 @@ They come true in this order; the first that is not true says what the cluster w
 | `NodesReady` | the nodes are those wanted, ready and current | `NodesJoining`, `NodesChanging` |
 | `AuthoritiesCurrent` | no authorities are being replaced | [the step](../explanation/certificates.md) |
 | `VersionCurrent` | masters and nodes run the versions asked for | `UpgradingNodes`, `UpgradeStopped`… |
+| `Followed` | there only while false: it has more objects than are followed; nothing waits on it | `OverBudget` |
 
 ## Phases
 
@@ -96,7 +97,7 @@ They come true in this order; the first that is not true says what the cluster w
 | --- | --- |
 | `Pending` | the operator has not looked at it yet |
 | `Creating` | it has never been ready |
-| `Ready` | all conditions are true |
+| `Ready` | all conditions are true, but for `Followed` |
 | `Updating` | it was ready, and its spec changed since, or its nodes are being changed |
 | `Degraded` | it was ready, its spec did not change, and something is missing |
 | `Hibernating` | it falls asleep |

@@ -37,12 +37,12 @@ class OverBudgetError(HaneulError):
 class Budget:
     """Bounds: ``objects`` and ``octets`` of one cluster's, ``shared`` octets of all; a page's objects and octets.
 
-    Octets are of JSON; the same objects take some four times as much in memory.
+    Octets are of JSON; the same objects take some seven times as much in memory.
     """
 
     objects: int = 20_000
-    octets: int = 16 << 20
-    shared: int = 48 << 20
+    octets: int = 8 << 20
+    shared: int = 20 << 20
     page: int = 500
     page_octets: int = 4 << 20
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from haneul.balancer.allocation import Slot
 from haneul.balancer.decisions import BALANCED, NOT_SUPPORTED, Verdict
-from haneul.balancer.model import Protocol
+from haneul.balancer.model import Protocol, Slot
 from haneul.balancer.verdicts import CONDITION, event_of, nothing_served, status_of
 from haneul.kernel.kube import Manifest
 from tests.unit.balancer.objects import service

@@ -8,6 +8,8 @@ from datetime import datetime
 import pytest
 
 from haneul.dkos import tenant_objects
+from haneul.dkos.adapters.kube_clusters import KubeClusters
+from haneul.dkos.adapters.kube_readers import KubeRecords
 from haneul.dkos.cluster_record import ClusterRecord, Standing, record_of
 from haneul.dkos.cluster_records import ClusterRecords
 from haneul.dkos.credentials import Endpoints
@@ -16,7 +18,8 @@ from haneul.dkos.masters import MadeMasters
 from haneul.dkos.model import Cluster
 from haneul.dkos.naming import Naming
 from haneul.dkos.ports import ProvidedNode
-from haneul.dkos.readers import INGRESS
+from haneul.dkos.quota import QuotaLimits
+from haneul.dkos.readers import BALANCER, INGRESS
 from haneul.dkos.rotation import Record
 from haneul.ingress.claims import CONTROLLER
 from haneul.kernel.clock import VirtualClock
@@ -88,3 +91,43 @@ def test_every_cluster_has_the_class_and_the_rights(native: Cluster, endpoints: 
     statuses = {f"{resource}/status" for resource in ("ingresses", "gatewayclasses", "gateways", "httproutes")}
     assert {resource for resource, _ in writes} == {"services", "events", *statuses}
     assert not any(verb in ("*", "deletecollection") for _, verb in writes)
+
+
+async def test_the_balancers_records_say_what_the_project_may_have_and_readers_say_what_they_do_not_do(
+    native: Cluster, made: MadeMasters, now: datetime
+) -> None:
+    clock = VirtualClock(now)
+    kube = MemoryKubeClient(clock=clock)
+    for name in (BALANCER.name, "haneul-system"):
+        await kube.apply(NAMESPACES, {"metadata": {"name": name}})
+    quotas = KubeClusters(kube, clock=clock)
+    await quotas.set_quota(native.project, QuotaLimits(addresses=3))
+    records = ClusterRecords(kube, (BALANCER,), quotas=quotas, clock=clock)
+
+    async def record() -> ClusterRecord:
+        found = await kube.get(SECRETS, BALANCER.record_name(native.uid), BALANCER.name)
+        read = None if found is None else record_of(found)
+        assert read is not None
+        return read
+
+    await records.follow(native, made, [NODE])
+    assert ((await record()).most_addresses, (await record()).most_listeners) == (3, 200)
+    # Another limit comes with another look, a moment later, whether or not the cluster's API answers.
+    await quotas.set_quota(native.project, QuotaLimits(addresses=5, listeners=9))
+    clock.advance(60)
+    await records.locate(native, [NODE])
+    assert ((await record()).most_addresses, (await record()).most_listeners) == (5, 9)
+    board = KubeRecords(kube, BALANCER)
+    assert await records.trouble(native) == ""
+    await board.tell(native.uid, "it has more than 5 objects")
+    clock.advance(60)
+    assert await records.trouble(native) == (
+        "haneul-balancer follows it no longer, what is there stays: it has more than 5 objects"
+    )
+    # What the operator writes leaves it there.
+    await records.locate(native, [])
+    records.forget(native.uid)
+    assert await records.trouble(native)
+    await board.tell(native.uid, "")
+    clock.advance(60)
+    assert await records.trouble(native) == ""

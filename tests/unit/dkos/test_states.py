@@ -14,6 +14,7 @@ from haneul.dkos.hibernation import Level
 from haneul.dkos.hibernation import Step as SleepStep
 from haneul.dkos.model import Cluster, ClusterSpec, ClusterStatus, ConditionType, NodePool, NodeStatus, Phase
 from haneul.dkos.node_plan import node_statuses, plan_nodes
+from haneul.dkos.pace import is_settled
 from haneul.dkos.ports import ProvidedNode
 from haneul.dkos.rotation import Step, Verdict
 from haneul.dkos.states import (
@@ -30,8 +31,9 @@ from haneul.dkos.upgrade import Stage
 from haneul.dkos.upgrade import Verdict as UpgradeVerdict
 from haneul.kernel.kube import Manifest
 
-#: The conditions of a cluster that neither sleeps nor was ever restored.
-AWAKE = [kind for kind in ConditionType if kind not in {ConditionType.HIBERNATED, ConditionType.RESTORED}]
+#: The conditions of a cluster that neither sleeps nor was ever restored, and has no more than is followed.
+_OTHERS = {ConditionType.HIBERNATED, ConditionType.RESTORED, ConditionType.FOLLOWED}
+AWAKE = [kind for kind in ConditionType if kind not in _OTHERS]
 START = datetime(2026, 11, 1, 12, 0, tzinfo=UTC)
 ROLES = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
 READY_NODE = NodeStatus(name="default-0", pool="default", address="192.0.2.1", ready=True)
@@ -73,6 +75,16 @@ def truths(status: ClusterStatus) -> list[str]:
 def test_conditions_come_in_the_order_in_which_they_come_true() -> None:
     status = status_of(cluster(), NOTHING, START)
     assert [condition.type for condition in status.conditions] == AWAKE
+
+
+def test_a_cluster_that_is_followed_no_longer_is_told_and_ready_all_the_same() -> None:
+    status = status_of(cluster(), replace(ALL_WELL, trouble="haneul-dns follows it no longer"), START)
+    told = status.conditions[-1]
+    assert (told.type, told.status, told.reason) == (ConditionType.FOLLOWED, "False", "OverBudget")
+    assert told.message == "haneul-dns follows it no longer"
+    assert (status.phase, waits_on(status), is_settled(status)) == (Phase.READY, "", True)
+    again = status_of(cluster(status), ALL_WELL, after(60))
+    assert [condition.type for condition in again.conditions] == AWAKE
 
 
 @pytest.mark.parametrize(
