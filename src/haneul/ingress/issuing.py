@@ -8,6 +8,7 @@ from when it was taken to its end: whoever comes after one that was killed goes 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -25,6 +26,8 @@ _log = structlog.get_logger(__name__)
 #: Seconds that the proxy has to show what an authority wants to find.
 _PATIENCE: Final = 120.0
 _LONGEST_WHY: Final = 500
+#: Seconds that an issuer has to say which order it took, once this was told to end.
+_LAST_WORD: Final = 5.0
 
 
 @dataclass
@@ -131,14 +134,16 @@ class Issuer:
             raise CertificateRefusedError(why, over=True) from error
 
     async def _begun(self, host: str) -> Begun:
-        """Order a certificate; whoever is told to end meanwhile does so once the order is kept."""
+        """Order a certificate; whoever is told to end meanwhile does so once the order is kept, or a little later."""
         ordering = asyncio.ensure_future(self._authority.begin(host))
         try:
             begun = await asyncio.shield(ordering)
         except asyncio.CancelledError:
-            await asyncio.wait([ordering])
-            if not ordering.cancelled() and ordering.exception() is None:
-                self._store.ordered(host, ordering.result().kept)
+            done, _ = await asyncio.wait([ordering], timeout=_LAST_WORD)
+            # What cannot be kept is ordered once more; nothing may stand in the way of an end.
+            with contextlib.suppress(HaneulError):
+                for one in done:
+                    self._store.ordered(host, one.result().kept)
             raise
         self._store.ordered(host, begun.kept)
         return begun

@@ -22,7 +22,10 @@ async def certify(folder: Path, directory: str, trust: Path, host: str) -> None:
         (folder / "idle").touch()
 
     def show() -> None:
-        write_atomically(folder / "shown.json", json.dumps(dict(issuer.challenges)))
+        # What one before this was asked for may be looked for until now.
+        file = folder / "shown.json"
+        before = json.loads(file.read_text()) if file.exists() else {}
+        write_atomically(file, json.dumps({**before, **issuer.challenges}))
         issuer.serves([host], issuer.challenges)
 
     issuer.when_changed(show)

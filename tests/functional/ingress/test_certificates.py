@@ -176,6 +176,20 @@ async def test_a_host_that_nobody_answers_for_is_refused_with_what_the_authority
             await made.finish(begun)
 
 
+async def test_an_order_that_the_authority_does_not_know_is_over(tmp_path: Path) -> None:
+    store = CertificateFolder(tmp_path / "acme")
+    async with pebble(tmp_path, address=LOOPBACK, http_port=9) as authority:
+        made = AcmeAuthority(issuing(authority, store), SystemClock())
+        begun = await made.begin(HOST)
+        # Whoever comes next has the same to show, by the same order.
+        assert (await made.resume(HOST, begun.kept)).challenges == begun.challenges
+        assert authority.orders() == 1
+        for kept in (begun.kept.replace("/my-order/", "/my-order/x"), begun.kept.replace("my-order", "none"), "{}"):
+            with pytest.raises(CertificateRefusedError) as refused:
+                await made.resume(HOST, kept)
+            assert refused.value.over
+
+
 async def test_an_account_may_have_to_be_bound_to_another(tmp_path: Path) -> None:
     key = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W"
     store = CertificateFolder(tmp_path / "acme")

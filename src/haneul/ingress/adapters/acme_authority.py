@@ -35,6 +35,7 @@ _LOOK_SECONDS, _ORDER_SECONDS = 5.0, 180.0
 _AGENT: Final = "haneul-ingress"
 #: What authorities say of a moment, not of an order (RFC 8555 section 6.7).
 _PASSING: Final = frozenset({"badNonce", "rateLimited", "serverInternal", "orderNotReady"})
+_GONE: Final = frozenset({404, 410})
 _FAILURES: Final = (
     errors.Error,
     messages.Error,
@@ -170,7 +171,7 @@ class _Client:
         except errors.TimeoutError as error:
             raise _NotYetError from error
         except _FAILURES as error:
-            raise CertificateRefusedError(_said(error), wait=self._wait(), over=_is_over(error)) from error
+            raise CertificateRefusedError(_said(error), wait=self._wait(), over=self._is_over(error)) from error
 
     def read(self, address: str) -> Any:
         """Return what lies at an address of the authority's (RFC 8555 section 6.3, POST-as-GET)."""
@@ -196,6 +197,15 @@ class _Client:
 
     def _heard(self, answer: requests.Response, *_: Any, **__: Any) -> None:
         self._answer = answer
+
+    def _is_over(self, error: Exception) -> bool:
+        """Say whether an order has come to its end by what went wrong."""
+        if isinstance(error, messages.Error):
+            return error.code not in _PASSING
+        if isinstance(error, errors.ClientError):
+            # An issuer forgets orders, and need not say more of that than that nothing is there.
+            return self._answer is not None and self._answer.status_code in _GONE
+        return isinstance(error, errors.ValidationError | errors.IssuanceError)
 
     def _wait(self) -> float | None:
         """Return how long the authority wants to be left alone, if it refused something just now."""
@@ -251,13 +261,6 @@ def _finalized(made: _Client, order: messages.OrderResource) -> None:
         # It is asked again when the order is ready (RFC 8555 section 7.4).
         if error.code != "orderNotReady":
             raise
-
-
-def _is_over(error: Exception) -> bool:
-    """Say whether an order has come to its end by what went wrong."""
-    if isinstance(error, messages.Error):
-        return error.code not in _PASSING
-    return isinstance(error, errors.ValidationError | errors.IssuanceError)
 
 
 def _said(error: Exception) -> str:
