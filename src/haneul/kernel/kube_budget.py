@@ -40,9 +40,9 @@ class Budget:
     Octets are of JSON; the same objects take some seven times as much in memory.
     """
 
-    objects: int = 20_000
-    octets: int = 8 << 20
-    shared: int = 20 << 20
+    objects: int = 50_000
+    octets: int = 24 << 20
+    shared: int = 24 << 20
     page: int = 500
     page_octets: int = 4 << 20
 

@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import aiohttp
 import yaml
@@ -29,6 +29,8 @@ _BACKOFF_FIRST, _BACKOFF_LAST = 0.2, 10.0
 #: An API server that did not take a request says in how many seconds it may (RFC 9110, section 10.2.3). So short a time
 #: is waited for here, so often; a longer one, as of evictions, is whoever asks to decide on.
 _ASK_AGAIN_SECONDS, _ASK_AGAIN_TIMES = 2, 5
+#: Some of the objects of a list, and the version that all of it is of.
+_Page: TypeAlias = tuple[list[Manifest], str]
 
 
 @dataclass
@@ -218,7 +220,7 @@ class HttpKubeClient:
 
     async def _pages(
         self, account: Account, resource: Resource, namespace: str, selector: Mapping[str, str]
-    ) -> AsyncGenerator[tuple[list[Manifest], str]]:
+    ) -> AsyncGenerator[_Page]:
         """Yield a list page by page, each with the version that all of it is of. Raises OverBudgetError.
 
         Source: Kubernetes documentation "API concepts", "Retrieving large results sets in chunks".

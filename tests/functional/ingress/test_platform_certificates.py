@@ -16,6 +16,7 @@ import pytest
 import yaml
 from aiohttp import web
 
+from haneul.app.ingress_worker import grantee
 from haneul.app.platform_issuer import PlatformIssuer
 from haneul.ingress.adapters.certificate_folder import CertificateFolder
 from haneul.kernel.errors import InvalidInputError

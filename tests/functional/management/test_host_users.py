@@ -14,8 +14,8 @@ from typing import Any, Final
 import pytest
 
 from haneul.app.host_rights import host_rights, ingress_rules
-from haneul.app.ingress_worker import Ground, IngressWork, PlatformAuthority, serve_clusters
-from haneul.app.platform import PlatformFiles
+from haneul.app.ingress_worker import Ground, IngressWork, serve_clusters
+from haneul.app.platform import PlatformAuthority, PlatformFiles
 from haneul.dkos.address_claims import given_address
 from haneul.dkos.cluster_record import ClusterRecord, Standing, secret_of
 from haneul.dkos.readers import INGRESS
