@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from haneul.kernel.clock import VirtualClock
-from haneul.trail.adapters.memory_folder import mount_memory, unmount_memory
+from haneul.kernel.process import run
+from haneul.trail.adapters.memory_folder import clear_abandoned, mount_memory, unmount_memory
 from haneul.trail.adapters.spool import Spool
 
 START = datetime(2026, 11, 27, 21, 30, 40, tzinfo=UTC)
@@ -85,6 +87,36 @@ def test_it_is_shut_while_there_is_too_much_and_opened_at_the_half(tmp_path: Pat
     assert folder.stat().st_mode & 0o700 == 0o700
 
 
+def test_only_plain_files_are_read(tmp_path: Path) -> None:
+    """A worker that was taken over may leave anything in its minute; whoever reads may be root."""
+    clock = VirtualClock(START)
+    spool = opened(tmp_path, clock)
+    (tmp_path / "secret").write_text('{"key": 1}')
+    folder = minute(tmp_path, START)
+    (folder / "link").symlink_to(tmp_path / "secret")
+    (folder / "linked").symlink_to(tmp_path)
+    os.mkfifo(folder / "pipe")
+    (folder / "deep" / "er").mkdir(parents=True)
+    (folder / "zz").write_text("{}")
+    taken = spool.take(9)
+    assert [one.content for one in taken.written] == [b"{}"]
+    assert not taken.lost
+    clock.advance(3700)
+    spool.tend()
+    assert not folder.exists()
+    assert (tmp_path / "secret").exists()
+
+
+def test_minutes_are_of_a_user_without_a_name(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root gives folders away")
+    spool = Spool(tmp_path / "spool", user=1_900_000_001, room=1 << 20, clock=VirtualClock(START))
+    spool.prepare()
+    owned = minute(tmp_path, START).stat()
+    assert (owned.st_uid, owned.st_gid, owned.st_mode & 0o777) == (1_900_000_001, 1_900_000_001, 0o700)
+    assert (tmp_path / "spool").stat().st_uid == 0
+
+
 async def test_a_folder_in_memory_has_its_size(tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root mounts")
@@ -100,3 +132,25 @@ async def test_a_folder_in_memory_has_its_size(tmp_path: Path) -> None:
         await unmount_memory(folder)
     assert not folder.is_mount()
     await unmount_memory(folder)
+
+
+async def test_what_a_killed_process_mounted_is_found_and_cleared(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root mounts")
+    own, theirs, elsewhere = tmp_path / "own", tmp_path / "a folder of theirs", tmp_path / "elsewhere"
+    if not await mount_memory(own, 1 << 20):
+        pytest.skip("nothing can be mounted here")
+    mounting = (
+        "import asyncio, sys; from pathlib import Path; from haneul.trail.adapters.memory_folder import mount_memory;"
+        "[asyncio.run(mount_memory(Path(name), 1 << 20)) for name in sys.argv[1:]]"
+    )
+    try:
+        await run([sys.executable, "-c", mounting, str(theirs), str(elsewhere)], timeout=120)
+        assert theirs.is_mount()
+        await clear_abandoned(tmp_path / "none of them")
+        assert theirs.is_mount()
+        assert sorted(await clear_abandoned(tmp_path)) == [theirs, elsewhere]
+        assert [folder.is_mount() for folder in (own, theirs, elsewhere)] == [True, False, False]
+    finally:
+        for folder in (own, theirs, elsewhere):
+            await unmount_memory(folder)
