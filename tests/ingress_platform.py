@@ -1,4 +1,4 @@
-"""A host with the platform's ingress for tests: real host services and nginx, one tenant whose cluster is in memory."""
+"""A platform's ingress for tests: a host with its services, one tenant's cluster, and the worker between them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from haneul.app.ingress_hosts import GrantedHosts
 from haneul.app.ingress_worker import Ground, IngressWork, PlatformAuthority, place_of
 from haneul.app.platform import PlatformFiles
 from haneul.app.platform_trail import ClusterTrails
@@ -97,12 +98,16 @@ class Platform:
             begins=begins,
         )
 
-    def begin(self) -> RecordWorker:
-        self.worker = RecordWorker(self.work(), self, clock=CLOCK)
-        return self.worker
+    @property
+    def granted(self) -> GrantedHosts:
+        return GrantedHosts(self.ground.files.hosts, zone=ZONE)
 
-    def work(self) -> IngressWork:
-        return IngressWork(
+    @property
+    def spool(self) -> Path:
+        return place_of(self.record, self.ground).folder / "spool"
+
+    def begin(self) -> RecordWorker:
+        work = IngressWork(
             self.ground,
             self.services,
             self.management,
@@ -112,14 +117,12 @@ class Platform:
             trails=self.trails,
             pace=PACE,
         )
+        self.worker = RecordWorker(work, self, clock=CLOCK)
+        return self.worker
 
     @contextlib.asynccontextmanager
     async def connect(self, access: KubeAccess) -> AsyncIterator[KubeClient]:
         yield self.tenant
-
-    @property
-    def spool(self) -> Path:
-        return place_of(self.record, self.ground).folder / "spool"
 
     async def forget(self, uid: str) -> None:
         self.forgotten.append(uid)
@@ -165,8 +168,8 @@ async def on_a_node_port(app: Application, address: str) -> AsyncIterator[int]:
 
 
 @contextlib.asynccontextmanager
-async def running_platform() -> AsyncIterator[Platform]:
-    """Yield a host on which nothing is left afterwards."""
+async def a_platform() -> AsyncIterator[Platform]:
+    """Yield a platform that ends with the block, with all that it started."""
     program()
     if os.geteuid() != 0:
         pytest.skip("proxies get users of their own from root")

@@ -23,14 +23,14 @@ from haneul.kernel.kube import (
     NAMESPACES,
     SERVICES,
 )
-from tests.ingress_platform import HOST, Platform, on_a_node_port, running_platform
+from tests.ingress_platform import HOST, Platform, a_platform, on_a_node_port
 from tests.ingress_proxy import Application, free_address, until
 from tests.unit.ingress.objects import endpoint, ingress, ingress_class, service, slice_of
 
 
 @pytest.fixture
 async def platform() -> AsyncIterator[Platform]:
-    async with running_platform() as made:
+    async with a_platform() as made:
         yield made
 
 
@@ -93,7 +93,7 @@ async def it_comes_back_alone(platform: Platform) -> None:
 
 
 async def hosts_are_granted(platform: Platform) -> None:
-    platform.work().granted.grant("www.example.org", "shop/first")
+    platform.granted.grant("www.example.org", "shop/first")
     # Whoever begins anew knows of it at once; one that works looks at grants now and then.
     assert platform.worker
     await platform.worker.close()
