@@ -36,6 +36,8 @@ from haneul.trail.settings import TrailSettings, read_trail_settings
 
 _log = structlog.get_logger(__name__)
 _LOOK_SECONDS: Final = 5.0
+#: A look takes a millisecond of a processor, and all clusters share one.
+_READ_SECONDS: Final = 1.0
 _SPOOL: Final = "spool"
 #: What trails keep if nobody says otherwise: there may be many on a host, and each takes memory twice.
 _USUAL: Final[dict[str, Any]] = {
@@ -147,7 +149,7 @@ class ClusterTrails:
         await asyncio.to_thread(_claim, place.catalogue.parent, owner)
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(
-                recording(settings, place, policies, cluster=uid, user=user, clock=self._clock)
+                recording(settings, place, policies, cluster=uid, user=user, clock=self._clock, look=_READ_SECONDS)
             )
             return _Running(audit, stack.pop_all())
 

@@ -128,9 +128,19 @@ def catalogue_of(folder: Path) -> SqlCatalogue:
 
 @contextlib.asynccontextmanager
 async def recording(
-    settings: TrailSettings, place: TrailPlace, policies: Policies, *, cluster: str, user: str | int, clock: Clock
+    settings: TrailSettings,
+    place: TrailPlace,
+    policies: Policies,
+    *,
+    cluster: str,
+    user: str | int,
+    clock: Clock,
+    look: float = 0.2,
 ) -> AsyncIterator[Recorder]:
-    """Record while the block runs; what was gathered is written at its end, if the store answers soon."""
+    """Record while the block runs; what was gathered is written at its end, if the store answers soon.
+
+    ``look`` is in seconds: between two looks at whether something was written.
+    """
     spool = Spool(place.spool, user=user, room=settings.spool_bytes // 2, clock=clock)
     await mount_memory(place.spool, settings.spool_bytes)
     spool.prepare()
@@ -147,6 +157,7 @@ async def recording(
         clock=clock,
         flush_seconds=settings.flush_seconds,
         keep_days=settings.keep_days,
+        look_seconds=look,
     )
     async with serving(recorder, place.socket):
         working = asyncio.ensure_future(recorder.run())

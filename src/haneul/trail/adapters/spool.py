@@ -37,6 +37,8 @@ _ENTER: Final = 0o711
 _WRITE: Final = 0o700
 _SHUT: Final = 0
 _HOUR: Final = timedelta(hours=1)
+#: No minute is called something later.
+_LAST: Final = "99991231-2359"
 #: A file is written at once; one that is not whole after so many seconds never will be.
 _PATIENCE: Final = 5.0
 
@@ -70,14 +72,15 @@ class Spool:
         now = self._clock.now().astimezone()
         for minute in (now, now + timedelta(minutes=1)):
             self._open(minute)
+        oldest = f"{now - _HOUR:%Y%m%d-%H%M}"
         for folder in self._minutes():
-            if not self._is_young(folder, now):
+            if not oldest < folder.name <= _LAST:
                 # Folders of a worker that was taken over may be deeper than can be removed; their room is bounded.
                 with _writable(folder.parent), contextlib.suppress(RecursionError):
                     shutil.rmtree(folder, ignore_errors=True)
                 with contextlib.suppress(OSError), _writable(self._folder):
                     folder.parent.rmdir()
-            elif os.geteuid() == 0 or folder.stat().st_mode & 0o777 != self._mode:
+            elif folder.stat().st_mode & 0o777 != self._mode:
                 folder.chmod(self._mode)
 
     def take(self, most: int) -> Taken:
@@ -129,7 +132,8 @@ class Spool:
             os.chown(minute, entry.pw_uid, entry.pw_gid)
 
     def _minutes(self) -> list[Path]:
-        return [minute for day in self._folder.iterdir() if day.is_dir() for minute in day.iterdir() if minute.is_dir()]
+        # Of each cluster, several times a second.
+        return [minute for day in _folders_in(self._folder) for minute in _folders_in(day)]
 
     def _files(self) -> Iterator[tuple[str, int]]:
         for minute in self._minutes():
@@ -139,13 +143,10 @@ class Spool:
                         if entry.is_file(follow_symlinks=False):
                             yield entry.path, entry.stat(follow_symlinks=False).st_size
 
-    @staticmethod
-    def _is_young(folder: Path, now: datetime) -> bool:
-        try:
-            made = datetime.strptime(folder.name, "%Y%m%d-%H%M").replace(tzinfo=now.tzinfo)
-        except ValueError:
-            return False
-        return made > now - _HOUR
+
+def _folders_in(folder: Path) -> list[Path]:
+    with os.scandir(folder) as entries:
+        return [folder / entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
 
 
 def _read(file: Path) -> tuple[bytes, float]:
