@@ -466,6 +466,10 @@ def _parts(found: dict[str, Any]) -> Any:
     for use in found.get("usedBy", []):
         where = f"{use['cluster']}, namespace {use['namespace']}, {use['workload']} ({age(use['reported'])} ago)"
         yield _row("running", {"digest": use["digest"], "size": "-"}, where)
+    if elsewhere := found.get("usedElsewhere"):
+        yield _row(
+            "running", {"digest": found["digest"], "size": "-"}, f"{elsewhere} times in other projects' clusters"
+        )
 
 
 def _row(part: str, entry: dict[str, Any], what: str) -> dict[str, Any]:

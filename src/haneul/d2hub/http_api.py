@@ -118,7 +118,7 @@ class ApiHttp:
             "size": len(found.content),
             "tags": [entry.name for entry in tags if entry.digest == found.digest],
             "manifest": manifest,
-            "usedBy": await self._inventory.users([found.digest, *_children(manifest)], grant),
+            **await self._inventory.users(repository, [found.digest, *_children(manifest)], grant),
             "referrers": [
                 {"digest": entry.digest, "artifactType": entry.artifact_type, "size": entry.size}
                 for entry in referrers.entries

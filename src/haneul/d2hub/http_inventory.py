@@ -14,7 +14,7 @@ from typing import Any, Final
 from haneul.d2hub.errors import RequestInvalidError
 from haneul.d2hub.exchange import Reply, Request, json_reply
 from haneul.d2hub.http_auth import MAINTENANCE, Doorkeeper
-from haneul.d2hub.inventory import Report, Running, Use, parse_cluster, parse_running
+from haneul.d2hub.inventory import MOST_SHOWN, Report, Running, Use, parse_cluster, parse_running, shown_to
 from haneul.d2hub.model import Action, Grant
 from haneul.d2hub.names import project_of
 from haneul.d2hub.record_ports import Inventory
@@ -22,8 +22,6 @@ from haneul.kernel.clock import Clock
 from haneul.kernel.errors import NotFoundError
 
 _LARGEST_REPORT: Final = 8 << 20
-#: Uses of an image that one answer shows.
-_MOST_SHOWN: Final = 200
 
 
 class InventoryHttp:
@@ -43,11 +41,16 @@ class InventoryHttp:
                 return await self._forget(request, parse_cluster(f"{project}/{name}"))
         raise NotFoundError(f"there is no {request.method} {request.path[:200]}")
 
-    async def users(self, digests: Sequence[str], grant: Grant | None) -> list[dict[str, Any]]:
-        """Return who runs one of some images; it is not for those whom nobody knows."""
+    async def users(self, repository: str, digests: Sequence[str], grant: Grant | None) -> dict[str, Any]:
+        """Return who runs one of some images of a repository; it is not for those whom nobody knows.
+
+        Administrators see all, others those of the repository's project, and how many there are elsewhere.
+        """
         if grant is None or not grant.account:
-            return []
-        return [_use(use) for use in await self._inventory.in_use(digests, limit=_MOST_SHOWN)]
+            return {"usedBy": [], "usedElsewhere": 0}
+        uses = await self._inventory.in_use(digests, first=project_of(repository), limit=MOST_SHOWN)
+        own, others = (uses, 0) if grant.maintenance else shown_to(project_of(repository), uses)
+        return {"usedBy": [_use(use) for use in own], "usedElsewhere": others}
 
     async def running(self, digests: Sequence[str]) -> frozenset[str]:
         """Return which of some images run anywhere."""

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from haneul.d2hub.digests import is_digest
 from haneul.d2hub.errors import NameInvalidError, RequestInvalidError
+from haneul.d2hub.names import project_of
 
 #: Entries in one report: workloads with each of their images.
 MOST_ENTRIES: Final = 20_000
@@ -25,6 +26,8 @@ _WORKLOAD: Final = re.compile(r"[A-Za-z][A-Za-z0-9]{0,62}/[a-z0-9]([-.a-z0-9]{0,
 _FIELDS: Final = ("namespace", "workload", "digest")
 #: Uses of an image that an error names.
 NAMED: Final = 3
+#: Uses of an image that are looked at for one answer.
+MOST_SHOWN: Final = 200
 
 
 @dataclass(frozen=True, order=True)
@@ -100,7 +103,21 @@ def _running(entry: Any) -> Running:
     return Running(namespace, workload, digest)
 
 
-def described(uses: Sequence[Use]) -> str:
-    """Return who uses an image, in words: a few, and whether there are more."""
-    named = [f"{use.running.workload} in namespace {use.running.namespace} of {use.cluster}" for use in uses[:NAMED]]
-    return ", ".join(named) + (" and others" if len(uses) > NAMED else "")
+def shown_to(project: str, uses: Sequence[Use]) -> tuple[Sequence[Use], int]:
+    """Return the uses in a project's own clusters, and how many there are in others'.
+
+    The same bytes may lie in many projects' repositories: what a project calls its workloads is nobody else's business.
+    """
+    own = [use for use in uses if project_of(use.cluster) == project]
+    return own, len(uses) - len(own)
+
+
+def described(project: str, uses: Sequence[Use]) -> str:
+    """Return who uses an image, in words for a project: a few of its own, and whether there are more."""
+    own, others = shown_to(project, uses)
+    named = [f"{use.running.workload} in namespace {use.running.namespace} of {use.cluster}" for use in own[:NAMED]]
+    if len(own) > NAMED:
+        named.append("others")
+    if others:
+        named.append("other projects' clusters" if named else "in other projects' clusters")
+    return " and ".join([", ".join(named[:-1]), named[-1]] if len(named) > 1 else named)

@@ -89,8 +89,8 @@ class Inventory(Protocol):
         """Take a whole report in the place of the cluster's last one."""
         ...
 
-    async def in_use(self, digests: Sequence[str], *, limit: int) -> Sequence[Use]:
-        """Return who runs one of some images, at most ``limit`` of them."""
+    async def in_use(self, digests: Sequence[str], *, first: str = "", limit: int) -> Sequence[Use]:
+        """Return who runs one of some images, at most ``limit`` of them; clusters of project ``first`` come first."""
         ...
 
     async def running(self, digests: Sequence[str]) -> frozenset[str]:

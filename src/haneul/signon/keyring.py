@@ -95,7 +95,7 @@ class Keyring:
         key = due[-1] if due else self._keys[0]
         nonce = secrets.token_bytes(_NONCE)
         sealed = nonce + self._ciphers[key.id].encrypt(nonce, content, self._about(purpose, key.id))
-        return f"{key.id}.{base64.urlsafe_b64encode(sealed).rstrip(b'=').decode()}"
+        return f"{key.id}.{_as_cookie(sealed)}"
 
     def open(self, purpose: str, text: str) -> bytes | None:
         """Return what was sealed for a purpose; None for what was not, or was changed."""
@@ -104,7 +104,10 @@ class Keyring:
         if cipher is None:
             return None
         try:
-            sealed = base64.b64decode(encoded + "=" * (-len(encoded) % 4), altchars=b"-_", validate=True)
+            sealed = base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4))
+            # There is more than one way to write the same bytes (RFC 4648, sections 3.5 and 5), and one is ours.
+            if _as_cookie(sealed) != encoded:
+                return None
             return cipher.decrypt(sealed[:_NONCE], sealed[_NONCE:], self._about(purpose, identity))
         except (InvalidTag, ValueError):
             return None
@@ -115,6 +118,10 @@ class Keyring:
 
     def _about(self, purpose: str, identity: str) -> bytes:
         return f"haneul-auth {self._domain} {purpose} {identity}".encode()
+
+
+def _as_cookie(sealed: bytes) -> str:
+    return base64.urlsafe_b64encode(sealed).rstrip(b"=").decode()
 
 
 def _unreadable(line: int) -> InvalidInputError:

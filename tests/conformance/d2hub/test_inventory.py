@@ -60,6 +60,11 @@ async def test_a_report_takes_the_place_of_the_one_before(inventory: SqlInventor
         Use(PROD, web(digest(2)), NOW + HOUR),
         Use(PROD, web(digest(3)), NOW + HOUR),
     ]
+    bank = "bank/prod"
+    await report(inventory, bank, web(digest(1)))
+    assert [use.cluster for use in await inventory.in_use([digest(1)], limit=10)] == [bank, LAB]
+    assert [use.cluster for use in await inventory.in_use([digest(1)], first="lab", limit=1)] == [LAB]
+    assert await inventory.forget(bank, now=NOW, by="admin", address="")
     assert await inventory.running([digest(n) for n in range(2000)]) == {digest(1), digest(2), digest(3)}
     assert await inventory.reports() == [
         Reported(LAB, "robot:shop/reporter", NOW, 1),

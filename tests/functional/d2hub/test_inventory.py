@@ -92,6 +92,16 @@ def test_only_administrators_force(hub: Hub, client: Client, digest: str, reposi
     assert client.get("manifests/v1").status_code == 404
 
 
+def test_what_others_run_is_counted_and_not_named(signed_in: Path, hub: Hub, client: Client, digest: str) -> None:
+    assert reports_as(hub, "stranger", digest, "elsewhere/vault").status_code == 200
+    query = {"repository": client.repository, "reference": "v1"}
+    with Client(hub, client.repository, user="reader") as reader:
+        seen = reader.http.get("/api/v1/image", params=query).json()
+    assert ([one["cluster"] for one in seen["usedBy"]], seen["usedElsewhere"]) == ([CLUSTER], 1)
+    told = client.delete("manifests/v1").text
+    assert CLUSTER in told and "other projects" in told and "vault" not in told
+
+
 def test_reports_are_for_administrators(hub: Hub, digest: str) -> None:
     with Client(hub, "shop", user="owner", also=[MAINTENANCE]) as owner:
         assert owner.http.get("/api/v1/inventory").status_code == 403

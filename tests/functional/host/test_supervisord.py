@@ -15,6 +15,7 @@ from haneul.host.services import HostService
 from haneul.host.supervisord import Supervisord
 from haneul.kernel.clock import SystemClock
 from haneul.kernel.errors import UnavailableError
+from haneul.kernel.process import run
 from haneul.kernel.waiting import wait_for
 
 PATIENT = "import signal; signal.pause()"
@@ -22,6 +23,18 @@ STUBBORN = (
     "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); "
     "[signal.pause() for _ in iter(int, 1)]"
 )
+
+ENDING_ORPHANS = """
+import asyncio, sys
+from pathlib import Path
+from haneul.host.supervisord import Supervisord
+from haneul.kernel.clock import SystemClock
+folder = Path(sys.argv[1])
+manager = Supervisord(state=folder / "state", runtime=folder / "run", logs=folder / "logs", clock=SystemClock())
+asyncio.run(manager.shut_down())
+asyncio.run(manager.remove("own"))
+print("goes on")
+"""
 
 
 @pytest.fixture
@@ -133,13 +146,15 @@ async def test_a_host_service_neither_starts_a_killed_supervisord_nor_ends_what_
     assert await worker.ensure(wanted) is False
 
 
-async def test_nobody_ends_itself_as_an_orphan(manager: Supervisord, tmp_path: Path) -> None:
+async def test_nobody_ends_itself_as_an_orphan(tmp_path: Path) -> None:
+    """A process of its own asks: those that run tests beside this one have the same command line as this one has."""
     folder = tmp_path / "state/services"
     folder.mkdir(parents=True)
-    (folder / "own.conf").write_text(f"[program:own]\ncommand={shlex.join(command_line(os.getpid()))}\n")
-    await manager.remove("own")
-    (folder / "own.conf").write_text(f"[program:own]\ncommand={shlex.join(command_line(os.getpid()))}\n")
-    await manager.shut_down()
+    (tmp_path / "program.py").write_text(ENDING_ORPHANS)
+    argv = (sys.executable, str(tmp_path / "program.py"), str(tmp_path))
+    (folder / "own.conf").write_text(f"[program:own]\ncommand={shlex.join(argv)}\n")
+    assert (await run(argv, timeout=60)).stdout == "goes on\n"
+    assert not (folder / "own.conf").exists()
 
 
 async def test_removing_ends_what_a_killed_supervisord_left(manager: Supervisord, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from haneul.d2hub.errors import NameInvalidError, RequestInvalidError
-from haneul.d2hub.inventory import MOST_ENTRIES, Running, Use, described, parse_cluster, parse_running
+from haneul.d2hub.inventory import MOST_ENTRIES, Running, Use, described, parse_cluster, parse_running, shown_to
 from haneul.d2hub.reporting import images_of, running_in, workload_of
 from haneul.kernel.kube import NAMESPACES, PODS
 from haneul.kernel.kube_memory import MemoryKubeClient
@@ -128,5 +128,16 @@ def test_names_that_are_no_clusters(name: str) -> None:
 
 def test_who_uses_an_image_in_words() -> None:
     uses = [Use("shop/prod", Running("web", f"Deployment/web-{n}", ONE), NOW) for n in range(4)]
-    assert described(uses[:1]) == "Deployment/web-0 in namespace web of shop/prod"
-    assert described(uses).endswith("Deployment/web-2 in namespace web of shop/prod and others")
+    assert described("shop", uses[:1]) == "Deployment/web-0 in namespace web of shop/prod"
+    assert described("shop", uses).endswith("Deployment/web-2 in namespace web of shop/prod and others")
+
+
+def test_what_others_call_their_workloads_is_not_told() -> None:
+    foreign = [Use("bank/prod", Running("vault", "Deployment/secret", ONE), NOW)]
+    own = [Use("shop/prod", Running("web", f"Deployment/web-{n}", ONE), NOW) for n in range(4)]
+    assert shown_to("shop", foreign) == ([], 1)
+    assert shown_to("shop", [*foreign, own[0]]) == ([own[0]], 1)
+    assert described("shop", foreign) == "in other projects' clusters"
+    told = described("shop", [own[0], *foreign])
+    assert told == "Deployment/web-0 in namespace web of shop/prod and other projects' clusters"
+    assert described("shop", [*own, *foreign]).endswith("web of shop/prod, others and other projects' clusters")

@@ -42,9 +42,9 @@ class SqlInventory:
             connection.execute(inventory.insert(), [{"cluster": report.cluster, **vars(one)} for one in new])
 
     @reads
-    def in_use(self, connection: Connection, digests: Sequence[str], *, limit: int) -> Sequence[Use]:
+    def in_use(self, connection: Connection, digests: Sequence[str], *, first: str = "", limit: int) -> Sequence[Use]:
         """Look digests up."""
-        return users_of(connection, digests, limit=limit)
+        return users_of(connection, digests, first=first, limit=limit)
 
     @reads
     def running(self, connection: Connection, digests: Sequence[str]) -> frozenset[str]:
@@ -76,13 +76,14 @@ class SqlInventory:
         return True
 
 
-def users_of(connection: Connection, digests: Sequence[str], *, limit: int) -> Sequence[Use]:
-    """Return who runs one of some images, in the order of clusters and namespaces."""
+def users_of(connection: Connection, digests: Sequence[str], *, first: str, limit: int) -> Sequence[Use]:
+    """Return who runs one of some images: one project's clusters first, then in order of clusters and namespaces."""
+    own = inventory.c.cluster.startswith(f"{first}/", autoescape=True)
     query = (
         select(inventory.c.cluster, *_KEYS, reports.c.reported)
         .join(reports, reports.c.cluster == inventory.c.cluster)
         .where(inventory.c.digest.in_(digests))
-        .order_by(inventory.c.cluster, *_KEYS)
+        .order_by(own.desc(), inventory.c.cluster, *_KEYS)
         .limit(limit)
     )
     return [

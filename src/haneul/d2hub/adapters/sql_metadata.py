@@ -25,7 +25,7 @@ from haneul.d2hub.adapters.sql_inventory import users_of
 from haneul.d2hub.digests import is_digest
 from haneul.d2hub.errors import ImageInUseError, ManifestBlobUnknownError, TagImmutableError, UnsupportedError
 from haneul.d2hub.happenings import UNKNOWN, AuditEntry, Happening, Origin
-from haneul.d2hub.inventory import NAMED, described
+from haneul.d2hub.inventory import MOST_SHOWN, described
 from haneul.d2hub.model import DeletionOrder, LinkedBlob, ManifestPush, StoredBlob, StoredManifest
 from haneul.d2hub.names import project_of
 from haneul.d2hub.tables import (
@@ -342,11 +342,12 @@ def _delete_tags(
 
 def _refuse_if_in_use(connection: Connection, deletion: DeletionOrder, digests: Sequence[str]) -> None:
     """Raise ImageInUseError, which takes the deletion back, if a cluster runs what it is of."""
-    uses = users_of(connection, digests, limit=NAMED + 1)
+    project = project_of(deletion.repository)
+    uses = users_of(connection, digests, first=project, limit=MOST_SHOWN)
     if uses:
         at = "@" if is_digest(deletion.reference) else ":"
         raise ImageInUseError(
-            f"{deletion.repository}{at}{deletion.reference} runs: {described(uses)}",
+            f"{deletion.repository}{at}{deletion.reference} runs: {described(project, uses)}",
             hint="stop it there first; an administrator may delete it in spite of that (--force)",
         )
 
