@@ -6,6 +6,7 @@ takes it over; where nobody will, as in a folder for a test or a measurement, it
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Iterator
@@ -54,7 +55,9 @@ async def clear_abandoned(below: Path) -> list[Path]:
         return []
     abandoned = list(abandoned_mounts(_MOUNTS.read_text(), below))
     for folder in abandoned:
-        await unmount_memory(folder)
+        # Another process may clear it at the same moment.
+        with contextlib.suppress(CommandFailedError):
+            await unmount_memory(folder)
     return abandoned
 
 
