@@ -17,22 +17,17 @@ import pytest
 from haneul.app.ingress_hosts import GrantedHosts
 from haneul.app.ingress_worker import Ground, IngressWork, place_of
 from haneul.app.platform import PlatformAuthority, PlatformFiles
+from haneul.app.platform_trail import ClusterTrails
 from haneul.app.record_worker import RecordWorker
 from haneul.dkos.cluster_record import ClusterRecord, Standing
 from haneul.host.supervisord import Supervisord
 from haneul.ingress.controller import Pace
 from haneul.kernel.clock import SystemClock
-from haneul.kernel.kube import (
-    SERVICES,
-    KubeAccess,
-    KubeClient,
-    Manifest,
-    Resource,
-    resource_of,
-)
+from haneul.kernel.kube import SERVICES, KubeAccess, KubeClient, Manifest, Resource, resource_of
 from haneul.kernel.kube_memory import MemoryKubeClient
 from haneul.kernel.pki import issue_authority
 from haneul.management.ingress_host import IngressFiles
+from haneul.trail.adapters.memory_folder import unmount_memory
 from tests.followed import FollowedCluster
 from tests.ingress_proxy import PATIENCE, Application, free_address, program, until
 
@@ -90,11 +85,8 @@ class Platform:
             address=self.address,
         )
         self.forgotten: list[str] = []
+        self.trails = ClusterTrails(self.ground.files, clock=CLOCK, look=0.1)
         self.worker: RecordWorker | None = None
-
-    @property
-    def granted(self) -> GrantedHosts:
-        return GrantedHosts(self.ground.files.hosts, zone=ZONE)
 
     def manager(self, *, begins: bool) -> Supervisord:
         return Supervisord(
@@ -106,6 +98,14 @@ class Platform:
             begins=begins,
         )
 
+    @property
+    def granted(self) -> GrantedHosts:
+        return GrantedHosts(self.ground.files.hosts, zone=ZONE)
+
+    @property
+    def spool(self) -> Path:
+        return place_of(self.record, self.ground).folder / "spool"
+
     def begin(self) -> RecordWorker:
         work = IngressWork(
             self.ground,
@@ -114,6 +114,7 @@ class Platform:
             connect=self.connect,
             authority=PlatformAuthority(self.files),
             clock=CLOCK,
+            trails=self.trails,
             pace=PACE,
         )
         self.worker = RecordWorker(work, self, clock=CLOCK)
@@ -133,11 +134,11 @@ class Platform:
         name = place_of(self.record, self.ground).service.name
         return next((state.pid or 0 for state in await self.services.states() if state.name == name), 0)
 
-    async def asked(self, host: str = HOST, *, secure: bool = True, trust: Path | None = None) -> str:
+    async def asked(self, host: str = HOST, *, secure: bool = True, path: str = "/", trust: Path | None = None) -> str:
         """Return which application answers, or the status, or the error; ``trust`` is for the platform's authority."""
         context = ssl.create_default_context(cafile=str(trust or self.files.authority))
         port = self.port + 1 if secure else self.port
-        url = f"http{'s' if secure else ''}://{self.address}:{port}/"
+        url = f"http{'s' if secure else ''}://{self.address}:{port}{path}"
         timeout = aiohttp.ClientTimeout(total=PATIENCE)
         connector = aiohttp.TCPConnector(force_close=True, ssl=context)
         try:
@@ -182,7 +183,9 @@ async def a_platform() -> AsyncIterator[Platform]:
     finally:
         if made.worker:
             await made.worker.close()
+        await made.trails.close()
         for state in await made.services.states():
             await made.services.remove(state.name)
         await made.services.shut_down()
+        await unmount_memory(made.spool)
         shutil.rmtree(folder)

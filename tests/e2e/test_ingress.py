@@ -29,6 +29,7 @@ from haneul.kernel.kube_http import HttpKubeClient, access_from_kubeconfig
 from haneul.kernel.waiting import wait_for
 from haneul.management import host_users
 from haneul.management.ingress_host import IngressFiles
+from haneul.management.remains import mounts_below
 from tests.e2e.names import resolved, until_resolved
 from tests.e2e.tenants import PROJECT, tenant
 from tests.pebble import pebble
@@ -37,6 +38,8 @@ from tests.support import haneul
 pytestmark = pytest.mark.e2e
 CLOCK = SystemClock()
 NAME = "published"
+#: The Core Rule Set's number of a rule that sees SQL in a parameter.
+SEES_SQL = "942100"
 
 
 class PlatformNames(AbstractResolver):
@@ -64,6 +67,7 @@ async def published(project: str) -> AsyncIterator[str]:
             await deploy_workload(client, NAME, CLOCK, project=PROJECT)
         yield f"{NAME}.{PROJECT}"
     finally:
+        await asyncio.to_thread(haneul, "ingress", "audit", "usual", "--cluster", f"{PROJECT}/{NAME}", check=False)
         await asyncio.to_thread(haneul, "cluster", "delete", NAME, "--yes", "-p", project, check=False)
 
 
@@ -149,6 +153,7 @@ async def test_an_ingress_is_all_that_it_takes(published: str, installation: Ins
         assert (row["host"], row["address"], row["backend"]) == (f"web.{domain}", at["ip"], "default/inside:")
 
         await guards(client, installation, f"https://guarded.{domain}")
+        await is_recorded(client, f"https://web.{domain}/hostname")
 
         # Neither masters nor whoever tells nginx what to serve are needed for serving, nor for coming back.
         states = {state.name: state for state in await installation.services.states()}
@@ -178,7 +183,11 @@ async def test_an_ingress_is_all_that_it_takes(published: str, installation: Ins
 
     await wait_for(gone, what="the cluster's nginx to go", timeout=60, clock=CLOCK)
     await wait_for(lambda: freed(installation, at["ip"]), what="its address to be free", timeout=60, clock=CLOCK)
-    assert not await asyncio.to_thread(left, IngressFiles(installation.settings.state).proxies, at["ip"])
+    files = IngressFiles(installation.settings.state)
+    assert not await asyncio.to_thread(left, files.proxies, at["ip"])
+    # Nothing of its audit trail is left either.
+    assert not mounts_below(Path("/proc/self/mountinfo").read_text(), [files.proxies])
+    assert not list(files.trails.glob("*/cluster"))
 
 
 async def test_a_granted_host_is_certified_by_an_issuer_that_up_names(
@@ -320,6 +329,26 @@ async def refused(kubeconfig: Path) -> list[str]:
                 if not may:
                     wrong.append(f"{resource.plural} in {namespace!r} are shown")
     return wrong
+
+
+async def is_recorded(client: Client, url: str) -> None:
+    """Once its switch is on, an attack passes, is in the cluster's audit trail, and is collected and found."""
+    owner = f"{PROJECT}/{NAME}"
+    await asyncio.to_thread(haneul, "ingress", "audit", "on", "--cluster", owner)
+
+    async def seen() -> bool:
+        await client.until(f"{url}?id=1%27%20OR%201=1--%20-", 200)
+        shown = await asyncio.to_thread(haneul, "logs", "ingress", owner, "--since", "10m", "-o", "json", check=False)
+        return shown.returncode == 0 and SEES_SQL in rules_in(shown.stdout)
+
+    await wait_for(seen, what="an attack to be recorded", timeout=120, clock=CLOCK, interval=1.0)
+    await asyncio.to_thread(haneul, "logs", "ingress", owner, "--since", "10m", "--collect")
+    found = await asyncio.to_thread(haneul, "logs", "search", owner, "--path", "/hostname", "-o", "json")
+    assert SEES_SQL in rules_in(found.stdout)
+
+
+def rules_in(records: str) -> set[str]:
+    return {message["rule"] for record in json.loads(records) for message in record["audit_data"]["messages"]}
 
 
 async def freed(installation: Installation, address: str) -> bool:

@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from haneul.app.trail import Policies, catalogue_of, end_recording, recording, store_of
+from haneul.app.trail import Policies, TrailPlace, catalogue_of, end_recording, recording, store_of
 from haneul.bench.audit_figures import SIDES, WITH, WITHOUT, AuditFigures, AuditPlan, AuditRound, Kept, Searched, Stored
 from haneul.bench.machine import machine_facts
 from haneul.bench.process_usage import HostProcesses
@@ -32,6 +32,7 @@ from haneul.kernel.clock import Clock, SystemClock
 from haneul.kernel.errors import CommandFailedError, HostNotReadyError, UnavailableError
 from haneul.kernel.process import run
 from haneul.kernel.waiting import wait_for
+from haneul.trail.adapters.memory_folder import clear_abandoned
 from haneul.trail.chunks import parse_key
 from haneul.trail.keeping import CHUNK, Keeper, Lines
 from haneul.trail.model import Record
@@ -64,6 +65,8 @@ async def run_audit_bench(plan: AuditPlan, figures: AuditFigures, machine: dict[
         raise HostNotReadyError("nginx with ModSecurity is not installed", hint="'make system-packages'")
     clock, progress = SystemClock(), TerminalProgress()
     machine |= machine_facts() | {"nginx": (await run(["nginx", "-v"], timeout=20)).stderr.strip().rpartition("/")[2]}
+    # A measurement that was killed leaves a file system in memory.
+    await clear_abandoned(Path(tempfile.gettempdir()))
     with tempfile.TemporaryDirectory(prefix="haneul-bench-") as name:
         folder = Path(name)
         async with _running(folder, clock) as (port, master, recorder):
@@ -142,7 +145,8 @@ async def _running(folder: Path, clock: Clock) -> AsyncIterator[tuple[int, int, 
     with socket.create_server((_ADDRESS, 0)) as listening:
         port: int = listening.getsockname()[1]
         (folder / "nginx.conf").write_text(_nginx(folder, port))
-        async with recording(settings, folder, policies, cluster=_CLUSTER, user="", clock=clock) as recorder:
+        place = TrailPlace.beside(folder)
+        async with recording(settings, place, policies, cluster=_CLUSTER, user="", clock=clock) as recorder:
             with _process(folder, listening.fileno()) as master:
 
                 async def ready() -> bool:
@@ -153,7 +157,7 @@ async def _running(folder: Path, clock: Clock) -> AsyncIterator[tuple[int, int, 
 
                 await wait_for(ready, what="nginx", timeout=_START_SECONDS, clock=clock)
                 yield port, master.pid, recorder
-    await end_recording(folder)
+    await end_recording(TrailPlace.beside(folder))
 
 
 def _nginx(folder: Path, port: int) -> str:

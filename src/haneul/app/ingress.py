@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 import yaml
 
-from haneul.app.trail import Policies, end_recording, recording, write_rules
+from haneul.app.trail import Policies, TrailPlace, end_recording, recording, write_rules
 from haneul.ingress.adapters.acme_authority import AcmeAuthority, Binding, Issuing
 from haneul.ingress.adapters.allowed_hosts import AllowedHosts
 from haneul.ingress.adapters.certificate_folder import CertificateFolder
@@ -62,9 +62,8 @@ async def serve_ingress(file: Path) -> None:
     async with contextlib.AsyncExitStack() as stack:
         client = await stack.enter_async_context(_client(settings))
         if trail and policies:
-            recorder = recording(
-                trail, settings.folder, policies, cluster=settings.cluster, user=_user(settings), clock=clock
-            )
+            place = TrailPlace.beside(settings.folder)
+            recorder = recording(trail, place, policies, cluster=settings.cluster, user=_user(settings), clock=clock)
             await stack.enter_async_context(recorder)
         controller = ClusterController(
             client,
@@ -87,7 +86,7 @@ async def stop_nginx(file: Path) -> bool:
     """Let a cluster's nginx end after its requests; return False if none ran."""
     settings = read_settings(file)
     ended = await _processes(settings, settings.folder, SystemClock()).end()
-    await end_recording(settings.folder)
+    await end_recording(TrailPlace.beside(settings.folder))
     return ended
 
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from haneul.cli.output import Column, Format, say, show
-from haneul.kernel.errors import ConflictError, ForbiddenError
+from haneul.kernel.errors import ConflictError, ForbiddenError, InvalidInputError
 from haneul.kernel.names import parse_label
 
 if TYPE_CHECKING:
+    from haneul.app.audit_switch import Switches
     from haneul.app.platform_ingress import PlatformIngress
 
 Config = Annotated[Path, typer.Option("--config", help="File that names the cluster, and where nginx listens.")]
@@ -152,8 +154,7 @@ def grant(
 
         haneul ingress grant shop.example.com team/shop
     """
-    project, _, name = cluster.partition("/")
-    owner = f"{parse_label(project, what='project name')}/{parse_label(name, what='cluster name')}"
+    owner = _owner(cluster)
 
     async def write() -> None:
         await (await _platform()).grant(host, owner)
@@ -199,6 +200,61 @@ def hosts(output: Output = Format.TABLE) -> None:
     show(asyncio.run(look()), columns, output)
 
 
+class Turn(StrEnum):
+    """What becomes of a switch."""
+
+    ON = "on"
+    OFF = "off"
+    USUAL = "usual"
+
+
+@ingress_app.command()
+def audit(
+    turn: Annotated[Turn | None, typer.Argument(help="'usual' lets a cluster have what others have.")] = None,
+    cluster: Annotated[str, typer.Option("--cluster", help="Of one of the platform's: PROJECT/CLUSTER.")] = "",
+    output: Output = Format.TABLE,
+) -> None:
+    """Let the platform's clusters have an audit trail of requests, one or all that say nothing else, or show which do.
+
+    Examples:
+
+        haneul ingress audit
+
+        haneul ingress audit on --cluster team/shop
+
+        haneul ingress audit off
+    """
+    owner = _owner(cluster) if cluster else ""
+    if turn is Turn.USUAL and not owner:
+        raise InvalidInputError("'usual' is said of a cluster", hint="--cluster PROJECT/CLUSTER names it")
+
+    async def work() -> Switches:
+        switch = (await _platform()).audit
+        if turn is Turn.ON:
+            from haneul.app.platform_trail import refuse_without_modsecurity  # noqa: PLC0415
+
+            refuse_without_modsecurity()
+        if turn is not None and owner:
+            switch.turn(owner, on=None if turn is Turn.USUAL else turn is Turn.ON)
+        elif turn is not None:
+            switch.turn_usual(on=turn is Turn.ON)
+        return switch.read()
+
+    now = asyncio.run(work())
+    if turn is None:
+        rows = [{"cluster": "*", "audit": now.usual}]
+        rows += [{"cluster": name, "audit": on} for name, on in sorted(now.clusters.items())]
+        columns = [
+            Column("CLUSTER", lambda row: row["cluster"]),
+            Column("AUDIT", lambda row: "on" if row["audit"] else "off"),
+        ]
+        show(rows, columns, output)
+    elif owner:
+        say(f"The audit trail of {owner} is {'on' if now.on(owner) else 'off'}.")
+    else:
+        say(f"The audit trail is {'on' if now.usual else 'off'} for clusters that say nothing else.")
+
+
 @ingress_app.command()
 def authority() -> None:
     """Print the certificate of the authority that signs hosts' certificates, for clients to trust.
@@ -214,6 +270,11 @@ def authority() -> None:
         return PlatformFiles((await _platform()).settings.state).authority
 
     sys.stdout.write(asyncio.run(look()).read_text())
+
+
+def _owner(cluster: str) -> str:
+    project, _, name = cluster.partition("/")
+    return f"{parse_label(project, what='project name')}/{parse_label(name, what='cluster name')}"
 
 
 async def _platform() -> PlatformIngress:

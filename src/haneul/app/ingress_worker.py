@@ -5,6 +5,8 @@ it is a user of its own (:mod:`haneul.management.host_users`), to each other clu
 write, it parses into values and gives to an nginx without any right (:mod:`haneul.ingress.adapters.nginx.confined`).
 An nginx runs as long as its cluster has something to serve. It is a host service too, so that it goes on, and comes
 back, when this program, the masters or the management cluster are gone.
+
+Whose switch is on has an audit trail besides (:mod:`haneul.app.platform_trail`).
 """
 
 from __future__ import annotations
@@ -13,8 +15,7 @@ import asyncio
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +26,7 @@ from haneul.app.ingress_hosts import GrantedHosts, Grantee
 from haneul.app.platform import PlatformAuthority, PlatformFiles
 from haneul.app.platform_gate import GateDoor, PlatformGate
 from haneul.app.platform_issuer import PlatformIssuer, PublicIssuer
+from haneul.app.platform_trail import Audit, Choice, ClusterTrails
 from haneul.app.record_worker import Connect, RecordWorker
 from haneul.dkos.adapters.kube_readers import KubeRecords
 from haneul.dkos.address_claims import free_addresses
@@ -38,9 +40,9 @@ from haneul.ingress.adapters.nginx.processes import NginxProcesses
 from haneul.ingress.adapters.nginx.proxy import LUA_FOLDER, NginxProxy
 from haneul.ingress.asking import Gate
 from haneul.ingress.controller import ClusterController, Pace
-from haneul.ingress.model import Certificate, Scheme
+from haneul.ingress.model import Certificate, Routes, Scheme
 from haneul.ingress.options import Options
-from haneul.ingress.ports import Configuration
+from haneul.ingress.ports import Configuration, ConfigurationRefusedError
 from haneul.ingress.reach import NodePorts
 from haneul.ingress.rendering import Site, render_configuration
 from haneul.ingress.table import Table
@@ -182,6 +184,7 @@ class IngressWork:
         connect: Connect,
         authority: PlatformAuthority,
         clock: Clock,
+        trails: ClusterTrails,
         pace: Pace = _PACE,
     ) -> None:
         self._ground = ground
@@ -190,6 +193,7 @@ class IngressWork:
         self._connect = connect
         self._authority = authority
         self._clock = clock
+        self._trails = trails
         self._pace = pace
         self.granted = GrantedHosts(ground.files.hosts, zone=ground.zone)
         self._controllers: dict[str, ClusterController] = {}
@@ -202,17 +206,49 @@ class IngressWork:
         proxy, place = self._proxy(record), place_of(record, self._ground)
         await proxy.lead_only_to(record.nodes)
         await HostKeeper(self._services, place.service).resume()
+        while True:
+            choice = await self._choice(record)
+            audit = await self._trails.settle(choice, _owner(record), record.uid, place.folder, place.user)
+            working = (
+                asyncio.create_task(self._serve(record, record.access, proxy, audit)),
+                asyncio.create_task(self._trails.other_than(choice, _owner(record), record.uid)),
+            )
+            try:
+                await asyncio.wait(working, return_when=asyncio.FIRST_COMPLETED)
+                if working[0].done():
+                    await working[0]
+                    return
+            finally:
+                for task in working:
+                    task.cancel()
+                await asyncio.gather(*working, return_exceptions=True)
+
+    async def _serve(self, record: ClusterRecord, access: KubeAccess, proxy: NginxProxy, audit: Audit | None) -> None:
         now = self._clock.now()
         own = await asyncio.to_thread(own_certificate, self._certificates(record), now)
         site = site_of(record.address, own, self._ground)
         issuer = self._ground.issuer
-        async with self._connect(record.access) as client:
+        if audit:
+            looking = replace(site, audit_rules=audit.rules)
+            try:
+                await proxy.check(render_configuration(Routes(), looking))
+                site = looking
+            except ConfigurationRefusedError as error:
+                # A site's own exclusions may be wrong, and are no reason to serve nothing new.
+                _log.warning("nginx takes no audit rules", cluster=record.uid, detail=error.detail)
+
+        def render(routes: Routes) -> Configuration:
+            if audit:
+                audit.policies.heed(routes)
+            return render_configuration(routes, site)
+
+        async with self._connect(access) as client:
             controller = ClusterController(
                 client,
                 OnDemand(proxy),
                 ClusterHosts(record, self.granted),
-                partial(render_configuration, site=site),
-                cluster=f"{record.project}/{record.name}",
+                render,
+                cluster=_owner(record),
                 options=Options(
                     gate=self._ground.gate is not None,
                     ports={scheme: (port,) for scheme, port in zip(Scheme, self._ground.ports, strict=True)},
@@ -241,7 +277,10 @@ class IngressWork:
         """Answer that nobody is there, also after a `down`: the addresses of nodes that sleep may be others' soon."""
         if record.address:
             await self._proxy(record).lead_only_to(())
-            await HostKeeper(self._services, place_of(record, self._ground).service).resume()
+            place = place_of(record, self._ground)
+            await HostKeeper(self._services, place.service).resume()
+            choice = await self._choice(record)
+            await self._trails.settle(choice, _owner(record), record.uid, place.folder, place.user)
 
     async def withdraw(self, record: ClusterRecord) -> None:
         """End the cluster's nginx and all that it had, its grants too; its address is free then."""
@@ -250,6 +289,7 @@ class IngressWork:
         if record.address:
             place = place_of(record, self._ground)
             await HostKeeper(self._services, place.service).end()
+            await self._trails.forget(record.uid)
             for folder in (place.folder, self._certificates(record)):
                 await asyncio.to_thread(_delete, folder)
         await free_addresses(self._management, INGRESS, record.uid)
@@ -270,6 +310,9 @@ class IngressWork:
         except FileNotFoundError:
             return b""
 
+    async def _choice(self, record: ClusterRecord) -> Choice:
+        return await asyncio.to_thread(self._trails.chosen, _owner(record), record.uid)
+
     def _proxy(self, record: ClusterRecord) -> NginxProxy:
         place = place_of(record, self._ground)
         keeper = HostKeeper(self._services, place.service)
@@ -286,6 +329,11 @@ class IngressWork:
 
     def _certificates(self, record: ClusterRecord) -> Path:
         return self._ground.files.certificates / record.uid
+
+
+def _owner(record: ClusterRecord) -> str:
+    """Return the cluster as people name it."""
+    return f"{record.project}/{record.name}"
 
 
 def _delete(folder: Path) -> None:
@@ -368,6 +416,7 @@ async def run_worker(folder: Path) -> None:
 
     async def work() -> None:
         async with HttpKubeClient(access, user_agent=INGRESS.name) as client:
+            trails = ClusterTrails(files, clock=clock)
             serving = IngressWork(
                 ground,
                 installation.services,
@@ -375,6 +424,7 @@ async def run_worker(folder: Path) -> None:
                 connect=connect,
                 authority=authority,
                 clock=clock,
+                trails=trails,
             )
             door = GateDoor(
                 PlatformGate(settings),
@@ -394,6 +444,7 @@ async def run_worker(folder: Path) -> None:
                 for task in beside:
                     task.cancel()
                 await asyncio.gather(*beside, return_exceptions=True)
+                await trails.close()
 
     await work_until(told, work())
     _log.info("ended; what is served is served on")

@@ -16,7 +16,7 @@ from haneul.kernel.errors import ConflictError, InvalidInputError
 
 logs_app = typer.Typer(help="Requests at a cluster's ingress, and what rules say of them.", no_args_is_help=True)
 
-Cluster = Annotated[str, typer.Argument(help="Name of the cluster.")]
+Cluster = Annotated[str, typer.Argument(help="Name of the cluster; of the platform's, PROJECT/CLUSTER.")]
 Config = Annotated[
     Path | None, typer.Option("--config", help="The cluster's file; /etc/haneul/ingress/CLUSTER.yaml if left out.")
 ]
@@ -80,6 +80,8 @@ def ingress_logs(
     Examples:
 
         haneul logs ingress shop --since 10m --collect
+
+        haneul logs ingress team/shop --since 10m --collect
 
         haneul logs ingress shop --freeze
 

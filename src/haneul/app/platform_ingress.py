@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from haneul.app.audit_switch import AuditSwitch
 from haneul.app.ingress import problems_of, read_manifests, rows_of, seen_of, taken
 from haneul.app.ingress_hosts import GrantedHosts
 from haneul.app.ingress_worker import ClusterHosts, gate_of, grantee, issuer_of
@@ -37,6 +38,11 @@ class PlatformIngress:
     def granted(self) -> GrantedHosts:
         """Return the hosts that clusters were granted."""
         return GrantedHosts(IngressFiles(self.settings.state).hosts, zone=self.settings.zone)
+
+    @property
+    def audit(self) -> AuditSwitch:
+        """Return which clusters have an audit trail."""
+        return AuditSwitch(IngressFiles(self.settings.state).audit_switch)
 
     async def grant(self, host: str, owner: str) -> None:
         """Let the cluster that is ``PROJECT/CLUSTER`` now serve a host. Raises NotFoundError if there is none."""

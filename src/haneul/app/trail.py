@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import hashlib
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -42,6 +43,21 @@ _log = structlog.get_logger(__name__)
 _LAST_SECONDS: Final = 10.0
 
 
+@dataclass(frozen=True)
+class TrailPlace:
+    """Where one cluster's trail has its files on this machine."""
+
+    spool: Path
+    socket: Path
+    catalogue: Path
+
+    @classmethod
+    def beside(cls, folder: Path) -> TrailPlace:
+        """Return the place in the folder of the cluster's nginx."""
+        whole = folder.absolute()
+        return cls(whole / "spool", whole / "private" / "audit.sock", whole / "audit" / "catalogue.db")
+
+
 class Policies:
     """Which Ingress keeps what, as the routes say that are served."""
 
@@ -64,16 +80,22 @@ class Policies:
 
 def write_rules(settings: TrailSettings, folder: Path) -> Path:
     """Write what ModSecurity is told. Raises InvalidInputError."""
-    site = RuleSite(spool=str(_spool(folder)), temporary=str(folder.absolute() / "temporary"))
+    site = RuleSite(spool=str(TrailPlace.beside(folder).spool), temporary=str(folder.absolute() / "temporary"))
     try:
         text = render_rules(site, read_exclusions(settings.exclusions))
     except ValueError as error:
         raise InvalidInputError(str(error), hint="use a folder without blanks") from error
-    # nginx reads its configuration anew where it names another file.
-    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-    file = folder.absolute() / "private" / f"audit-{digest}.conf"
+    file = folder.absolute() / rules_file(text)
     write_atomically(file, text, mode=0o600)
     return file
+
+
+def rules_file(text: str) -> str:
+    """Return what the file of these rules is called in the folder of an nginx.
+
+    nginx reads its configuration anew where it names another file.
+    """
+    return f"private/audit-{hashlib.sha256(text.encode()).hexdigest()[:16]}.conf"
 
 
 def read_exclusions(file: Path | None) -> str:
@@ -101,24 +123,29 @@ def store_of(settings: TrailSettings) -> StoredObjects:
 
 def catalogue_of(folder: Path) -> SqlCatalogue:
     """Return the catalogue beside a cluster's nginx."""
-    return SqlCatalogue(folder / "audit" / "catalogue.db")
-
-
-def socket_of(folder: Path) -> Path:
-    """Return where a controller's trail answers."""
-    return folder.absolute() / "private" / "audit.sock"
+    return SqlCatalogue(TrailPlace.beside(folder).catalogue)
 
 
 @contextlib.asynccontextmanager
 async def recording(
-    settings: TrailSettings, folder: Path, policies: Policies, *, cluster: str, user: str, clock: Clock
+    settings: TrailSettings,
+    place: TrailPlace,
+    policies: Policies,
+    *,
+    cluster: str,
+    user: str | int,
+    clock: Clock,
+    look: float = 0.2,
 ) -> AsyncIterator[Recorder]:
-    """Record while the block runs; what was gathered is written at its end, if the store answers soon."""
-    spool = Spool(_spool(folder), user=user, room=settings.spool_bytes // 2, clock=clock)
-    await mount_memory(_spool(folder), settings.spool_bytes)
+    """Record while the block runs; what was gathered is written at its end, if the store answers soon.
+
+    ``look`` is in seconds: between two looks at whether something was written.
+    """
+    spool = Spool(place.spool, user=user, room=settings.spool_bytes // 2, clock=clock)
+    await mount_memory(place.spool, settings.spool_bytes)
     spool.prepare()
-    (folder / "audit").mkdir(mode=0o700, exist_ok=True)
-    keeper = Keeper(cluster, store_of(settings), catalogue_of(folder), clock)
+    place.catalogue.parent.mkdir(mode=0o700, exist_ok=True)
+    keeper = Keeper(cluster, store_of(settings), SqlCatalogue(place.catalogue), clock)
     recorder = Recorder(
         spool,
         Ring(settings.ring_bytes),
@@ -130,8 +157,9 @@ async def recording(
         clock=clock,
         flush_seconds=settings.flush_seconds,
         keep_days=settings.keep_days,
+        look_seconds=look,
     )
-    async with serving(recorder, socket_of(folder)):
+    async with serving(recorder, place.socket):
         working = asyncio.ensure_future(recorder.run())
         working.add_done_callback(_tell)
         try:
@@ -145,16 +173,12 @@ async def recording(
                 _log.warning("the last records were not written", detail=str(error))
 
 
-async def end_recording(folder: Path) -> None:
-    """Take away the file system in memory, once nginx has ended."""
-    await unmount_memory(_spool(folder))
+async def end_recording(place: TrailPlace) -> None:
+    """Take away the file system in memory; an nginx that runs writes no records from then on."""
+    await unmount_memory(place.spool)
 
 
 def _tell(working: asyncio.Future[None]) -> None:
     """Say so if recording broke off: nginx serves on, and soon writes no more records."""
     if not working.cancelled() and (error := working.exception()):
         _log.error("the audit trail broke off", exc_info=error)
-
-
-def _spool(folder: Path) -> Path:
-    return folder.absolute() / "spool"

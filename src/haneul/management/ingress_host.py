@@ -19,7 +19,9 @@ from typing import Final
 from haneul.host.services import HostService, ServiceManager
 from haneul.kernel.errors import HostNotReadyError, InvalidInputError
 from haneul.kernel.files import write_atomically
+from haneul.kernel.process import run
 from haneul.management import public_addresses
+from haneul.management.remains import mounts_below
 from haneul.management.settings import ManagementSettings
 
 #: The service that tells every cluster's nginx what to serve.
@@ -32,6 +34,7 @@ CANDIDATES: Final = (ManagementSettings.ingress, "172.30.208.0/20", "172.26.208.
 #: Users of proxies have the numbers from here on, far above those of people, of containers and of systemd's.
 _FIRST_USER: Final = 1_900_000_000
 _LARGEST, _SMALLEST = 12, 28
+_UNMOUNT_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,21 @@ class IngressFiles:
     def hosts(self) -> Path:
         """Return the file of the hosts that clusters were granted."""
         return self.folder / "hosts.json"
+
+    @property
+    def audit_switch(self) -> Path:
+        """Return the file of which clusters have an audit trail."""
+        return self.folder / "audit.json"
+
+    @property
+    def audit_settings(self) -> Path:
+        """Return the file that says what audit trails keep; who wants something else than usual writes it."""
+        return self.folder / "audit.yaml"
+
+    @property
+    def trails(self) -> Path:
+        """Return the folder, for root only, of what was recorded, cluster by cluster."""
+        return self.folder / "audit"
 
     @property
     def proxies(self) -> Path:
@@ -150,5 +168,11 @@ class IngressHost:
         await self._services.stop(WORKER)
 
     async def close(self) -> None:
-        """Let go of the addresses; may be repeated."""
+        """Let go of the addresses, and of memory, once no proxy runs; may be repeated."""
+        await self.let_go_of_memory()
         await public_addresses.remove(public_addresses.INGRESS)
+
+    async def let_go_of_memory(self) -> None:
+        """Unmount what requests' records were written into; those that nobody read are gone."""
+        for place in mounts_below(Path("/proc/self/mountinfo").read_text(), [self.files.proxies]):
+            await run(["umount", "--lazy", place], timeout=_UNMOUNT_SECONDS)

@@ -80,6 +80,6 @@ class ControllerTrail:
     def _away(self, error: BaseException) -> UnavailableError:
         return UnavailableError(
             f"no controller answers at {self._socket}: {error}",
-            hint="'haneul ingress serve' with an 'audit' has to run, as the same user; what was kept is found by "
-            "'haneul logs search' all the same",
+            hint="'haneul ingress serve' with an 'audit' has to run, as the same user, or the platform's ingress, "
+            "where 'haneul ingress audit' says on; what was kept is found by 'haneul logs search' all the same",
         )

@@ -27,7 +27,6 @@ from haneul.trail.ring import Ring
 _log = structlog.get_logger(__name__)
 #: Records between two looks at whether something else is to be done.
 _TURN: Final = 200
-_LOOK: Final = 0.2
 #: Seconds that a store has to say what was used of the day before reading begins without it.
 _FIRST_ANSWER: Final = 10.0
 _TEND: Final = 1.0
@@ -82,6 +81,7 @@ class Recorder:
         clock: Clock,
         flush_seconds: float = 30.0,
         keep_days: int = 30,
+        look_seconds: float = 0.2,
     ) -> None:
         self._source = source
         self._ring = ring
@@ -93,6 +93,7 @@ class Recorder:
         self._clock = clock
         self._flush_seconds = flush_seconds
         self._keep_days = keep_days
+        self._look_seconds = look_seconds
         self._lock = threading.Lock()
         self._turning = threading.Lock()
         self._collecting = asyncio.Lock()
@@ -236,7 +237,7 @@ class Recorder:
                 _log.warning("records cannot be read", detail=str(error))
                 more = False
             if not more:
-                await self._clock.sleep(_LOOK)
+                await self._clock.sleep(self._look_seconds)
 
     async def _writing(self) -> None:
         wait, longest = _BACKOFF

@@ -12,6 +12,7 @@ mask:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -101,12 +102,18 @@ class TrailSettings(_Part):
         return parse_policy(self.keep)
 
 
-def read_trail_settings(file: Path) -> TrailSettings:
-    """Read the file; paths in it are relative to its folder. Raises InvalidInputError."""
+def read_trail_settings(file: Path, defaults: Mapping[str, Any] | None = None) -> TrailSettings:
+    """Read the file; paths in it are relative to its folder. Raises InvalidInputError.
+
+    With ``defaults`` for fields by their names in the file, there need be no file; a store among them stands back for
+    a bucket.
+    """
     try:
         document: Any = yaml.safe_load(file.read_text())
     except OSError as error:
-        raise InvalidInputError(f"{file} cannot be read: {error.strerror}", hint="'audit' names the file") from error
+        if defaults is None or not isinstance(error, FileNotFoundError):
+            raise InvalidInputError(f"{file} cannot be read: {error.strerror}", hint="'audit' names it") from error
+        document = {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InvalidInputError(f"{file} is no YAML: {error}", hint=_HINT) from error
     if not isinstance(document, dict):
@@ -114,8 +121,9 @@ def read_trail_settings(file: Path) -> TrailSettings:
     for name in ("store", "bucket", "exclusions"):
         if isinstance(document.get(name), str):
             document[name] = file.parent / document[name]
+    given = {name: value for name, value in (defaults or {}).items() if name != "store" or "bucket" not in document}
     try:
-        return TrailSettings.model_validate(document)
+        return TrailSettings.model_validate({**given, **document})
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}" for entry in error.errors())
         raise InvalidInputError(f"{file}: {wrong}", hint=_HINT) from error

@@ -114,6 +114,13 @@ class Cluster:
             self.process.send_signal(number)
         return await asyncio.wait_for(self.process.wait(), PATIENCE)
 
+    async def close(self) -> None:
+        """End whoever serves, and nginx, which would go on; what its requests' records are in is let go."""
+        if self.process:
+            await self.end(signal.SIGKILL)
+        await self.nginx.end()
+        await unmount_memory(self.folder / "nginx" / "spool")
+
     async def app(self, path: str = "/", host: str = HOST) -> str:
         """Return which application answers, or the status."""
         timeout = aiohttp.ClientTimeout(total=PATIENCE)
@@ -190,10 +197,7 @@ async def test_a_cluster_is_served_whatever_happens(cluster: Cluster) -> None:
             assert await cluster.nginx.master() is None
             assert not (cluster.folder / "nginx" / "spool").is_mount()
         finally:
-            if cluster.process:
-                await cluster.end(signal.SIGKILL)
-            await cluster.nginx.end()
-            await unmount_memory(cluster.folder / "nginx" / "spool")
+            await cluster.close()
 
 
 async def objects_are_served(cluster: Cluster, client: KubeClient, address: str, app: Application) -> None:
@@ -272,9 +276,7 @@ async def test_routes_are_served_from_when_the_cluster_knows_their_kinds(cluster
             await they_are_told(cluster, client)
             await they_go(cluster, client)
         finally:
-            if cluster.process:
-                await cluster.end(signal.SIGKILL)
-            await cluster.nginx.end()
+            await cluster.close()
 
 
 async def routes_come(cluster: Cluster, client: KubeClient) -> None:
@@ -410,9 +412,7 @@ async def test_an_issuer_of_the_file_certifies_hosts(cluster: Cluster) -> None:
             await cluster.until(trusted, "the host to have a certificate that clients trust")
             await cluster.answers("308")
         finally:
-            if cluster.process:
-                await cluster.end(signal.SIGKILL)
-            await cluster.nginx.end()
+            await cluster.close()
 
 
 async def test_manifests_are_checked_before_they_are_applied(cluster: Cluster) -> None:

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from haneul.app.ingress_hosts import GrantedHosts
-from haneul.app.ingress_worker import HostKeeper, IngressWork, grantee, place_of
-from haneul.app.platform import PlatformAuthority
+from haneul.app.ingress_worker import HostKeeper, grantee, place_of
 from haneul.dkos.address_claims import given_address
 from haneul.dkos.cluster_record import Standing
 from haneul.dkos.readers import INGRESS
@@ -25,7 +24,7 @@ from haneul.kernel.kube import (
     NAMESPACES,
     SERVICES,
 )
-from tests.ingress_platform import CLOCK, HOST, Platform, a_platform, on_a_node_port
+from tests.ingress_platform import HOST, Platform, a_platform, on_a_node_port
 from tests.ingress_proxy import Application, free_address, until
 from tests.unit.ingress.objects import endpoint, ingress, ingress_class, service, slice_of
 
@@ -95,15 +94,7 @@ async def it_comes_back_alone(platform: Platform) -> None:
 
 
 async def hosts_are_granted(platform: Platform) -> None:
-    work = IngressWork(
-        platform.ground,
-        platform.services,
-        platform.management,
-        connect=platform.connect,
-        authority=PlatformAuthority(platform.files),
-        clock=CLOCK,
-    )
-    work.granted.grant("www.example.org", grantee(platform.record))
+    platform.granted.grant("www.example.org", grantee(platform.record))
     # Whoever begins anew knows of it at once; one that works looks at grants now and then.
     assert platform.worker
     await platform.worker.close()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from haneul.kernel.clock import VirtualClock
-from haneul.trail.adapters.memory_folder import mount_memory, unmount_memory
+from haneul.trail.adapters.memory_folder import abandoned_mounts, clear_abandoned, mount_memory, unmount_memory
 from haneul.trail.adapters.spool import Spool
 
 START = datetime(2026, 11, 27, 21, 30, 40, tzinfo=UTC)
@@ -85,6 +87,36 @@ def test_it_is_shut_while_there_is_too_much_and_opened_at_the_half(tmp_path: Pat
     assert folder.stat().st_mode & 0o700 == 0o700
 
 
+def test_only_plain_files_are_read(tmp_path: Path) -> None:
+    """A worker that was taken over may leave anything in its minute; whoever reads may be root."""
+    clock = VirtualClock(START)
+    spool = opened(tmp_path, clock)
+    (tmp_path / "secret").write_text('{"key": 1}')
+    folder = minute(tmp_path, START)
+    (folder / "link").symlink_to(tmp_path / "secret")
+    (folder / "linked").symlink_to(tmp_path)
+    os.mkfifo(folder / "pipe")
+    (folder / "deep" / "er").mkdir(parents=True)
+    (folder / "zz").write_text("{}")
+    taken = spool.take(9)
+    assert [one.content for one in taken.written] == [b"{}"]
+    assert not taken.lost
+    clock.advance(3700)
+    spool.tend()
+    assert not folder.exists()
+    assert (tmp_path / "secret").exists()
+
+
+def test_minutes_are_of_a_user_without_a_name(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root gives folders away")
+    spool = Spool(tmp_path / "spool", user=1_900_000_001, room=1 << 20, clock=VirtualClock(START))
+    spool.prepare()
+    owned = minute(tmp_path, START).stat()
+    assert (owned.st_uid, owned.st_gid, owned.st_mode & 0o777) == (1_900_000_001, 1_900_000_001, 0o700)
+    assert (tmp_path / "spool").stat().st_uid == 0
+
+
 async def test_a_folder_in_memory_has_its_size(tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root mounts")
@@ -100,3 +132,46 @@ async def test_a_folder_in_memory_has_its_size(tmp_path: Path) -> None:
         await unmount_memory(folder)
     assert not folder.is_mount()
     await unmount_memory(folder)
+
+
+async def test_what_a_killed_process_mounted_is_cleared_and_nothing_else(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root mounts")
+    own, theirs = tmp_path / "own", tmp_path / "a folder of theirs"
+    if not await mount_memory(own, 1 << 20):
+        pytest.skip("nothing can be mounted here")
+    mounting = (
+        "import asyncio, sys; from pathlib import Path; from haneul.trail.adapters.memory_folder import mount_memory;"
+        "print(asyncio.run(mount_memory(Path(sys.argv[1]), 1 << 20)), flush=True); sys.stdin.read()"
+    )
+    other = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", mounting, str(theirs), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        assert other.stdout
+        assert await asyncio.wait_for(other.stdout.readline(), 120) == b"True\n"
+        assert await clear_abandoned(tmp_path) == []
+        assert (own.is_mount(), theirs.is_mount()) == (True, True)
+        other.kill()
+        await other.wait()
+        # Tests that begin beside this one clear such folders too.
+        await clear_abandoned(tmp_path)
+        assert (own.is_mount(), theirs.is_mount()) == (True, False)
+    finally:
+        if other.returncode is None:
+            other.kill()
+            await other.wait()
+        await unmount_memory(own)
+        await unmount_memory(theirs)
+
+
+def test_mounts_of_processes_that_are_gone_are_found() -> None:
+    # No process has a number so large (proc(5), pid_max).
+    gone, common = (1 << 22) + 1, "36 25 0:31 / {} rw,nosuid - tmpfs {} rw,size=1024k"
+    lines = [
+        common.format("/tmp/one\\040of/spool", f"haneul-trail-{gone}"),
+        common.format("/tmp/living", f"haneul-trail-{os.getpid()}"),
+        common.format("/tmp/others", "tmpfs"),
+        common.format("/var/elsewhere", f"haneul-trail-{gone}"),
+    ]
+    assert list(abandoned_mounts("\n".join(lines), Path("/tmp"))) == [Path("/tmp/one of/spool")]

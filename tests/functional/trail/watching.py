@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from haneul.app.trail import Policies, catalogue_of, recording, store_of, write_rules
+from haneul.app.trail import Policies, TrailPlace, catalogue_of, recording, store_of, write_rules
 from haneul.kernel.clock import SystemClock
 from haneul.trail.adapters.memory_folder import unmount_memory
 from haneul.trail.model import Record, record_of_line
@@ -83,7 +83,8 @@ async def watched(folder: Path, **settings: object) -> AsyncIterator[Watched]:
     async with looked_at(folder, **settings) as (here, told):
         policies = Policies(told.policy)
         clock = SystemClock()
-        async with recording(told, here.folder, policies, cluster=CLUSTER, user=USER, clock=clock) as recorder:
+        place = TrailPlace.beside(here.folder)
+        async with recording(told, place, policies, cluster=CLUSTER, user=USER, clock=clock) as recorder:
             await here.route()
             policies.heed(here.routes)
             yield Watched(here, recorder, policies, told)

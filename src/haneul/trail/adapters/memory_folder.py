@@ -1,8 +1,15 @@
-"""A folder that is a file system of its own in memory (tmpfs), of a fixed size: for root only."""
+"""A folder that is a file system of its own in memory (tmpfs), of a fixed size: for root only.
+
+Each names the process that mounted it. nginx may go on writing into one whose process has ended, and its next reader
+takes it over; where nobody will, as in a folder for a test or a measurement, it is found by that and cleared away.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +23,7 @@ _SECONDS: Final = 10.0
 #: Bytes for each file at least, by which their number is bounded too.
 _FILE: Final = 2 << 10
 _SOURCE: Final = "haneul-trail"
+_MOUNTS: Final = Path("/proc/self/mountinfo")
 
 
 async def mount_memory(folder: Path, size: int) -> bool:
@@ -27,7 +35,7 @@ async def mount_memory(folder: Path, size: int) -> bool:
         return False
     options = f"size={size},nr_inodes={max(size // _FILE, 1024)},mode=0711,nosuid,nodev,noexec"
     try:
-        await run(["mount", "-t", "tmpfs", "-o", options, _SOURCE, str(folder)], timeout=_SECONDS)
+        await run(["mount", "-t", "tmpfs", "-o", options, f"{_SOURCE}-{os.getpid()}", str(folder)], timeout=_SECONDS)
     except (CommandFailedError, FileNotFoundError, UnavailableError) as error:
         _log.warning("no file system in memory; the disk's is used", folder=str(folder), detail=str(error))
         return False
@@ -37,4 +45,28 @@ async def mount_memory(folder: Path, size: int) -> bool:
 async def unmount_memory(folder: Path) -> None:
     """Undo :func:`mount_memory`, if it was done; what was not read is gone."""
     if os.geteuid() == 0 and folder.is_mount():
-        await run(["umount", str(folder)], timeout=_SECONDS)
+        # Its memory goes with the last file that a worker has open.
+        await run(["umount", "--lazy", str(folder)], timeout=_SECONDS)
+
+
+async def clear_abandoned(below: Path) -> list[Path]:
+    """Unmount what processes mounted below a folder that are gone; return where that was."""
+    if os.geteuid() != 0:
+        return []
+    abandoned = list(abandoned_mounts(_MOUNTS.read_text(), below))
+    for folder in abandoned:
+        # Another process may clear it at the same moment.
+        with contextlib.suppress(CommandFailedError):
+            await unmount_memory(folder)
+    return abandoned
+
+
+def abandoned_mounts(mountinfo: str, below: Path) -> Iterator[Path]:
+    """Yield our mount points in a /proc/<pid>/mountinfo whose processes are gone."""
+    for line in mountinfo.splitlines():
+        before, _, after = line.partition(" - ")
+        mark = re.fullmatch(rf"tmpfs {_SOURCE}-(\d+) .*", after)
+        # Blanks and their like are written in octal, see proc(5).
+        folder = Path(re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), before.split()[4]))
+        if mark and folder.is_relative_to(below) and not Path(f"/proc/{mark[1]}").exists():
+            yield folder

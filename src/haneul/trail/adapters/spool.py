@@ -12,6 +12,9 @@ up, it closes the minutes above ``room`` and opens them again at the half. Where
 memory (:mod:`haneul.trail.adapters.memory_folder`), its size is a bound besides, whatever happens.
 
 A minute's folder is left for an hour, for requests that take long; longer ones leave no record.
+
+Workers may have been taken over, and whoever reads may be root: only plain files of a minute are read, never what a
+link leads to, and nothing that could be waited for.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ import contextlib
 import os
 import pwd
 import shutil
+import stat
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -33,14 +37,19 @@ _ENTER: Final = 0o711
 _WRITE: Final = 0o700
 _SHUT: Final = 0
 _HOUR: Final = timedelta(hours=1)
+#: No minute is called something later.
+_LAST: Final = "99991231-2359"
 #: A file is written at once; one that is not whole after so many seconds never will be.
 _PATIENCE: Final = 5.0
 
 
 class Spool:
-    """``user`` is whom nginx's workers run as, empty if as the caller; ``room`` is in bytes."""
+    """``user`` is whom nginx's workers run as, empty if as the caller; ``room`` is in bytes.
 
-    def __init__(self, folder: Path, *, user: str, room: int, clock: Clock) -> None:
+    A user without a name is a number, and the user's group has the same.
+    """
+
+    def __init__(self, folder: Path, *, user: str | int, room: int, clock: Clock) -> None:
         self._folder = folder
         self._user = user
         self._room = room
@@ -63,13 +72,15 @@ class Spool:
         now = self._clock.now().astimezone()
         for minute in (now, now + timedelta(minutes=1)):
             self._open(minute)
+        oldest = f"{now - _HOUR:%Y%m%d-%H%M}"
         for folder in self._minutes():
-            if not self._is_young(folder, now):
-                with _writable(folder.parent):
+            if not oldest < folder.name <= _LAST:
+                # Folders of a worker that was taken over may be deeper than can be removed; their room is bounded.
+                with _writable(folder.parent), contextlib.suppress(RecursionError):
                     shutil.rmtree(folder, ignore_errors=True)
                 with contextlib.suppress(OSError), _writable(self._folder):
                     folder.parent.rmdir()
-            elif os.geteuid() == 0 or folder.stat().st_mode & 0o777 != self._mode:
+            elif folder.stat().st_mode & 0o777 != self._mode:
                 folder.chmod(self._mode)
 
     def take(self, most: int) -> Taken:
@@ -82,8 +93,7 @@ class Spool:
                 return Taken(tuple(written), more=True, lost=lost)
             file = Path(name)
             try:
-                ended = file.stat().st_mtime
-                content = file.read_bytes() if size <= LARGEST else b""
+                content, ended = _read(file)
             except OSError:
                 lost += 1
                 continue
@@ -115,27 +125,38 @@ class Spool:
         day.chmod(_ENTER if os.geteuid() == 0 else 0o500)
         with _writable(day):
             minute.mkdir(mode=_WRITE, exist_ok=True)
-        if self._user:
+        if isinstance(self._user, int):
+            os.chown(minute, self._user, self._user)
+        elif self._user:
             entry = pwd.getpwnam(self._user)
             os.chown(minute, entry.pw_uid, entry.pw_gid)
 
     def _minutes(self) -> list[Path]:
-        return [minute for day in self._folder.iterdir() if day.is_dir() for minute in day.iterdir() if minute.is_dir()]
+        # Of each cluster, several times a second.
+        return [minute for day in _folders_in(self._folder) for minute in _folders_in(day)]
 
     def _files(self) -> Iterator[tuple[str, int]]:
         for minute in self._minutes():
             with contextlib.suppress(FileNotFoundError), os.scandir(minute) as entries:
                 for entry in entries:
                     with contextlib.suppress(FileNotFoundError):
-                        yield entry.path, entry.stat(follow_symlinks=False).st_size
+                        if entry.is_file(follow_symlinks=False):
+                            yield entry.path, entry.stat(follow_symlinks=False).st_size
 
-    @staticmethod
-    def _is_young(folder: Path, now: datetime) -> bool:
-        try:
-            made = datetime.strptime(folder.name, "%Y%m%d-%H%M").replace(tzinfo=now.tzinfo)
-        except ValueError:
-            return False
-        return made > now - _HOUR
+
+def _folders_in(folder: Path) -> list[Path]:
+    with os.scandir(folder) as entries:
+        return [folder / entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+
+
+def _read(file: Path) -> tuple[bytes, float]:
+    """Return what a file has, nothing if that is too much, and when it was written. Raises OSError."""
+    # Between being listed and being opened it may have become something else.
+    with os.fdopen(os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as opened:
+        state = os.fstat(opened.fileno())
+        if not stat.S_ISREG(state.st_mode):
+            raise OSError(f"{file} is no plain file")
+        return b"" if state.st_size > LARGEST else opened.read(LARGEST), state.st_mtime
 
 
 @contextlib.contextmanager
