@@ -16,6 +16,7 @@ import pytest
 from haneul.app.host_rights import host_rights, ingress_rules
 from haneul.app.ingress_worker import Ground, IngressWork, serve_clusters
 from haneul.app.platform import PlatformAuthority, PlatformFiles
+from haneul.app.platform_trail import ClusterTrails
 from haneul.dkos.address_claims import given_address
 from haneul.dkos.cluster_record import ClusterRecord, Standing, secret_of
 from haneul.dkos.readers import INGRESS
@@ -121,7 +122,13 @@ class Host:
         """Let the worker do its work, as its own user."""
         async with HttpKubeClient(self.access) as client:
             serving = IngressWork(
-                self.ground, MemoryServices(), client, connect=self.connect, authority=self.authority, clock=CLOCK
+                self.ground,
+                MemoryServices(),
+                client,
+                connect=self.connect,
+                authority=self.authority,
+                clock=CLOCK,
+                trails=ClusterTrails(self.ground.files, clock=CLOCK),
             )
             task = asyncio.create_task(serve_clusters(client, serving, clock=CLOCK))
             try:
