@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import gzip
 import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
-from typer.testing import CliRunner
 
 from haneul.app.audit_switch import AuditSwitch
 from haneul.app.ingress_worker import place_of
-from haneul.app.logs import platform_logs
-from haneul.app.logs_commands import logs_app
+from haneul.app.logs import logs_of, platform_logs
 from haneul.app.platform_trail import ClusterTrails, place_in
 from haneul.dkos.cluster_record import Standing
 from haneul.kernel.errors import NotFoundError, UnavailableError
@@ -62,13 +59,6 @@ async def seen(platform: Platform, path: str, rule: str = "") -> Record:
 
     await until(there, f"a record of {path}")
     return found[0]
-
-
-async def told(*words: str) -> str:
-    """Return what ``haneul logs`` says."""
-    result = await asyncio.to_thread(CliRunner().invoke, logs_app, list(words))
-    assert result.exit_code == 0, (result.output, result.exception)
-    return result.output
 
 
 async def test_an_incident_on_the_platform_is_collected_and_found(
@@ -125,11 +115,12 @@ async def it_goes_on_when_nodes_change(platform: Platform, node: str) -> None:
 
 
 async def it_is_collected_and_found(platform: Platform) -> None:
+    logs, everything = logs_of(OWNER, None), Question(OWNER, 0, 1 << 50)
     # Its Ingress says that nothing is kept without being collected.
-    assert json.loads(await told("search", OWNER, "-o", "json")) == []
-    assert "records are in the store" in await told("ingress", OWNER, "--since", "1d", "--collect")
-    (found,) = json.loads(await told("search", OWNER, "--path", "/later", "--status", "200", "-o", "json"))
-    assert found["transaction"]["ingress"] == "shop/web"
+    assert await logs.search(everything) == []
+    assert (await logs.controller.collect(0))["left_out"] == 0
+    (found,) = await logs.search(replace(everything, path="/later", status="200"))
+    assert found.transaction["ingress"] == "shop/web"
     stored = [gzip.decompress(file.read_bytes()) for file in platform.ground.files.trails.rglob("*.jsonl.gz")]
     assert any(SEES_SQL.encode() in chunk for chunk in stored)
     assert not any(SECRET.encode() in chunk for chunk in stored)
@@ -140,7 +131,11 @@ async def who_begins_anew_goes_on(platform: Platform) -> None:
     assert platform.worker
     await platform.worker.close()
     await platform.trails.close()
-    assert await platform.asked(path="/between") == "one"
+
+    async def asked() -> bool:
+        return await platform.asked(path="/between") == "one"
+
+    await until(asked, "nginx to serve on")
     with pytest.raises(UnavailableError):
         await ring(platform)
     assert platform.spool.is_mount()
