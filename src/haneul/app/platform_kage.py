@@ -8,6 +8,7 @@ theirs in files that are their user's, the hub what it needs in one that is the 
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from haneul.kage.adapters.swift_http import SwiftHttp
 from haneul.kage.model import REGION, KageSettings, Part, Ports
 from haneul.kage.store import Kage
 from haneul.kernel.clock import Clock
+from haneul.kernel.errors import HostNotReadyError
 from haneul.kernel.files import write_atomically
 from haneul.management import loopback_guard
 from haneul.management.containers import SYSTEM_PATH
@@ -147,7 +149,15 @@ class PlatformKage:
         self._command, self._guard = command, guard
 
     async def start(self) -> None:
-        """Start it, from whatever state it is in, with a bucket for the hub. Raises what Kage's start does."""
+        """Start it, from whatever state it is in, with a bucket for the hub.
+
+        Raises HostNotReadyError if rsync is not installed, and what Kage's start does.
+        """
+        if shutil.which("rsync", path=SYSTEM_PATH) is None:
+            raise HostNotReadyError(
+                "rsync is not installed, with which the object store's zones give each other databases",
+                hint="apt-get install rsync",
+            )
         kage, ports = self._kage(), self._settings.ports
         servers = (ports.object, ports.container, ports.account, ports.rsync)
         await loopback_guard.ensure(_ZONES, servers, user=USER, table=self._guard)

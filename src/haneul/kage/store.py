@@ -145,5 +145,7 @@ class Kage:
             return all(part.zone for part in serving) or await self._api.answers()
 
         what = f"{len(serving)} servers of the object store"
-        await wait_for(serves, what=what, timeout=_START_SECONDS, clock=self._clock)
+        await wait_for(
+            serves, what=what, timeout=_START_SECONDS, clock=self._clock, hint="look at the logs of its parts"
+        )
         await self._parts.start([part for part in parts if not part.port])
