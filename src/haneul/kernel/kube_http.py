@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
@@ -218,7 +218,7 @@ class HttpKubeClient:
 
     async def _pages(
         self, account: Account, resource: Resource, namespace: str, selector: Mapping[str, str]
-    ) -> AsyncGenerator[tuple[list[Manifest], str]]:
+    ) -> AsyncGenerator[tuple[Sequence[Manifest], str]]:
         """Yield a list page by page, each with the version that all of it is of. Raises OverBudgetError.
 
         Source: Kubernetes documentation "API concepts", "Retrieving large results sets in chunks".
