@@ -17,6 +17,7 @@ from haneul.app.host_rights import host_rights, ingress_rules
 from haneul.app.ingress_worker import Ground, IngressWork, serve_clusters
 from haneul.app.platform import PlatformAuthority, PlatformFiles
 from haneul.app.platform_trail import ClusterTrails
+from haneul.dkos.adapters.kube_readers import KubeRecords
 from haneul.dkos.address_claims import given_address
 from haneul.dkos.cluster_record import ClusterRecord, Standing, secret_of
 from haneul.dkos.readers import INGRESS
@@ -158,7 +159,11 @@ async def test_the_worker_of_ingress_does_all_that_it_does_and_nothing_else(fold
             third = await deleted(host, "uid-3")
             await until(lambda: host.is_gone(third.uid), "the other deleted cluster to be forgotten")
             assert await root.get(SECRETS, INGRESS.record_name(first.uid), INGRESS.name) is not None
-            await it_is_refused_everything_else(client, first)
+            await KubeRecords(client, INGRESS).tell(first.uid, "it has too much")
+            noted = await root.get(SECRETS, INGRESS.record_name(first.uid), INGRESS.name)
+            assert noted is not None
+            assert "it has too much" in noted["metadata"]["annotations"].values()
+            await it_is_refused_everything_else(client)
         await its_rights_are_those_that_are_listed(host)
 
 
@@ -170,7 +175,7 @@ async def deleted(host: Host, uid: str) -> ClusterRecord:
     return record
 
 
-async def it_is_refused_everything_else(client: KubeClient, record: ClusterRecord) -> None:
+async def it_is_refused_everything_else(client: KubeClient) -> None:
     def here(kind: str, name: str, namespace: str = INGRESS.name) -> dict[str, Any]:
         return {"apiVersion": "v1", "kind": kind, "metadata": {"name": name, "namespace": namespace}}
 
@@ -182,7 +187,6 @@ async def it_is_refused_everything_else(client: KubeClient, record: ClusterRecor
         "a secret of others": lambda: client.get(SECRETS, "others", "default"),
         "the end of a secret of others": lambda: client.delete(SECRETS, "others", OTHERS),
         "a record of its own making": lambda: client.create(SECRETS, here("Secret", "ingress-uid-9")),
-        "another record": lambda: client.apply(SECRETS, secret_of(replace(record, address=""), INGRESS)),
         "an address": lambda: client.create(CONFIG_MAPS, here("ConfigMap", "address-127-0-0-9")),
         "settings": lambda: client.list(CONFIG_MAPS, "kube-system"),
         "nodes": lambda: client.list(NODES),

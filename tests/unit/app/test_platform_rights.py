@@ -78,7 +78,7 @@ def test_programs_of_the_host_are_users_with_what_they_do_in_one_namespace(manif
         if m["kind"] == "Role" and (m["metadata"]["namespace"], m["metadata"]["name"]) == place
     ]
     assert place[0] == "haneul-ingress"
-    assert {verb for verb, _ in verbs(rules, "", "secrets")} == {"list", "watch", "delete"}
+    assert {verb for verb, _ in verbs(rules, "", "secrets")} == {"list", "watch", "patch", "delete"}
     assert {verb for verb, _ in verbs(rules, "", "configmaps")} == {"list", "delete"}
     assert len(rules) == 2
 
