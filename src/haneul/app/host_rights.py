@@ -21,8 +21,8 @@ def host_rights(labels: Mapping[str, str]) -> list[Manifest]:
 def ingress_rules() -> list[Manifest]:
     """Return what the worker of ingress may do in the namespace of its records, where nothing else lies.
 
-    It follows the records, writes on one why its cluster is not followed, and deletes that of one that is gone; addresses
-    of such a cluster it gives back.
+    It follows the records, writes on one why its cluster is not followed, and deletes that of one that is gone, whose
+    address it gives back.
     """
     return [
         rule("", ["secrets"], ["list", "watch", "patch", "delete"]),
