@@ -27,6 +27,7 @@ from haneul.dkos.cluster_store import MemoryClusters
 from haneul.dkos.event_log import MemoryEvents
 from haneul.dkos.machine_store import MemoryMachines
 from haneul.dkos.model import Cluster
+from haneul.dkos.readers import BALANCER
 from haneul.dkos.service import ClientAuthority
 from haneul.firewall.adapters.memory import MemoryApprovals
 from haneul.identity.audit import AuditLog
@@ -35,6 +36,7 @@ from haneul.identity.secrets import SecretHasher, Work
 from haneul.identity.service import Identity
 from haneul.kernel.clock import VirtualClock
 from haneul.kernel.database import open_database
+from haneul.kernel.kube import NAMESPACES
 from haneul.kernel.kube_memory import MemoryKubeClient
 from haneul.kernel.pki import issue_authority
 
@@ -152,7 +154,9 @@ async def running_api(folder: Path, *, clusters_trust_issuer: bool = False) -> A
     tokens = {name: token for beginning in begun for name, token in beginning.tokens.items()}
     store, machines, events = MemoryClusters(clock), MemoryMachines(), MemoryEvents()
     board, looks, backups = MemoryApprovals(), MemoryLooks(), MemoryCatalogues()
-    addresses = KubeAddressUse(MemoryKubeClient(clock=clock))
+    kube = MemoryKubeClient(clock=clock)
+    await kube.apply(NAMESPACES, {"metadata": {"name": BALANCER.name}})
+    addresses = KubeAddressUse(kube)
     database = f"sqlite+aiosqlite:///{file}"
     hasher = SecretHasher(clock, LIGHT)
     engine = open_database(database)
