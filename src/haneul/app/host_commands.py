@@ -12,7 +12,7 @@ from haneul.app.bench_commands import bench_commands
 from haneul.app.rights import need_root
 from haneul.cli.check import Results, show_report
 from haneul.cli.output import Column, Format, say, show
-from haneul.kernel.errors import HostNotReadyError, InvalidInputError
+from haneul.kernel.errors import HostNotReadyError
 
 if TYPE_CHECKING:
     from haneul.components.store import ComponentStore
@@ -59,39 +59,18 @@ def up(
         haneul up --acme issuer.yaml
     """
     need_root()
-    from haneul.app import platform_kage  # noqa: PLC0415
     from haneul.app.installation import this_host  # noqa: PLC0415
+    from haneul.app.switches import Switches  # noqa: PLC0415
     from haneul.cli.progress import TerminalProgress  # noqa: PLC0415
-    from haneul.management.image_hub import want  # noqa: PLC0415
-    from haneul.management.settings import ManagementSettings  # noqa: PLC0415
 
-    if acme is not None or no_acme:
-        _name_issuer(acme, forget=no_acme)
-    if hub is not None:
-        want(ManagementSettings.state, wanted=hub)
-    if kage is not None:
-        platform_kage.want(ManagementSettings.state, wanted=kage)
+    switches = Switches(hub=hub, kage=kage, acme=acme, no_acme=no_acme)
 
     async def run() -> None:
-        installation = await this_host(begins=True)
-        await installation.up(TerminalProgress())
+        installation = await this_host(begins=True, switches=switches)
+        await installation.up(TerminalProgress(), switches)
 
     asyncio.run(run())
     say("The platform is up. Next: haneul project create NAME, then haneul cluster create NAME")
-
-
-def _name_issuer(file: Path | None, *, forget: bool) -> None:
-    from haneul.app.platform_issuer import PlatformIssuer  # noqa: PLC0415
-    from haneul.management.ingress_host import IngressFiles  # noqa: PLC0415
-    from haneul.management.settings import ManagementSettings  # noqa: PLC0415
-
-    if file is not None and forget:
-        raise InvalidInputError("--acme and --no-acme are opposites", hint="give one of them")
-    issuer = PlatformIssuer(IngressFiles(ManagementSettings.state))
-    if file is None:
-        issuer.forget()
-    else:
-        issuer.name(file)
 
 
 def down(

@@ -17,6 +17,7 @@ from haneul.app.platform_balancer import PlatformBalancer, networks_of, settings
 from haneul.app.platform_gate import SERVICE as GATE
 from haneul.app.platform_gate import PlatformGate, administrator_token
 from haneul.app.platform_issuer import PlatformIssuer
+from haneul.app.switches import NOTHING_TOLD, Switches
 from haneul.cli.context import Context, Contexts
 from haneul.components.store import ComponentStore
 from haneul.host import facts
@@ -26,12 +27,12 @@ from haneul.host.services import HostService, ServiceManager, made_from
 from haneul.host.supervisord import Supervisord
 from haneul.host.systemd import Systemd
 from haneul.kernel.clock import SystemClock
-from haneul.kernel.errors import HostNotReadyError, UnauthenticatedError
+from haneul.kernel.errors import HaneulError, HostNotReadyError, UnauthenticatedError
 from haneul.kernel.progress import Progress
 from haneul.management.certificates import Held
 from haneul.management.containers import SYSTEM_PATH
 from haneul.management.host_lock import host_lock
-from haneul.management.image_hub import ImageHub, is_wanted
+from haneul.management.image_hub import ImageHub
 from haneul.management.ingress_host import range_of, worker_service
 from haneul.management.lifecycle import Lifecycle
 from haneul.management.name_server import resolvers_of, zone_of
@@ -65,14 +66,15 @@ class Installation:
     platform: Platform
     balancer: PlatformBalancer
 
-    async def up(self, progress: Progress) -> None:
-        """Build what is missing, bring everything up, and sign root in.
+    async def up(self, progress: Progress, switches: Switches = NOTHING_TOLD) -> None:
+        """Build what is missing, bring everything up, and sign root in; ``switches`` are those of its settings.
 
         Raises HostNotReadyError, before anything is changed, if another program has one of our ports, and ConflictError
-        if another command is changing this host.
+        if another command is changing this host. What is wrong with images is raised when all else is done.
         """
         await self._refuse_foreign_ports()
         with self._changing("haneul up"):
+            switches.keep(self.settings.state)
             await self.store.build([], progress)
             if self.platform.content.needs_store:
                 await self.store.build(["swift"], progress)
@@ -81,10 +83,17 @@ class Installation:
             with progress.stage("start the load balancer", expected_seconds=2):
                 await self.balancer.start()
             await self.platform.up(progress)
+            unsettled = None
+            try:
+                await self.platform.settle_images(progress)
+            except HaneulError as error:
+                unsettled = error
             await self.services.ensure(renewal_service(self.settings.state))
             with progress.stage("start ingress and its sign-on", expected_seconds=2):
                 await self._start_ingress()
             self.sign_root_in()
+            if unsettled is not None:
+                raise unsettled
 
     async def down(self, progress: Progress) -> None:
         """Stop everything that runs. Raises ConflictError if another command is changing this host."""
@@ -195,8 +204,11 @@ def cache_variable() -> tuple[tuple[str, str], ...]:
     return ((CACHE_VARIABLE, cache),) if cache else ()
 
 
-async def this_host(*, begins: bool = False) -> Installation:
-    """Return the installation of this host, made or not; ``begins`` lets its host services' supervisor be started."""
+async def this_host(*, begins: bool = False, switches: Switches = NOTHING_TOLD) -> Installation:
+    """Return the installation of this host, made or not.
+
+    ``begins`` lets its host services' supervisor be started; ``switches`` come before what is kept of them.
+    """
     clock = SystemClock()
     networks = tuple((route.network, route.device) for route in (*await host_networks(), *name_servers()))
     resolvers = Path("/etc/resolv.conf")
@@ -216,8 +228,8 @@ async def this_host(*, begins: bool = False) -> Installation:
         ingress=range_of(ManagementSettings.state, networks),
         resolvers=resolvers_of(ManagementSettings.state, told, address=address),
         balancer_networks=networks_of(balancer),
-        hub=is_wanted(ManagementSettings.state),
-        kage=platform_kage.is_wanted(ManagementSettings.state),
+        hub=switches.hub_is_wanted(ManagementSettings.state),
+        kage=switches.kage_is_wanted(ManagementSettings.state),
     )
     services: ServiceManager = (
         Systemd()

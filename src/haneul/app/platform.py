@@ -207,14 +207,17 @@ class Platform:
                 ):
                     stage.note(name)
                     await self._wait_for(client, name, namespace)
+        with progress.stage("make the first administrator", expected_seconds=2):
+            await self._ensure_admin_token()
+
+    async def settle_images(self, progress: Progress) -> None:
+        """Have the hub run or not, with images where they are wanted. Raises what :meth:`HubContent.settle` does."""
         if not self._settings.hub:
             await self._hub.end()
         await self.content.settle(progress, platform=_url(self._settings))
         if self._settings.hub:
             with progress.stage("start the image hub", expected_seconds=3):
                 await self._hub.start(platform=_url(self._settings))
-        with progress.stage("make the first administrator", expected_seconds=2):
-            await self._ensure_admin_token()
 
     async def renew(self) -> None:
         """Renew the API's certificate if it is due; the running API takes it up from its mounted Secret.

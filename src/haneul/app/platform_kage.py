@@ -2,8 +2,8 @@
 
 Each part of Swift is a service of its own, without any right of root's: a number that no account has, which sees the
 store's folder and Swift, and of closed folders nothing else. The parts trust each other, and packet rules keep all
-other users of this host from them (:mod:`haneul.management.loopback_guard`). Its secrets are root's; the parts are told
-theirs in files that are their user's, the hub what it needs in one that is the hub's.
+other users of this host from them (:mod:`haneul.management.loopback_guard`); no part begins without them. Its secrets
+are root's; the parts are told theirs in files that are their user's, the hub what it needs in one that is the hub's.
 """
 
 from __future__ import annotations
@@ -92,10 +92,17 @@ def taken_by(ports: Ports) -> dict[int, str]:
 
 
 class SwiftServices:
-    """Runs parts as host services. ``command`` is an interpreter that has Swift, with ``swift_run.py``."""
+    """Runs parts as host services.
 
-    def __init__(self, services: ServiceManager, command: Sequence[str], settings: KageSettings, *, logs: Path) -> None:
+    ``command`` is an interpreter that has Swift, with ``swift_run.py``; ``rules`` is the file of the packet rules
+    without which no part begins.
+    """
+
+    def __init__(
+        self, services: ServiceManager, command: Sequence[str], settings: KageSettings, *, logs: Path, rules: Path
+    ) -> None:
         self._services, self._command, self._settings, self._logs = services, tuple(command), settings, logs
+        self._rules = rules
 
     async def make_rings(self, described: Mapping[str, Any]) -> None:
         """Make them with Swift's own builder."""
@@ -123,7 +130,7 @@ class SwiftServices:
     def _service(self, part: Part) -> HostService:
         etc = self._settings.etc
         sees = (self._settings.folder, Path(self._command[-1]).parent)
-        argv = secluded(swift_commands.of_part(self._command, etc, part), user=USER, sees=sees)
+        argv = secluded(swift_commands.of_part(self._command, etc, part), user=USER, sees=sees, rules=self._rules)
         told = part.configuration.read_text() + (etc / "swift.conf").read_text()
         return HostService(f"{_PREFIX}{part.name}", argv, (("PATH", SYSTEM_PATH), made_from(told)))
 
@@ -160,7 +167,7 @@ class PlatformKage:
             )
         kage, ports = self._kage(), self._settings.ports
         servers = (ports.object, ports.container, ports.account, ports.rsync)
-        await loopback_guard.ensure(_ZONES, servers, user=USER, table=self._guard)
+        await loopback_guard.ensure(self._rules, _ZONES, servers, user=USER, table=self._guard)
         await kage.start()
         await kage.make_bucket(HUB_BUCKET)
 
@@ -183,6 +190,10 @@ class PlatformKage:
         }
         return str(yaml.safe_dump(told))
 
+    @property
+    def _rules(self) -> Path:
+        return self._settings.folder / "guard.nft"
+
     def _kage(self) -> Kage:
-        parts = SwiftServices(self._services, self._command(), self._settings, logs=self._logs)
+        parts = SwiftServices(self._services, self._command(), self._settings, logs=self._logs, rules=self._rules)
         return Kage(self._settings, parts, SwiftHttp(self._settings), clock=self._clock)

@@ -11,7 +11,8 @@ FOLDER/zone1/disks/d1                   what the zone keeps
 ```
 
 Objects are compared and sent by ssync, over the object servers' own port. Databases of accounts and containers go by
-rsync where a zone has none yet. Swift's servers and rsync trust whoever reaches them: here everybody on this machine.
+rsync where a zone has none yet. Swift's servers and rsync trust whoever reaches them: everybody on this machine, but on
+the platform's host only root and the store's user, as packet rules let nobody else reach them.
 """
 
 from __future__ import annotations

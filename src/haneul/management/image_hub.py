@@ -10,6 +10,7 @@ from the one to the other while the hub does not run.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import sys
@@ -19,6 +20,8 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
+
+from filelock import FileLock, Timeout
 
 from haneul.host.secluded import secluded
 from haneul.host.services import HostService, ServiceManager, made_from
@@ -45,6 +48,8 @@ _CONNECT_SECONDS: Final = 2.0
 _PRIVATE: Final = 0o600
 #: Content may be a disk's; each request to the store has its own deadline.
 _MOVE_SECONDS: Final = 24 * 3600.0
+#: A move waits for a renewal, which waits for the hub to start; longer than that takes.
+_LOCK_SECONDS: Final = 120.0
 #: So much is told of what a move has said, in characters.
 _SHOWN: Final = 2000
 
@@ -59,6 +64,11 @@ class HubFiles:
     def off(self) -> Path:
         """Return the file that is there if somebody turned the hub off."""
         return self.state / "hub.off"
+
+    @property
+    def lock(self) -> Path:
+        """Return the file that is locked by who moves content, and by who renews the hub without the host's lock."""
+        return self.state / "hub.lock"
 
     @property
     def folder(self) -> Path:
@@ -165,6 +175,8 @@ class ImageHub:
         self._services = services
         self._clock = clock
         self.files = HubFiles(settings.state)
+        # Threads wait for it, so it is not one thread's.
+        self._lock = FileLock(self.files.lock, thread_local=False)
 
     def prepare(self, authority: KeyPair, reporter_keys: Sequence[dict[str, Any]]) -> None:
         """Make the folder, with all that the hub has to be told; may be repeated.
@@ -190,12 +202,26 @@ class ImageHub:
 
         ``bucket`` is what the hub's file of its bucket shall say, in either case. ``told`` hears how far it has come.
         Raises ConflictError if the move was ended by what it met: nothing is lost then, the hub can serve what it has
-        from where that is, and the move, or the other one, may be begun again.
+        from where that is, and the move, or the other one, may be begun again. Nobody renews the hub meanwhile.
         """
         files, owner = self.files, (USER, USER)
         write_atomically(files.store, bucket, mode=_PRIVATE, owner=owner)
         if files.in_bucket == into_bucket and not files.being_moved:
             return
+        try:
+            await asyncio.to_thread(self._lock.acquire, timeout=_LOCK_SECONDS)
+        except Timeout as error:
+            raise ConflictError(
+                "the image hub's certificate is being renewed, and the images are where they were",
+                hint="wait for 'haneul renew' to end, then repeat 'haneul up'",
+            ) from error
+        try:
+            await self._move(into_bucket=into_bucket, told=told)
+        finally:
+            self._lock.release()
+
+    async def _move(self, *, into_bucket: bool, told: Callable[[str], None]) -> None:
+        files = self.files
         await self._services.stop(SERVICE)
         command = (sys.executable, "-m", "haneul.app.main", "serve", "hub-content", f"--folder={files.folder}")
         where = (f"--store={files.store}", "--to=bucket" if into_bucket else "--to=files")
@@ -239,13 +265,23 @@ class ImageHub:
             file.unlink(missing_ok=True)
 
     async def renew(self, authority: KeyPair, *, platform: str) -> None:
-        """Renew the certificate if it is due; a hub that runs starts anew with it within a second or two."""
+        """Renew the certificate if it is due; a hub that runs starts anew with it within a second or two.
+
+        Does nothing while content is moved: the hub does not run then, and the next renewal is soon enough.
+        """
         if not self.files.folder.exists() or not self._settings.hub:
             return
-        made = self._ensure_certificate(authority)
-        # Who was ended between a new certificate and the new start left that to the next one.
-        if made or any(state.name == SERVICE for state in await self._services.states()):
-            await self.start(platform=platform)
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            return
+        try:
+            made = self._ensure_certificate(authority)
+            # Who was ended between a new certificate and the new start left that to the next one.
+            if made or any(state.name == SERVICE for state in await self._services.states()):
+                await self.start(platform=platform)
+        finally:
+            self._lock.release()
 
     def certificates(self) -> list[Held]:
         """Return the hub's certificate, if it is made."""

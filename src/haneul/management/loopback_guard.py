@@ -3,14 +3,19 @@
 Packets that leave this host's programs know whose program they are of (nft(8), "meta skuid"). A table of its own
 refuses connections to the servers' ports from all users but the store's and root; the store's API, which asks for a
 secret, is not in it.
+
+The rules lie in a file of root's, by which each part brings them about before it begins: they are gone after a restart
+of the machine, and the parts are not.
 """
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
+from haneul.kernel.files import write_atomically
 from haneul.kernel.process import run
 
 TABLE: Final = "haneul_kage"
@@ -31,10 +36,13 @@ table ip {table} {{
 """
 
 
-async def ensure(network: str, ports: Sequence[int], *, user: int, table: str = TABLE) -> None:
-    """Guard these ports at a network's addresses for a user. Raises CommandFailedError, HostNotReadyError."""
-    script = rules(network, ports, user=user, table=table)
-    await run(["nft", "-f", "-"], stdin=script.encode(), timeout=_CALL_SECONDS)
+async def ensure(file: Path, network: str, ports: Sequence[int], *, user: int, table: str = TABLE) -> None:
+    """Guard these ports at a network's addresses for a user, and write the rules into a file.
+
+    Raises CommandFailedError, HostNotReadyError.
+    """
+    write_atomically(file, rules(network, ports, user=user, table=table))
+    await run(["nft", "-f", str(file)], timeout=_CALL_SECONDS)
 
 
 async def remove(table: str = TABLE) -> None:

@@ -7,16 +7,19 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from haneul.app.installation import Installation
+from haneul.app.switches import Switches
 from haneul.host.memory_services import MemoryServices
 from haneul.kernel.clock import SystemClock
-from haneul.kernel.errors import ConflictError
+from haneul.kernel.errors import ConflictError, HostNotReadyError, InvalidInputError
 from haneul.kernel.progress import SilentProgress
 from haneul.management.host_lock import host_lock
 from haneul.management.settings import ManagementSettings
@@ -91,6 +94,8 @@ def test_the_lock_of_a_folder_that_its_holder_deletes_is_no_error(tmp_path: Path
 class Parts:
     """All parts of an installation: each sees whether the host is locked while it is brought up or down."""
 
+    content = SimpleNamespace(needs_store=False)
+
     def __init__(self, state: Path) -> None:
         self.state = state
         self.seen: list[str] = []
@@ -134,3 +139,84 @@ async def test_a_command_holds_the_lock_from_its_first_change_to_its_last(
         for command in (installation.down, installation.purge):
             with pytest.raises(ConflictError, match=f"process {process.pid}, since"):
                 await command(SilentProgress())
+
+
+async def test_what_up_is_told_is_kept_by_who_has_the_lock_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = Parts(tmp_path / "state")
+    fake = cast(Any, parts)
+    settings = ManagementSettings(address="127.0.0.1", host_name="host", state=parts.state)
+    installation = Installation(settings, MemoryServices(), fake, fake, fake, fake)
+    foreign: list[str] = []
+
+    async def ports(self: Installation) -> None:
+        if foreign:
+            raise HostNotReadyError(foreign[0])
+
+    monkeypatch.setattr(Installation, "_refuse_foreign_ports", ports)
+    switches = Switches(hub=False, kage=True)
+    off, on = parts.state / "hub.off", parts.state / "kage.on"
+    # What is told counts at once, and is not kept yet.
+    assert (switches.hub_is_wanted(parts.state), switches.kage_is_wanted(parts.state)) == (False, True)
+    with holding(parts.state), pytest.raises(ConflictError, match="is changing this host"):
+        await installation.up(SilentProgress(), switches)
+    foreign.append("a port is taken")
+    with pytest.raises(HostNotReadyError, match="a port is taken"):
+        await installation.up(SilentProgress(), switches)
+    assert not off.exists()
+    assert not on.exists()
+    assert parts.seen == []
+
+    foreign.clear()
+    wrong = tmp_path / "issuer.yaml"
+    with pytest.raises(InvalidInputError, match=r"issuer\.yaml"):
+        await installation.up(SilentProgress(), replace(switches, acme=wrong))
+    assert not off.exists()
+    with pytest.raises(KeyboardInterrupt):
+        await installation.up(SilentProgress(), switches)
+    assert off.exists()
+    assert on.exists()
+    kept = Switches()
+    assert (kept.hub_is_wanted(parts.state), kept.kage_is_wanted(parts.state)) == (False, True)
+    kept.keep(parts.state)
+    assert off.exists()
+    Switches(hub=True, kage=False).keep(parts.state)
+    assert not off.exists()
+    assert not on.exists()
+
+
+class Whole(Parts):
+    """All parts, with images that cannot be moved."""
+
+    async def up(self, progress: object) -> None:
+        self._look("up")
+
+    async def settle_images(self, progress: object) -> None:
+        self._look("images")
+        raise ConflictError("the images could not be moved", hint="mend that")
+
+
+async def test_images_that_cannot_be_moved_keep_nothing_else_from_coming_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts, services = Whole(tmp_path / "state"), MemoryServices()
+    fake = cast(Any, parts)
+    settings = ManagementSettings(address="127.0.0.1", host_name="host", state=parts.state)
+    installation = Installation(settings, services, fake, fake, fake, fake)
+
+    async def no_ports(self: Installation) -> None:
+        """Nobody else listens."""
+
+    async def ingress(self: Installation) -> None:
+        parts.seen.append("ingress")
+
+    monkeypatch.setattr(Installation, "_refuse_foreign_ports", no_ports)
+    monkeypatch.setattr(Installation, "_start_ingress", ingress)
+    monkeypatch.setattr(Installation, "sign_root_in", lambda self: parts.seen.append("signed in"))
+    with pytest.raises(ConflictError, match="the images could not be moved"):
+        await installation.up(SilentProgress())
+    assert parts.seen[-3:] == ["images: haneul up", "ingress", "signed in"]
+    assert [state.name for state in await services.states()] == ["certificates"]
+    # The lock is free.
+    await installation.down(SilentProgress())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from filelock import FileLock, Timeout
 
 from haneul.app.d2hub_database import migrated
 from haneul.app.d2hub_folder import in_use
@@ -30,8 +32,9 @@ from haneul.kage.adapters.swift_http import SwiftHttp
 from haneul.kage.model import Ports, Secrets
 from haneul.kernel.clock import SystemClock
 from haneul.kernel.errors import ConflictError
+from haneul.kernel.listening import listens
 from haneul.kernel.process import run
-from haneul.kernel.progress import SilentProgress
+from haneul.kernel.progress import Progress, SilentProgress, Stage
 from haneul.kernel.waiting import wait_for
 from haneul.management import loopback_guard
 from haneul.management.image_hub import USER as HUB_USER
@@ -66,7 +69,7 @@ class Site:
             guard=self.guard,
         )
 
-    async def up(self, *, kage: bool) -> None:
+    async def up(self, *, kage: bool, progress: Progress | None = None) -> None:
         """Do what `up` does for the hub's content, and start the hub."""
         settings = replace(self.settings, kage=kage)
         hub = ImageHub(settings, services=self.services, clock=CLOCK)
@@ -74,7 +77,7 @@ class Site:
         self.hub.tell("shop", self.hub.shop.jwks()["keys"])
         content = HubContent(settings, hub, self.kage)
         assert content.needs_store or not kage
-        await content.settle(SilentProgress(), platform=PLATFORM)
+        await content.settle(progress or SilentProgress(), platform=PLATFORM)
         await hub.start(platform=PLATFORM)
         await self.hub.until_answers()
 
@@ -113,6 +116,24 @@ class Site:
         return await self.parts()
 
 
+class Look:
+    """Looks at whether somebody may renew the hub, each time that something is told."""
+
+    def __init__(self, lock: Path) -> None:
+        self._lock, self.locked = FileLock(lock), list[bool]()
+
+    @contextlib.contextmanager
+    def stage(self, title: str, *, expected_seconds: float | None = None) -> Iterator[Stage]:
+        yield self
+
+    def note(self, text: str) -> None:
+        try:
+            with self._lock.acquire(timeout=0):
+                self.locked.append(False)
+        except Timeout:
+            self.locked.append(True)
+
+
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
     if os.geteuid() != 0:
@@ -137,7 +158,12 @@ async def test_images_move_into_the_store_and_none_is_lost(site: Site) -> None:
     first = site.push(b"pushed into files")
     assert (files.folder / "blobs").exists()
 
-    await site.up(kage=True)
+    look = Look(files.lock)
+    await site.up(kage=True, progress=look)
+    assert look.locked
+    assert all(look.locked)
+    look.note("it is over")
+    assert not look.locked[-1]
     assert files.in_bucket
     assert not files.being_moved
     assert not (files.folder / "blobs").exists()
@@ -243,6 +269,33 @@ async def test_only_its_parts_and_root_reach_its_servers(site: Site) -> None:
     everything = [port for _, port in (*servers, api)]
     assert await reached(USER) == await reached(0) == everything
     assert await reached(HUB_USER) == await reached(1_900_000_001) == [api[1]]
+    assert await loopback_guard.remains(site.guard) == [f"nft table ip {site.guard}"]
+
+
+async def test_no_part_begins_without_the_rules_that_guard_it(site: Site) -> None:
+    await site.on()
+    name, rules = "kage-zone1-object-server", site.store.folder / "guard.nft"
+    before = (await site.until_all_run())[name]
+    assert (rules.stat().st_uid, rules.parent.stat().st_uid) == (0, 0)
+    aside = rules.rename(rules.with_name("aside"))
+    try:
+        # As after a restart of the machine.
+        await loopback_guard.remove(site.guard)
+        os.kill(before, signal.SIGKILL)
+
+        async def refused() -> bool:
+            return "cannot be brought about" in (site.settings.logs / f"{name}.log").read_text()
+
+        await wait_for(refused, what="the part to give up", timeout=DEADLINE, clock=CLOCK)
+        assert not await listens(site.store.zone_address(1), site.store.ports.object, seconds=DEADLINE)
+    finally:
+        aside.rename(rules)
+
+    async def listening() -> bool:
+        return await listens(site.store.zone_address(1), site.store.ports.object, seconds=DEADLINE)
+
+    await wait_for(listening, what="the part to serve", timeout=DEADLINE, clock=CLOCK)
+    # Nobody else has brought them about.
     assert await loopback_guard.remains(site.guard) == [f"nft table ip {site.guard}"]
 
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from filelock import FileLock
 
 from haneul.app.token_keys import json_web_keys
 from haneul.cli.hub import HubClient, HubContext
@@ -259,6 +260,16 @@ async def test_its_certificate_is_renewed_and_it_starts_anew_with_it(folder: Pat
         # One that is good starts nothing.
         await hub.renew(found.authority, platform=PLATFORM)
         assert await found.pid() == again
+
+        # Away for as long as content is moved, it is let be.
+        hub.files.certificate.unlink()
+        await found.services.stop("hub")
+        with FileLock(hub.files.lock):
+            await hub.renew(found.authority, platform=PLATFORM)
+            assert [state.running for state in await found.services.states()] == [False]
+            assert not hub.files.certificate.exists()
+        await hub.renew(found.authority, platform=PLATFORM)
+        await found.until_answers()
 
         found.tell("shop", found.shop.jwks()["keys"])
         await hub.end()
