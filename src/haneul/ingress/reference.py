@@ -191,7 +191,7 @@ so it has to reach nginx there. Below `/.well-known/acme-challenge/` nothing els
 | asked again | after a minute, then twice as long each time, up to 12 hours |
 | `Retry-After` | held to, up to 7 days, also by whoever starts later |
 | new certificate | a reload: connections go on, as with any change of routes |
-| how many new ones | {MOST_NEW} hosts of a cluster in {WINDOW.days} days, refused ones too; the others wait and are told until when |
+| how many new ones | {MOST_NEW} hosts in {WINDOW.days} days, refused too; others wait, and are told |
 | a host that goes | its certificate and order are deleted after {WINDOW.days} days |
 | kept | in `acme` in nginx's folder, for the owner alone: the account's key, certificates with keys, orders, refusals |
 
