@@ -22,8 +22,10 @@ from haneul.ingress.adapters.nginx.processes import NginxProcesses
 from haneul.ingress.adapters.nginx.proxy import LUA_FOLDER, NginxProxy
 from haneul.ingress.claims import CLASS_ANNOTATION, CONTROLLER
 from haneul.ingress.controller import ClusterController, Pace
+from haneul.ingress.issued import reasons
 from haneul.ingress.issuing import Issuer
 from haneul.ingress.model import ANY_HOST, Backend, Certificate, Location, Routes, Scheme
+from haneul.ingress.new_orders import held_up
 from haneul.ingress.observed import GATEWAY_RESOURCES, RESOURCES, Observed
 from haneul.ingress.options import Options
 from haneul.ingress.ports import Configuration
@@ -194,14 +196,16 @@ async def seen_of(client: KubeClient) -> Observed:
 
 async def _routes(settings: IngressSettings, observed: Observed) -> Routes:
     refused = await AllowedHosts(settings.hosts).refused(hosts_asked_for(observed))
-    store = _certificates(settings)
-    options = replace(
-        _options(settings),
-        refused_hosts=refused,
-        by_acme=store.certificates(),
-        unissued={host: refusals.why for host, refusals in store.refusals().items()},
-    )
-    return compile_routes(observed, options, SystemClock().now())
+    options = replace(_options(settings), refused_hosts=refused)
+    now = SystemClock().now()
+    return compile_routes(observed, with_certificates(options, _certificates(settings), observed, now), now)
+
+
+def with_certificates(options: Options, store: CertificateFolder, observed: Observed, now: datetime) -> Options:
+    """Return options with what an issuer gave, and why it gave no more."""
+    issued = store.certificates()
+    held = held_up(hosts_asked_for(observed), issued, store.orders(), now)
+    return replace(options, by_acme=issued, unissued=reasons(store.refusals(), held))
 
 
 def read_manifests(files: Iterable[Path]) -> Observed:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import gzip
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 from haneul.app.platform_trail import place_in, settings_of, uid_of
 from haneul.app.trail import TrailPlace, read_exclusions, store_of
@@ -111,8 +109,3 @@ def read_records(file: Path) -> list[Record]:
 def moment_before(span: timedelta) -> int:
     """Return when so long ago was, in milliseconds since 1970."""
     return max(0, round((datetime.now(UTC) - span).timestamp() * 1000))
-
-
-def plain(text: Any) -> str:
-    """Return what a client wrote as a terminal may have it: no control characters."""
-    return "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in str(text))

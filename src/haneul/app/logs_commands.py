@@ -29,7 +29,7 @@ _LONGEST = 80
 
 
 def _cell(row: Any, part: str, name: str) -> str:
-    from haneul.app.logs import plain  # noqa: PLC0415
+    from haneul.kernel.plain_text import plain  # noqa: PLC0415
 
     return plain(row[part].get(name, ""))
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import tempfile
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from haneul.app.audit_switch import AuditSwitch
-from haneul.app.ingress import problems_of, read_manifests, rows_of, seen_of, taken
+from haneul.app.ingress import problems_of, read_manifests, rows_of, seen_of, taken, with_certificates
 from haneul.app.ingress_hosts import GrantedHosts
 from haneul.app.ingress_worker import ClusterHosts, gate_of, grantee, issuer_of
 from haneul.dkos.cluster_record import ClusterRecord, Standing, record_of
@@ -100,7 +100,7 @@ class PlatformIngress:
 
     async def _routes(self, record: ClusterRecord, observed: Observed) -> Routes:
         refused = await ClusterHosts(record, self.granted).refused(hosts_asked_for(observed))
-        files = IngressFiles(self.settings.state)
+        files, now = IngressFiles(self.settings.state), SystemClock().now()
         issuer = issuer_of(files)
         options = Options(
             gate=gate_of(self.settings) is not None,
@@ -111,10 +111,8 @@ class PlatformIngress:
             by_itself=issuer.names if issuer else None,
         )
         if issuer:
-            store = issuer.store(files.certificates / record.uid)
-            unissued = {host: refusals.why for host, refusals in store.refusals().items()}
-            options = replace(options, by_acme=store.certificates(), unissued=unissued)
-        return compile_routes(observed, options, SystemClock().now())
+            options = with_certificates(options, issuer.store(files.certificates / record.uid), observed, now)
+        return compile_routes(observed, options, now)
 
     @asynccontextmanager
     async def _management(self) -> AsyncIterator[HttpKubeClient]:

@@ -16,6 +16,7 @@ from yaml.representer import SafeRepresenter
 
 from haneul.kernel.documents import Dumper
 from haneul.kernel.errors import HaneulError
+from haneul.kernel.plain_text import plain
 
 
 class Format(StrEnum):
@@ -72,7 +73,8 @@ def show(
 
 
 def _table(items: Sequence[Any], columns: Sequence[Column], headed: bool) -> None:
-    rows = [[column.value(item) for column in columns] for item in items]
+    # What tenants and issuers wrote must not tell the terminal what to do.
+    rows = [[plain(column.value(item)) for column in columns] for item in items]
     headings = [column.heading for column in columns]
     widths = [max(len(row[index]) for row in [headings, *rows]) for index in range(len(columns))]
     for row in [headings, *rows] if headed else rows:
@@ -89,7 +91,7 @@ def say_error(error: HaneulError) -> None:
     """Tell what went wrong: code and title, what happened, and the next step."""
     say(f"error[{error.code}]: {error.title}")
     for line in error.detail.splitlines():
-        say(f"  {line}")
+        say(f"  {plain(line)}")
     if error.hint:
         say(f"  hint: {error.hint}")
 

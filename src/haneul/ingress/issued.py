@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 
 from haneul.ingress.certificates import out_of_time
 from haneul.ingress.model import Certificate
+from haneul.ingress.new_orders import why_held_up
 from haneul.ingress.next_steps import next_step
 from haneul.ingress.options import Options
+from haneul.ingress.renewals import Refusals
 
 
 def certificate_of(host: str, options: Options, now: datetime) -> Certificate | None:
@@ -16,6 +19,12 @@ def certificate_of(host: str, options: Options, now: datetime) -> Certificate | 
     if given and host in options.issued and out_of_time(given, now):
         return None
     return given
+
+
+def reasons(refusals: Mapping[str, Refusals], held: Mapping[str, datetime]) -> dict[str, str]:
+    """Return why hosts were given none, by what was refused and by who has to wait, and until when."""
+    waiting = {host: why_held_up(goes_on) for host, goes_on in held.items()}
+    return {host: one.why for host, one in refusals.items()} | waiting
 
 
 def refusal_of(host: str, options: Options) -> str:

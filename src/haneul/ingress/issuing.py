@@ -3,6 +3,7 @@
 An order that is refused is a refusal for its host alone; what the host had before is served on. What was given is kept
 before it is served, and what was refused too, so that whoever comes later does not ask at once again. An order is kept
 from when it was taken to its end: whoever comes after one that was killed goes on with it, and orders nothing anew.
+New orders are counted before they are placed, and hosts that nobody wants any more are forgotten after a while.
 """
 
 from __future__ import annotations
@@ -11,12 +12,15 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 import structlog
 
 from haneul.ingress.certificates import checked_certificate
+from haneul.ingress.issued import reasons
 from haneul.ingress.model import Certificate
+from haneul.ingress.new_orders import WINDOW, counted, held_up
 from haneul.ingress.ports import Authority, Begun, CertificateRefusedError, CertificateStore
 from haneul.ingress.renewals import Refusals, next_host, refused, renewal
 from haneul.kernel.clock import Clock
@@ -49,6 +53,9 @@ class Issuer:
         self._woken = asyncio.Event()
         self._issued: dict[str, Certificate] = store.certificates()
         self._refusals: dict[str, Refusals] = store.refusals()
+        self._orders: dict[str, datetime] = store.orders()
+        self._held: dict[str, datetime] = {}
+        self._heard = False
         self._challenges: dict[str, str] = {}
         self._changed: Callable[[], None] = lambda: None
 
@@ -59,8 +66,8 @@ class Issuer:
 
     @property
     def unissued(self) -> Mapping[str, str]:
-        """Return why the last order of a host was refused."""
-        return {host: refusals.why for host, refusals in self._refusals.items()}
+        """Return why the last order of a host was refused, or why none is placed."""
+        return reasons(self._refusals, self._held)
 
     @property
     def challenges(self) -> Mapping[str, str]:
@@ -74,19 +81,38 @@ class Issuer:
     def serves(self, hosts: Collection[str], shown: Collection[str]) -> None:
         """Take note of the hosts that are served and want certificates, and of the tokens that are shown."""
         news = _News(frozenset(hosts), frozenset(shown))
-        if news != self._news:
-            self._news = news
+        if news != self._news or not self._heard:
+            self._news, self._heard = news, True
             self._woken.set()
 
     async def run(self) -> None:
         """Work until cancelled."""
         while True:
             self._woken.clear()
-            host, pause = next_host(self._news.wanted, self._issued, self._refusals, self._clock.now())
+            now, wanted = self._clock.now(), self._news.wanted
+            held = held_up(wanted, self._issued, self._orders, now)
+            if held != self._held:
+                self._held = held
+                self._changed()
+            host, pause = next_host(wanted, self._issued, self._refusals, held, now)
             if host is not None:
                 await self._supply(host)
             else:
+                self._tidy(wanted, now)
                 await self._woken_within(pause)
+
+    def _tidy(self, wanted: Collection[str], now: datetime) -> None:
+        """Forget hosts that went; not before it was said which there are."""
+        if not self._heard:
+            return
+        try:
+            gone = self._store.tidy(wanted, now, WINDOW)
+        except HaneulError as error:
+            _log.warning("hosts that went cannot be forgotten", detail=error.detail)
+            return
+        for host in gone:
+            self._issued.pop(host, None)
+            _log.info("certificate deleted; nobody wants it", host=host)
 
     async def _supply(self, host: str) -> None:
         before = self._refusals.get(host)
@@ -109,7 +135,9 @@ class Issuer:
                 why = "what the issuer gave is due for renewal already; is this machine's clock right?"
                 self._refusals[host] = refused(before, host, why, None, self._clock.now())
         now, wanted = self._clock.now(), self._news.wanted
-        self._refusals = {name: one for name, one in self._refusals.items() if name in wanted or one.after > now}
+        # A host that went and comes back waits on: else it would be ordered for each time that it comes.
+        kept = {name: one for name, one in self._refusals.items() if name in wanted or one.after + WINDOW > now}
+        self._refusals = kept
         try:
             self._store.remember(self._refusals)
         except HaneulError as error:
@@ -135,6 +163,7 @@ class Issuer:
 
     async def _begun(self, host: str) -> Begun:
         """Order a certificate; whoever is told to end meanwhile does so once the order is kept, or a little later."""
+        self._count(host)
         ordering = asyncio.ensure_future(self._authority.begin(host))
         try:
             begun = await asyncio.shield(ordering)
@@ -147,6 +176,15 @@ class Issuer:
             raise
         self._store.ordered(host, begun.kept)
         return begun
+
+    def _count(self, host: str) -> None:
+        """Count a new order, before it is placed: who is killed meanwhile has it counted. Raises UnavailableError."""
+        if host in self._issued:
+            return
+        now = self._clock.now()
+        orders = counted(self._orders, now) | {host: now}
+        self._store.count(orders)
+        self._orders = orders
 
     def _forget_order(self, host: str) -> None:
         try:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from haneul.ingress.model import Certificate
@@ -126,6 +127,18 @@ class CertificateStore(Protocol):
 
     def remember(self, refusals: Mapping[str, Refusals]) -> None:
         """Keep what was refused, in place of what was known."""
+        ...
+
+    def orders(self) -> dict[str, datetime]:
+        """Return when hosts without a certificate were ordered for the last time."""
+        ...
+
+    def count(self, orders: Mapping[str, datetime]) -> None:
+        """Keep when they were, in place of what was known."""
+        ...
+
+    def tidy(self, wanted: Collection[str], now: datetime, longest: timedelta) -> set[str]:
+        """Forget and return hosts that were unwanted at each look for longer than that, certificate and order."""
         ...
 
 

@@ -12,6 +12,7 @@ from haneul.ingress.certificates import LARGEST, LONGEST_KEY
 from haneul.ingress.claims import CONTROLLER
 from haneul.ingress.expressions import LONGEST, MOST_UNBOUNDED
 from haneul.ingress.model import MEANINGS
+from haneul.ingress.new_orders import MOST_NEW, WINDOW
 from haneul.ingress.public_names import SPECIAL
 from haneul.ingress.routes import MOST_CERTIFIED, MOST_LIMITS
 
@@ -190,6 +191,8 @@ so it has to reach nginx there. Below `/.well-known/acme-challenge/` nothing els
 | asked again | after a minute, then twice as long each time, up to 12 hours |
 | `Retry-After` | held to, up to 7 days, also by whoever starts later |
 | new certificate | a reload: connections go on, as with any change of routes |
+| how many new ones | {MOST_NEW} hosts in {WINDOW.days} days, refused too; others wait, and are told |
+| a host that goes | its certificate and order are deleted after {WINDOW.days} days |
 | kept | in `acme` in nginx's folder, for the owner alone: the account's key, certificates with keys, orders, refusals |
 
 On the platform no annotation is needed: once root has named an issuer (`haneul up --acme FILE`), all hosts that
@@ -201,7 +204,7 @@ top, and `names`.
 | which hosts | those at or below `names`; without, all but those that end with a special-use name |
 | special-use names | {", ".join(f"`{name}`" for name in sorted(SPECIAL))} |
 | `spec.tls` names a Secret | not asked for, unless the annotation says so: the Secret may be on its way |
-| how many | {MOST_CERTIFIED} hosts of a cluster; the others are told |
+| how many at a time | {MOST_CERTIFIED} hosts of a cluster; the others are told |
 | until there is a certificate, and when it ended | that of the platform's authority |
 | who asks | one account of the host's for each directory; it outlives clusters |
 | kept | by the host, for root alone ([files](files-and-ports.md)); nothing is in the cluster |

@@ -57,13 +57,18 @@ def due(host: str, certificate: Certificate | None, refusals: Refusals | None) -
 
 
 def next_host(
-    hosts: Collection[str], issued: Mapping[str, Certificate], refusals: Mapping[str, Refusals], now: datetime
+    hosts: Collection[str],
+    issued: Mapping[str, Certificate],
+    refusals: Mapping[str, Refusals],
+    held: Mapping[str, datetime],
+    now: datetime,
 ) -> tuple[str | None, float]:
     """Return the host whose turn it is, if it is one's; and in how many seconds to look again.
 
+    ``held`` are hosts that wait for others' orders to be long ago, and until when.
     Those that were refused least often go first, so that no host waits for one that is refused again and again.
     """
-    moments = {host: due(host, issued.get(host), refusals.get(host)) for host in hosts}
+    moments = {host: max(due(host, issued.get(host), refusals.get(host)), held.get(host, _LONG_AGO)) for host in hosts}
     ready = [host for host, moment in moments.items() if moment <= now]
     if ready:
         return min(ready, key=lambda host: (_count(refusals.get(host)), moments[host], host)), 0.0

@@ -97,14 +97,16 @@ def test_who_was_refused_least_goes_first_and_the_others_wait_their_time() -> No
     issued = {"old.example.com": old, "fresh.example.com": given("fresh.example.com")}
     refusals = {"again.example.com": Refusals(3, NOW, "no"), "later.example.com": Refusals(1, NOW + FIRST_PAUSE, "no")}
     hosts = [*issued, *refusals, "new.example.com"]
-    assert next_host(hosts, issued, refusals, NOW) == ("new.example.com", 0.0)
+    assert next_host(hosts, issued, refusals, {}, NOW) == ("new.example.com", 0.0)
     hosts.remove("new.example.com")
-    assert next_host(hosts, issued, refusals, NOW) == ("old.example.com", 0.0)
+    assert next_host(hosts, issued, refusals, {}, NOW) == ("old.example.com", 0.0)
     hosts.remove("old.example.com")
-    assert next_host(hosts, issued, refusals, NOW) == ("again.example.com", 0.0)
+    assert next_host(hosts, issued, refusals, {}, NOW) == ("again.example.com", 0.0)
     hosts.remove("again.example.com")
-    assert next_host(hosts, issued, refusals, NOW) == (None, FIRST_PAUSE.total_seconds())
-    assert next_host([], issued, refusals, NOW) == (None, 3600.0)
+    assert next_host(hosts, issued, refusals, {}, NOW) == (None, FIRST_PAUSE.total_seconds())
+    assert next_host([], issued, refusals, {}, NOW) == (None, 3600.0)
+    held = {"new.example.com": NOW + FIRST_PAUSE / 2}
+    assert next_host([*hosts, *held], issued, refusals, held, NOW) == (None, FIRST_PAUSE.total_seconds() / 2)
     assert due("old.example.com", old, Refusals(1, NOW + FIRST_PAUSE, "no")) == NOW + FIRST_PAUSE
 
 

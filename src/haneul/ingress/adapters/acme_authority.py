@@ -26,6 +26,7 @@ from haneul.ingress.ports import Begun, CertificateRefusedError
 from haneul.ingress.renewals import parse_retry_after
 from haneul.kernel.clock import Clock
 from haneul.kernel.pki import new_private_key, private_key_pem
+from haneul.kernel.plain_text import plain
 
 T = TypeVar("T")
 
@@ -272,8 +273,13 @@ def _said(error: Exception) -> str:
         return _problem(error.error)
     if isinstance(error, messages.Error):
         return _problem(error)
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    return _line(f"{type(error).__name__}: {error}")
 
 
 def _problem(problem: messages.Error) -> str:
-    return " ".join(f"{problem.code or problem.typ}: {problem.detail or problem.title or ''}".split())
+    return _line(f"{problem.code or problem.typ}: {problem.detail or problem.title or ''}")
+
+
+def _line(text: str) -> str:
+    """Return a text as events and terminals may have it."""
+    return plain(" ".join(text.split()))

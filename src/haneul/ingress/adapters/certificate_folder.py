@@ -3,16 +3,18 @@
 ```
 FOLDER/account.key              the account's key, PEM
 FOLDER/certificates/HOST.json   chain and key, PEM; the order that was begun for another one
+                                and since when nobody wants them, if nobody does
 FOLDER/refusals.json            how often each host was refused, until when, and why
+FOLDER/orders.json              when hosts that had no certificate were ordered for the last time
 ```
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +80,45 @@ class CertificateFolder:
         entries = {host: {**asdict(entry), "after": entry.after.isoformat()} for host, entry in refusals.items()}
         self._write(self._folder / "refusals.json", entries)
 
+    def orders(self) -> dict[str, datetime]:
+        """Return when hosts without a certificate were ordered for."""
+        found = {}
+        for host, text in _read(self._folder / "orders.json").items():
+            if moment := _moment(text):
+                found[host] = moment
+            else:
+                _log.warning("the moment of an order cannot be read", host=host)
+        return found
+
+    def count(self, orders: Mapping[str, datetime]) -> None:
+        """Keep when they were."""
+        self._write(self._folder / "orders.json", {host: moment.isoformat() for host, moment in orders.items()})
+
+    def tidy(self, wanted: Collection[str], now: datetime, longest: timedelta) -> set[str]:
+        """Note in files of unwanted hosts since when they are; delete and return those that were for too long."""
+        gone = set()
+        for file in sorted(self._certificates.glob("*.json")):
+            document, host = _read(file), file.stem
+            since = _moment(document.get("unwanted"))
+            if not document:
+                # It may be that it could not be read just now.
+                continue
+            if host in wanted:
+                if "unwanted" in document:
+                    self._write(file, {name: text for name, text in document.items() if name != "unwanted"})
+            elif since is None or since > now:
+                self._write(file, document | {"unwanted": now.isoformat()})
+            elif now - since > longest:
+                self._delete(file)
+                gone.add(host)
+        return gone
+
+    def _delete(self, file: Path) -> None:
+        try:
+            file.unlink(missing_ok=True)
+        except OSError as error:
+            raise UnavailableError(f"{file} cannot be deleted: {error.strerror}") from error
+
     def _file(self, host: str) -> Path:
         return self._certificates / f"{host}.json"
 
@@ -102,6 +143,15 @@ def account_key(folder: Path) -> bytes:
 def _prepare(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
+
+
+def _moment(text: Any) -> datetime | None:
+    """Return a moment with its zone, in ISO 8601; None for whatever else."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except (TypeError, ValueError):
+        return None
+    return moment if moment.tzinfo else None
 
 
 def _read(file: Path) -> dict[str, Any]:
