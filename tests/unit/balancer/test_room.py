@@ -7,7 +7,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from haneul.balancer.allocation import Refusal, Request, allocate
+from haneul.balancer.allocation import TAKEN, Refusal, Request, allocate
 from haneul.balancer.decisions import View, decide
 from haneul.balancer.model import Frontend, Listener, Part, Pool, Present, Protocol, Slot, parse_range
 from haneul.balancer.room import QUOTA, Limits, Room, Use, Wish, use_by_project, use_of_others, without_room
@@ -93,11 +93,17 @@ def test_who_has_no_room_to_move_keeps_its_place_from_those_who_ask_for_it() -> 
         request("e", HTTPS, share="x", served="192.0.2.11", created="3"),
         request("b", served="192.0.2.10", wanted="192.0.2.14", created="4"),
     ]
-    found = allocate(requests, [POOL], frozenset(), room=Room("shop", 3, 0))
+    found = allocate(requests, [_BIG], frozenset(), room=Room("shop", 3, 0))
     there = {name: one.keeps if isinstance(one, Refusal) else one for name, one in found.items()}
-    assert there["e"] == "192.0.2.11"
-    assert there["b"] in ("192.0.2.10", "192.0.2.14")
-    assert there["d"] in ("192.0.2.11", "192.0.2.13")
+    assert (there["b"], there["d"], there["e"]) == ("192.0.2.10", "192.0.2.13", "192.0.2.11")
+
+
+def test_a_status_leads_nobody_to_where_another_is_served() -> None:
+    requests = [
+        request("forger", served="192.0.2.12", said="192.0.2.10", wanted="192.0.2.10", created="1"),
+        request("b", served="192.0.2.10", created="2"),
+    ]
+    assert given_out(allocate(requests, [POOL], frozenset())) == {"forger": TAKEN, "b": "192.0.2.10"}
 
 
 def test_who_is_on_standby_does_as_was_told() -> None:
