@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import partial
 from ipaddress import ip_address
+from typing import TypeAlias
 
 from haneul.balancer.model import Part, Pool, Slot
 from haneul.balancer.room import QUOTA, Held, Room
@@ -129,6 +130,10 @@ class _Book:
         return next((address for address in rest if address not in self._foreign and address not in self._uses), "")
 
 
+#: What a round finds for a Service: its address, why it gets none, or nothing yet.
+_Round: TypeAlias = Callable[[_Book, Request], str | Refusal | None]
+
+
 def allocate(
     requests: Iterable[Request],
     pools: Sequence[Pool],
@@ -174,12 +179,15 @@ def _allocated(
     book = opened(Held(None if part is Part.STANDBY else room, [one.served for one in waiting if one.served]))
     result: dict[str, str | Refusal] = {}
     kept = partial(_kept, part=part, staying=staying)
+    rounds: list[_Round]
     if part is Part.ALONE:
         # Nobody's status leads it to where somebody else is served.
-        memories = [partial(kept, memories=lambda one: (one.served,)), partial(kept, memories=lambda one: (one.said,))]
+        rounds = [partial(kept, memories=lambda one: (one.served,)), partial(kept, memories=lambda one: (one.said,))]
     else:
-        memories = [partial(kept, memories=lambda one: (one.said, one.served))]
-    for round_ in memories if part is Part.STANDBY else (*memories, _asked_for, _any):
+        rounds = [partial(kept, memories=lambda one: (one.said, one.served))]
+    if part is not Part.STANDBY:
+        rounds += [_asked_for, _any]
+    for round_ in rounds:
         for request in waiting:
             if request.served:
                 book.held.let_go(request.served)
