@@ -121,7 +121,7 @@ class Platform:
         return self.worker
 
     @contextlib.asynccontextmanager
-    async def connect(self, access: KubeAccess) -> AsyncIterator[KubeClient]:
+    async def connect(self, access: KubeAccess, _: str) -> AsyncIterator[KubeClient]:
         yield self.tenant
 
     async def forget(self, uid: str) -> None:

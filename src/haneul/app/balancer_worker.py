@@ -108,7 +108,7 @@ class BalancerWork:
             return
         ground = Ground(Targets.NODES, tuple(ip_network(node) for node in record.nodes))
         site = Site(self._pools(record.project), ground, self._balancer.abilities, limits=_limits(record))
-        async with self._connect(record.access) as client:
+        async with self._connect(record.access, record.project) as client:
             controller = ClusterController(
                 client,
                 self._balancer,

@@ -65,7 +65,7 @@ class HubWork:
         await self.rest(record)
         if record.access is None:
             return
-        async with self._connect(record.access) as kube:
+        async with self._connect(record.access, record.project) as kube:
             while True:
                 try:
                     entries = await reported(kube, self._client, _name(record))

@@ -242,7 +242,7 @@ class IngressWork:
                 audit.policies.heed(routes)
             return render_configuration(routes, site)
 
-        async with self._connect(access) as client:
+        async with self._connect(access, record.project) as client:
             controller = ClusterController(
                 client,
                 OnDemand(proxy),
@@ -411,8 +411,8 @@ async def run_worker(folder: Path) -> None:
     kubeconfig = host_users.INGRESS.kubeconfig(settings.state)
     access = access_from_kubeconfig(kubeconfig)
 
-    def connect(tenant: KubeAccess) -> AbstractAsyncContextManager[KubeClient]:
-        return HttpKubeClient(tenant, user_agent=INGRESS.name, account=ledger.open(INGRESS.annotations))
+    def connect(tenant: KubeAccess, project: str) -> AbstractAsyncContextManager[KubeClient]:
+        return HttpKubeClient(tenant, user_agent=INGRESS.name, account=ledger.open(project, INGRESS.annotations))
 
     async def work() -> None:
         async with HttpKubeClient(access, user_agent=INGRESS.name) as client:

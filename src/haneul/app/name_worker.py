@@ -36,7 +36,7 @@ class NameWork:
         if record.access is None:
             return
         domain = ClusterDomain(absolute(record.domain), networks=record.networks)
-        async with self._connect(record.access) as client:
+        async with self._connect(record.access, record.project) as client:
             controller = ClusterController(
                 client,
                 self._provider,

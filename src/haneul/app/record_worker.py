@@ -28,7 +28,8 @@ from haneul.kernel.kube_http import HttpKubeClient
 _log = structlog.get_logger(__name__)
 _BACKOFF_FIRST, _BACKOFF_LAST = 0.5, 30.0
 
-Connect = Callable[[KubeAccess], AbstractAsyncContextManager[KubeClient]]
+#: How a cluster's API is reached, by its access and its project, which has a share of what is kept.
+Connect = Callable[[KubeAccess, str], AbstractAsyncContextManager[KubeClient]]
 
 
 class Work(Protocol):
@@ -236,8 +237,8 @@ async def run_worker(
     """
     clock, ledger = SystemClock(), Ledger(budget)
 
-    def connect(tenant: KubeAccess) -> AbstractAsyncContextManager[KubeClient]:
-        return HttpKubeClient(tenant, user_agent=reader.name, account=ledger.open(reader.annotations))
+    def connect(tenant: KubeAccess, project: str) -> AbstractAsyncContextManager[KubeClient]:
+        return HttpKubeClient(tenant, user_agent=reader.name, account=ledger.open(project, reader.annotations))
 
     async with HttpKubeClient(access, user_agent=reader.name) as client:
         board = KubeRecords(client, reader)

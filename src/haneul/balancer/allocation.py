@@ -1,6 +1,6 @@
 """Which Service gets which address. Pure, and the same for the same objects, whoever decides and whenever.
 
-In three rounds, in each the oldest Service first: what a Service has, it keeps; then come those that ask for an
+In rounds, in each the oldest Service first: what a Service has, it keeps; then come those that ask for an
 address; then the others get the lowest free one. What a Service has is what the balancer serves for it, and after that
 what its status says; the status is kept in the cluster, where its owner can write it, so it counts only inside the
 pools of their own project.
@@ -9,15 +9,17 @@ Where machines share addresses, each with a memory of its own, what the status s
 common. On those that are not active it alone counts, and nothing is given that it does not say.
 
 A project may have so many addresses and no more; what the balancer serves for a Service is its own whatever the limit.
+So who asks for another address, or shares with others than before, and has no room for that, stays where it is.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence, Set
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 from functools import partial
 from ipaddress import ip_address
+from typing import TypeAlias
 
 from haneul.balancer.model import Part, Pool, Slot
 from haneul.balancer.room import QUOTA, Held, Room
@@ -43,10 +45,11 @@ class Request:
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a Service gets none, in a word for programs and in words for people."""
+    """Why a Service gets none, in a word for programs and in words for people; ``keeps`` is where it stays, if so."""
 
     reason: str
     message: str
+    keeps: str = ""
 
 
 OUTSIDE, TAKEN, NONE_LEFT, NO_POOL = "AddressOutsidePools", "AddressTaken", "NoAddressLeft", "NoSuchPool"
@@ -91,6 +94,12 @@ class _Book:
             return f"{others} has port {slot.port} of {slot.protocol} there"
         return ""
 
+    def can_stay(self, request: Request) -> bool:
+        """Say whether a Service can stay where it is: whoever is there was beside it before, shared now or not."""
+        address = request.served
+        there = any(address in pool for pool in self.pools) and address not in self._foreign
+        return there and not (address in self._uses and self._uses[address].slots & request.slots)
+
     def has_room(self, request: Request, address: str = "") -> bool:
         """Say whether a Service's project may have an address for it, one that is free if none is named."""
         theirs = address and (address in self._uses or address == request.served)
@@ -99,7 +108,8 @@ class _Book:
     def take(self, request: Request, address: str) -> None:
         self.held.hold(address)
         use = self._uses[address]
-        use.share = request.share
+        if not use.services:
+            use.share = request.share
         use.slots |= request.slots
         use.services.append(request.service)
 
@@ -120,6 +130,10 @@ class _Book:
         return next((address for address in rest if address not in self._foreign and address not in self._uses), "")
 
 
+#: What a round finds for a Service: its address, why it gets none, or nothing yet.
+_Round: TypeAlias = Callable[[_Book, Request], str | Refusal | None]
+
+
 def allocate(
     requests: Iterable[Request],
     pools: Sequence[Pool],
@@ -132,18 +146,54 @@ def allocate(
     ``pools`` are those that it may have addresses of, ``foreign`` the addresses that are somebody else's, ``room`` how
     many its project may have; on standby, who is active has seen to that.
     """
-    waiting = sorted(requests, key=lambda request: (not request.served, request.created, request.service))
-    standing = [request.served for request in waiting if request.served]
-    book = _Book(pools, foreign, Held(None if part is Part.STANDBY else room, standing))
+    requests = list(requests)
+    staying: dict[str, Refusal] = {}
+    while True:
+        result = _allocated(requests, partial(_Book, pools, foreign), part, room, staying)
+        # Whoever was to move and has no room for that, stays; so others do not find its place free.
+        more = {
+            request.service: found
+            for request in requests
+            if request.served
+            and isinstance(found := result.get(request.service), Refusal)
+            and found.reason == QUOTA
+            and request.service not in staying
+        }
+        if not more:
+            return result
+        staying |= more
+
+
+def _allocated(
+    requests: Iterable[Request],
+    opened: Callable[[Held], _Book],
+    part: Part,
+    room: Room | None,
+    staying: Mapping[str, Refusal],
+) -> dict[str, str | Refusal]:
+    """Give out addresses once; Services ``staying`` have no room to move, after those that want nothing else."""
+    waiting = sorted(
+        requests,
+        key=lambda request: (not request.served, request.service in staying, request.created, request.service),
+    )
+    book = opened(Held(None if part is Part.STANDBY else room, [one.served for one in waiting if one.served]))
     result: dict[str, str | Refusal] = {}
-    kept = partial(_kept, part=part)
-    for round_ in (kept,) if part is Part.STANDBY else (kept, _asked_for, _any):
+    kept = partial(_kept, part=part, staying=staying)
+    rounds: list[_Round]
+    if part is Part.ALONE:
+        # Nobody's status leads it to where somebody else is served.
+        rounds = [partial(kept, memories=lambda one: (one.served,)), partial(kept, memories=lambda one: (one.said,))]
+    else:
+        rounds = [partial(kept, memories=lambda one: (one.said, one.served))]
+    if part is not Part.STANDBY:
+        rounds += [_asked_for, _any]
+    for round_ in rounds:
         for request in waiting:
             if request.served:
                 book.held.let_go(request.served)
             found = round_(book, request)
-            if isinstance(found, str):
-                book.take(request, found)
+            if taken := found.keeps if isinstance(found, Refusal) else found:
+                book.take(request, taken)
             if found is not None:
                 result[request.service] = found
             elif request.served:
@@ -153,9 +203,17 @@ def allocate(
     return result
 
 
-def _kept(book: _Book, request: Request, part: Part) -> str | None:
-    memories = (request.served, request.said) if part is Part.ALONE else (request.said, request.served)
-    for standing in memories:
+def _kept(
+    book: _Book,
+    request: Request,
+    *,
+    part: Part,
+    staying: Mapping[str, Refusal],
+    memories: Callable[[Request], tuple[str, ...]],
+) -> str | Refusal | None:
+    if request.service in staying and book.can_stay(request):
+        return replace(staying[request.service], keeps=request.served)
+    for standing in memories(request):
         # Whether a Service moves that asks for another address is not for one on standby to say.
         stays = part is Part.STANDBY or request.wanted in ("", standing)
         kept = standing and stays and book.fits(request, standing)

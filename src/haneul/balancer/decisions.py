@@ -129,7 +129,9 @@ def decide(view: View, present: Frontends, owner: str, site: Site, part: Part = 
     foreign = {listener.address for listener, there in present.items() if there.owner != owner}
     able = [candidate for candidate in candidates if candidate.ports and (candidate.served or _is_right(candidate))]
     addresses_room, listeners_room = _rooms(site, present, owner, part)
-    addresses = allocate([_request(candidate) for candidate in able], site.pools, foreign, part, addresses_room)
+    found = allocate([_request(candidate) for candidate in able], site.pools, foreign, part, addresses_room)
+    refusals = {service: one for service, one in found.items() if isinstance(one, Refusal)}
+    addresses = {service: one.keeps if isinstance(one, Refusal) else one for service, one in found.items()}
     candidates, full = _within_room(candidates, addresses, listeners_room)
     slices: dict[Place | None, list[Manifest]] = defaultdict(list)
     for piece in view.slices:
@@ -137,21 +139,22 @@ def decide(view: View, present: Frontends, owner: str, site: Site, part: Part = 
     frontends: dict[Listener, Frontend] = {}
     verdicts: dict[Place, Verdict] = {}
     for candidate in candidates:
-        address = addresses.get(str(candidate.place))
-        if not isinstance(address, str):
-            verdicts[candidate.place] = _without_address(candidate, address)
+        address, refusal = addresses.get(str(candidate.place)), refusals.get(str(candidate.place))
+        if not address:
+            verdicts[candidate.place] = _without_address(candidate, refusal)
             continue
         if not candidate.ports:
             verdicts[candidate.place] = _without_address(candidate, Refusal(QUOTA, full))
             continue
         pieces = slices[candidate.place]
-        found = {
+        backs = {
             slot: behind(candidate.manifest, port, pieces, view.nodes, site.ground) for slot, port in candidate.ports
         }
-        for slot, one in found.items():
+        for slot, one in backs.items():
             listener = Listener(address, Protocol(slot.protocol), slot.port)
             frontends[listener] = Frontend(listener, str(candidate.place), candidate.asked.options, one.members)
-        verdicts[candidate.place] = _with_address(candidate, address, found, site, full)
+        told = _with_address(candidate, address, backs, site, full)
+        verdicts[candidate.place] = told if refusal is None else _staying(told, refusal)
     return Decision(frontends, verdicts)
 
 
@@ -167,7 +170,7 @@ def _rooms(site: Site, present: Frontends, owner: str, part: Part) -> tuple[Room
 
 
 def _within_room(
-    candidates: Sequence[_Candidate], addresses: Mapping[str, str | Refusal], room: Room | None
+    candidates: Sequence[_Candidate], addresses: Mapping[str, str], room: Room | None
 ) -> tuple[list[_Candidate], str]:
     """Return candidates without the ports for which there is no room, and in words that there is none."""
     ordered = sorted(candidates, key=lambda one: (not one.served, _created(one.manifest), str(one.place)))
@@ -178,7 +181,7 @@ def _within_room(
             frozenset(Slot(frontend.listener.protocol, frontend.listener.port) for frontend in one.served),
         )
         for one in ordered
-        if isinstance(addresses.get(str(one.place)), str)
+        if addresses.get(str(one.place))
     ]
     denied, full = without_room(wishes, room)
     return [_without_slots(one, denied.get(str(one.place), frozenset())) for one in candidates], full
@@ -278,13 +281,19 @@ def _said(service: Manifest) -> str:
     return ""
 
 
-def _without_address(candidate: _Candidate, refusal: Refusal | str | None) -> Verdict:
+def _without_address(candidate: _Candidate, refusal: Refusal | None) -> Verdict:
     ports = tuple(slot for slot, _ in candidate.ports)
-    if isinstance(refusal, Refusal):
+    if refusal is not None:
         return Verdict(False, refusal.reason, refusal.message, ports=ports, errors=candidate.unable)
     if candidate.asked.errors:
         return Verdict(False, WRONG_SETTING, "; ".join(candidate.asked.errors), ports=ports, errors=candidate.unable)
     return Verdict(False, NOT_SUPPORTED, _unable(candidate), errors=candidate.unable)
+
+
+def _staying(told: Verdict, refusal: Refusal) -> Verdict:
+    """Return what a Service is told that stays where it is, but asked for something else."""
+    message = f"{told.address} is served as before, and no other address: {refusal.message}"
+    return replace(told, balanced=False, reason=refusal.reason, message=message)
 
 
 def _with_address(candidate: _Candidate, address: str, found: Mapping[Slot, Behind], site: Site, full: str) -> Verdict:

@@ -30,10 +30,19 @@ _TROUBLE_SECONDS: Final = 15.0
 
 @dataclass(frozen=True)
 class _Located:
-    """The addresses of a cluster's machines, and how many addresses and listeners its project may have."""
+    """The addresses of a cluster's machines, and how many addresses and listeners its project may have, if known."""
 
     nodes: tuple[str, ...]
-    limits: tuple[int, int]
+    limits: tuple[int, int] | None
+
+    def limited(self, kept: ClusterRecord | None) -> tuple[int, int]:
+        """Return the limits of a record; while they are not known those that it has, which let nothing more come."""
+        if self.limits is not None:
+            return self.limits
+        if kept is None or kept.most_addresses is None or kept.most_listeners is None:
+            # A limit that is too low for a while takes nothing away; one too high gives what is never taken back.
+            return 0, 0
+        return kept.most_addresses, kept.most_listeners
 
 
 class ClusterRecords:
@@ -54,8 +63,8 @@ class ClusterRecords:
         self.naming = naming
         self._clock = clock
         self._quotas = quotas
-        #: What quotas were last, and until when, by the monotonic clock, they are not asked for again.
-        self._limits, self._limits_until = Quotas(), float("-inf")
+        #: What quotas were last, if known, and until when, by the monotonic clock, they are not asked for again.
+        self._limits, self._limits_until = Quotas() if quotas is None else None, float("-inf")
         self._written: dict[str, tuple[object, ...]] = {}
         self._located: dict[str, _Located] = {}
         #: What readers said of clusters, and until when they are not asked again.
@@ -104,7 +113,7 @@ class ClusterRecords:
             located.nodes if reader.nodes else (),
             await given_address(self._client, reader, cluster.uid) if reader.addresses else "",
             public_token_keys(made.keyring) if reader.token_keys else b"",
-            *(located.limits if reader.limits else ()),
+            *(located.limited(kept) if reader.limits else ()),
         )
         if record != kept:
             await self._client.apply(SECRETS, secret_of(record, reader))
@@ -123,7 +132,8 @@ class ClusterRecords:
                 continue
             wanted = replace(kept, nodes=located.nodes) if reader.nodes else kept
             if reader.limits:
-                wanted = replace(wanted, most_addresses=located.limits[0], most_listeners=located.limits[1])
+                most_addresses, most_listeners = located.limited(kept)
+                wanted = replace(wanted, most_addresses=most_addresses, most_listeners=most_listeners)
             if wanted != kept:
                 await self._client.apply(SECRETS, secret_of(wanted, reader))
         self._located[cluster.uid] = located
@@ -162,11 +172,12 @@ class ClusterRecords:
         return f"{reader.name} follows it no longer, what is there stays: {trouble}" if trouble else ""
 
     async def _locate(self, cluster: Cluster, machines: Iterable[ProvidedNode]) -> _Located:
-        amounts = (await self._known_quotas()).of(cluster.project)
-        return _Located(addresses(machines), (amounts.addresses, amounts.listeners))
+        quotas = await self._known_quotas()
+        amounts = quotas.of(cluster.project) if quotas is not None else None
+        return _Located(addresses(machines), (amounts.addresses, amounts.listeners) if amounts is not None else None)
 
-    async def _known_quotas(self) -> Quotas:
-        """Return the quotas; while they cannot be read, those of before: no cluster is held up by that."""
+    async def _known_quotas(self) -> Quotas | None:
+        """Return the quotas; while they cannot be read those of before, if any: no cluster is held up by that."""
         if self._quotas is not None and self._clock.monotonic() >= self._limits_until:
             self._limits_until = self._clock.monotonic() + _QUOTAS_SECONDS
             try:

@@ -4,15 +4,17 @@ Whoever owns a cluster may fill its API with objects, which must not cost the ot
 what is of use is kept, lists are read in pages whose size is bounded, and what a cluster has is counted: by the number
 of its objects and by their length as JSON. A cluster that is over its budget is not followed any further.
 
-All clusters together have a bound too. As long as they are within it, each may have as much as the budget of one; else
-no more than an even share. So a cluster within its share is never stopped for what others have, and all of them have at
-most twice the bound.
+All clusters together have a bound too. As long as they are within it, each may have as much as the budget of one.
+Beyond it projects have even shares, of which those that need less leave the rest to the others, and so have the
+clusters of a project of its share. So many clusters of one project do no more than one, and a cluster of a project
+within its share is never stopped for what others have. One beyond it is, at its next change or when it is next listed.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -48,15 +50,20 @@ class Budget:
 
 
 class Ledger:
-    """What all clusters have that one program follows."""
+    """What all clusters have that one program follows, by their projects."""
 
     def __init__(self, budget: Budget | None = None) -> None:
         self.budget = budget or Budget()
         self._accounts: set[Account] = set()
 
-    def open(self, annotations: Sequence[str] = ()) -> Account:
-        """Return a new account, for one cluster; annotations with other beginnings than these are not kept."""
-        account = Account(self, tuple(annotations))
+    @property
+    def octets(self) -> int:
+        """Return how many octets the objects of all clusters have."""
+        return sum(account.octets for account in self._accounts)
+
+    def open(self, project: str, annotations: Sequence[str] = ()) -> Account:
+        """Return a new account, for a project's cluster; annotations with other beginnings than these are not kept."""
+        account = Account(self, project, tuple(annotations))
         self._accounts.add(account)
         return account
 
@@ -64,22 +71,29 @@ class Ledger:
         """Count an account no longer: nothing of its cluster is kept."""
         self._accounts.discard(account)
 
-    def share(self) -> int:
-        """Return how many octets one cluster may have now."""
+    def share(self, project: str) -> int:
+        """Return how many octets one cluster of a project may have now."""
         budget = self.budget
-        if sum(account.octets for account in self._accounts) <= budget.shared:
+        if self.octets <= budget.shared:
             return budget.octets
-        return min(budget.octets, budget.shared // len(self._accounts))
+        clusters: dict[str, list[int]] = defaultdict(list)
+        for account in self._accounts:
+            clusters[account.project].append(account.octets)
+        share = even_share(budget.shared, (sum(theirs) for theirs in clusters.values()))
+        if sum(clusters[project]) <= share:
+            return budget.octets
+        return min(budget.octets, even_share(share, clusters[project]))
 
 
 class Account:
     """What one cluster has, list by list: of a kind all objects, or those that a selector chose."""
 
-    def __init__(self, ledger: Ledger, annotations: tuple[str, ...]) -> None:
+    def __init__(self, ledger: Ledger, project: str, annotations: tuple[str, ...]) -> None:
+        self.project = project
         self._ledger = ledger
         self._annotations = annotations
-        self._sizes: dict[str, dict[Spot, int]] = {}
-        self._octets: dict[str, int] = {}
+        self._sizes: dict[str, dict[Spot, int]] = defaultdict(dict)
+        self._octets: dict[str, int] = defaultdict(int)
 
     @property
     def budget(self) -> Budget:
@@ -95,24 +109,31 @@ class Account:
         """Say that nothing of it is kept any more."""
         self._ledger.close(self)
 
-    def begin(self, listed: str) -> None:
-        """Count a list anew."""
+    def begin(self, listed: str) -> dict[Spot, int]:
+        """Count a list anew. Returns what was counted, for :meth:`resume`."""
+        before = self._sizes[listed]
         self._sizes[listed], self._octets[listed] = {}, 0
+        return before
+
+    def resume(self, listed: str, before: dict[Spot, int]) -> None:
+        """Count again what was there before a list that broke off: it is still kept. Raises OverBudgetError."""
+        sizes = self._sizes[listed] = {**before, **self._sizes[listed]}
+        self._octets[listed] = sum(sizes.values())
+        self._check()
 
     def keep(self, listed: str, resource: Resource, manifest: Manifest) -> Manifest:
         """Return what is kept of an object as it is now, and count it. Raises OverBudgetError."""
         kept = trimmed(resource, manifest, self._annotations)
-        sizes, spot = self._sizes.setdefault(listed, {}), spot_of(kept)
-        size = len(json.dumps(kept, separators=(",", ":"), ensure_ascii=False))
-        self._octets[listed] = self._octets.get(listed, 0) + size - sizes.get(spot, 0)
-        sizes[spot] = size
+        spot, size = spot_of(kept), len(json.dumps(kept, separators=(",", ":"), ensure_ascii=False))
+        self.drop(listed, spot)
+        self._sizes[listed][spot] = size
+        self._octets[listed] += size
         self._check()
         return kept
 
     def drop(self, listed: str, spot: Spot) -> None:
         """Count an object no longer."""
-        size = self._sizes.get(listed, {}).pop(spot, 0)
-        self._octets[listed] = self._octets.get(listed, 0) - size
+        self._octets[listed] -= self._sizes[listed].pop(spot, 0)
 
     def too_large(self, listed: str) -> OverBudgetError:
         """Return the error that one object alone is larger than any answer that is read."""
@@ -122,7 +143,7 @@ class Account:
         count = sum(len(sizes) for sizes in self._sizes.values())
         if count > self.budget.objects:
             raise OverBudgetError(f"it has more than {self.budget.objects} objects: {self._most()}", hint=_HINT)
-        if self.octets > (share := self._ledger.share()):
+        if self.octets > (share := self._ledger.share(self.project)):
             raise OverBudgetError(f"its objects have more than {share >> 10} KiB in all: {self._most()}", hint=_HINT)
 
     def _most(self) -> str:
@@ -130,6 +151,20 @@ class Account:
         return ", ".join(
             f"{len(self._sizes[listed])} {listed} with {octets >> 10} KiB" for listed, octets in ranked[:3]
         )
+
+
+def even_share(total: int, needs: Iterable[int]) -> int:
+    """Return the largest share of which all together have at most ``total``, where nobody takes more than it needs.
+
+    Who needs more than that needs more than an even part; without anybody who does, the share is all there is.
+    """
+    ordered, left = sorted(needs), total
+    for number, need in enumerate(ordered):
+        part = left // (len(ordered) - number)
+        if need > part:
+            return part
+        left -= need
+    return total
 
 
 def trimmed(resource: Resource, manifest: Manifest, annotations: tuple[str, ...]) -> Manifest:

@@ -225,8 +225,21 @@ class HttpKubeClient:
 
         Source: Kubernetes documentation "API concepts", "Retrieving large results sets in chunks".
         """
+        listed = _listed(resource, selector)
+        before = account.begin(listed)
+        try:
+            async with contextlib.aclosing(self._counted_pages(account, resource, namespace, selector)) as pages:
+                async for page in pages:
+                    yield page
+        except (UnavailableError, KubeApiError):
+            # A page failed, or the version of the list is gone (410): whoever asks again begins with the first page.
+            account.resume(listed, before)
+            raise
+
+    async def _counted_pages(
+        self, account: Account, resource: Resource, namespace: str, selector: Mapping[str, str]
+    ) -> AsyncGenerator[_Page]:
         limit, following, listed = account.budget.page, "", _listed(resource, selector)
-        account.begin(listed)
         while True:
             query = {**selector, "limit": str(limit), **({"continue": following} if following else {})}
             text = await self._bounded(_path(resource, namespace), query, account.budget.page_octets)

@@ -70,15 +70,15 @@ class Ground:
         self.worker = RecordWorker(work, self, clock=clock, patience=PATIENCE)
 
     @contextlib.asynccontextmanager
-    async def connect(self, access: KubeAccess) -> AsyncIterator[KubeClient]:
+    async def connect(self, access: KubeAccess, project: str) -> AsyncIterator[KubeClient]:
         if access.server == NEIGHBOUR:
             yield self.neighbour
         else:
-            async with self.client() as client:
+            async with self.client(project) as client:
                 yield client
 
-    def client(self) -> HttpKubeClient:
-        return HttpKubeClient(self.access, account=self.ledger.open(BALANCER.annotations))
+    def client(self, project: str = "team") -> HttpKubeClient:
+        return HttpKubeClient(self.access, account=self.ledger.open(project, BALANCER.annotations))
 
     async def forget(self, uid: str) -> None:
         """No cluster goes here."""
@@ -157,6 +157,8 @@ async def test_who_fills_a_cluster_ends_its_own_following_and_nobody_elses(acces
             assert not any(ground.troubles["uid-of-quiet"])
         finally:
             await ground.worker.close()
+        # Of no connection there ever was anything is counted any more.
+        assert ground.ledger.octets == 0
 
 
 async def test_lists_of_many_pages_are_whole_and_watches_go_on_from_them(access: KubeAccess) -> None:
@@ -166,7 +168,7 @@ async def test_lists_of_many_pages_are_whole_and_watches_go_on_from_them(access:
         for name in names:
             await root.create(ENDPOINT_SLICES, {**piece(name), "metadata": {"name": name, "namespace": "pages"}})
         ledger = Ledger(Budget(objects=200, page=5))
-        client = HttpKubeClient(access, account=ledger.open())
+        client = HttpKubeClient(access, account=ledger.open("team"))
         async with client:
             listed = await client.list(ENDPOINT_SLICES, "pages")
             assert sorted(one["metadata"]["name"] for one in listed) == names
@@ -192,6 +194,6 @@ async def test_one_object_that_no_page_has_room_for_is_too_much(access: KubeAcce
         await root.apply(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}})
         await root.apply(ENDPOINT_SLICES, piece("huge", note="x" * 200_000))
         ledger = Ledger(Budget(page_octets=100_000))
-        async with HttpKubeClient(access, account=ledger.open()) as client:
+        async with HttpKubeClient(access, account=ledger.open("team")) as client:
             with pytest.raises(OverBudgetError, match="one of its endpointslices has more than 97 KiB"):
                 await client.list(ENDPOINT_SLICES)

@@ -21,6 +21,7 @@ from aiohttp import web
 
 from haneul.kernel.errors import UnavailableError
 from haneul.kernel.kube import CONFIG_MAPS, NODES, PODS, KubeAccess, KubeApiError, Manifest, WatchEvent
+from haneul.kernel.kube_budget import Budget, Ledger
 from haneul.kernel.kube_http import HttpKubeClient, access_from_kubeconfig
 from haneul.kernel.pki import LeafProfile, issue_authority, issue_leaf
 
@@ -369,3 +370,48 @@ def test_kubeconfigs_are_read_with_embedded_and_with_named_files(embedded: bool,
         "https://192.0.2.1:6443", b"certificate-authority", b"client-certificate", b"client-key"
     )
     assert "client-key" not in repr(access)
+
+
+@pytest.mark.parametrize("status", [410, 500])
+async def test_a_list_in_pages_that_breaks_off_begins_anew_and_nothing_vanishes(server: Server, status: int) -> None:
+    def page(version: str, *names: str, following: str = "") -> Manifest:
+        metadata = {"resourceVersion": version, **({"continue": following} if following else {})}
+        return {"metadata": metadata, "items": [pod(name, version) for name in names]}
+
+    account = Ledger(Budget(page=2)).open("shop")
+    access = KubeAccess(server.url, b"")
+    async with HttpKubeClient(access, account=account) as client:
+        server.answer(page("1", "a", "b", following="x"))
+        server.answer(page("1", "c"))
+        assert len(await client.list(PODS)) == 3
+        counted = account.octets
+        server.answer(page("2", "a", "b", following="y"))
+        server.answer("gone", status=status)
+        with pytest.raises(KubeApiError) as caught:
+            await client.list(PODS)
+        assert caught.value.status == status
+        # What was there before is still kept by whoever asked, and counted.
+        assert account.octets == counted
+        server.answer(page("3", "a", following="z"))
+        server.answer(page("3", "c"))
+        assert [one["metadata"]["name"] for one in await client.list(PODS)] == ["a", "c"]
+        assert 0 < account.octets < counted
+    asked = [query.get("continue", "") for _, _, query, _, _ in server.seen]
+    assert asked == ["", "x", "", "y", "", "z"]
+
+
+async def test_a_watch_whose_pages_break_off_tells_of_nothing_as_gone_before_all_was_listed(server: Server) -> None:
+    def page(version: str, *names: str, following: str = "") -> Manifest:
+        metadata = {"resourceVersion": version, **({"continue": following} if following else {})}
+        return {"metadata": metadata, "items": [pod(name, version) for name in names]}
+
+    server.answer(page("1", "a", "b", "c"))
+    server.answer("gone", status=410)
+    server.answer(page("2", "a", following="y"))
+    server.answer("gone", status=410)
+    server.answer(page("3", "a", "b"))
+    async with HttpKubeClient(KubeAccess(server.url, b""), account=Ledger().open("shop")) as client:
+        assert await events(client, 7) == [
+            *(("ADDED", name) for name in ("a", "b", "c", "a", "a", "b")),
+            ("DELETED", "c"),
+        ]

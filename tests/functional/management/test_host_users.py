@@ -114,7 +114,7 @@ class Host:
         return not claims and await self.root.get(SECRETS, INGRESS.record_name(uid), INGRESS.name) is None
 
     @contextlib.asynccontextmanager
-    async def connect(self, access: KubeAccess) -> AsyncIterator[KubeClient]:
+    async def connect(self, access: KubeAccess, _: str) -> AsyncIterator[KubeClient]:
         self.connected.append(access)
         yield self.tenant
 

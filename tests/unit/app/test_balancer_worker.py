@@ -52,7 +52,7 @@ class Ground:
         """Nobody is over any budget here."""
 
     @contextlib.asynccontextmanager
-    async def connect(self, access: KubeAccess) -> AsyncIterator[KubeClient]:
+    async def connect(self, access: KubeAccess, _: str) -> AsyncIterator[KubeClient]:
         self.connections += 1
         yield self.clusters[access.server]
 

@@ -43,7 +43,7 @@ class Ground:
         self.work = HubWork(site, self.connect, Hurried(), client=self.client)
 
     @contextlib.asynccontextmanager
-    async def connect(self, _: KubeAccess) -> AsyncIterator[KubeClient]:
+    async def connect(self, _: KubeAccess, project: str) -> AsyncIterator[KubeClient]:
         yield self.cluster
 
     def client(self) -> HubClient:

@@ -70,7 +70,7 @@ class Ground:
         """Nobody is over any budget here."""
 
     @contextlib.asynccontextmanager
-    async def connect(self, access: KubeAccess) -> AsyncIterator[KubeClient]:
+    async def connect(self, access: KubeAccess, _: str) -> AsyncIterator[KubeClient]:
         self.connections += 1
         if access.server not in self.clusters:
             raise RuntimeError("nobody foresaw this")

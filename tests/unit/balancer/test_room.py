@@ -7,7 +7,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from haneul.balancer.allocation import Refusal, Request, allocate
+from haneul.balancer.allocation import TAKEN, Refusal, Request, allocate
 from haneul.balancer.decisions import View, decide
 from haneul.balancer.model import Frontend, Listener, Part, Pool, Present, Protocol, Slot, parse_range
 from haneul.balancer.room import QUOTA, Limits, Room, Use, Wish, use_by_project, use_of_others, without_room
@@ -65,6 +65,47 @@ def test_who_moves_brings_its_room_along_but_a_status_brings_none() -> None:
         assert given_out(found) == {"moves": "192.0.2.12", "forger": QUOTA, "asks": QUOTA}
 
 
+def test_who_shares_and_has_no_room_to_move_stays_and_is_told() -> None:
+    beside = request("a", HTTPS, share="x", served="192.0.2.10", created="1")
+    for moves in (
+        request("b", share="x", served="192.0.2.10", wanted="192.0.2.12", created="2"),
+        request("b", share="y", served="192.0.2.10", created="2"),
+        request("b", served="192.0.2.10", created="2"),
+    ):
+        found = allocate([beside, moves], [POOL], frozenset(), room=Room("shop", 1, 0))
+        refusal = found["b"]
+        assert isinstance(refusal, Refusal) and (refusal.reason, refusal.keeps) == (QUOTA, "192.0.2.10")
+        assert "--addresses 2" in refusal.message
+        assert found["a"] == "192.0.2.10"
+        # With room it moves.
+        assert isinstance(allocate([beside, moves], [POOL], frozenset(), room=Room("shop", 2, 0))["b"], str)
+    # Also where the older one is who shares no longer.
+    older = request("b", share="y", served="192.0.2.10", created="0")
+    found = allocate([beside, older], [POOL], frozenset(), room=Room("shop", 1, 0))
+    kept = {name: one.keeps if isinstance(one, Refusal) else one for name, one in found.items()}
+    assert kept == {"a": "192.0.2.10", "b": "192.0.2.10"}
+
+
+def test_who_has_no_room_to_move_keeps_its_place_from_those_who_ask_for_it() -> None:
+    requests = [
+        request("c", served="192.0.2.12", wanted="192.0.2.10", created="1"),
+        request("d", HTTP, share="x", served="192.0.2.11", wanted="192.0.2.13", created="2"),
+        request("e", HTTPS, share="x", served="192.0.2.11", created="3"),
+        request("b", served="192.0.2.10", wanted="192.0.2.14", created="4"),
+    ]
+    found = allocate(requests, [_BIG], frozenset(), room=Room("shop", 3, 0))
+    there = {name: one.keeps if isinstance(one, Refusal) else one for name, one in found.items()}
+    assert (there["b"], there["d"], there["e"]) == ("192.0.2.10", "192.0.2.13", "192.0.2.11")
+
+
+def test_a_status_leads_nobody_to_where_another_is_served() -> None:
+    requests = [
+        request("forger", served="192.0.2.12", said="192.0.2.10", wanted="192.0.2.10", created="1"),
+        request("b", served="192.0.2.10", created="2"),
+    ]
+    assert given_out(allocate(requests, [POOL], frozenset())) == {"forger": TAKEN, "b": "192.0.2.10"}
+
+
 def test_who_is_on_standby_does_as_was_told() -> None:
     found = allocate([request("a", said="192.0.2.10")], [POOL], frozenset(), Part.STANDBY, Room("shop", 0, 0))
     assert found == {"a": "192.0.2.10"}
@@ -75,23 +116,32 @@ _BIG = Pool("big", (parse_range("192.0.2.0/26"),))
 _PLACES = st.one_of(st.just(""), st.sampled_from([f"192.0.2.{n}" for n in range(8)]))
 
 
-@given(st.lists(st.tuples(_PLACES, _PLACES, _PLACES), max_size=6), st.integers(0, 8), st.integers(0, 4))
+@given(
+    st.lists(st.tuples(_PLACES, _PLACES, _PLACES, st.sampled_from(["", "x", "y"])), max_size=6),
+    st.integers(0, 8),
+    st.integers(0, 4),
+)
 def test_there_is_never_more_than_the_limit_or_what_there_was(
-    wishes: list[tuple[str, str, str]], most: int, others: int
+    wishes: list[tuple[str, str, str, str]], most: int, others: int
 ) -> None:
+    # Several may be at one address, each with a port of its own, whatever they say now of whom they share with.
     requests = [
-        request(name, served=there, said=said, wanted=wanted)
-        for name, (there, said, wanted) in zip(_NAMES, wishes, strict=False)
-        # No two Services that do not share are at one address.
-        if not there or [one[0] for one in wishes].count(there) == 1
+        request(name, Slot(Protocol.TCP, 80 + number), served=there, said=said, wanted=wanted, share=share)
+        for number, (name, (there, said, wanted, share)) in enumerate(zip(_NAMES, wishes, strict=False))
     ]
     found = allocate(requests, [_BIG], frozenset(), room=Room("shop", most, others))
+    there = {name: one.keeps if isinstance(one, Refusal) else one for name, one in found.items()}
     before = {one.served for one in requests if one.served}
-    after = {address for address in found.values() if isinstance(address, str)}
+    after = {address for address in there.values() if address}
     assert others + len(after) <= max(most, others + len(before))
     for one in requests:
-        if one.served and one.wanted in ("", one.served):
-            assert found[one.service] == one.served
+        told = found[one.service]
+        if isinstance(told, Refusal):
+            # No limit takes away what a Service has, and nothing else is kept.
+            assert told.keeps == (one.served if told.reason == QUOTA else "")
+        elif one.served and one.wanted in ("", one.served):
+            # Nor does anything else, but for one who shared and says now that it does so no longer, or otherwise.
+            assert told == one.served or [two.served for two in requests].count(one.served) > 1
 
 
 def test_of_listeners_nobody_loses_one_and_the_first_get_what_is_left() -> None:
@@ -127,6 +177,19 @@ def test_a_service_beyond_the_quota_is_told_what_why_and_what_to_do() -> None:
     # A place is given back, in another cluster: it goes on with nobody's help.
     given_back = {listener: one for listener, one in present.items() if one.owner != SIBLING}
     assert decide(view, given_back, OWNER, ground).verdicts[Place(SERVICES.kind, "shop", "more")].address
+
+
+def test_a_service_that_has_no_room_to_move_is_served_where_it_is_and_told() -> None:
+    ground = replace(site(), limits=Limits("shop", 1, 10))
+    present = {**served("192.0.2.10", name="a"), **served("192.0.2.10", 443, name="b")}
+    share = {"share": "x"}
+    beside = service("a", annotations=share)
+    moves = service("b", ports=[port(443)], annotations={**share, "address": "192.0.2.12"})
+    decision = decide(View([beside, moves]), present, OWNER, ground)
+    assert set(decision.frontends) == set(present)
+    told = decision.verdicts[Place(SERVICES.kind, "shop", "b")]
+    assert (told.balanced, told.reason, told.address) == (False, QUOTA, "192.0.2.10")
+    assert "192.0.2.10 is served as before" in told.message and "--addresses 2" in told.message
 
 
 def test_ports_beyond_the_quota_are_named_and_the_others_are_served() -> None:

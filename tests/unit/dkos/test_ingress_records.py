@@ -18,11 +18,12 @@ from haneul.dkos.masters import MadeMasters
 from haneul.dkos.model import Cluster
 from haneul.dkos.naming import Naming
 from haneul.dkos.ports import ProvidedNode
-from haneul.dkos.quota import QuotaLimits
+from haneul.dkos.quota import QuotaLimits, Quotas
 from haneul.dkos.readers import BALANCER, INGRESS
 from haneul.dkos.rotation import Record
 from haneul.ingress.claims import CONTROLLER
 from haneul.kernel.clock import VirtualClock
+from haneul.kernel.errors import UnavailableError
 from haneul.kernel.kube import NAMESPACES, SECRETS
 from haneul.kernel.kube_memory import MemoryKubeClient
 
@@ -91,6 +92,53 @@ def test_every_cluster_has_the_class_and_the_rights(native: Cluster, endpoints: 
     statuses = {f"{resource}/status" for resource in ("ingresses", "gatewayclasses", "gateways", "httproutes")}
     assert {resource for resource, _ in writes} == {"services", "events", *statuses}
     assert not any(verb in ("*", "deletecollection") for _, verb in writes)
+
+
+class SilentQuotas:
+    """A store of quotas that says nothing until it is told to."""
+
+    def __init__(self, store: KubeClusters) -> None:
+        self.store = store
+        self.speaks = False
+
+    async def quotas(self) -> Quotas:
+        if not self.speaks:
+            raise UnavailableError("the store does not answer")
+        return await self.store.quotas()
+
+    async def set_quota(self, project: str | None, limits: QuotaLimits) -> None:
+        await self.store.set_quota(project, limits)
+
+
+async def test_until_quotas_are_read_records_keep_their_limits_and_new_ones_let_nothing_come(
+    native: Cluster, made: MadeMasters, now: datetime
+) -> None:
+    clock = VirtualClock(now)
+    kube = MemoryKubeClient(clock=clock)
+    for name in (BALANCER.name, "haneul-system"):
+        await kube.apply(NAMESPACES, {"metadata": {"name": name}})
+    quotas = SilentQuotas(KubeClusters(kube, clock=clock))
+    await quotas.set_quota(native.project, QuotaLimits(addresses=3, listeners=9))
+
+    async def limits() -> tuple[int | None, int | None]:
+        found = await kube.get(SECRETS, BALANCER.record_name(native.uid), BALANCER.name)
+        assert found is not None
+        return record_of(found).most_addresses, record_of(found).most_listeners
+
+    records = ClusterRecords(kube, (BALANCER,), quotas=quotas, clock=clock)
+    await records.follow(native, made, [NODE])
+    assert await limits() == (0, 0)
+    quotas.speaks = True
+    clock.advance(60)
+    await records.follow(native, made, [NODE])
+    await records.locate(native, [NODE])
+    assert await limits() == (3, 9)
+    # Another process begins, and cannot read them either.
+    quotas.speaks = False
+    records = ClusterRecords(kube, (BALANCER,), quotas=quotas, clock=clock)
+    await records.follow(native, made, [NODE])
+    await records.locate(native, [])
+    assert await limits() == (3, 9)
 
 
 async def test_the_balancers_records_say_what_the_project_may_have_and_readers_say_what_they_do_not_do(
