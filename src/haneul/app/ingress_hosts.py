@@ -62,13 +62,13 @@ class GrantedHosts:
             grants = self.all()
             self._write({host: owner if found == Grantee(owner.name, "") else found for host, found in grants.items()})
 
-    def end(self, uid: str) -> list[str]:
-        """Take everything back that a cluster was granted which is deleted; return the hosts."""
-        if not self.of(uid):
+    def end(self, owner: Grantee) -> list[str]:
+        """Take everything back that a cluster was granted which is deleted, by its name alone too; return the hosts."""
+        if not self._ends_with(owner):
             return []
         with self._locked():
-            ended = self.of(uid)
-            self._write({host: found for host, found in self.all().items() if found.uid != uid})
+            ended = self._ends_with(owner)
+            self._write({host: found for host, found in self.all().items() if host not in ended})
         return ended
 
     def grant(self, host: str, owner: Grantee) -> None:
@@ -99,6 +99,10 @@ class GrantedHosts:
             if grants.pop(host.lower(), None) is None:
                 raise NotFoundError(f"{host} is granted to no cluster", hint="'haneul ingress hosts' shows all grants")
             self._write(grants)
+
+    def _ends_with(self, owner: Grantee) -> list[str]:
+        unnamed = Grantee(owner.name, "")
+        return sorted(host for host, found in self.all().items() if found.uid == owner.uid or found == unnamed)
 
     def _locked(self) -> FileLock:
         self._file.parent.mkdir(parents=True, exist_ok=True)

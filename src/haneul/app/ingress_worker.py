@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -274,18 +274,27 @@ class IngressWork:
                 self._controllers.pop(record.uid, None)
 
     async def rest(self, record: ClusterRecord) -> None:
-        """Answer that nobody is there, also after a `down`: the addresses of nodes that sleep may be others' soon."""
+        """Answer that nobody is there, also after a `down`: the addresses of nodes that sleep may be others' soon.
+
+        Raises InvalidInputError after that, if the file of grants was spoiled.
+        """
+        # It may be deleted without having been followed since; what it has by its name alone has to end with it.
+        trouble = await self._change_grants(self.granted.adopt, record)
         if record.address:
             await self._proxy(record).lead_only_to(())
             place = place_of(record, self._ground)
             await HostKeeper(self._services, place.service).resume()
             choice = await self._choice(record)
             await self._trails.settle(choice, _owner(record), record.uid, place.folder, place.user)
+        if trouble:
+            raise trouble
 
     async def withdraw(self, record: ClusterRecord) -> None:
-        """End the cluster's nginx and all that it had, its grants too; its address is free then."""
-        if ended := await asyncio.to_thread(self.granted.end, record.uid):
-            _log.info("grants ended with their cluster", cluster=record.uid, hosts=ended)
+        """End the cluster's nginx and all that it had, its grants too; its address is free then.
+
+        Raises InvalidInputError after that, if the file of grants was spoiled: the record stays until they are ended.
+        """
+        trouble = await self._change_grants(self.granted.end, record)
         if record.address:
             place = place_of(record, self._ground)
             await HostKeeper(self._services, place.service).end()
@@ -293,6 +302,19 @@ class IngressWork:
             for folder in (place.folder, self._certificates(record)):
                 await asyncio.to_thread(_delete, folder)
         await free_addresses(self._management, INGRESS, record.uid)
+        if trouble:
+            raise trouble
+
+    async def _change_grants(
+        self, change: Callable[[Grantee], list[str] | None], record: ClusterRecord
+    ) -> HaneulError | OSError | None:
+        """Change what a cluster was granted; return what is wrong, which waits until all else is done."""
+        try:
+            if ended := await asyncio.to_thread(change, grantee(record)):
+                _log.info("grants ended with their cluster", cluster=record.uid, hosts=ended)
+        except (HaneulError, OSError) as error:
+            return error
+        return None
 
     async def look_at_grants(self) -> None:
         """Let all clusters be looked at when grants change, until cancelled."""

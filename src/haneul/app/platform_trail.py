@@ -10,6 +10,7 @@ audit/<uid>/records              the store, unless audit.yaml names another one
 ```
 
 A trail's last requests are in memory here, so that recording goes on when a cluster's nodes change, or it sleeps.
+One that did not begin, or broke off, is tried again while its cluster is followed, at longer and longer intervals.
 """
 
 from __future__ import annotations
@@ -31,11 +32,14 @@ from haneul.kernel.clock import Clock
 from haneul.kernel.errors import HaneulError, HostNotReadyError, NotFoundError
 from haneul.kernel.files import write_atomically
 from haneul.management.ingress_host import IngressFiles
+from haneul.trail.recorder import Recorder
 from haneul.trail.rules import RuleSite, render_rules
 from haneul.trail.settings import TrailSettings, read_trail_settings
 
 _log = structlog.get_logger(__name__)
 _LOOK_SECONDS: Final = 5.0
+#: Between two beginnings of a trail that does not last, at first and at the last.
+_AGAIN_SECONDS: Final = (30.0, 300.0)
 #: A look takes a millisecond of a processor, and all clusters share one.
 _READ_SECONDS: Final = 1.0
 _SPOOL: Final = "spool"
@@ -76,19 +80,41 @@ class Audit:
 @dataclass
 class _Running:
     audit: Audit
+    recorder: Recorder
     stack: AsyncExitStack
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """When a trail was begun, successfully or not, and for how long it is not begun again: in monotonic seconds."""
+
+    choice: Choice
+    at: float
+    wait: float
 
 
 class ClusterTrails:
     """The trails of all clusters that are to have one."""
 
-    def __init__(self, files: IngressFiles, *, clock: Clock, look: float = _LOOK_SECONDS) -> None:
-        """``look`` is in seconds: between two looks at whether something else is wanted."""
+    def __init__(
+        self,
+        files: IngressFiles,
+        *,
+        clock: Clock,
+        look: float = _LOOK_SECONDS,
+        again: tuple[float, float] = _AGAIN_SECONDS,
+    ) -> None:
+        """``look`` is in seconds: between two looks at whether something else is wanted.
+
+        So is ``again``: how long a trail that failed is left, at first and at the last.
+        """
         self._files = files
         self._switch = AuditSwitch(files.audit_switch)
         self._clock = clock
         self._look = look
+        self._again = again
         self._running: dict[str, _Running] = {}
+        self._begun: dict[str, _Begun] = {}
 
     def chosen(self, owner: str, uid: str) -> Choice:
         """Return what is wanted of a cluster's trail; what is wrong is said, and keeps nobody from serving."""
@@ -102,13 +128,13 @@ class ClusterTrails:
             return Choice(wrong=str(error))
 
     async def other_than(self, choice: Choice, owner: str, uid: str) -> None:
-        """Wait until something else is wanted."""
-        while await asyncio.to_thread(self.chosen, owner, uid) == choice:
+        """Wait until something else is wanted, or what is wanted and does not record is to be tried again."""
+        while await asyncio.to_thread(self.chosen, owner, uid) == choice and not self._is_due(choice, uid):
             await self._clock.sleep(self._look)
 
     async def settle(self, choice: Choice, owner: str, uid: str, folder: Path, user: int) -> Audit | None:
         """Bring about what is wanted; return the trail that records, if one does."""
-        running = self._running.get(uid)
+        running = self._living(uid)
         if running and running.audit.choice == choice:
             # Somebody may have deleted it with the rest of nginx's folder.
             await asyncio.to_thread(_write_rules, running.audit, folder, user)
@@ -119,6 +145,7 @@ class ClusterTrails:
                 _log.warning("there is no audit trail", cluster=owner, detail=choice.wrong)
             await end_recording(place_in(self._files, uid))
             return None
+        self._note_beginning(choice, uid)
         try:
             self._running[uid] = await self._started(choice, choice.settings, owner, uid, folder, user)
         except (HaneulError, OSError) as error:
@@ -130,6 +157,7 @@ class ClusterTrails:
     async def forget(self, uid: str) -> None:
         """End a cluster's trail once its nginx has ended, and delete what lies on this host of it."""
         await self._end(uid)
+        self._begun.pop(uid, None)
         await end_recording(place_in(self._files, uid))
         with suppress(FileNotFoundError):
             await asyncio.to_thread(shutil.rmtree, self._files.trails / uid)
@@ -148,10 +176,29 @@ class ClusterTrails:
         place = place_in(self._files, uid)
         await asyncio.to_thread(_claim, place.catalogue.parent, owner)
         async with AsyncExitStack() as stack:
-            await stack.enter_async_context(
+            recorder = await stack.enter_async_context(
                 recording(settings, place, policies, cluster=uid, user=user, clock=self._clock, look=_READ_SECONDS)
             )
-            return _Running(audit, stack.pop_all())
+            return _Running(audit, recorder, stack.pop_all())
+
+    def _living(self, uid: str) -> _Running | None:
+        running = self._running.get(uid)
+        return running if running and not running.recorder.ended else None
+
+    def _is_due(self, choice: Choice, uid: str) -> bool:
+        """Say whether a trail that is wanted and does not record is to be begun again."""
+        if choice.settings is None or self._living(uid):
+            return False
+        begun = self._begun.get(uid)
+        return begun is None or self._clock.monotonic() - begun.at >= begun.wait
+
+    def _note_beginning(self, choice: Choice, uid: str) -> None:
+        first, last = self._again
+        before, now = self._begun.get(uid), self._clock.monotonic()
+        # One that recorded for long enough begins with the shortest wait again.
+        failed = before is not None and before.choice == choice and now - before.at < 2 * last
+        wait = min(2 * before.wait, last) if before and failed else first
+        self._begun[uid] = _Begun(choice, now, wait)
 
     async def _end(self, uid: str) -> None:
         if running := self._running.pop(uid, None):

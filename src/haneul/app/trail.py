@@ -24,7 +24,7 @@ from haneul.ingress.model import Routes
 from haneul.ingress.watching import watched
 from haneul.kernel.buckets import BucketSettings, open_bucket, read_bucket_settings
 from haneul.kernel.clock import Clock
-from haneul.kernel.errors import HaneulError, InvalidInputError
+from haneul.kernel.errors import InvalidInputError
 from haneul.kernel.files import write_atomically
 from haneul.trail.adapters.memory_folder import mount_memory, unmount_memory
 from haneul.trail.adapters.object_store import StoredObjects, objects_in_bucket, objects_in_folder
@@ -169,8 +169,9 @@ async def recording(
             await asyncio.gather(working, return_exceptions=True)
             try:
                 await asyncio.wait_for(recorder.close(), _LAST_SECONDS)
-            except (HaneulError, OSError, TimeoutError) as error:
-                _log.warning("the last records were not written", detail=str(error))
+            except Exception as error:
+                # What broke it off may do so again, and is no reason to fail for whoever only ends it.
+                _log.warning("the last records were not written", detail=str(error) or type(error).__name__)
 
 
 async def end_recording(place: TrailPlace) -> None:

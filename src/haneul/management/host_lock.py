@@ -43,7 +43,9 @@ def host_lock(state: Path, what: str, *, clock: Clock) -> Iterator[None]:
     try:
         own = find(os.getpid())
         said = {"pid": os.getpid(), "started": own.started if own else 0, "what": what}
-        write_atomically(holder, json.dumps({**said, "since": clock.now().isoformat()}), mode=0o600)
+        # A full disk keeps nobody from holding it: `down` is what makes room.
+        with contextlib.suppress(OSError):
+            write_atomically(holder, json.dumps({**said, "since": clock.now().isoformat()}), mode=0o600)
         yield
     finally:
         holder.unlink(missing_ok=True)

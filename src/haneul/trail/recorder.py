@@ -98,16 +98,21 @@ class Recorder:
         self._turning = threading.Lock()
         self._collecting = asyncio.Lock()
         self.figures = Figures()
+        #: Nobody reads any more: it was cancelled, or broke off.
+        self.ended = False
 
     async def run(self) -> None:
         """Work until cancelled."""
-        # What is read before is not kept; what was not read yet waits in its folder for a while.
-        with contextlib.suppress(HaneulError, TimeoutError):
-            await asyncio.wait_for(self.learn(), _FIRST_ANSWER)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._reading())
-            group.create_task(self._writing())
-            group.create_task(self._removing())
+        try:
+            # What is read before is not kept; what was not read yet waits in its folder for a while.
+            with contextlib.suppress(HaneulError, TimeoutError):
+                await asyncio.wait_for(self.learn(), _FIRST_ANSWER)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._reading())
+                group.create_task(self._writing())
+                group.create_task(self._removing())
+        finally:
+            self.ended = True
 
     async def learn(self) -> None:
         """Ask the store what was used of this day's budget; nothing is kept before. Raises TrailStoreAwayError."""

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from haneul.app.ingress_hosts import GrantedHosts
+from haneul.app.ingress_hosts import GrantedHosts, Grantee
 from haneul.app.ingress_worker import HostKeeper, grantee, place_of
 from haneul.dkos.address_claims import given_address
-from haneul.dkos.cluster_record import Standing
+from haneul.dkos.cluster_record import ClusterRecord, Standing
 from haneul.dkos.readers import INGRESS
 from haneul.host.processes import command_line
 from haneul.ingress.reach import OPENING_LABEL
@@ -53,6 +53,60 @@ async def test_a_cluster_is_served_by_an_nginx_without_rights_until_it_is_delete
         await hosts_are_granted(platform)
         await a_killed_supervisor_takes_nothing_with_it(platform)
         await it_rests_and_ends(platform)
+
+
+async def test_a_grant_by_name_alone_becomes_a_sleeping_clusters_and_ends_with_it(platform: Platform) -> None:
+    hosts = platform.ground.files.hosts
+    hosts.parent.mkdir(parents=True, exist_ok=True)
+    hosts.write_text('{"www.example.org": "shop/first", "b.example.org": "shop/second"}')
+    worker, record = platform.begin(), replace(platform.record, standing=Standing.ASLEEP, nodes=())
+    await worker.know(record)
+
+    async def adopted() -> bool:
+        return platform.granted.of(record.uid) == ["www.example.org"]
+
+    await until(adopted, "the grant to be the cluster's")
+    # As it is where a cluster is deleted before anything was done for it.
+    hosts.write_text('{"www.example.org": "shop/first", "b.example.org": "shop/second"}')
+    await worker.know(deleted(record))
+    await until(forgotten(platform), "the record to go")
+    assert platform.granted.all() == {"b.example.org": Grantee("shop/second", "")}
+
+
+async def test_a_spoiled_file_of_grants_keeps_no_deleted_clusters_nginx_and_address(platform: Platform) -> None:
+    await platform.management.apply(NAMESPACES, {"metadata": {"name": INGRESS.name}})
+    assert await given_address(platform.management, replace(INGRESS, addresses="10.198.0.0/28"), platform.record.uid)
+    worker, folder = platform.begin(), place_of(platform.record, platform.ground).folder
+    platform.granted.grant("www.example.org", grantee(platform.record))
+    grants = platform.ground.files.hosts.read_text()
+    platform.ground.files.hosts.write_text("no json")
+    await worker.know(replace(platform.record, standing=Standing.ASLEEP, nodes=()))
+
+    async def rests() -> bool:
+        return folder.exists()
+
+    await until(rests, "the cluster to be taken up")
+    await worker.know(deleted(platform.record))
+
+    async def ended() -> bool:
+        return not folder.exists() and await platform.management.list(CONFIG_MAPS, INGRESS.name) == []
+
+    await until(ended, "its files and its address to go")
+    assert platform.forgotten == []
+    platform.ground.files.hosts.write_text(grants)
+    await until(forgotten(platform), "the record to go once grants can be ended")
+    assert platform.granted.all() == {}
+
+
+def deleted(record: ClusterRecord) -> ClusterRecord:
+    return replace(record, standing=Standing.DELETED, access=None, nodes=())
+
+
+def forgotten(platform: Platform) -> Callable[[], Awaitable[bool]]:
+    async def probe() -> bool:
+        return platform.forgotten == [platform.record.uid]
+
+    return probe
 
 
 async def nothing_runs_for_nothing(platform: Platform) -> None:
@@ -151,12 +205,8 @@ async def it_rests_and_ends(platform: Platform) -> None:
     await platform.management.apply(NAMESPACES, {"metadata": {"name": INGRESS.name}})
     address = await given_address(platform.management, replace(INGRESS, addresses="10.198.0.0/28"), "uid-of-first")
     assert address == "10.198.0.1"
-    await platform.worker.know(replace(platform.record, standing=Standing.DELETED, access=None, nodes=()))
-
-    async def forgotten() -> bool:
-        return platform.forgotten == ["uid-of-first"]
-
-    await until(forgotten, "the record to go")
+    await platform.worker.know(deleted(platform.record))
+    await until(forgotten(platform), "the record to go")
     assert not place_of(platform.record, platform.ground).folder.exists()
     assert await platform.management.list(CONFIG_MAPS, INGRESS.name) == []
     # Nobody has what it was granted, whoever gets its name.

@@ -23,6 +23,7 @@ from haneul.kernel.errors import ConflictError, HostNotReadyError, InvalidInputE
 from haneul.kernel.progress import SilentProgress
 from haneul.management.host_lock import host_lock
 from haneul.management.settings import ManagementSettings
+from haneul.trail.adapters.memory_folder import mount_memory, unmount_memory
 
 CLOCK = SystemClock()
 HOLDS = """
@@ -89,6 +90,23 @@ def test_the_lock_of_a_folder_that_its_holder_deletes_is_no_error(tmp_path: Path
             file.unlink()
         (tmp_path / "state").rmdir()
     assert not (tmp_path / "state").exists()
+
+
+async def test_a_full_disk_keeps_nobody_from_holding_it(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    if os.geteuid() != 0 or not await mount_memory(state, 1 << 16):
+        pytest.skip("nothing can be mounted here")
+    try:
+        with pytest.raises(OSError, match="No space"), (state / "all").open("wb", buffering=0) as file:
+            while True:
+                file.write(b"x" * 4096)
+        with holding(state):
+            assert refusal(state).detail == "another 'haneul' command is changing this host"
+        (state / "all").unlink()
+        with host_lock(state, "haneul up", clock=CLOCK):
+            assert "'haneul up'" in refusal(state).detail
+    finally:
+        await unmount_memory(state)
 
 
 class Parts:

@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import sqlite3
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,7 +32,7 @@ from haneul.d2hub.adapters.object_settings import read_object_settings
 from haneul.kage.adapters.swift_http import SwiftHttp
 from haneul.kage.model import Ports, Secrets
 from haneul.kernel.clock import SystemClock
-from haneul.kernel.errors import ConflictError
+from haneul.kernel.errors import CommandFailedError, ConflictError
 from haneul.kernel.listening import listens
 from haneul.kernel.process import run
 from haneul.kernel.progress import Progress, SilentProgress, Stage
@@ -46,6 +47,8 @@ from tests.ports import ports
 CLOCK = SystemClock()
 DEADLINE = 120.0
 REPOSITORY = "shop/web"
+#: A table of nft(8), with the process whose it is.
+GUARD = f"{loopback_guard.TABLE}_of_"
 #: Nine of each zone's, and the API.
 PARTS = 28
 
@@ -58,7 +61,7 @@ class Site:
         self.services, self.settings = self.hub.services, self.hub.settings
         self.store = settings_on_host(self.settings.state, ports=Ports(*ports(5)))
         # One of its own, for it is of the whole machine.
-        self.guard = f"haneul_kage_{self.store.ports.proxy}"
+        self.guard = f"{GUARD}{os.getpid()}"
         components = component_store()
         self.kage = PlatformKage(
             self.store,
@@ -134,10 +137,39 @@ class Look:
             self.locked.append(True)
 
 
+async def clear_abandoned_guards() -> None:
+    """Remove the guards of runs that were killed, which would refuse their ports for good."""
+    if shutil.which("nft") is None:
+        return
+    listed = await run(["nft", "list", "tables", "ip"], timeout=DEADLINE)
+    for process in re.findall(rf"^table ip {GUARD}(\d+)$", listed.stdout, re.MULTILINE):
+        if not Path(f"/proc/{process}").exists():
+            # Another run may clear it at the same moment.
+            with suppress(CommandFailedError):
+                await loopback_guard.remove(f"{GUARD}{process}")
+
+
+async def test_guards_of_runs_that_were_killed_are_cleared_and_no_others() -> None:
+    if os.geteuid() != 0 or shutil.which("nft") is None:
+        pytest.skip("only root guards ports, with nft")
+    # No process has a number so large (proc(5), pid_max).
+    gone, ours = f"{GUARD}{(1 << 22) + 1}", f"{GUARD}1"
+    try:
+        for table in (gone, ours):
+            await loopback_guard.ensure("127.0.1.255", [9], user=0, table=table)
+        await clear_abandoned_guards()
+        assert await loopback_guard.remains(gone) == []
+        assert await loopback_guard.remains(ours) != []
+    finally:
+        for table in (gone, ours):
+            await loopback_guard.remove(table)
+
+
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
     if os.geteuid() != 0:
         pytest.skip("only root can let a program have another user and other mounts")
+    asyncio.run(clear_abandoned_guards())
     asyncio.run(component_store().build(["swift"], SilentProgress()))
     # The path of a socket in it has at most 107 characters (unix(7)).
     with tempfile.TemporaryDirectory(prefix="hub-") as made:

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
 from haneul.app.audit_switch import AuditSwitch
 from haneul.app.ingress_worker import place_of
 from haneul.app.logs import logs_of, platform_logs
-from haneul.app.platform_trail import ClusterTrails, place_in
+from haneul.app.platform_trail import Choice, ClusterTrails, place_in
 from haneul.dkos.cluster_record import Standing
+from haneul.kernel.clock import VirtualClock
 from haneul.kernel.errors import NotFoundError, UnavailableError
 from haneul.management.ingress_host import IngressHost
 from haneul.management.settings import ManagementSettings
 from haneul.trail.adapters.memory_folder import mount_memory
 from haneul.trail.model import Record
 from haneul.trail.ports import Question
+from haneul.trail.recorder import Recorder
 from tests.functional.trail.watching import MODULE, SEES_SQL, SQL, WOULD_REFUSE
 from tests.ingress_platform import CLOCK, HOST, Platform, a_platform, on_a_node_port
-from tests.ingress_proxy import Application, free_address, until
+from tests.ingress_proxy import PATIENCE, Application, free_address, until
 from tests.unit.ingress.objects import endpoint, ingress, ingress_class, service, slice_of
 
 OWNER = "shop/first"
@@ -201,6 +205,68 @@ async def test_what_is_wrong_with_the_settings_keeps_nobody_from_serving(platfor
     files.audit_switch.write_text("{")
     assert "audit.json" in await settled(platform, platform.trails)
     assert not platform.spool.is_mount()
+
+
+async def test_a_trail_that_cannot_begin_is_tried_again_at_longer_and_longer_intervals(platform: Platform) -> None:
+    clock, uid, files = VirtualClock(datetime(2026, 11, 28, tzinfo=UTC)), platform.record.uid, platform.ground.files
+    trails, place = ClusterTrails(files, clock=clock), place_of(platform.record, platform.ground)
+    (place.folder / "private").mkdir(parents=True)
+    AuditSwitch(files.audit_switch).turn_usual(on=True)
+    choice = trails.chosen(OWNER, uid)
+    assert choice.settings
+    # What is in the way of the trail's folder.
+    files.trails.mkdir(parents=True)
+    (files.trails / uid).touch()
+    waited = []
+    for _ in range(6):
+        assert await trails.settle(choice, OWNER, uid, place.folder, place.user) is None
+        before = clock.monotonic()
+        await trails.other_than(choice, OWNER, uid)
+        waited.append(clock.monotonic() - before)
+    assert waited == [30, 60, 120, 240, 300, 300]
+    # Where none is wanted, nobody tries.
+    AuditSwitch(files.audit_switch).turn_usual(on=False)
+    waiting = asyncio.create_task(trails.other_than(Choice(), OWNER, uid))
+    until_then = clock.monotonic() + 1000
+
+    async def long_after() -> bool:
+        return clock.monotonic() > until_then
+
+    await until(long_after, "time to pass")
+    assert not waiting.done()
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+
+
+async def test_a_trail_that_broke_off_is_begun_again(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    uid, files = platform.record.uid, platform.ground.files
+    place = place_of(platform.record, platform.ground)
+    trails = platform.trails = ClusterTrails(files, clock=CLOCK, look=0.05, again=(0.1, 0.2))
+    (place.folder / "private").mkdir(parents=True)
+    AuditSwitch(files.audit_switch).turn_usual(on=True)
+    choice = trails.chosen(OWNER, uid)
+
+    async def breaks(self: Recorder) -> None:
+        raise ValueError("a bug")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Recorder, "learn", breaks)
+        patched.setattr(Recorder, "close", breaks)
+        assert await trails.settle(choice, OWNER, uid, place.folder, place.user)
+        async with asyncio.timeout(PATIENCE):
+            await trails.other_than(choice, OWNER, uid)
+        assert await trails.settle(choice, OWNER, uid, place.folder, place.user)
+        async with asyncio.timeout(PATIENCE):
+            await trails.other_than(choice, OWNER, uid)
+    audit = await trails.settle(choice, OWNER, uid, place.folder, place.user)
+    assert audit
+    waiting = asyncio.create_task(trails.other_than(choice, OWNER, uid))
+    done, _ = await asyncio.wait((waiting,), timeout=1.0)
+    assert not done, "one that records is left alone"
+    assert await trails.settle(choice, OWNER, uid, place.folder, place.user) is audit
+    AuditSwitch(files.audit_switch).turn_usual(on=False)
+    async with asyncio.timeout(PATIENCE):
+        await waiting
 
 
 async def test_down_lets_go_of_memory_that_a_killed_worker_left(platform: Platform) -> None:

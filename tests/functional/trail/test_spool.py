@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from haneul.kernel.clock import VirtualClock
+from haneul.kernel.process import run
 from haneul.trail.adapters.memory_folder import abandoned_mounts, clear_abandoned, mount_memory, unmount_memory
 from haneul.trail.adapters.spool import Spool
 
+MOUNT_SECONDS = 60.0
 START = datetime(2026, 11, 27, 21, 30, 40, tzinfo=UTC)
 
 
@@ -132,6 +134,46 @@ async def test_a_folder_in_memory_has_its_size(tmp_path: Path) -> None:
         await unmount_memory(folder)
     assert not folder.is_mount()
     await unmount_memory(folder)
+
+
+async def test_a_folder_in_memory_gets_another_size_and_keeps_what_it_has(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root mounts")
+    folder = tmp_path / "a folder in memory"
+    if not await mount_memory(folder, 1 << 20):
+        pytest.skip("nothing can be mounted here")
+    try:
+        before = os.statvfs(folder)
+        (folder / "a").write_bytes(b"x" * (1 << 19))
+        for size in (1 << 23, 1 << 20):
+            assert await mount_memory(folder, size)
+            now = os.statvfs(folder)
+            assert (now.f_blocks * now.f_frsize, now.f_flag) == (size, before.f_flag)
+        # It has more in it than that.
+        assert await mount_memory(folder, 1 << 18)
+        assert os.statvfs(folder).f_blocks == before.f_blocks
+        assert (folder / "a").stat().st_size == 1 << 19
+        # Who takes it over is known as who mounted it was.
+        assert await clear_abandoned(tmp_path) == []
+    finally:
+        await unmount_memory(folder)
+    assert not folder.is_mount()
+
+
+async def test_a_file_system_of_somebody_else_stays_as_it_is(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root mounts")
+    mounted = await run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "somebody", str(tmp_path)], timeout=MOUNT_SECONDS, check=False
+    )
+    if mounted.status != 0:
+        pytest.skip("nothing can be mounted here")
+    try:
+        assert await mount_memory(tmp_path, 1 << 23)
+        there = os.statvfs(tmp_path)
+        assert there.f_blocks * there.f_frsize == 1 << 20
+    finally:
+        await unmount_memory(tmp_path)
 
 
 async def test_what_a_killed_process_mounted_is_cleared_and_nothing_else(tmp_path: Path) -> None:

@@ -38,8 +38,8 @@ def test_grants_end_with_their_cluster_and_not_with_its_name(hosts: GrantedHosts
     with pytest.raises(ConflictError):
         hosts.grant("shop.example.com", again)
     hosts.grant("other.example.com", OTHER)
-    assert hosts.end(SHOP.uid) == ["shop.example.com"]
-    assert hosts.end(SHOP.uid) == []
+    assert hosts.end(SHOP) == ["shop.example.com"]
+    assert hosts.end(SHOP) == []
     assert hosts.all() == {"other.example.com": OTHER}
     hosts.grant("shop.example.com", again)
     assert hosts.of(again.uid) == ["shop.example.com"]
@@ -54,6 +54,16 @@ def test_a_grant_that_is_older_than_ids_is_for_the_cluster_that_has_the_name_fir
     hosts.adopt(SHOP)
     hosts.adopt(replace(SHOP, uid="uid-3"))
     assert hosts.all() == {"shop.example.com": SHOP, "b.example.com": Grantee("other/shop", "")}
+
+
+def test_a_grant_that_is_older_than_ids_ends_with_the_cluster_that_has_the_name(
+    hosts: GrantedHosts, tmp_path: Path
+) -> None:
+    (tmp_path / "ingress").mkdir()
+    (tmp_path / "ingress" / "hosts.json").write_text('{"shop.example.com": "team/shop", "b.example.com": "other/shop"}')
+    assert hosts.end(SHOP) == ["shop.example.com"]
+    hosts.adopt(replace(SHOP, uid="uid-3"))
+    assert hosts.all() == {"b.example.com": Grantee("other/shop", "")}
 
 
 @pytest.mark.parametrize(

@@ -27,18 +27,27 @@ _MOUNTS: Final = Path("/proc/self/mountinfo")
 
 
 async def mount_memory(folder: Path, size: int) -> bool:
-    """Make the folder a file system of ``size`` bytes; return False if that cannot be here, which is logged."""
+    """Make the folder a file system of ``size`` bytes; return False if that cannot be here, which is logged.
+
+    One of ours that has another size gets this one, with all that is in it; it keeps its own if there is more in it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    if folder.is_mount():
-        return True
+    mounted = folder.is_mount()
     if os.geteuid() != 0:
-        return False
+        return mounted
+    if mounted and not any(found == folder.resolve() for found, _ in _our_mounts(_MOUNTS.read_text())):
+        return True
     options = f"size={size},nr_inodes={max(size // _FILE, 1024)},mode=0711,nosuid,nodev,noexec"
+    if mounted:
+        options = f"remount,{options}"
     try:
         await run(["mount", "-t", "tmpfs", "-o", options, f"{_SOURCE}-{os.getpid()}", str(folder)], timeout=_SECONDS)
     except (CommandFailedError, FileNotFoundError, UnavailableError) as error:
-        _log.warning("no file system in memory; the disk's is used", folder=str(folder), detail=str(error))
-        return False
+        if mounted:
+            _log.warning("a file system in memory keeps its size", folder=str(folder), detail=str(error))
+        else:
+            _log.warning("no file system in memory; the disk's is used", folder=str(folder), detail=str(error))
+        return mounted
     return True
 
 
@@ -63,10 +72,15 @@ async def clear_abandoned(below: Path) -> list[Path]:
 
 def abandoned_mounts(mountinfo: str, below: Path) -> Iterator[Path]:
     """Yield our mount points in a /proc/<pid>/mountinfo whose processes are gone."""
+    for folder, process in _our_mounts(mountinfo):
+        if folder.is_relative_to(below) and not Path(f"/proc/{process}").exists():
+            yield folder
+
+
+def _our_mounts(mountinfo: str) -> Iterator[tuple[Path, str]]:
+    """Yield our mount points, and the process that mounted each."""
     for line in mountinfo.splitlines():
         before, _, after = line.partition(" - ")
-        mark = re.fullmatch(rf"tmpfs {_SOURCE}-(\d+) .*", after)
-        # Blanks and their like are written in octal, see proc(5).
-        folder = Path(re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), before.split()[4]))
-        if mark and folder.is_relative_to(below) and not Path(f"/proc/{mark[1]}").exists():
-            yield folder
+        if mark := re.fullmatch(rf"tmpfs {_SOURCE}-(\d+) .*", after):
+            # Blanks and their like are written in octal, see proc(5).
+            yield Path(re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), before.split()[4])), mark[1]
