@@ -96,13 +96,15 @@ class ContentMove:
     async def _fill_bucket(self) -> None:
         files = {str(path.relative_to(self._blobs)): path for path in self._blobs.glob("*/*/*") if _is_whole(path)}
         sizes = {key: path.stat().st_size for key, path in files.items()}
-        there = await self._copies.sizes()
+        # A list may be late, and show what was removed: files go only for what answers itself.
+        there = await self._copies.sizes_of(sizes)
         missing = [key for key, size in sizes.items() if there.get(key) != size]
         self._see_room(sum(sizes[key] for key in missing) * self._times)
         for key in self._one_by_one(missing, sizes):
             await self._copies.put(key, files[key])
+        there = await self._copies.sizes_of(missing)
         for key in missing:
-            if await self._copies.size(key) != sizes[key]:
+            if there.get(key) != sizes[key]:
                 raise ConflictError(
                     f"{key} did not arrive in the bucket {self._settings.bucket} whole", hint="try again"
                 )
@@ -110,20 +112,24 @@ class ContentMove:
     async def _fill_files(self) -> None:
         # It makes the folders that files of content lie in.
         FileBlobs(self._data).close()
-        listed, known = await self._copies.sizes(), _known(self._data / "hub.db")
-        # What the database knows has to be there, whatever a list shows. What it does not know is not for us to judge.
-        sizes = {**listed, **known}
+        known = _known(self._data / "hub.db")
+        # What the database knows has to be there, whatever a list shows. What it does not know is not for us to judge,
+        # and may be gone already, for a list may be late.
+        sizes = await self._copies.sizes_of({**await self._copies.sizes(), **known})
         for key, size in known.items():
-            there = listed[key] if key in listed else await self._copies.size(key)
-            if there != size:
-                raise ConflictError(
-                    f"{key} of {len(known)} is not in the bucket {self._settings.bucket}, but {self._data} knows of it",
-                    hint="look whether all zones of the store run, then try again",
-                )
+            if sizes.get(key) != size:
+                raise self._wanting(key)
         missing = [key for key, size in sizes.items() if _size(self._blobs / key) != size]
         self._see_room(sum(sizes[key] for key in missing))
         for key in self._one_by_one(missing, sizes):
-            await self._copies.get(key, sizes[key], self._blobs / key)
+            if not await self._copies.get(key, sizes[key], self._blobs / key) and key in known:
+                raise self._wanting(key)
+
+    def _wanting(self, key: str) -> ConflictError:
+        return ConflictError(
+            f"{key} is not in the bucket {self._settings.bucket}, but {self._data} knows of it",
+            hint="look whether all zones of the store run, then try again",
+        )
 
     def _see_room(self, wanted: int) -> None:
         free = shutil.disk_usage(self._data).free

@@ -11,7 +11,7 @@ import shutil
 import signal
 import sqlite3
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +27,7 @@ from haneul.app.hub_content import HubContent
 from haneul.app.installation import component_store
 from haneul.app.platform_kage import USER, PlatformKage, is_wanted, settings_on_host, want
 from haneul.d2hub.adapters.file_blobs import FileBlobs
+from haneul.d2hub.adapters.object_blobs import ObjectBlobs
 from haneul.d2hub.adapters.object_copies import ObjectCopies
 from haneul.d2hub.adapters.object_settings import read_object_settings
 from haneul.kage.adapters.swift_http import SwiftHttp
@@ -149,14 +150,14 @@ async def clear_abandoned_guards() -> None:
                 await loopback_guard.remove(f"{GUARD}{process}")
 
 
-async def test_guards_of_runs_that_were_killed_are_cleared_and_no_others() -> None:
+async def test_guards_of_runs_that_were_killed_are_cleared_and_no_others(tmp_path: Path) -> None:
     if os.geteuid() != 0 or shutil.which("nft") is None:
         pytest.skip("only root guards ports, with nft")
     # No process has a number so large (proc(5), pid_max).
     gone, ours = f"{GUARD}{(1 << 22) + 1}", f"{GUARD}1"
     try:
         for table in (gone, ours):
-            await loopback_guard.ensure("127.0.1.255", [9], user=0, table=table)
+            await loopback_guard.ensure(tmp_path / "guard.nft", "127.0.1.255", [9], user=0, table=table)
         await clear_abandoned_guards()
         assert await loopback_guard.remains(gone) == []
         assert await loopback_guard.remains(ours) != []
@@ -447,6 +448,87 @@ async def test_a_move_that_was_killed_loses_nothing_and_is_finished_by_the_next(
     assert content.files() == before
     assert await content.copies.sizes() == {}
     assert not (content.data / "store.moving").exists()
+
+
+async def test_a_list_that_is_late_loses_nothing(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    await site.on()
+    content = await Content(site, tmp_path / "data", "late").made(b"one", b"two", b"")
+    before = content.files()
+    await content.move().into_bucket()
+    shown = await content.copies.sizes()
+    assert shown.keys() == before.keys()
+    # What nobody knows, and is there; and what only a list shows.
+    (stray,) = (await Content(site, tmp_path / "stray", "stray").made(b"nobody's")).files()
+    await content.copies.put(stray, tmp_path / "stray" / "blobs" / stray)
+    ghost = f"sha256/00/{'0' * 64}.ghost"
+
+    async def late(_: ObjectCopies) -> dict[str, int]:
+        return {**shown, stray: 8, ghost: 7}
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ObjectCopies, "sizes", late)
+        await content.move().into_files()
+        assert content.files() == {**before, stray: b"nobody's"}
+        assert await content.copies.sizes_of([*before, stray, ghost]) == {}
+        # All was removed, is still listed, and goes into the bucket again.
+        await content.move().into_bucket()
+        assert content.files() == {}
+    sizes = {key: len(data) for key, data in before.items()}
+    assert await content.copies.sizes_of([*before, ghost]) == sizes
+    await content.move().into_files()
+    assert content.files() == {**before, stray: b"nobody's"}
+
+
+async def test_what_goes_while_it_is_moved_is_missed_only_if_it_is_known(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await site.on()
+    content = await Content(site, tmp_path / "data", "going").made(b"one", b"two")
+    before = content.files()
+    await content.move().into_bucket()
+    known = sorted(before)[0]
+    ghost = f"sha256/00/{'0' * 64}.ghost"
+    sizes_of = ObjectCopies.sizes_of
+    gone = {ghost}
+
+    async def stale(copies: ObjectCopies, keys: Iterable[str]) -> dict[str, int]:
+        """Answer of one of the store's zones, which does not know yet of what was removed."""
+        wanted = list(keys)
+        return await sizes_of(copies, wanted) | {key: 3 for key in wanted if key in gone}
+
+    async def late(_: ObjectCopies) -> dict[str, int]:
+        return dict.fromkeys((*before, ghost), 3)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ObjectCopies, "sizes", late)
+        # The database knows it, and only a list shows it.
+        await removed(content, known)
+        with pytest.raises(ConflictError, match=known.rpartition("/")[2]):
+            await content.move().into_files()
+        assert content.in_bucket
+        assert content.files() == {}
+        # It is there when it is asked for, and not when it is fetched.
+        patched.setattr(ObjectCopies, "sizes_of", stale)
+        gone.add(known)
+        with pytest.raises(ConflictError, match=known.rpartition("/")[2]):
+            await content.move().into_files()
+        assert content.in_bucket
+        gone.remove(known)
+        (tmp_path / "again").write_bytes(before[known])
+        await content.copies.put(known, tmp_path / "again")
+        await content.move().into_files()
+    assert not content.in_bucket
+    assert content.files() == before
+    assert not list((content.data / "blobs").glob("*/*/.*"))
+
+
+async def removed(content: Content, key: str) -> None:
+    """Remove an object from a bucket."""
+    store = ObjectBlobs(content.data, content.settings, redirects=False)
+    try:
+        await store.remove([key])
+    finally:
+        store.close()
 
 
 async def test_what_is_not_to_be_had_ends_a_move_before_anything_changes(site: Site, tmp_path: Path) -> None:
