@@ -13,7 +13,7 @@ import signal
 import ssl
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -301,7 +301,8 @@ async def test_files_elsewhere_that_the_hub_links_to_stay(folder: Path) -> None:
 def test_pipes_and_links_of_the_hub_hold_nothing_up(folder: Path, name: str) -> None:
     found = prepared(folder)
     path = found.hub.files.folder / name
-    for put in (os.mkfifo, lambda path: path.symlink_to("/dev/zero")):
+    puts: tuple[Callable[[Path], None], ...] = (os.mkfifo, lambda path: path.symlink_to("/dev/zero"))
+    for put in puts:
         path.unlink()
         put(path)
         (seen,) = found.hub.certificates()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import os
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -128,7 +129,8 @@ def in_its_place(path: Path, what: str) -> None:
 @pytest.mark.parametrize("what", ["pipe", "link", "folder", "long"])
 def test_what_is_no_plain_file_is_neither_waited_for_nor_read(tmp_path: Path, what: str) -> None:
     in_its_place(tmp_path / "secret", what)
-    for read in (read_plain, read_private):
+    reads: tuple[Callable[[Path], object], ...] = (read_plain, read_private)
+    for read in reads:
         with pytest.raises(OSError, match="secret"):
             read(tmp_path / "secret")
 
@@ -137,7 +139,8 @@ def test_a_link_is_followed_only_where_nobody_else_can_make_one(tmp_path: Path) 
     write_atomically(tmp_path / "secret", "s3cret", mode=0o600)
     (tmp_path / "link").symlink_to("secret")
     assert read_private(tmp_path / "link") == "s3cret"
-    for read in (read_plain, lambda path: read_private(path, follow=False)):
+    reads: tuple[Callable[[Path], object], ...] = (read_plain, lambda path: read_private(path, follow=False))
+    for read in reads:
         with pytest.raises(OSError, match="link"):
             read(tmp_path / "link")
     (tmp_path / "secret").chmod(0o640)

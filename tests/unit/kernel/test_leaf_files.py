@@ -63,7 +63,12 @@ def test_other_names_another_authority_and_what_is_spoiled_make_it_anew(
 def test_pipes_and_links_in_its_place_make_it_anew(tmp_path: Path, files: Callable[[Path], LeafFiles]) -> None:
     kept = files(tmp_path)
     for path in {kept.certificate, kept.key}:
-        for put in (os.mkfifo, lambda path: path.symlink_to("/dev/zero"), lambda path: path.symlink_to(path)):
+        puts: tuple[Callable[[Path], None], ...] = (
+            os.mkfifo,
+            lambda path: path.symlink_to("/dev/zero"),
+            lambda path: path.symlink_to(path),
+        )
+        for put in puts:
             kept.ensure(AUTHORITY, PROFILE, now=NOW, life=LIFE)
             path.unlink()
             put(path)
