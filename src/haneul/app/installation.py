@@ -9,6 +9,7 @@ import sys
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from haneul.app import platform_kage
 from haneul.app.hub_content import HubContent
@@ -42,6 +43,8 @@ from haneul.management.settings import ManagementSettings
 
 CACHE_VARIABLE = "HANEUL_CACHE"
 _DEFAULT_CACHE = Path("/var/cache/haneul")
+#: In the foreground it stays among the processes that are ended with the service.
+_WITHIN_AN_HOUR: Final = ("timeout", "--foreground", "--kill-after=60", "3600")
 
 
 def project_folder() -> Path:
@@ -187,13 +190,15 @@ def renewal_service(state: Path) -> HostService:
     """Return what renews this host's certificates: a look every six hours, every five minutes after a failure.
 
     A look is a program of its own, so that nothing but a sleep stays in memory, and each look is that of the installed
-    version. When the sleep is over the service ends, and what keeps host services running starts it again. The sleep is
-    called by a path of ours, so that one that was left behind is known.
+    version. One that hangs is ended after an hour, so that there are later ones. When the sleep is over the service
+    ends, and what keeps host services running starts it again. The sleep is called by a path of ours, so that one that
+    was left behind is known.
     """
+    look = (sys.executable, "-m", "haneul.app.main", "renew")
     script = '"$@" || pause=300; exec -a "$0" sleep "${pause:-21600}"'
     return HostService(
         "certificates",
-        ("/bin/bash", "-c", script, str(state / "certificates"), sys.executable, "-m", "haneul.app.main", "renew"),
+        ("/bin/bash", "-c", script, str(state / "certificates"), *_WITHIN_AN_HOUR, *look),
         (("PATH", SYSTEM_PATH), *cache_variable()),
     )
 

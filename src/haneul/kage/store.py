@@ -105,10 +105,9 @@ class Kage:
         making = folder.with_name(f".{folder.name}")
         shutil.rmtree(making, ignore_errors=True)
         disk = making / "disks" / DEVICE
-        for made in (making, disk.parent, disk, disk / "tmp", making / "recon"):
+        every = (making, disk.parent, disk, disk / "tmp", making / "recon")
+        for made in every:
             made.mkdir(mode=0o700)
-            if self.settings.owner is not None:
-                os.chown(made, *self.settings.owner)
         try:
             os.setxattr(disk, _MARK, b"1")
         except OSError as error:
@@ -118,6 +117,10 @@ class Kage:
                 f"the file system of {folder} keeps no extended attributes, without which Swift stores nothing",
                 hint="use ext4 or XFS",
             ) from error
+        if self.settings.owner is not None:
+            # Who owns a folder may put a link into it: what is in it has to be given away before.
+            for made in reversed(every):
+                os.chown(made, *self.settings.owner, follow_symlinks=False)
         making.rename(folder)
 
     def _refuse_to_hide(self, path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Final
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
-from haneul.kernel.files import NotPrivateError, read_private, write_atomically
+from haneul.kernel.files import NotPrivateError, read_plain, read_private, write_atomically
 from haneul.kernel.pki import KeyPair, LeafProfile, issue_leaf
 
 _END: Final = "-----END CERTIFICATE-----\n"
@@ -25,7 +25,8 @@ _PRIVATE: Final = 0o600
 class LeafFiles:
     """Where a certificate and its key lie, PEM; both in one file if the two are the same.
 
-    ``owner`` is a user and a group by their numbers. With ``chained`` the authority's certificate follows.
+    ``owner`` is a user and a group by their numbers, who may have put anything there. With ``chained`` the authority's
+    certificate follows.
     """
 
     certificate: Path
@@ -36,7 +37,10 @@ class LeafFiles:
     def ensure(
         self, authority: KeyPair, profile: LeafProfile, *, now: datetime, life: timedelta
     ) -> tuple[KeyPair, bool]:
-        """Return the certificate with its key, and whether it was made just now."""
+        """Return the certificate with its key, and whether it was made just now.
+
+        Raises OSError if it cannot be written, as where a folder has its name.
+        """
         kept = self._kept()
         if kept is not None and self._is_good(kept, authority, profile, now):
             return kept, False
@@ -53,9 +57,9 @@ class LeafFiles:
 
     def _kept(self) -> KeyPair | None:
         try:
-            key = read_private(self.key)
-            chain = key if self.certificate == self.key else self.certificate.read_text()
-        except (FileNotFoundError, NotPrivateError, UnicodeDecodeError):
+            key = read_private(self.key, follow=False)
+            chain = key if self.certificate == self.key else read_plain(self.certificate).decode()
+        except (OSError, NotPrivateError, UnicodeDecodeError):
             return None
         certificates, end, rest = chain.rpartition(_END)
         key = rest if self.certificate == self.key else key

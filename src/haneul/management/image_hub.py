@@ -11,10 +11,11 @@ from the one to the other while the hub does not run.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -27,7 +28,7 @@ from haneul.host.secluded import secluded
 from haneul.host.services import HostService, ServiceManager, made_from
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import CommandFailedError, ConflictError, HostNotReadyError
-from haneul.kernel.files import write_atomically
+from haneul.kernel.files import read_plain, write_atomically
 from haneul.kernel.leaf_files import LeafFiles
 from haneul.kernel.listening import listens
 from haneul.kernel.pki import KeyPair, LeafProfile
@@ -46,6 +47,8 @@ _ISSUER: Final = "https://kubernetes.default.svc.haneul.internal"
 _CERTIFICATE_LIFE: Final = timedelta(days=90)
 _CONNECT_SECONDS: Final = 2.0
 _PRIVATE: Final = 0o600
+#: What its certificate is called where all of the host are shown.
+_SHOWN_AS: Final = "hub/serving.crt"
 #: Content may be a disk's; each request to the store has its own deadline.
 _MOVE_SECONDS: Final = 24 * 3600.0
 #: A move waits for a renewal, which waits for the hub to start; longer than that takes.
@@ -154,17 +157,23 @@ def hub_service(settings: ManagementSettings, *, platform: str, certificate: byt
     return HostService(SERVICE, argv, (("PATH", SYSTEM_PATH), made_from(certificate.decode())))
 
 
-def _own(folder: Path, owner: tuple[int, int]) -> None:
-    """Make a folder, and give it to the hub: never what the hub may have put a link to in its place."""
-    folder.mkdir(mode=0o700, exist_ok=True)
+@contextlib.contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    """Open a folder, and never what the hub may have put a link to in its place. Raises OSError."""
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
-        opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except OSError as error:
-        raise HostNotReadyError(f"{folder} is no folder: {error.strerror}", hint="look who changed it") from error
-    try:
-        os.fchown(opened, *owner)
+        yield opened
     finally:
         os.close(opened)
+
+
+@contextlib.contextmanager
+def _used(folder: Path) -> Iterator[None]:
+    """Raise HostNotReadyError for what can be neither read nor written: the hub may have put anything there."""
+    try:
+        yield
+    except OSError as error:
+        raise HostNotReadyError(f"the image hub's folder cannot be used: {error}", hint=f"look at {folder}") from error
 
 
 class ImageHub:
@@ -182,19 +191,22 @@ class ImageHub:
         """Make the folder, with all that the hub has to be told; may be repeated.
 
         ``authority`` is the platform's; ``reporter_keys`` are the public keys (RFC 7517) of the management cluster's
-        tokens.
+        tokens. Raises HostNotReadyError if the hub put in the way what no file can replace.
         """
         files, owner = self.files, (USER, USER)
-        for folder in (files.folder, files.clusters):
-            _own(folder, owner)
-        write_atomically(files.authority, authority.certificate, owner=owner)
-        reporter = {
-            "issuer": _ISSUER,
-            "audience": self._settings.hub_name,
-            "subject": REPORTER,
-            "keys": list(reporter_keys),
-        }
-        write_atomically(files.reporter, json.dumps(reporter, indent=2) + "\n", mode=_PRIVATE, owner=owner)
+        with _used(files.folder):
+            for folder in (files.folder, files.clusters):
+                folder.mkdir(mode=0o700, exist_ok=True)
+                with _opened(folder) as opened:
+                    os.fchown(opened, *owner)
+            write_atomically(files.authority, authority.certificate, owner=owner)
+            reporter = {
+                "issuer": _ISSUER,
+                "audience": self._settings.hub_name,
+                "subject": REPORTER,
+                "keys": list(reporter_keys),
+            }
+            write_atomically(files.reporter, json.dumps(reporter, indent=2) + "\n", mode=_PRIVATE, owner=owner)
         self._ensure_certificate(authority)
 
     async def move_content(self, *, into_bucket: bool, bucket: str, told: Callable[[str], None]) -> None:
@@ -205,7 +217,8 @@ class ImageHub:
         from where that is, and the move, or the other one, may be begun again. Nobody renews the hub meanwhile.
         """
         files, owner = self.files, (USER, USER)
-        write_atomically(files.store, bucket, mode=_PRIVATE, owner=owner)
+        with _used(files.folder):
+            write_atomically(files.store, bucket, mode=_PRIVATE, owner=owner)
         if files.in_bucket == into_bucket and not files.being_moved:
             return
         try:
@@ -247,7 +260,8 @@ class ImageHub:
     async def start(self, *, platform: str) -> None:
         """Start the hub, whose folder is prepared, or start it anew if it has another certificate."""
         settings = self._settings
-        certificate = self.files.certificate.read_bytes()
+        with _used(self.files.folder):
+            certificate = read_plain(self.files.certificate)
         await self._services.ensure(hub_service(settings, platform=platform, certificate=certificate))
         await wait_for(
             partial(listens, settings.address, settings.hub_port, seconds=_CONNECT_SECONDS),
@@ -258,11 +272,18 @@ class ImageHub:
         )
 
     async def end(self) -> None:
-        """Have no hub run here any more; what it keeps stays, but which clusters there are, it will have to be told."""
+        """Have no hub run here any more; what it keeps stays, but which clusters there are, it will have to be told.
+
+        Raises HostNotReadyError if the hub made something else of that folder.
+        """
         if any(state.name == SERVICE for state in await self._services.states()):
             await self._services.remove(SERVICE)
-        for file in self.files.clusters.glob("*.json"):
-            file.unlink(missing_ok=True)
+        with _used(self.files.folder), contextlib.suppress(FileNotFoundError), _opened(self.files.clusters) as folder:
+            with os.scandir(folder) as entries:
+                names = [entry.name for entry in entries if entry.name.endswith(".json")]
+            for name in names:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(name, dir_fd=folder)
 
     async def renew(self, authority: KeyPair, *, platform: str) -> None:
         """Renew the certificate if it is due; a hub that runs starts anew with it within a second or two.
@@ -284,11 +305,16 @@ class ImageHub:
             self._lock.release()
 
     def certificates(self) -> list[Held]:
-        """Return the hub's certificate, if it is made."""
+        """Return the hub's certificate, if it is made; one that the hub spoiled has ended."""
         files = self.files
         if not files.certificate.exists() or not self._settings.hub:
             return []
-        return [held("hub/serving.crt", files.certificate.read_bytes(), files.key.read_bytes())]
+        try:
+            return [held(_SHOWN_AS, read_plain(files.certificate), read_plain(files.key))]
+        except (OSError, ValueError):
+            # The hub may have put anything there; it is to be made anew.
+            now = self._clock.now()
+            return [Held(_SHOWN_AS, now, now, whole=False)]
 
     def _ensure_certificate(self, authority: KeyPair) -> bool:
         """Make a certificate unless the kept one is good for this host; return whether one was made."""
@@ -300,5 +326,6 @@ class ImageHub:
             server=True,
         )
         leaf = LeafFiles(files.certificate, files.key, owner=(USER, USER))
-        _, made = leaf.ensure(authority, profile, now=self._clock.now(), life=_CERTIFICATE_LIFE)
+        with _used(files.folder):
+            _, made = leaf.ensure(authority, profile, now=self._clock.now(), life=_CERTIFICATE_LIFE)
         return made

@@ -189,6 +189,22 @@ async def test_the_sleep_that_a_service_became_is_known_when_a_killed_supervisor
     assert processes_matching(lambda pid: command_line(pid) == asleep) == []
 
 
+async def test_a_renewal_that_hangs_is_ended_and_another_comes(manager: Supervisord, tmp_path: Path) -> None:
+    argv = renewal_service(tmp_path / "state").argv
+    first = argv.index(sys.executable)
+    assert argv[first - 1] == "3600"
+    wanted = HostService("certificates", (*argv[: first - 1], "1", "/bin/sleep", "infinity"))
+    soon = str(tmp_path / "state/certificates"), "300"
+    await manager.ensure(wanted)
+
+    async def sleeps() -> bool:
+        return bool(processes_matching(lambda pid: command_line(pid) == soon))
+
+    await wait_for(sleeps, what="the service to sleep until the next look", timeout=60, clock=SystemClock())
+    await manager.shut_down()
+    assert not await sleeps()
+
+
 async def test_shutting_down_ends_what_a_killed_supervisord_left(manager: Supervisord, tmp_path: Path) -> None:
     wanted = service(tmp_path)
     await manager.ensure(wanted)

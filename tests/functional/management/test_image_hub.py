@@ -13,7 +13,7 @@ import signal
 import ssl
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from haneul.dkos.image_hub import hub_files
 from haneul.dkos.keyring import Keyring, new_authorities
 from haneul.host.supervisord import Supervisord
 from haneul.kernel.clock import SystemClock, VirtualClock
-from haneul.kernel.errors import ForbiddenError, HaneulError
+from haneul.kernel.errors import ForbiddenError, HaneulError, HostNotReadyError
 from haneul.kernel.pki import issue_authority
 from haneul.kernel.waiting import wait_for
 from haneul.management.image_hub import REPORTER, USER, ImageHub, is_wanted, want
@@ -276,6 +276,66 @@ async def test_its_certificate_is_renewed_and_it_starts_anew_with_it(folder: Pat
         assert await found.services.states() == []
         assert list(hub.files.clusters.iterdir()) == []
         assert hub.files.certificate.exists()
+
+
+def prepared(folder: Path) -> Running:
+    """Return a hub whose folder is made, and that nobody started."""
+    found = Running(folder, CLOCK.now())
+    found.settings.state.mkdir(mode=0o700)
+    found.hub.prepare(found.authority, [])
+    return found
+
+
+async def test_where_no_hub_ever_was_none_is_ended(folder: Path) -> None:
+    await Running(folder, CLOCK.now()).hub.end()
+
+
+async def test_files_elsewhere_that_the_hub_links_to_stay(folder: Path) -> None:
+    found = prepared(folder)
+    elsewhere = found.settings.state / "ingress"
+    elsewhere.mkdir()
+    (elsewhere / "owners.json").touch()
+    clusters = found.hub.files.clusters
+    clusters.rmdir()
+    clusters.symlink_to(elsewhere)
+    with pytest.raises(HostNotReadyError, match="clusters"):
+        await found.hub.end()
+    with pytest.raises(HostNotReadyError, match="clusters"):
+        found.hub.prepare(found.authority, [])
+    assert (elsewhere / "owners.json").exists()
+    assert elsewhere.stat().st_uid == os.geteuid()
+    clusters.unlink()
+    await found.hub.end()
+
+
+@pytest.mark.parametrize("name", ["serving.key", "serving.crt", "platform-ca.crt", "reporter.json"])
+def test_pipes_and_links_of_the_hub_hold_nothing_up(folder: Path, name: str) -> None:
+    found = prepared(folder)
+    path = found.hub.files.folder / name
+    puts: tuple[Callable[[Path], None], ...] = (os.mkfifo, lambda path: path.symlink_to("/dev/zero"))
+    for put in puts:
+        path.unlink()
+        put(path)
+        (seen,) = found.hub.certificates()
+        assert seen.due(CLOCK.now()) is name.startswith("serving")
+        found.hub.prepare(found.authority, [])
+        assert path.is_file() and not path.is_symlink() and path.stat().st_uid == USER
+        (seen,) = found.hub.certificates()
+        assert not seen.due(CLOCK.now())
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(HostNotReadyError, match=name):
+        found.hub.prepare(found.authority, [])
+
+
+async def test_a_pipe_in_place_of_what_tells_of_the_bucket_holds_nothing_up(folder: Path) -> None:
+    found = prepared(folder)
+    store = found.hub.files.store
+    os.mkfifo(store)
+    # Content is where it shall be.
+    await found.hub.move_content(into_bucket=False, bucket="bucket: images\n", told=print)
+    assert store.read_text() == "bucket: images\n"
+    assert oct(store.stat().st_mode & 0o777) == "0o600"
 
 
 def test_the_hub_stays_off_until_somebody_turns_it_on(tmp_path: Path) -> None:

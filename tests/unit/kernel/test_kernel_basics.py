@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import os
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 
 from haneul.kernel.clock import VirtualClock
 from haneul.kernel.errors import DeadlineExceededError, InvalidInputError
-from haneul.kernel.files import write_atomically
+from haneul.kernel.files import NotPrivateError, read_plain, read_private, write_atomically
 from haneul.kernel.kube import is_ready, is_true
 from haneul.kernel.kube_merge import matches, merge_applied, merge_patch
 from haneul.kernel.names import parse_label
@@ -108,6 +109,60 @@ def test_what_a_killed_process_left_does_not_disturb(tmp_path: Path) -> None:
     (tmp_path / f".file.{os.getpid()}.tmp").write_text("half")
     assert write_atomically(tmp_path / "file", "whole")
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def in_its_place(path: Path, what: str) -> None:
+    """Put there what is no plain file, or one that is too long."""
+    path.unlink(missing_ok=True)
+    match what:
+        case "pipe":
+            os.mkfifo(path, 0o600)
+        case "link":
+            path.symlink_to("/dev/zero")
+        case "folder":
+            path.mkdir()
+        case "long":
+            path.touch(0o600)
+            os.truncate(path, 1 << 40)
+
+
+@pytest.mark.parametrize("what", ["pipe", "link", "folder", "long"])
+def test_what_is_no_plain_file_is_neither_waited_for_nor_read(tmp_path: Path, what: str) -> None:
+    in_its_place(tmp_path / "secret", what)
+    reads: tuple[Callable[[Path], object], ...] = (read_plain, read_private)
+    for read in reads:
+        with pytest.raises(OSError, match="secret"):
+            read(tmp_path / "secret")
+
+
+def test_a_link_is_followed_only_where_nobody_else_can_make_one(tmp_path: Path) -> None:
+    write_atomically(tmp_path / "secret", "s3cret", mode=0o600)
+    (tmp_path / "link").symlink_to("secret")
+    assert read_private(tmp_path / "link") == "s3cret"
+    reads: tuple[Callable[[Path], object], ...] = (read_plain, lambda path: read_private(path, follow=False))
+    for read in reads:
+        with pytest.raises(OSError, match="link"):
+            read(tmp_path / "link")
+    (tmp_path / "secret").chmod(0o640)
+    with pytest.raises(NotPrivateError):
+        read_private(tmp_path / "link")
+
+
+@pytest.mark.parametrize("what", ["pipe", "link", "long"])
+def test_in_somebody_else_s_folder_anything_is_replaced(tmp_path: Path, what: str) -> None:
+    in_its_place(tmp_path / "file", what)
+    owner = os.geteuid(), os.getegid()
+    assert write_atomically(tmp_path / "file", "ours", owner=owner)
+    assert not write_atomically(tmp_path / "file", "ours", owner=owner)
+    assert not (tmp_path / "file").is_symlink()
+    assert (tmp_path / "file").read_text() == "ours"
+
+
+def test_in_somebody_else_s_folder_a_link_to_what_is_wanted_is_replaced(tmp_path: Path) -> None:
+    write_atomically(tmp_path / "other", "same")
+    (tmp_path / "file").symlink_to("other")
+    assert write_atomically(tmp_path / "file", "same", owner=(os.geteuid(), os.getegid()))
+    assert not (tmp_path / "file").is_symlink()
 
 
 # Waiting.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -56,3 +57,27 @@ def test_other_names_another_authority_and_what_is_spoiled_make_it_anew(
         spoil()
         assert kept.ensure(OTHER, PROFILE, now=NOW, life=LIFE)[1]
         assert not kept.ensure(OTHER, PROFILE, now=NOW, life=LIFE)[1]
+
+
+@pytest.mark.parametrize("files", [two, one])
+def test_pipes_and_links_in_its_place_make_it_anew(tmp_path: Path, files: Callable[[Path], LeafFiles]) -> None:
+    kept = files(tmp_path)
+    for path in {kept.certificate, kept.key}:
+        puts: tuple[Callable[[Path], None], ...] = (
+            os.mkfifo,
+            lambda path: path.symlink_to("/dev/zero"),
+            lambda path: path.symlink_to(path),
+        )
+        for put in puts:
+            kept.ensure(AUTHORITY, PROFILE, now=NOW, life=LIFE)
+            path.unlink()
+            put(path)
+            assert kept.ensure(AUTHORITY, PROFILE, now=NOW, life=LIFE)[1]
+            assert not kept.ensure(AUTHORITY, PROFILE, now=NOW, life=LIFE)[1]
+
+
+def test_a_folder_in_its_place_is_told(tmp_path: Path) -> None:
+    kept = two(tmp_path)
+    kept.key.mkdir()
+    with pytest.raises(IsADirectoryError):
+        kept.ensure(AUTHORITY, PROFILE, now=NOW, life=LIFE)
