@@ -122,8 +122,9 @@ async def test_until_quotas_are_read_records_keep_their_limits_and_new_ones_let_
 
     async def limits() -> tuple[int | None, int | None]:
         found = await kube.get(SECRETS, BALANCER.record_name(native.uid), BALANCER.name)
-        assert found is not None
-        return record_of(found).most_addresses, record_of(found).most_listeners
+        read = None if found is None else record_of(found)
+        assert read is not None
+        return read.most_addresses, read.most_listeners
 
     records = ClusterRecords(kube, (BALANCER,), quotas=quotas, clock=clock)
     await records.follow(native, made, [NODE])
