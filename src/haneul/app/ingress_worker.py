@@ -41,6 +41,7 @@ from haneul.ingress.adapters.nginx.proxy import LUA_FOLDER, NginxProxy
 from haneul.ingress.asking import Gate
 from haneul.ingress.controller import ClusterController, Pace
 from haneul.ingress.model import Certificate, Routes, Scheme
+from haneul.ingress.observed import SECRET_KEYS
 from haneul.ingress.options import Options
 from haneul.ingress.ports import Configuration, ConfigurationRefusedError
 from haneul.ingress.reach import NodePorts
@@ -434,7 +435,8 @@ async def run_worker(folder: Path) -> None:
     access = access_from_kubeconfig(kubeconfig)
 
     def connect(tenant: KubeAccess, project: str) -> AbstractAsyncContextManager[KubeClient]:
-        return HttpKubeClient(tenant, user_agent=INGRESS.name, account=ledger.open(project, INGRESS.annotations))
+        account = ledger.open(project, INGRESS.annotations, SECRET_KEYS)
+        return HttpKubeClient(tenant, user_agent=INGRESS.name, account=account)
 
     async def work() -> None:
         async with HttpKubeClient(access, user_agent=INGRESS.name) as client:

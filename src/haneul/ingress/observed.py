@@ -29,7 +29,7 @@ RESOURCES: Final = (INGRESS_CLASSES, INGRESSES, SERVICES, ENDPOINT_SLICES, SECRE
 #: Those of the Gateway API, which a cluster need not have; namespaces matter for their labels alone.
 GATEWAY_RESOURCES: Final = (GATEWAY_CLASSES, GATEWAYS, HTTP_ROUTES, REFERENCE_GRANTS, NAMESPACES)
 #: Of a Secret, what an Ingress can use; others are not kept in memory.
-_USED: Final = frozenset({"tls.crt", "tls.key", "ca.crt", "auth"})
+SECRET_KEYS: Final = frozenset({"tls.crt", "tls.key", "ca.crt", "auth"})
 
 
 class Observed:
@@ -44,7 +44,7 @@ class Observed:
         place = place_of(resource, manifest)
         self.forget(place)
         if resource == SECRETS:
-            kept = {name: value for name, value in (manifest.get("data") or {}).items() if name in _USED}
+            kept = {name: value for name, value in (manifest.get("data") or {}).items() if name in SECRET_KEYS}
             manifest = {"metadata": manifest["metadata"], "type": manifest.get("type", ""), "data": kept}
             if not kept:
                 return

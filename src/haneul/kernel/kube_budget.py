@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from haneul.kernel.errors import HaneulError
-from haneul.kernel.kube import PODS, Manifest, Resource
+from haneul.kernel.kube import PODS, SECRETS, Manifest, Resource
 
 #: Where an object is: its namespace and name.
 Spot = tuple[str, str]
@@ -61,9 +61,12 @@ class Ledger:
         """Return how many octets the objects of all clusters have."""
         return sum(account.octets for account in self._accounts)
 
-    def open(self, project: str, annotations: Sequence[str] = ()) -> Account:
-        """Return a new account, for a project's cluster; annotations with other beginnings than these are not kept."""
-        account = Account(self, project, tuple(annotations))
+    def open(self, project: str, annotations: Sequence[str] = (), secret_keys: Collection[str] = ()) -> Account:
+        """Return a new account, for a project's cluster.
+
+        Annotations with other beginnings than these are not kept, nor are what Secrets have under other keys.
+        """
+        account = Account(self, project, tuple(annotations), frozenset(secret_keys))
         self._accounts.add(account)
         return account
 
@@ -88,10 +91,11 @@ class Ledger:
 class Account:
     """What one cluster has, list by list: of a kind all objects, or those that a selector chose."""
 
-    def __init__(self, ledger: Ledger, project: str, annotations: tuple[str, ...]) -> None:
+    def __init__(self, ledger: Ledger, project: str, annotations: tuple[str, ...], secret_keys: frozenset[str]) -> None:
         self.project = project
         self._ledger = ledger
         self._annotations = annotations
+        self._secret_keys = secret_keys
         self._sizes: dict[str, dict[Spot, int]] = defaultdict(dict)
         self._octets: dict[str, int] = defaultdict(int)
 
@@ -123,7 +127,7 @@ class Account:
 
     def keep(self, listed: str, resource: Resource, manifest: Manifest) -> Manifest:
         """Return what is kept of an object as it is now, and count it. Raises OverBudgetError."""
-        kept = trimmed(resource, manifest, self._annotations)
+        kept = trimmed(resource, manifest, self._annotations, self._secret_keys)
         spot, size = spot_of(kept), len(json.dumps(kept, separators=(",", ":"), ensure_ascii=False))
         self.drop(listed, spot)
         self._sizes[listed][spot] = size
@@ -167,10 +171,16 @@ def even_share(total: int, needs: Iterable[int]) -> int:
     return total
 
 
-def trimmed(resource: Resource, manifest: Manifest, annotations: tuple[str, ...]) -> Manifest:
+def trimmed(
+    resource: Resource,
+    manifest: Manifest,
+    annotations: tuple[str, ...],
+    secret_keys: frozenset[str] = frozenset(),
+) -> Manifest:
     """Return an object without what nobody reads who follows it: who set which field, and others' annotations.
 
-    Of a pod, which has most of all, its containers' images and its addresses are left.
+    Of a pod, which has most of all, its containers' images and its addresses are left; of a Secret, which may be a
+    release of Helm's of a mebibyte, what is asked for.
     """
     metadata = {name: value for name, value in manifest["metadata"].items() if name != "managedFields"}
     found = metadata.pop("annotations", None) or {}
@@ -178,6 +188,9 @@ def trimmed(resource: Resource, manifest: Manifest, annotations: tuple[str, ...]
         metadata["annotations"] = kept
     if resource == PODS:
         manifest = {**manifest, "spec": _pod_spec(manifest), "status": _pod_status(manifest)}
+    if resource == SECRETS:
+        data = {name: value for name, value in (manifest.get("data") or {}).items() if name in secret_keys}
+        manifest = {**manifest, "data": data}
     return {**manifest, "metadata": metadata}
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from haneul.dkos.readers import BALANCER, INGRESS
-from haneul.kernel.kube import ENDPOINT_SLICES, PODS, SERVICES, KubeAccess, Manifest
+from haneul.kernel.kube import ENDPOINT_SLICES, PODS, SECRETS, SERVICES, KubeAccess, Manifest
 from haneul.kernel.kube_budget import Account, Budget, Ledger, OverBudgetError, even_share, over_budget, trimmed
 from haneul.kernel.kube_http import HttpKubeClient
 
@@ -63,6 +63,13 @@ def test_of_a_pod_images_and_addresses_are_kept() -> None:
         "podIPs": [{"ip": "10.1.0.1"}],
         "containerStatuses": [{"imageID": "i@sha256:1"}],
     }
+
+
+def test_of_a_secret_only_what_is_asked_for_is_kept_and_counted() -> None:
+    account = Ledger(Budget(octets=2000)).open("shop", secret_keys=("tls.crt",))
+    kept = account.keep("secrets", SECRETS, {**named("web"), "data": {"tls.crt": "Yw==", "release": "x" * 10_000}})
+    assert kept["data"] == {"tls.crt": "Yw=="}
+    assert account.octets < 200
 
 
 def test_objects_are_counted_as_they_come_change_and_go() -> None:
