@@ -249,7 +249,10 @@ class HttpKubeClient:
                 # Larger objects than were thought of: fewer at once.
                 limit = max(1, limit // 5)
                 continue
-            answer = json.loads(text)
+            try:
+                answer = json.loads(text)
+            except ValueError as error:
+                raise self._unavailable(error) from error
             del text
             items = answer.pop("items", None) or []
             page = [account.keep(listed, resource, _typed(item, resource)) for item in items]

@@ -400,6 +400,13 @@ async def test_a_list_in_pages_that_breaks_off_begins_anew_and_nothing_vanishes(
     assert asked == ["", "x", "", "y", "", "z"]
 
 
+async def test_a_page_that_is_no_json_is_told_as_an_api_that_does_not_answer(server: Server) -> None:
+    server.answer("<html>a proxy's words</html>")
+    async with HttpKubeClient(KubeAccess(server.url, b""), account=Ledger().open("shop")) as client:
+        with pytest.raises(UnavailableError, match="does not answer"):
+            await client.list(PODS)
+
+
 async def test_a_watch_whose_pages_break_off_tells_of_nothing_as_gone_before_all_was_listed(server: Server) -> None:
     def page(version: str, *names: str, following: str = "") -> Manifest:
         metadata = {"resourceVersion": version, **({"continue": following} if following else {})}
