@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import signal
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,37 @@ async def skopeo(*arguments: str, given: str = "") -> None:
     assert process.returncode == 0, said.decode()
 
 
+def labelled(archive: Path, folder: Path) -> Path:
+    """Unpack an image's archive (OCI image layout) with a label, so that it is another image than nodes have.
+
+    A kubelet tells images apart by their configuration alone. One that somebody pulled with a credential is not there
+    without asking for any more (KEP-2535), under whatever name: pods of later tests would not get agnhost.
+    """
+    with tarfile.open(archive) as packed:
+        packed.extractall(folder, filter="data")
+
+    def read(descriptor: dict[str, Any]) -> dict[str, Any]:
+        algorithm, _, encoded = descriptor["digest"].partition(":")
+        document: dict[str, Any] = json.loads((folder / "blobs" / algorithm / encoded).read_bytes())
+        return document
+
+    def kept(descriptor: dict[str, Any], document: dict[str, Any]) -> dict[str, Any]:
+        content = json.dumps(document).encode()
+        encoded = hashlib.sha256(content).hexdigest()
+        (folder / "blobs" / "sha256" / encoded).write_bytes(content)
+        return {**descriptor, "digest": f"sha256:{encoded}", "size": len(content)}
+
+    index = json.loads((folder / "index.json").read_bytes())
+    (described,) = index["manifests"]
+    manifest = read(described)
+    configuration = read(manifest["config"])
+    configuration.setdefault("config", {})["Labels"] = {"pushed": "by a test"}
+    manifest["config"] = kept(manifest["config"], configuration)
+    index["manifests"] = [kept(described, manifest)]
+    (folder / "index.json").write_text(json.dumps(index))
+    return folder
+
+
 async def pushed(installation: Installation, folder: Path, *repositories: str) -> None:
     """Push an image as a person does, signed in with their token."""
     settings, store = installation.settings, installation.store
@@ -49,8 +82,8 @@ async def pushed(installation: Installation, folder: Path, *repositories: str) -
     trust = (f"--cert-dir={certificates}", f"--authfile={passwords}")
     token = installation.platform.files.admin_token.read_text()
     await skopeo("login", "--username=admin", "--password-stdin", *trust, hub, given=token)
+    source = f"oci:{await asyncio.to_thread(labelled, store.image_archive('agnhost'), folder / 'image')}"
     for repository in repositories:
-        source = f"oci-archive:{store.image_archive('agnhost')}"
         target = f"docker://{hub}/{repository}:v1"
         options = (f"--dest-cert-dir={certificates}", f"--dest-authfile={passwords}")
         await skopeo("copy", "--quiet", *options, source, target)
