@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 
 from haneul.app.installation import Installation
-from haneul.app.platform import API_PORT
 from haneul.cli.client import ApiClient
 from haneul.cli.context import Contexts
 from haneul.components.table import image_reference
@@ -33,6 +32,8 @@ from tests.support import HANEUL, haneul
 pytestmark = pytest.mark.e2e
 CLOCK = SystemClock()
 NAME, DATABASE = "paying", "203.0.113.3"
+#: Where the operator's pod has the platform's authority.
+AUTHORITY = "/etc/haneul/authority/ca.crt"
 RESOURCE = {"name": "db-prod", "addresses": [DATABASE], "ports": ["5432/tcp"], "reason": "orders are written there"}
 
 
@@ -64,22 +65,26 @@ def _of_the_operator(folder: Path) -> None:
             if b"serve\0operator\0" in (process / "cmdline").read_bytes():
                 root = process / "root"
                 shutil.copytree(root / "opt/haneul/cilium/usr/share/cilium/crds", folder / "crds")
-                shutil.copy(root / "etc/haneul/authority/ca.crt", folder / "ca.crt")
+                shutil.copy(root / AUTHORITY.removeprefix("/"), folder / "ca.crt")
                 return
     raise AssertionError("no operator runs")
 
 
 @pytest.fixture
 async def operator(installation: Installation, gateway: str, tmp_path: Path) -> AsyncIterator[None]:
-    """The operator from the checkout, which keeps the gateway's rules, instead of the one in the cluster."""
+    """The operator from the checkout, which keeps the gateway's rules, instead of the one in the cluster.
+
+    All else it is told as that one is: of what it did not know, it would rid the nodes of all clusters.
+    """
     settings = installation.settings
-    command = [str(HANEUL), "serve", "operator", f"--kubeconfig={settings.state}/admin.kubeconfig"]
-    command += [f"--outside-address={settings.address}", f"--gateway=/run/netns/{gateway}"]
-    command += ["--guarded=203.0.113.0/24", f"--cilium-definitions={tmp_path}/crds"]
-    if settings.clusters_trust_issuer:
-        command += [f"--issuer=https://{settings.address}:{API_PORT}/oidc", f"--issuer-authority={tmp_path}/ca.crt"]
     await asyncio.to_thread(_of_the_operator, tmp_path)
     async with installation.lifecycle.client() as management:
+        deployment = await management.get(DEPLOYMENTS, "haneul-operator", "haneul-system")
+        assert deployment is not None
+        (container,) = deployment["spec"]["template"]["spec"]["containers"]
+        command = [str(HANEUL), *(word.replace(AUTHORITY, f"{tmp_path}/ca.crt") for word in container["args"])]
+        command += [f"--kubeconfig={settings.state}/admin.kubeconfig", f"--gateway=/run/netns/{gateway}"]
+        command += ["--guarded=203.0.113.0/24", f"--cilium-definitions={tmp_path}/crds"]
 
         async def replicas(count: int) -> None:
             await management.patch(DEPLOYMENTS, "haneul-operator", {"spec": {"replicas": count}}, "haneul-system")
