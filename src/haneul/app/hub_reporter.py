@@ -68,7 +68,7 @@ class HubWork:
         async with self._connect(record.access, record.project) as kube:
             while True:
                 try:
-                    entries = await reported(kube, self._client, _name(record))
+                    entries = await reported(kube, self._client, record.cluster)
                 except HaneulError as error:
                     # The last report holds.
                     _log.warning("no report", cluster=record.uid, code=error.code, why=error.detail)
@@ -95,12 +95,8 @@ class HubWork:
         """Say that it runs nothing, then have nobody of it let in: reports are for projects with clusters."""
         if not self._file(record).exists():
             return
-        await tell((), self._client, _name(record))
+        await tell((), self._client, record.cluster)
         await asyncio.to_thread(self._file(record).unlink, missing_ok=True)
 
     def _file(self, record: ClusterRecord) -> Path:
         return self._site.folder / f"{record.uid}.json"
-
-
-def _name(record: ClusterRecord) -> str:
-    return f"{record.project}/{record.name}"

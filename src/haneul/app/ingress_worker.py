@@ -152,7 +152,7 @@ class ClusterHosts:
 
 def grantee(record: ClusterRecord) -> Grantee:
     """Return a cluster as grants name it."""
-    return Grantee(f"{record.project}/{record.name}", record.uid)
+    return Grantee(record.cluster, record.uid)
 
 
 @dataclass(frozen=True)
@@ -209,10 +209,10 @@ class IngressWork:
         await HostKeeper(self._services, place.service).resume()
         while True:
             choice = await self._choice(record)
-            audit = await self._trails.settle(choice, _owner(record), record.uid, place.folder, place.user)
+            audit = await self._trails.settle(choice, record.cluster, record.uid, place.folder, place.user)
             working = (
                 asyncio.create_task(self._serve(record, record.access, proxy, audit)),
-                asyncio.create_task(self._trails.other_than(choice, _owner(record), record.uid)),
+                asyncio.create_task(self._trails.other_than(choice, record.cluster, record.uid)),
             )
             try:
                 await asyncio.wait(working, return_when=asyncio.FIRST_COMPLETED)
@@ -249,7 +249,7 @@ class IngressWork:
                 OnDemand(proxy),
                 ClusterHosts(record, self.granted),
                 render,
-                cluster=_owner(record),
+                cluster=record.cluster,
                 options=Options(
                     gate=self._ground.gate is not None,
                     ports={scheme: (port,) for scheme, port in zip(Scheme, self._ground.ports, strict=True)},
@@ -286,7 +286,7 @@ class IngressWork:
             place = place_of(record, self._ground)
             await HostKeeper(self._services, place.service).resume()
             choice = await self._choice(record)
-            await self._trails.settle(choice, _owner(record), record.uid, place.folder, place.user)
+            await self._trails.settle(choice, record.cluster, record.uid, place.folder, place.user)
         if trouble:
             raise trouble
 
@@ -334,7 +334,7 @@ class IngressWork:
             return b""
 
     async def _choice(self, record: ClusterRecord) -> Choice:
-        return await asyncio.to_thread(self._trails.chosen, _owner(record), record.uid)
+        return await asyncio.to_thread(self._trails.chosen, record.cluster, record.uid)
 
     def _proxy(self, record: ClusterRecord) -> NginxProxy:
         place = place_of(record, self._ground)
@@ -352,11 +352,6 @@ class IngressWork:
 
     def _certificates(self, record: ClusterRecord) -> Path:
         return self._ground.files.certificates / record.uid
-
-
-def _owner(record: ClusterRecord) -> str:
-    """Return the cluster as people name it."""
-    return f"{record.project}/{record.name}"
 
 
 def _delete(folder: Path) -> None:

@@ -93,7 +93,7 @@ class PlatformIngress:
         async with self._management() as client:
             found = await client.list(SECRETS, INGRESS.name, labels=INGRESS.record_labels)
         records = [record for secret in found if (record := record_of(secret)) and record.standing != Standing.DELETED]
-        wanted = [record for record in records if owner in ("", f"{record.project}/{record.name}")]
+        wanted = [record for record in records if owner in ("", record.cluster)]
         if owner and not wanted:
             raise NotFoundError(f"no cluster {owner} has ingress", hint="name it as PROJECT/CLUSTER, as it runs")
         return sorted(wanted, key=lambda record: (record.project, record.name))
@@ -126,4 +126,4 @@ class PlatformIngress:
 
 
 def _of(record: ClusterRecord) -> dict[str, str]:
-    return {"cluster": f"{record.project}/{record.name}", "address": record.address}
+    return {"cluster": record.cluster, "address": record.address}

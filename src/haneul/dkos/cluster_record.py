@@ -54,9 +54,14 @@ class ClusterRecord:
     most_listeners: int | None = None
 
     @property
+    def cluster(self) -> str:
+        """Return the cluster as people name it, PROJECT/CLUSTER."""
+        return f"{self.project}/{self.name}"
+
+    @property
     def owner(self) -> str:
         """Return the beginning of the cluster's mark on what is made for it outside; its own id follows."""
-        return f"{self.project}/{self.name}/{self.uid}"
+        return f"{self.cluster}/{self.uid}"
 
 
 def secret_of(record: ClusterRecord, reader: Reader) -> Manifest:
