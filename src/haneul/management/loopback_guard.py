@@ -10,30 +10,27 @@ of the machine, and the parts are not.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from haneul.kernel.files import write_atomically
-from haneul.kernel.process import run
+from haneul.management import nft_table
 
 TABLE: Final = "haneul_kage"
-_CALL_SECONDS: Final = 10.0
 
 
 def rules(network: str, ports: Sequence[int], *, user: int, table: str = TABLE) -> str:
     """Return nft's script that makes the guard anew in one transaction."""
     there = f"ip daddr {network} tcp dport {{ {', '.join(map(str, ports))} }}"
-    return f"""table ip {table} {{ }}
-delete table ip {table}
-table ip {table} {{
-    chain output {{
+    return nft_table.anew(
+        table,
+        f"""    chain output {{
         type filter hook output priority 0; policy accept;
         {there} meta skuid != {{ 0, {user} }} reject with tcp reset
     }}
-}}
-"""
+""",
+    )
 
 
 async def ensure(file: Path, network: str, ports: Sequence[int], *, user: int, table: str = TABLE) -> None:
@@ -41,19 +38,16 @@ async def ensure(file: Path, network: str, ports: Sequence[int], *, user: int, t
 
     Raises CommandFailedError, HostNotReadyError.
     """
-    write_atomically(file, rules(network, ports, user=user, table=table))
-    await run(["nft", "-f", str(file)], timeout=_CALL_SECONDS)
+    script = rules(network, ports, user=user, table=table)
+    write_atomically(file, script)
+    await nft_table.bring_about(script)
 
 
 async def remove(table: str = TABLE) -> None:
     """Remove the guard, if it is there."""
-    if await remains(table):
-        await run(["nft", "delete", "table", "ip", table], timeout=_CALL_SECONDS)
+    await nft_table.remove(table)
 
 
 async def remains(table: str = TABLE) -> list[str]:
     """Return, for people, what there is of ours."""
-    if shutil.which("nft") is None:
-        return []
-    listed = await run(["nft", "list", "table", "ip", table], timeout=_CALL_SECONDS, check=False)
-    return [f"nft table ip {table}"] if listed.status == 0 else []
+    return await nft_table.remains(table)

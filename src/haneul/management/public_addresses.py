@@ -9,7 +9,6 @@ at the very address.
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
@@ -17,6 +16,7 @@ from typing import Any, Final
 
 from haneul.kernel.errors import HostNotReadyError
 from haneul.kernel.process import run
+from haneul.management import nft_table
 from haneul.management.settings import ManagementSettings
 
 _CALL_SECONDS: Final = 10.0
@@ -82,13 +82,13 @@ async def ensure(networks: Iterable[str], mark: Mark = BALANCER) -> None:
     """Make exactly these ranges this host's own, of those that bear our mark; what else listens is guarded first."""
     wanted, there = {str(IPv4Network(text)) for text in networks}, set(await find(mark))
     if wanted:
-        await run(["nft", "-f", "-"], stdin=guard(sorted(wanted), mark).encode(), timeout=_CALL_SECONDS)
+        await nft_table.bring_about(guard(sorted(wanted), mark))
     for network in sorted(there - wanted):
         await _route("del", network, mark)
     for network in sorted(wanted - there):
         await _route("replace", network, mark)
-    if not wanted and await _guarded(mark):
-        await run(["nft", "delete", "table", "ip", mark.table], timeout=_CALL_SECONDS)
+    if not wanted:
+        await nft_table.remove(mark.table)
 
 
 async def remove(mark: Mark = BALANCER) -> None:
@@ -99,7 +99,7 @@ async def remove(mark: Mark = BALANCER) -> None:
 async def remains(mark: Mark = BALANCER) -> list[str]:
     """Return, for people, what there is of ours."""
     routes = [f"local route of {network}" for network in await find(mark)]
-    return [*routes, *([f"nft table ip {mark.table}"] if await _guarded(mark) else [])]
+    return [*routes, *await nft_table.remains(mark.table)]
 
 
 def guard(networks: Sequence[str], mark: Mark = BALANCER) -> str:
@@ -110,25 +110,17 @@ def guard(networks: Sequence[str], mark: Mark = BALANCER) -> str:
     begins is asked about: a connection that is half made belongs to no socket yet that this would match.
     """
     there = f"ip daddr {{ {', '.join(networks)} }}"
-    return f"""table ip {mark.table} {{ }}
-delete table ip {mark.table}
-table ip {mark.table} {{
-    chain input {{
+    return nft_table.anew(
+        mark.table,
+        f"""    chain input {{
         type filter hook input priority -1; policy accept;
         {there} tcp flags & (syn | ack) != syn accept
         {there} socket wildcard 0 accept
         {there} icmp type echo-request accept
         {there} drop
     }}
-}}
-"""
-
-
-async def _guarded(mark: Mark) -> bool:
-    if shutil.which("nft") is None:
-        return False
-    listed = await run(["nft", "list", "table", "ip", mark.table], timeout=_CALL_SECONDS, check=False)
-    return listed.status == 0
+""",
+    )
 
 
 async def find(mark: Mark = BALANCER) -> list[str]:
