@@ -55,11 +55,8 @@ class Ledger:
     def __init__(self, budget: Budget | None = None) -> None:
         self.budget = budget or Budget()
         self._accounts: set[Account] = set()
-
-    @property
-    def octets(self) -> int:
-        """Return how many octets the objects of all clusters have."""
-        return sum(account.octets for account in self._accounts)
+        #: How many octets the objects of all clusters have; kept, for it is asked with every object that comes.
+        self.octets = 0
 
     def open(self, project: str, annotations: Sequence[str] = (), secret_keys: Collection[str] = ()) -> Account:
         """Return a new account, for a project's cluster.
@@ -72,7 +69,14 @@ class Ledger:
 
     def close(self, account: Account) -> None:
         """Count an account no longer: nothing of its cluster is kept."""
-        self._accounts.discard(account)
+        if account in self._accounts:
+            self._accounts.remove(account)
+            self.octets -= account.octets
+
+    def add(self, account: Account, octets: int) -> None:
+        """Count that one cluster has so many more, or fewer."""
+        if account in self._accounts:
+            self.octets += octets
 
     def share(self, project: str) -> int:
         """Return how many octets one cluster of a project may have now."""
@@ -98,16 +102,13 @@ class Account:
         self._secret_keys = secret_keys
         self._sizes: dict[str, dict[Spot, int]] = defaultdict(dict)
         self._octets: dict[str, int] = defaultdict(int)
+        #: How many octets the cluster's objects have, in all lists.
+        self.octets = 0
 
     @property
     def budget(self) -> Budget:
         """Return the bounds."""
         return self._ledger.budget
-
-    @property
-    def octets(self) -> int:
-        """Return how many octets the cluster's objects have."""
-        return sum(self._octets.values())
 
     def close(self) -> None:
         """Say that nothing of it is kept any more."""
@@ -116,13 +117,14 @@ class Account:
     def begin(self, listed: str) -> dict[Spot, int]:
         """Count a list anew. Returns what was counted, for :meth:`resume`."""
         before = self._sizes[listed]
-        self._sizes[listed], self._octets[listed] = {}, 0
+        self._sizes[listed] = {}
+        self._count(listed, -self._octets[listed])
         return before
 
     def resume(self, listed: str, before: dict[Spot, int]) -> None:
         """Count again what was there before a list that broke off: it is still kept. Raises OverBudgetError."""
         sizes = self._sizes[listed] = {**before, **self._sizes[listed]}
-        self._octets[listed] = sum(sizes.values())
+        self._count(listed, sum(sizes.values()) - self._octets[listed])
         self._check()
 
     def keep(self, listed: str, resource: Resource, manifest: Manifest) -> Manifest:
@@ -131,17 +133,22 @@ class Account:
         spot, size = spot_of(kept), len(json.dumps(kept, separators=(",", ":"), ensure_ascii=False))
         self.drop(listed, spot)
         self._sizes[listed][spot] = size
-        self._octets[listed] += size
+        self._count(listed, size)
         self._check()
         return kept
 
     def drop(self, listed: str, spot: Spot) -> None:
         """Count an object no longer."""
-        self._octets[listed] -= self._sizes[listed].pop(spot, 0)
+        self._count(listed, -self._sizes[listed].pop(spot, 0))
 
     def too_large(self, listed: str) -> OverBudgetError:
         """Return the error that one object alone is larger than any answer that is read."""
         return OverBudgetError(f"one of its {listed} has more than {self.budget.page_octets >> 10} KiB", hint=_HINT)
+
+    def _count(self, listed: str, octets: int) -> None:
+        self._octets[listed] += octets
+        self.octets += octets
+        self._ledger.add(self, octets)
 
     def _check(self) -> None:
         count = sum(len(sizes) for sizes in self._sizes.values())
