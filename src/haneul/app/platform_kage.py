@@ -24,7 +24,7 @@ from haneul.kage.model import REGION, KageSettings, Part, Ports
 from haneul.kage.store import Kage
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import HostNotReadyError
-from haneul.kernel.files import write_atomically
+from haneul.kernel.files import is_there, write_atomically
 from haneul.management import loopback_guard
 from haneul.management.containers import SYSTEM_PATH
 
@@ -59,11 +59,8 @@ class KageFiles:
 
 def is_wanted(state: Path) -> bool:
     """Say whether the object store runs on this host: only if somebody turned it on."""
-    try:
-        return KageFiles(state).on.exists()
-    except PermissionError:
-        # `doctor` may be asked by anybody.
-        return False
+    # `doctor` may be asked by anybody.
+    return is_there(KageFiles(state).on)
 
 
 def want(state: Path, *, wanted: bool) -> None:

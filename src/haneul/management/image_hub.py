@@ -28,7 +28,7 @@ from haneul.host.secluded import secluded
 from haneul.host.services import HostService, ServiceManager, made_from
 from haneul.kernel.clock import Clock
 from haneul.kernel.errors import CommandFailedError, ConflictError, HostNotReadyError
-from haneul.kernel.files import read_plain, write_atomically
+from haneul.kernel.files import is_there, read_plain, write_atomically
 from haneul.kernel.leaf_files import LeafFiles
 from haneul.kernel.listening import listens
 from haneul.kernel.pki import KeyPair, LeafProfile
@@ -121,11 +121,8 @@ class HubFiles:
 
 def is_wanted(state: Path) -> bool:
     """Say whether the hub runs on this host, unless somebody turned it off."""
-    try:
-        return not HubFiles(state).off.exists()
-    except PermissionError:
-        # `doctor` may be asked by anybody.
-        return True
+    # `doctor` may be asked by anybody.
+    return not is_there(HubFiles(state).off)
 
 
 def want(state: Path, *, wanted: bool) -> None:
